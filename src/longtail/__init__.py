@@ -1,0 +1,70 @@
+"""Class-balanced training for long-tailed data.
+
+labels -> class counts -> class weights -> loss -> training -> evaluation -> report
+
+Public names load on first use, so that importing the package costs nothing and the weights need
+NumPy alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longtail import datasets as datasets
+    from longtail import functional as functional
+    from longtail.counts import ClassCounts as ClassCounts
+    from longtail.counts import ClassWeights as ClassWeights
+    from longtail.counts import class_counts as class_counts
+    from longtail.effective import effective_number as effective_number
+    from longtail.evaluation import Evaluation as Evaluation
+    from longtail.evaluation import evaluate as evaluate
+    from longtail.head import init_prior_bias_ as init_prior_bias_
+    from longtail.head import parameter_groups as parameter_groups
+    from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
+    from longtail.training import recipe as recipes  # noqa: F401
+    from longtail.weights import class_weight_dict as class_weight_dict
+    from longtail.weights import class_weights as class_weights
+    from longtail.weights import sample_weights as sample_weights
+
+_NAMES = {
+    "class_counts": "longtail.counts",
+    "ClassCounts": "longtail.counts",
+    "ClassWeights": "longtail.counts",
+    "effective_number": "longtail.effective",
+    "class_weights": "longtail.weights",
+    "sample_weights": "longtail.weights",
+    "class_weight_dict": "longtail.weights",
+    "ClassBalancedLoss": "longtail.losses.module",
+    "init_prior_bias_": "longtail.head",
+    "parameter_groups": "longtail.head",
+    "Evaluation": "longtail.evaluation",
+    "evaluate": "longtail.evaluation",
+}
+_MODULES = {
+    "functional": "longtail.functional",
+    "datasets": "longtail.datasets",
+    "recipes": "longtail.training.recipe",
+}
+
+__all__ = [*_NAMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("longtail")
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    else:
+        raise AttributeError(f"module 'longtail' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])

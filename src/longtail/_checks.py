@@ -1,0 +1,74 @@
+"""Argument checks: every message names the argument, the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+
+def choice(name: str, value: object, options: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``options``; suggest the nearest one otherwise."""
+    options = tuple(options)
+    if isinstance(value, str) and value in options:
+        return value
+    near = difflib.get_close_matches(str(value), options, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}{hint}")
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+    remedy: str = "",
+) -> float:
+    """Return ``value`` as a float inside the interval; bool, text, NaN and arrays are refused."""
+    wanted = interval(low, high, open_low=open_low, open_high=open_high)
+    remedy = f"; {remedy}" if remedy else ""
+    # NumPy and torch scalars have .item(); a 0-d array is as good as a number
+    if not isinstance(value, Real) and getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in {wanted}, got {describe(value)}{remedy}")
+    x = float(value)
+    if math.isnan(x) or x < low or x > high or (open_low and x == low) or (open_high and x == high):
+        raise ValueError(f"{name} must be in {wanted}, got {value!r}{remedy}")
+    return x
+
+
+def integer(name: str, value: Any, *, low: int, remedy: str = "") -> int:
+    """Return ``value`` as an int of at least ``low``; a float is accepted only when it is whole."""
+    x = number(name, value, low=low, remedy=remedy)
+    if not math.isfinite(x) or x != int(x):
+        raise ValueError(f"{name} must be a whole number, got {value!r}" + (f"; {remedy}" if remedy else ""))
+    return int(value)
+
+
+def interval(low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> str:
+    """Write an interval as mathematics does: ``[0, 1)``."""
+    left = "(" if open_low or low == -math.inf else "["
+    right = ")" if open_high else "]"
+    return f"{left}{low:g}, {high:g}{right}"
+
+
+def describe(value: object, limit: int = 60) -> str:
+    """Say a value's type and, where it is short, the value."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"{type(value).__name__} of shape {tuple(shape)} and dtype {getattr(value, 'dtype', '?')}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= limit else text[: limit - 3] + '...'}"
+
+
+def shorten(items: Iterable[object], limit: int = 5) -> str:
+    """Write the first few items, and how many more there are."""
+    items = list(items)
+    text = ", ".join(repr(x) for x in items[:limit])
+    return text if len(items) <= limit else f"{text} and {len(items) - limit} more"

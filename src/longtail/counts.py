@@ -1,0 +1,318 @@
+"""Labels in any form -> class counts, with the classes' names."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_array_api_obj
+
+from longtail import _checks, effective
+
+
+class _PerClass(Mapping[Hashable, Any]):
+    """Values by class name, in a fixed order; also an array and a mapping."""
+
+    __slots__ = ("_array", "_place", "names")
+
+    def __init__(self, names: Any, values: Any) -> None:
+        self.names: tuple[Hashable, ...] = tuple(names)
+        self._array = np.array(values)
+        self._array.setflags(write=False)
+        if self._array.ndim != 1 or len(self.names) != len(self._array):
+            raise ValueError(
+                f"{type(self).__name__} needs one value a name, got {len(self.names)} names and "
+                f"values of shape {self._array.shape}"
+            )
+        self._place = {name: i for i, name in enumerate(self.names)}
+        if len(self._place) != len(self.names):
+            twice = [name for name, k in Counter(self.names).items() if k > 1]
+            raise ValueError(f"names must differ, got {_checks.shorten(twice)} more than once")
+
+    def __getitem__(self, name: Hashable) -> Any:
+        return self._array[self._place[name]].item()
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self._array, dtype=dtype)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.names, self._array)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name!r}: {self[name]:.6g}" for name in self.names[:10])
+        more = f", ... {len(self) - 10} more" if len(self) > 10 else ""
+        return f"{type(self).__name__}({{{inside}{more}}})"
+
+
+class ClassWeights(_PerClass):
+    """Class weights by name: what ``class_weights`` answers to :class:`ClassCounts`.
+
+    Attributes:
+        names: the classes, in order.
+        weights: float64 array, one weight a class.
+    """
+
+    __slots__ = ()
+
+    @property
+    def weights(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The weights as an array."""
+        return self._array
+
+
+class ClassCounts(_PerClass):
+    """Training samples per class: a mapping name -> count with array semantics.
+
+    Attributes:
+        names: the classes, in order.
+        counts: array of counts (int64 where they are whole, float64 otherwise), read-only.
+
+    Raises:
+        ValueError: a count is negative, NaN or infinite, a name stands twice, or the lengths differ.
+
+    Example:
+        >>> counts = ClassCounts(["cat", "lynx"], [90, 10])
+        >>> counts["lynx"], counts.total, counts.imbalance_factor
+        (10, 100, 9.0)
+    """
+
+    __slots__ = ()
+
+    def __init__(self, names: Any, counts: Any) -> None:
+        values = effective.to_numpy("counts", counts)
+        if values.size:
+            effective.check_real("counts", values, low=0.0, remedy="give the number of samples per class")
+        whole = bool(np.all(values == np.floor(values))) and bool(np.all(values < 2.0**62))
+        super().__init__(names, np.asarray(counts).astype(np.int64) if whole else values)
+
+    @property
+    def counts(self) -> np.ndarray[Any, Any]:
+        """The counts as an array."""
+        return self._array
+
+    @property
+    def total(self) -> Any:
+        """The number of samples."""
+        return self._array.sum().item()
+
+    @property
+    def imbalance_factor(self) -> float:
+        """Largest count over smallest non-zero count; NaN where no class has samples."""
+        filled = self._array[self._array > 0]
+        return float(filled.max() / filled.min()) if len(filled) else math.nan
+
+    def answer(self, values: Any) -> ClassWeights:
+        """Return per-class ``values`` under these names."""
+        return ClassWeights(self.names, values)
+
+
+def class_counts(source: Any, *, label: str | None = None, num_classes: int | None = None) -> ClassCounts:
+    """Count the samples of each class.
+
+    Args:
+        source: one of
+
+            - labels, one a sample: a list, NumPy array, pandas Series or tensor of integers, text,
+              booleans or whole floats. A pandas Categorical keeps its categories and their order, with
+              0 for those that no sample has.
+            - a two-dimensional array of 0 and 1 (multi-hot labels, N x C): samples per column.
+            - a data set with ``targets`` or ``labels`` (and, where it has them, ``classes``).
+            - a mapping name -> count, ``ClassCounts`` or ``Counter``: taken as counted.
+            - the path of a CSV file, read as a stream: see ``label``.
+        label: the column of a CSV file that holds the label. Without it the file must have a column
+            ``count``: then it is a table of counts, named by its first column.
+        num_classes: for integer labels 0..C-1: count all C classes, with 0 for those without samples.
+
+    Returns:
+        The counts by class name, sorted by name (a mapping, a table of counts and a data set's classes
+        keep their order).
+
+    Raises:
+        TypeError: ``source`` is none of these, or its labels are missing (None, NaN) or mixed.
+        ValueError: labels outside 0..num_classes-1, a missing column, an unreadable count.
+
+    Example:
+        >>> class_counts(["lynx", "cat", "cat"])
+        ClassCounts({'cat': 2, 'lynx': 1})
+        >>> class_counts([0, 2, 2], num_classes=4).counts.tolist()
+        [1, 0, 2, 0]
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _resize(_from_csv(Path(source), label), num_classes)
+    if label is not None:
+        raise TypeError(f"label={label!r} names a column of a file, but source is {_checks.describe(source)}")
+    if isinstance(source, ClassCounts):
+        return _resize(source, num_classes)
+    if isinstance(source, Mapping):
+        if not source:
+            raise ValueError("source must name at least one class, got an empty mapping")
+        return _resize(ClassCounts(list(source), list(source.values())), num_classes)
+    if not (is_array_api_obj(source) or effective.is_series(source)):
+        for attribute in ("targets", "labels"):
+            if hasattr(source, attribute):
+                return _from_dataset(source, getattr(source, attribute), num_classes)
+    if getattr(source, "ndim", 1) == 2:
+        return _from_multi_hot(source, num_classes)
+    names, codes = encode(source)
+    if len(codes) == 0:
+        raise ValueError("source must hold at least one label, got none")
+    return _resize(ClassCounts(names, np.bincount(codes, minlength=len(names))), num_classes)
+
+
+def encode(labels: Any) -> tuple[tuple[Hashable, ...], np.ndarray[Any, np.dtype[np.intp]]]:
+    """Return the distinct labels, sorted, and each sample's position among them.
+
+    Raises:
+        TypeError: labels that are no sequence, not one-dimensional, missing or mixed.
+    """
+    if isinstance(labels, (str, bytes, Mapping)):
+        raise TypeError(f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}")
+    categories = getattr(getattr(labels, "cat", None), "categories", None)
+    if categories is not None and effective.is_series(labels):
+        codes = labels.cat.codes.to_numpy()
+        if (codes < 0).any():
+            raise TypeError(
+                f"labels are missing (NaN) for {int((codes < 0).sum())} samples; drop or name them"
+            )
+        return tuple(categories.tolist()), codes.astype(np.intp)
+    if hasattr(labels, "detach"):  # a tensor on any device, in any dtype
+        labels = labels.detach().cpu().numpy()
+    elif effective.is_series(labels):
+        labels = labels.to_numpy()
+    try:
+        array = labels if isinstance(labels, np.ndarray) else _label_array(labels)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}"
+        ) from error
+    if array.ndim != 1:
+        raise TypeError(f"labels must be one-dimensional, one label a sample, got shape {array.shape}")
+    if array.dtype.kind in "OU":
+        missing = sum(1 for x in array if x is None or x != x)
+        if missing:
+            raise TypeError(f"labels are missing (None or NaN) for {missing} samples; drop or name them")
+    elif array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise TypeError(
+            f"labels are NaN or infinite for {int((~np.isfinite(array)).sum())} samples; drop or name them"
+        )
+    if array.dtype.kind == "O" and len({type(x) for x in array}) > 1:
+        kinds = sorted({type(x).__name__ for x in array})
+        raise TypeError(f"labels mix the types {', '.join(kinds)}; convert them to one")
+    try:
+        names, codes = np.unique(array, return_inverse=True)
+    except TypeError as error:
+        raise TypeError(f"labels cannot be sorted: {error}") from error
+    return tuple(names.tolist()), codes.reshape(-1)
+
+
+def _label_array(labels: Any) -> np.ndarray[Any, Any]:
+    items = list(labels)
+    # np.asarray turns [1, "a"] into text and [True, 2] into integers: keep what was given instead
+    if len({type(x) for x in items}) > 1 and not all(
+        isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in items
+    ):
+        array = np.empty(len(items), dtype=object)
+        array[:] = items
+        return array
+    return np.asarray(items)
+
+
+def _from_dataset(source: Any, targets: Any, num_classes: int | None) -> ClassCounts:
+    classes = getattr(source, "classes", None)
+    if classes is None:
+        return class_counts(targets, num_classes=num_classes)
+    counted = class_counts(targets, num_classes=len(classes))
+    return _resize(ClassCounts(classes, counted.counts), num_classes)
+
+
+def _from_multi_hot(source: Any, num_classes: int | None) -> ClassCounts:
+    array = source.detach().cpu().numpy() if hasattr(source, "detach") else np.asarray(source)
+    if array.dtype.kind not in "buif" or not np.isin(array, (0, 1)).all():
+        raise TypeError(
+            "source is two-dimensional but not multi-hot (0 and 1 alone); give one label a sample"
+        )
+    names = tuple(getattr(source, "columns", range(array.shape[1])))
+    return _resize(ClassCounts(names, array.astype(np.int64).sum(axis=0)), num_classes)
+
+
+def _resize(known: ClassCounts, num_classes: int | None) -> ClassCounts:
+    if num_classes is None:
+        return known
+    size = _checks.integer("num_classes", num_classes, low=1)
+    if not all(isinstance(name, int) and not isinstance(name, bool) for name in known.names):
+        if len(known) == size:
+            return known
+        raise ValueError(
+            f"num_classes={size} needs integer labels 0..{size - 1}, got {_checks.shorten(known.names)}"
+        )
+    outside = [name for name in known.names if not 0 <= name < size]  # type: ignore[operator]
+    if outside:
+        raise ValueError(
+            f"labels must be in 0..{size - 1} for num_classes={size}, got {_checks.shorten(outside)}"
+        )
+    return ClassCounts(range(size), [known.get(i, 0) for i in range(size)])
+
+
+def _from_csv(path: Path, label: str | None) -> ClassCounts:
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        raise ValueError(
+            f"source must be a .csv or .tsv file, got {str(path)!r}; read other formats into a list or Series"
+        )
+    if not path.is_file():
+        raise ValueError(f"source {str(path)!r} is not a file; check the path")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        header = next(rows, None)
+        if not header:
+            raise ValueError(f"source {str(path)!r} is empty; it needs a header line")
+        column = "count" if label is None else label
+        if column not in header:
+            raise ValueError(
+                f"label {column!r} is no column of {str(path)!r}; it has {_checks.shorten(header, 20)}"
+                + ("; name the label column" if label is None else "")
+            )
+        at = header.index(column)
+        if label is not None:
+            counted: Counter[str] = Counter()
+            for row in rows:
+                if row:
+                    counted[_field(path, rows.line_num, row, at)] += 1
+            if not counted:
+                raise ValueError(f"source {str(path)!r} has no rows below its header")
+            return ClassCounts(sorted(counted), [counted[name] for name in sorted(counted)])
+        table: dict[Hashable, float] = {}
+        for row in rows:
+            if not row:
+                continue
+            text = _field(path, rows.line_num, row, at)
+            try:
+                value = float(text)
+            except ValueError:
+                raise ValueError(
+                    f"count {text!r} in line {rows.line_num} of {str(path)!r} is no number"
+                ) from None
+            name = row[0] if at != 0 else str(len(table))
+            if name in table:
+                raise ValueError(f"class {name!r} stands twice in {str(path)!r} (line {rows.line_num})")
+            table[name] = value
+    if not table:
+        raise ValueError(f"source {str(path)!r} has no rows below its header")
+    return ClassCounts(list(table), list(table.values()))
+
+
+def _field(path: Path, line: int, row: list[str], at: int) -> str:
+    if at >= len(row):
+        raise ValueError(f"line {line} of {str(path)!r} has {len(row)} fields, fewer than its header")
+    return row[at]

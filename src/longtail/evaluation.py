@@ -1,0 +1,563 @@
+"""Predictions -> `Evaluation`: what a long tail hides in the mean; and its mean and spread over seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail import _checks
+
+_ACTIVATIONS = ("softmax", "sigmoid", "identity")
+_CHUNK = 1 << 22  # scores held in float64 at a time: 32 MiB, whatever the size of the test set
+_CONFUSION_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well predictions match targets, class by class.
+
+    Errors are fractions from 0 to 1; None stands for "not applicable".
+
+    Attributes:
+        num_samples: Samples evaluated.
+        error: Share of the samples misclassified.
+        top5_error: Share of the samples whose class is not among the five highest scores (ties: the lower
+            class ranks higher); None for hard predictions and for five classes or fewer.
+        balanced_error: Mean of the per-class errors over the classes that occur in the targets.
+        per_class_error: Share of each class's samples misclassified; None for a class without any.
+        many_error: Share of the test samples misclassified, of classes with more than ``thresholds[0]``
+            training samples; None where there are no such test samples.
+        medium_error: The same for classes in between, both ends included.
+        few_error: The same for classes with fewer than ``thresholds[1]`` training samples.
+        group_sizes: Number of classes in the groups many, medium and few.
+        thresholds: Training samples that separate the groups: ``(many, few)``.
+        macro_f1: Unweighted mean of the F1 scores of all classes in targets or predictions.
+        worst_class: Class with the largest error, the first of several.
+        worst_class_error: Its error.
+        expected_calibration_error: Mean distance of confidence and accuracy over equal bins of
+            confidence, weighted by samples; None for hard predictions.
+        confusion: Sample counts, ``confusion[true][predicted]``; None beyond 1000 classes, where it
+            would outgrow everything else.
+        class_counts: Training samples of every class.
+    """
+
+    num_samples: int
+    error: float
+    top5_error: float | None
+    balanced_error: float
+    per_class_error: tuple[float | None, ...]
+    many_error: float | None
+    medium_error: float | None
+    few_error: float | None
+    group_sizes: tuple[int, int, int]
+    thresholds: tuple[int, int]
+    macro_f1: float
+    worst_class: int
+    worst_class_error: float
+    expected_calibration_error: float | None
+    confusion: tuple[tuple[int, ...], ...] | None
+    class_counts: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON knows them: numbers, lists and None."""
+        return {field.name: _listed(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
+        """Rebuild what `to_dict` gave, also after a trip through JSON.
+
+        Raises:
+            ValueError: A field is missing or unknown.
+        """
+        names = {field.name for field in fields(cls)}
+        if wrong := sorted(names.symmetric_difference(values)):
+            raise ValueError(
+                f"values has missing or unknown fields: {_checks.shorten(wrong)}; give what to_dict returned"
+            )
+        return cls(**{name: _tupled(values[name]) for name in names})
+
+    def __str__(self) -> str:
+        shares = {
+            "error": self.error,
+            "top-5": self.top5_error,
+            "balanced": self.balanced_error,
+            "many": self.many_error,
+            "medium": self.medium_error,
+            "few": self.few_error,
+            f"worst class {self.worst_class}": self.worst_class_error,
+            "calibration": self.expected_calibration_error,
+        }
+        text = ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
+        return f"{text}, macro-F1 {self.macro_f1:.3f}, {self.num_samples} samples"
+
+
+def evaluate(
+    logits_or_predictions: Any,
+    targets: Any,
+    class_counts: Any,
+    *,
+    activation: str = "softmax",
+    many: int = 100,
+    few: int = 20,
+    bins: int = 15,
+) -> Evaluation:
+    """Evaluate a classifier on a test set, overall and along the tail.
+
+    Args:
+        logits_or_predictions: Scores of shape (N, C), floating point, the highest being the prediction; or
+            predicted classes of shape (N,), integers, which leave calibration and top-5 out. Lists, NumPy
+            arrays and tensors on any device, bfloat16 too. A score of -inf masks a class.
+        targets: True classes, integers of shape (N,), 0 .. C-1.
+        class_counts: Training samples of each of the C classes, which decide the shot groups: an array, a
+            `ClassCounts`, or a mapping or Series from class to count. Integer keys are class indices;
+            other keys are taken in their order.
+        activation: What turns scores into confidence: ``"softmax"``, ``"sigmoid"`` (the largest of C
+            independent ones) or ``"identity"`` (they are probabilities already).
+        many: Classes with more training samples than this are many-shot.
+        few: Classes with fewer training samples than this are few-shot; at most ``many``.
+        bins: Equal bins of confidence for the calibration error; a confidence between two bins belongs to
+            the lower.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        TypeError: Scores of no floating point type, or predictions or targets that are no integers.
+        ValueError: Wrong shapes or ranges, NaN or infinite scores, a row without a finite score, or
+            probabilities outside [0, 1].
+        ModuleNotFoundError: scikit-learn is not installed.
+
+    Example:
+        >>> result = evaluate([0, 0, 1, 0], [0, 0, 1, 1], [500, 10])
+        >>> result.error, result.many_error, result.medium_error, result.few_error
+        (0.25, 0.0, None, 0.5)
+
+    Source:
+        Shot groups: Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019.
+        Calibration: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+    """
+    _checks.choice("activation", activation, _ACTIVATIONS)
+    many = _checks.integer("many", many, low=0)
+    few = _checks.integer("few", few, low=0)
+    bins = _checks.integer("bins", bins, low=1)
+    if few > many:
+        raise ValueError(f"few must be at most many, got few={few} and many={many}; groups must not overlap")
+    scores = _array("logits_or_predictions", logits_or_predictions)
+    truth = _array("targets", targets)
+    counts = _training_counts(class_counts)
+    _check_shapes(scores, truth, counts)
+    truth = _classes("targets", truth, len(counts))
+
+    top5: float | None = None
+    calibration: float | None = None
+    if scores.ndim == 2:
+        predicted, confidence, in_top5 = _read_scores(scores, truth, activation)
+        calibration = _calibration_error(confidence, predicted == truth, bins)
+        if len(counts) > 5:
+            top5 = _share(~in_top5)
+    else:
+        predicted = _classes("logits_or_predictions", scores, len(counts))
+
+    wrong = predicted != truth
+    of_class = np.bincount(truth, minlength=len(counts))
+    wrong_of_class = np.bincount(truth[wrong], minlength=len(counts))
+    present = of_class > 0
+    errors = np.divide(wrong_of_class, of_class, out=np.full(len(counts), -1.0), where=present)
+    worst = int(np.argmax(errors))
+    groups = (counts > many, (counts >= few) & (counts <= many), counts < few)
+    many_error, medium_error, few_error = (_share(wrong[group[truth]]) for group in groups)
+    sizes = [int(group.sum()) for group in groups]
+    return Evaluation(
+        num_samples=len(truth),
+        error=float(wrong.mean()),
+        top5_error=top5,
+        balanced_error=float(errors[present].mean()),
+        per_class_error=tuple(
+            float(error) if here else None for error, here in zip(errors, present, strict=True)
+        ),
+        many_error=many_error,
+        medium_error=medium_error,
+        few_error=few_error,
+        group_sizes=(sizes[0], sizes[1], sizes[2]),
+        thresholds=(many, few),
+        macro_f1=_macro_f1(truth, predicted),
+        worst_class=worst,
+        worst_class_error=float(errors[worst]),
+        expected_calibration_error=calibration,
+        confusion=_confusion(truth, predicted, len(counts)),
+        class_counts=tuple(counts.tolist()),
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and spread of one number over seeds.
+
+    Attributes:
+        mean: Mean.
+        sd: Sample standard deviation (divisor n - 1); None for one value.
+        n: Number of values.
+        low: Lower end of the t interval of the mean; None for one value.
+        high: Upper end.
+        confidence: Confidence of the interval.
+    """
+
+    mean: float
+    sd: float | None
+    n: int
+    low: float | None
+    high: float | None
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean and spread over seeds of values minus baseline, each pair from one seed.
+
+    Attributes:
+        mean: Mean difference; negative where the values are smaller than the baseline.
+        sd: Sample standard deviation of the differences; None for one pair.
+        n: Number of pairs.
+        low: Lower end of the t interval of the mean difference; None for one pair.
+        high: Upper end.
+        p_value: Of the two-sided paired t test; None for one pair.
+        confidence: Confidence of the interval.
+    """
+
+    mean: float
+    sd: float | None
+    n: int
+    low: float | None
+    high: float | None
+    p_value: float | None
+    confidence: float = 0.95
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval excludes 0; never for one pair."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+def summarize(values: Sequence[float] | npt.ArrayLike, confidence: float = 0.95) -> Summary:
+    """Mean, standard deviation and t interval of one number measured over seeds.
+
+    Args:
+        values: Finite numbers of shape (n,), one per seed.
+        confidence: Of the interval, strictly between 0 and 1.
+
+    Returns:
+        The summary; without spread and interval for one value, and with an interval of length 0 for equal
+        values.
+
+    Raises:
+        TypeError: A value is no number.
+        ValueError: No values, None or a non-finite number among them, or a confidence out of range.
+        ModuleNotFoundError: SciPy, which comes with scikit-learn, is not installed.
+
+    Example:
+        >>> result = summarize([0.2, 0.3, 0.4])
+        >>> round(result.mean, 3), round(result.sd, 3), round(result.low, 3), round(result.high, 3)
+        (0.3, 0.1, 0.052, 0.548)
+    """
+    confidence = _confidence(confidence)
+    numbers = _finite("values", values)
+    mean, sd, low, high = _interval(numbers, confidence)
+    return Summary(mean, sd, len(numbers), low, high, confidence)
+
+
+def paired_difference(
+    values: Sequence[float] | npt.ArrayLike,
+    baseline: Sequence[float] | npt.ArrayLike,
+    confidence: float = 0.95,
+) -> PairedDifference:
+    """Compare two methods over the same seeds by the paired t test.
+
+    Args:
+        values: Finite numbers of shape (n,), one per seed.
+        baseline: The baseline's numbers for the same seeds in the same order.
+        confidence: Of the interval, strictly between 0 and 1.
+
+    Returns:
+        Statistics of values - baseline. A difference within the rounding of its operands counts as 0. If
+        all differences are equal the interval has length 0 and the p-value is 0, or 1 if they are 0.
+
+    Raises:
+        TypeError: A value is no number.
+        ValueError: As in `summarize`, or different lengths.
+        ModuleNotFoundError: SciPy, which comes with scikit-learn, is not installed.
+
+    Example:
+        >>> paired_difference([0.2, 0.3, 0.2], [0.4, 0.4, 0.5]).significant
+        False
+    """
+    confidence = _confidence(confidence)
+    ours, theirs = _finite("values", values), _finite("baseline", baseline)
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"baseline must have the {len(ours)} elements of values, got {len(theirs)}; pair them by seed"
+        )
+    differences = [
+        0.0 if abs(a - b) <= 4 * math.ulp(max(abs(a), abs(b))) else a - b
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    mean, sd, low, high = _interval(differences, confidence)
+    return PairedDifference(mean, sd, len(ours), low, high, _p_value(mean, sd, len(ours)), confidence)
+
+
+def _array(name: str, values: Any) -> npt.NDArray[Any]:
+    """Anything array-like as NumPy; half precision becomes float32, which NumPy can always read."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if values.is_floating_point() and values.element_size() < 4:
+            values = values.float()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be a rectangular array, got {_checks.describe(values)}: {error}"
+        ) from None
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+
+
+def _training_counts(class_counts: Any) -> npt.NDArray[np.int64]:
+    name = "class_counts"
+    source = class_counts
+    if hasattr(source, "counts"):
+        source = source.counts
+    elif callable(getattr(source, "items", None)):
+        # A Series of value_counts() is sorted by size: its keys, not its order, say which class is which.
+        pairs = dict(source.items())
+        if pairs and all(isinstance(key, int | np.integer) for key in pairs):
+            if missing := sorted(set(range(len(pairs))) - set(pairs)):
+                raise ValueError(
+                    f"{name} has {len(pairs)} integer keys but not {_checks.shorten(missing)}; number the "
+                    f"classes 0 to {len(pairs) - 1}"
+                )
+            pairs = {index: pairs[index] for index in range(len(pairs))}
+        source = list(pairs.values())
+    counts = _array(name, source)
+    if counts.ndim != 1 or not counts.size:
+        raise ValueError(
+            f"{name} must have shape (C,), got {counts.shape}; give the training samples of each class"
+        )
+    if counts.dtype.kind not in "iuf":
+        raise TypeError(
+            f"{name} must hold whole numbers, got {counts.dtype}; give the training samples of each class"
+        )
+    bad = ~(np.isfinite(counts) & (counts >= 0) & (np.floor(counts) == counts))
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise ValueError(
+            f"{name} must hold whole numbers of at least 0, got {counts[first]} for class {first}; "
+            "give the training samples of each class"
+        )
+    if not counts.any():
+        raise ValueError(
+            f"{name} is 0 for all {len(counts)} classes; give the training samples of each class"
+        )
+    return counts.astype(np.int64)
+
+
+def _check_shapes(scores: npt.NDArray[Any], truth: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> None:
+    order = "the order is evaluate(logits_or_predictions, targets, class_counts)"
+    if truth.ndim == 2 and scores.ndim == 1:
+        raise ValueError(
+            f"targets has shape {truth.shape} and logits_or_predictions {scores.shape}: swapped? {order}"
+        )
+    if scores.ndim not in (1, 2):
+        raise ValueError(
+            f"logits_or_predictions must have shape (N, C) or (N,), got {scores.shape}; flatten it to that"
+        )
+    if truth.ndim != 1:
+        raise ValueError(f"targets must have shape (N,), got {truth.shape}; give one class index per sample")
+    if not len(scores):
+        raise ValueError(f"logits_or_predictions has shape {scores.shape}, no sample; give at least one")
+    if len(truth) != len(scores):
+        hint = (
+            f"swapped with class_counts? {order}"
+            if len(counts) == len(scores)
+            else "give one target per sample"
+        )
+        raise ValueError(
+            f"targets must have {len(scores)} elements like logits_or_predictions, got {len(truth)}; {hint}"
+        )
+    if scores.ndim == 1:
+        return
+    if scores.dtype.kind != "f":
+        raise TypeError(
+            f"logits_or_predictions of shape {scores.shape} must be floating point, got {scores.dtype}; "
+            "convert scores to float, or give class indices of shape (N,)"
+        )
+    if scores.shape[1] != len(counts):
+        raise ValueError(
+            f"class_counts must have {scores.shape[1]} elements, one per column of logits_or_predictions, "
+            f"got {len(counts)}; {order}"
+        )
+
+
+def _classes(name: str, classes: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.int64]:
+    if classes.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} of shape {classes.shape} must hold integers, got {classes.dtype}; give class indices"
+        )
+    for value in (classes.min(), classes.max()):
+        if not 0 <= value < num_classes:
+            raise ValueError(
+                f"{name} must lie in 0 to {num_classes - 1} as class_counts has {num_classes} elements; "
+                f"got {value}; drop ignored samples and number the classes from 0"
+            )
+    return classes.astype(np.int64)
+
+
+def _chunks(scores: npt.NDArray[Any]) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+    rows = max(1, _CHUNK // scores.shape[1])
+    for start in range(0, len(scores), rows):
+        part = slice(start, min(start + rows, len(scores)))
+        yield part, scores[part].astype(np.float64)
+
+
+def _read_scores(
+    scores: npt.NDArray[Any], truth: npt.NDArray[np.int64], activation: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Prediction, its confidence, and whether the true class is among the five highest, for every row."""
+    predicted = np.empty(len(scores), dtype=np.int64)
+    confidence = np.empty(len(scores))
+    in_top5 = np.empty(len(scores), dtype=np.bool_)
+    bad_rows = outside = 0
+    for part, chunk in _chunks(scores):
+        best = chunk.argmax(axis=1)
+        highest = chunk[np.arange(len(chunk)), best]
+        # argmax stops at NaN: this is finite exactly where no score is NaN or +inf and at least one is finite
+        readable = np.isfinite(highest)
+        bad_rows += int((~readable).sum())
+        if activation == "identity":
+            outside += int(((chunk < 0) | (chunk > 1)).any(axis=1).sum())
+        if bad_rows or outside:
+            continue
+        own = chunk[np.arange(len(chunk)), truth[part]][:, np.newaxis]
+        before = (chunk == own) & (np.arange(chunk.shape[1]) < truth[part][:, np.newaxis])
+        predicted[part] = best
+        in_top5[part] = ((chunk > own) | before).sum(axis=1) < 5
+        if activation == "softmax":
+            with np.errstate(over="ignore"):  # a gap beyond float64 is -inf, whose exp is rightly 0
+                confidence[part] = 1 / np.exp(chunk - highest[:, np.newaxis]).sum(axis=1)
+        elif activation == "sigmoid":
+            small = np.exp(-np.abs(highest))
+            confidence[part] = np.where(highest >= 0, 1, small) / (1 + small)
+        else:
+            confidence[part] = highest
+    if bad_rows:
+        raise ValueError(
+            f"logits_or_predictions has NaN, +inf or no finite score in {bad_rows} of {len(scores)} rows; "
+            "find where training diverged"
+        )
+    if outside:
+        raise ValueError(
+            f"logits_or_predictions lies outside [0, 1] in {outside} of {len(scores)} rows; for logits use "
+            "activation='softmax' or 'sigmoid'"
+        )
+    return predicted, confidence, in_top5
+
+
+def _calibration_error(
+    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], bins: int
+) -> float:
+    inner_edges = np.arange(1, bins) / bins
+    bin_of = np.searchsorted(inner_edges, confidence, side="left")
+    gaps = np.bincount(bin_of, weights=correct) - np.bincount(bin_of, weights=confidence)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _macro_f1(truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> float:
+    try:
+        from sklearn.metrics import f1_score
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "evaluate needs scikit-learn; install it with: pip install 'longtail[train]'", name=error.name
+        ) from error
+    return float(f1_score(truth, predicted, average="macro", zero_division=0))
+
+
+def _confusion(
+    truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], num_classes: int
+) -> tuple[tuple[int, ...], ...] | None:
+    if num_classes > _CONFUSION_CLASSES:
+        return None
+    table = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
+    return tuple(tuple(row) for row in table.reshape(num_classes, num_classes).tolist())
+
+
+def _share(flags: npt.NDArray[np.bool_]) -> float | None:
+    return float(flags.mean()) if flags.size else None
+
+
+def _percent(share: float | None) -> str:
+    return "n/a" if share is None else f"{100 * share:.1f} %"
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _confidence(confidence: float) -> float:
+    return _checks.number(
+        "confidence", confidence, low=0, high=1, open_low=True, open_high=True, remedy="0.95 is customary"
+    )
+
+
+def _finite(name: str, values: Any) -> list[float]:
+    array = _array(name, values)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(
+            f"{name} must have shape (n,) with n at least 1, got {array.shape}; give one number per seed"
+        )
+    for position, value in enumerate(array.tolist()):
+        if value is None:
+            raise ValueError(f"{name} holds None (n/a) at position {position}; leave out what is n/a")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} holds {value!r} at position {position}; give one number per seed")
+        if not math.isfinite(value):
+            raise ValueError(f"{name} holds {value} at position {position}; leave out the seed that failed")
+    return [float(value) for value in array.tolist()]
+
+
+def _interval(
+    values: list[float], confidence: float
+) -> tuple[float, float | None, float | None, float | None]:
+    """Mean, standard deviation, and both ends of the t interval of the mean."""
+    # statistics computes in exact fractions: equal values give their own mean and a deviation of exactly 0
+    mean = statistics.mean(values)
+    if len(values) == 1:
+        return mean, None, None, None
+    sd = statistics.stdev(values)
+    half = float(_student(len(values) - 1).ppf((1 + confidence) / 2)) * sd / math.sqrt(len(values))
+    return mean, sd, mean - half, mean + half
+
+
+def _p_value(mean: float, sd: float | None, n: int) -> float | None:
+    if sd is None:
+        return None
+    if sd == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * _student(n - 1).sf(abs(mean) / sd * math.sqrt(n)))
+
+
+def _student(degrees: int) -> Any:
+    try:
+        from scipy.stats import t
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "statistics over seeds need SciPy; install it with: pip install 'longtail[train]'",
+            name=error.name,
+        ) from error
+    return t(degrees)

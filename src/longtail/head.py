@@ -1,0 +1,141 @@
+"""The classifier's last layer: its prior bias, and its place in the optimizer.
+
+Cui et al. (CVPR 2019), section 5: with sigmoid and focal losses the last bias starts at
+``-log((1 - pi) / pi)`` and is not decayed, since decay would pull it back to a prior of one half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from longtail import _checks
+
+Layer = TypeVar("Layer", bound=nn.Module)
+_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
+    """Set a classifier's bias so that its sigmoid outputs start at the prior, in place.
+
+    Use it before training with a sigmoid or focal loss: all C one-vs-all outputs start near "absent"
+    instead of one half, and the first steps are not spent on the C - 1 negatives of each sample.
+
+    Args:
+        layer: the last layer (Linear, Conv, or any module with a 1-D ``bias``).
+        prior: pi, in (0, 1): a number or one a class. Default: 1 / C for C outputs.
+
+    Returns:
+        ``layer``, its bias set to ``-log((1 - pi) / pi)``.
+
+    Raises:
+        TypeError: the layer has no bias.
+        ValueError: a prior outside (0, 1), or not one per output.
+
+    Example:
+        >>> init_prior_bias_(nn.Linear(4, 10)).bias[0].item()
+        -2.197...
+
+    Source: section 5, "Implementation"; Lin et al. (ICCV 2017), section 4.1.
+    """
+    bias = getattr(layer, "bias", None)
+    if not isinstance(bias, Tensor) or bias.ndim != 1:
+        raise TypeError(f"layer must have a 1-D bias, got {type(layer).__name__} without one; pass bias=True")
+    size = bias.numel()
+    if prior is None:
+        if size == 1:
+            raise ValueError("prior of a single output cannot be 1 / C = 1; pass the positive class's share")
+        prior = 1.0 / size
+    try:
+        pi = torch.as_tensor(prior, dtype=torch.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"prior must be a number or one per class, got {_checks.describe(prior)}") from error
+    if pi.ndim > 1 or (pi.ndim == 1 and pi.numel() != size):
+        raise ValueError(
+            f"prior must be a number or {size} numbers, one per output, got shape {tuple(pi.shape)}"
+        )
+    if not bool(((pi > 0) & (pi < 1)).all()):
+        worst = pi.reshape(-1)[~((pi > 0) & (pi < 1)).reshape(-1)][0].item()
+        raise ValueError(f"prior must be in (0, 1), got {worst!r}; give each class's share of the samples")
+    with torch.no_grad():
+        bias.copy_((torch.log(pi) - torch.log1p(-pi)).expand(size))
+    return layer
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    no_decay: str | Iterable[str | nn.Module | nn.Parameter] = "head",
+) -> list[dict[str, Any]]:
+    """Split a model's parameters into decayed and undecayed groups, for any torch optimizer.
+
+    Args:
+        model: its trainable parameters, each exactly once, are the groups' content.
+        weight_decay: >= 0, for all but the exempt ones.
+        no_decay: what is exempt. "head": the last Linear or Conv layer's bias (the paper's rule for
+            sigmoid and focal losses); "bias_and_norm": every parameter of at most one dimension;
+            "none": nothing (the paper's rule for softmax). Or a list of parameter names, patterns such
+            as "head.*", modules (with all their parameters) or parameters.
+
+    Returns:
+        One or two dictionaries with ``params`` and ``weight_decay``; the exempt group comes second.
+
+    Raises:
+        ValueError: a negative decay, an unknown word, or an entry that matches no parameter.
+        TypeError: ``model`` is no module.
+
+    Example:
+        >>> groups = parameter_groups(nn.Linear(4, 10), weight_decay=2e-4)
+        >>> [(len(g["params"]), g["weight_decay"]) for g in groups]
+        [(1, 0.0002), (1, 0.0)]
+
+    Source: section 5, "Implementation".
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {_checks.describe(model)}")
+    decay = _checks.number("weight_decay", weight_decay, low=0.0, open_high=True)
+    named = dict(model.named_parameters())  # shared parameters appear once
+    exempt = {id(p) for p in _exempt(model, named, no_decay)}
+    trained = [p for p in named.values() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if id(p) not in exempt], "weight_decay": decay},
+        {"params": [p for p in trained if id(p) in exempt], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]] or groups[:1]
+
+
+def _exempt(
+    model: nn.Module, named: dict[str, nn.Parameter], no_decay: str | Iterable[str | nn.Module | nn.Parameter]
+) -> list[Tensor]:
+    if isinstance(no_decay, str):
+        word = _checks.choice("no_decay", no_decay, ("head", "bias_and_norm", "none"))
+        if word == "none":
+            return []
+        if word == "bias_and_norm":
+            return [p for p in named.values() if p.ndim <= 1]
+        layers = [m for m in model.modules() if isinstance(m, _LINEAR)]
+        if not layers:
+            raise ValueError(
+                "no_decay='head' found no Linear or Conv layer in model; name the parameters instead"
+            )
+        return [] if layers[-1].bias is None else [layers[-1].bias]
+    chosen: list[Tensor] = []
+    for entry in no_decay:
+        if isinstance(entry, nn.Module):
+            found = list(entry.parameters())
+        elif isinstance(entry, Tensor):
+            found = [entry]
+        else:
+            found = [p for name, p in named.items() if fnmatchcase(name, entry)]
+        if not found or not {id(p) for p in found} <= {id(p) for p in named.values()}:
+            what = repr(entry) if isinstance(entry, str) else type(entry).__name__
+            raise ValueError(
+                f"no_decay entry {what} matches no parameter of model; it has {_checks.shorten(named)}"
+            )
+        chosen += found
+    return chosen

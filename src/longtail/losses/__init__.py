@@ -1,0 +1,1 @@
+"""Class-balanced losses: functional, and the module that holds their weights."""

@@ -1,0 +1,194 @@
+"""The class-balanced loss as a module: it holds counts and weight, and calls the functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from longtail import _checks, effective
+from longtail.losses import functional
+from longtail.losses.reduction import check_options
+from longtail.weights import _BETA, SCHEMES, class_weights
+
+LOSSES = ("softmax", "sigmoid", "focal", "softmax_focal")
+
+
+class ClassBalancedLoss(nn.Module):
+    """Class-balanced loss: any of four losses, or your own, weighed by class.
+
+    Used as ``torch.nn.CrossEntropyLoss``: ``criterion(logits, target)``.
+
+    Args:
+        class_counts: training samples per class, in the order of the model's outputs: an array, list,
+            tensor or :class:`longtail.ClassCounts`; or a mapping name -> count, in its own order, integer
+            names being class indices 0..C-1 in any order.
+        loss: "softmax" | "sigmoid" | "focal" (sigmoid form, as in the paper) | "softmax_focal", or a
+            callable ``(input, target) -> per-sample loss``.
+        beta: of the effective number, in [0, 1]: one for all classes or one per class.
+        gamma: focal losses' exponent, >= 0.
+        scheme: "effective" | "inverse" | "inverse_sqrt" | "none": see :func:`longtail.class_weights`.
+        reduction: "mean" | "sum" | "none".
+        normalizer: what a mean divides by: "samples" (the paper) | "weights" (torch's rule).
+        ignore_index: index targets of this value have loss 0 and are not counted.
+        label_smoothing: epsilon in [0, 1); not for a callable loss.
+        volume: N = 1 / (1 - beta), instead of ``beta``.
+
+    Attributes:
+        weight: float32 buffer, (C). It moves with the module, stays out of its state_dict (a saved loss
+            weight breaks the loading of checkpoints), and stays float32 when the module is cast to half.
+        class_counts: float64 buffer, (C), likewise.
+
+    Raises:
+        TypeError: counts that are no numbers, a loss that is neither a name nor a callable.
+        ValueError: counts, options or parameters out of range.
+
+    Example:
+        >>> criterion = ClassBalancedLoss([5000, 50], loss="softmax", beta=0.999)
+        >>> criterion(torch.zeros(2, 2), torch.tensor([0, 1]))
+        tensor(0.6931)
+
+    Source: Cui et al. (CVPR 2019), equation 12.
+    """
+
+    weight: Tensor
+    class_counts: Tensor
+
+    def __init__(
+        self,
+        class_counts: Any,
+        *,
+        loss: str | Callable[[Tensor, Tensor], Tensor] = "softmax",
+        beta: Any = _BETA,
+        gamma: float = 2.0,
+        scheme: str = "effective",
+        reduction: str = "mean",
+        normalizer: str = "samples",
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        volume: Any = None,
+    ) -> None:
+        super().__init__()
+        if not callable(loss):
+            _checks.choice("loss", loss, LOSSES)
+        elif label_smoothing != 0.0:
+            raise ValueError(
+                f"label_smoothing={label_smoothing!r} needs a named loss; smooth inside your callable"
+            )
+        _checks.choice("scheme", scheme, SCHEMES)
+        check_options(reduction, normalizer)
+        counts = _in_output_order(class_counts)
+        weight = np.asarray(class_weights(counts, scheme, beta=beta, volume=volume), dtype=np.float64)
+        self.loss = loss
+        self.beta = float(beta) if beta is _BETA else beta
+        self.volume = volume
+        self.gamma = _checks.number("gamma", gamma, low=0.0, open_high=True)
+        self.scheme = scheme
+        self.reduction = reduction
+        self.normalizer = normalizer
+        self.ignore_index = int(_checks.number("ignore_index", ignore_index))
+        self.label_smoothing = _checks.number(
+            "label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True
+        )
+        self._exact = tuple(weight.tolist())
+        self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32), persistent=False)
+        self.register_buffer(
+            "class_counts", torch.tensor(np.asarray(counts, dtype=np.float64)), persistent=False
+        )
+
+    def forward(self, input: Tensor, target: Tensor, *, denominator: Tensor | float | None = None) -> Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            input: logits, (N, C) or (N, C, d1, ...).
+            target: class indices, (N) or (N, d1, ...), or floats of ``input``'s shape.
+            denominator: replaces the mean's divisor: the sum of :meth:`count` over all batches and
+                processes that share an optimizer step (divided by the number of processes where the
+                trainer averages gradients over them, as DistributedDataParallel does).
+
+        Returns:
+            A 0-d tensor, or per-sample losses for ``reduction="none"``.
+
+        Raises:
+            TypeError: unfit dtypes.
+            ValueError: unfit shapes, labels out of range.
+        """
+        options: dict[str, Any] = {
+            "reduction": self.reduction,
+            "normalizer": self.normalizer,
+            "ignore_index": self.ignore_index,
+            "denominator": denominator,
+        }
+        loss, weight = self.loss, self.weight
+        if not isinstance(loss, str):
+            return functional.class_balanced_callable(loss, input, target, weight, **options)
+        options["label_smoothing"] = self.label_smoothing
+        if loss == "softmax":
+            return functional.class_balanced_cross_entropy(input, target, weight, **options)
+        if loss == "sigmoid":
+            return functional.class_balanced_binary_cross_entropy(input, target, weight, **options)
+        if loss == "focal":
+            return functional.class_balanced_focal_loss(input, target, weight, gamma=self.gamma, **options)
+        return functional.class_balanced_softmax_focal_loss(
+            input, target, weight, gamma=self.gamma, **options
+        )
+
+    def count(self, target: Tensor) -> Tensor:
+        """Return what this batch adds to the denominator of a mean over several batches.
+
+        Args:
+            target: as for :meth:`forward`.
+
+        Returns:
+            A 0-d tensor on ``target``'s device: the number of samples that are not ignored, or the sum of
+            their weights, as ``normalizer`` says.
+
+        Raises:
+            TypeError: a target of an unfit dtype.
+        """
+        return functional.count(
+            target, self.weight, normalizer=self.normalizer, ignore_index=self.ignore_index
+        )
+
+    def extra_repr(self) -> str:
+        """Name the settings that change the loss."""
+        loss = (
+            self.loss
+            if isinstance(self.loss, str)
+            else getattr(self.loss, "__name__", type(self.loss).__name__)
+        )
+        parts = [f"num_classes={len(self._exact)}", f"loss={loss!r}", f"scheme={self.scheme!r}"]
+        if self.scheme == "effective":
+            parts.append(f"beta={self.beta!r}" if self.volume is None else f"volume={self.volume!r}")
+        if loss in ("focal", "softmax_focal"):
+            parts.append(f"gamma={self.gamma:g}")
+        parts += [f"reduction={self.reduction!r}", f"normalizer={self.normalizer!r}"]
+        return ", ".join(parts)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassBalancedLoss:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, values in (("weight", self._exact), ("class_counts", None)):
+            buffer = getattr(self, name)
+            if buffer.dtype in (torch.float16, torch.bfloat16):  # .half() would leave 3 digits of the weight
+                exact = buffer.float() if values is None else torch.tensor(values, dtype=torch.float32)
+                setattr(self, name, exact.to(buffer.device))
+        return self
+
+
+def _in_output_order(counts: Any) -> Any:
+    """Return counts as an array in the order of the model's outputs."""
+    if not isinstance(counts, Mapping) and not effective.is_series(counts):
+        return counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts
+    names = list(counts.index if effective.is_series(counts) else counts)
+    if names and all(isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in names):
+        if sorted(names) != list(range(len(names))):
+            missing = sorted(set(range(max(names) + 1)) - set(names)) if min(names) >= 0 else names
+            raise ValueError(
+                f"class_counts has integer names that are not 0..{len(names) - 1}, the model's outputs "
+                f"({_checks.shorten(missing)}); count with num_classes= or pass a list"
+            )
+        names = sorted(names)
+    return [counts[name] for name in names]

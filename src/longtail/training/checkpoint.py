@@ -1,0 +1,224 @@
+"""Checkpoints and other files that a kill, a full disk or a flipped bit cannot turn into silent damage."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+__all__ = ["Checkpoint", "RunFolderError", "load_latest", "save", "write_atomic"]
+
+FORMAT: Final = 1
+_KEY: Final = "longtail"  # the one metadata entry, JSON, so that its checksum covers all of it
+
+
+class RunFolderError(RuntimeError):
+    """A run folder cannot be written, is in use, or holds no usable checkpoint; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint.
+
+    Attributes:
+        path: the file it came from.
+        epoch: epochs completed.
+        tensors: by name, on the CPU, contiguous.
+        extra: what was stored beside them, as JSON gives it back.
+    """
+
+    path: Path
+    epoch: int
+    tensors: dict[str, Tensor]
+    extra: dict[str, Any]
+
+
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file so that a reader finds the old content or all of the new, never a part.
+
+    Args:
+        path: the file; its folder is made if need be.
+        data: the content.
+        durable: also wait until the disk holds it, so that it survives a power cut.
+
+    Raises:
+        RunFolderError: no space, no permission, or a file stands where a folder should be; the old content
+            is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if durable and os.name == "posix":
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the new name, too, must survive a power cut
+            finally:
+                os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunFolderError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose a folder that can "
+            "be written, then start the same run again: what was already written is intact"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process; where the system has no file locks, do nothing.
+
+    Raises:
+        RunFolderError: the folder cannot be made, or another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot use {folder} as a run folder: {error.strerror or error}; "
+            "choose a folder that can be made and written"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunFolderError(
+                f"run folder {folder} is in use by another run; wait for it or choose another folder"
+            ) from None
+        yield
+
+
+def save(
+    folder: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    *,
+    epoch: int,
+    recipe_hash: str,
+    extra: Mapping[str, Any] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write ``checkpoint-<epoch>.safetensors`` and remove all but the newest `keep`.
+
+    Args:
+        folder: where checkpoints of one run live.
+        tensors: what to store, of any device, dtype and memory format.
+        epoch: epochs completed.
+        recipe_hash: `Recipe.hash` of the run.
+        extra: whatever JSON can hold.
+        keep: checkpoints to leave in the folder, at least 1; 2 lets a damaged one fall back.
+
+    Returns:
+        The path written.
+
+    Raises:
+        RunFolderError: the file cannot be written; earlier checkpoints are intact.
+    """
+    folder = Path(folder)
+    stored = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    meta = {"format": FORMAT, "epoch": epoch, "recipe_hash": recipe_hash, "extra": dict(extra or {})}
+    meta["sha256"] = _digest(stored, meta)
+    path = folder / f"checkpoint-{epoch:06d}.safetensors"
+    write_atomic(path, to_safetensors(stored, metadata={_KEY: json.dumps(meta)}))
+    for old in [p for p in _newest_first(folder) if p != path][max(keep, 1) - 1 :]:
+        old.unlink(missing_ok=True)
+    for left in folder.glob(".*.tmp"):  # what a kill in the middle of a write left behind
+        left.unlink(missing_ok=True)
+    return path
+
+
+def load_latest(folder: str | os.PathLike[str], recipe_hash: str) -> Checkpoint | None:
+    """Return the newest usable checkpoint, or None where there is none at all.
+
+    A file that is truncated, damaged or not a checkpoint is passed over with a `UserWarning` that names it.
+
+    Args:
+        folder: as given to `save`.
+        recipe_hash: the recipe that the checkpoint must belong to.
+
+    Raises:
+        ValueError: the newest usable checkpoint is of another recipe.
+        RunFolderError: there are checkpoints, and none of them is usable.
+    """
+    refused = []
+    for path in _newest_first(Path(folder)):
+        try:
+            found, owner = _read(path)
+        except (_Unusable, SafetensorError, OSError) as error:
+            refused.append(path)
+            warnings.warn(
+                f"checkpoint {path} cannot be used ({error}); trying the one before",
+                UserWarning,
+                stacklevel=2,
+            )
+            continue
+        if owner != recipe_hash:
+            raise ValueError(
+                f"run folder {Path(folder).parent} holds recipe {owner[:12]}, this run is recipe "
+                f"{recipe_hash[:12]}; choose another folder, or delete this one to start anew"
+            )
+        return found
+    if refused:
+        raise RunFolderError(
+            f"none of the {len(refused)} checkpoints in {folder} can be used, "
+            f"the newest is {refused[0].name}; "
+            "delete that folder to train from the start"
+        )
+    return None
+
+
+class _Unusable(Exception):
+    """Why a file is not a checkpoint that can be trusted."""
+
+
+def _read(path: Path) -> tuple[Checkpoint, str]:
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(_KEY)
+        if text is None:
+            raise _Unusable("it is a safetensors file that longtail did not write")
+        try:
+            meta = json.loads(text)
+            version, claimed = meta["format"], meta.pop("sha256")
+            epoch, owner, extra = int(meta["epoch"]), str(meta["recipe_hash"]), dict(meta["extra"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise _Unusable("its description is damaged") from None
+        if version != FORMAT:
+            raise _Unusable(f"its format is {version}, this version of longtail reads {FORMAT}")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    if _digest(tensors, meta) != claimed:
+        raise _Unusable("its content does not match its checksum")
+    return Checkpoint(path, epoch, tensors, extra), owner
+
+
+def _digest(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*.safetensors"), reverse=True)

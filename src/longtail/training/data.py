@@ -1,0 +1,133 @@
+"""Samples on the device: shuffled, augmented and scaled batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from longtail import datasets
+from longtail.datasets import Dataset
+from longtail.training.recipe import Recipe
+
+__all__ = ["TrainingData", "crop", "derive_seed", "generator"]
+
+_PAD: Final = {"none": 0, "shift": 1, "crop_flip": 4}
+_CHUNK: Final = 1024  # images gathered at once: few calls for small sets, little memory for large ones
+
+
+def derive_seed(seed: int, epoch: int, purpose: str) -> int:
+    """Return the seed of one random stream: a 63-bit hash that is the same on every machine and version."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{purpose}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
+    """Return a CPU generator for one random stream, the same whatever device trains."""
+    return torch.Generator().manual_seed(derive_seed(seed, epoch, purpose))
+
+
+def crop(images: Tensor, rows: Tensor, shifts: Tensor, size: Sequence[int], flips: Tensor | None) -> Tensor:
+    """Cut one window out of each image, and mirror some, by a single gather.
+
+    Args:
+        images: padded images, any dtype, of shape (N, H + 2 pad, W + 2 pad, C).
+        rows: which images, int64 of shape (n,).
+        shifts: top and left corner of each window, int64 of shape (2, n), in 0 .. 2 pad.
+        size: H and W.
+        flips: which windows to mirror left to right, bool of shape (n,); None for none.
+
+    Returns:
+        Shape (n, C, H, W), channels last in memory.
+    """
+    y = torch.arange(size[0], device=rows.device)
+    x = torch.arange(size[1], device=rows.device).expand(len(rows), -1)
+    if flips is not None:
+        x = torch.where(flips[:, None], size[1] - 1 - x, x)
+    top, left = shifts[0, :, None] + y, shifts[1, :, None] + x
+    return images[rows[:, None, None], top[:, :, None], left[:, None, :]].permute(0, 3, 1, 2)
+
+
+class TrainingData:
+    """One run's samples, held on the device in their own type, and handed out batch by batch."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset | None, device: torch.device) -> None:
+        if dataset is not None and dataset.name != recipe.dataset:
+            raise ValueError(
+                f"dataset is {dataset.name!r}, but recipe.dataset is {recipe.dataset!r}; make them agree"
+            )
+        data = datasets.load(recipe.dataset) if dataset is None else dataset
+        self.subset_sha256: str | None = None
+        if recipe.imbalance_factor is not None:
+            seed = recipe.seed if recipe.subset_seed is None else recipe.subset_seed
+            data, kept = data.long_tailed(recipe.imbalance_factor, profile=recipe.profile, seed=seed)
+            self.subset_sha256 = datasets.subset_sha256(kept)
+        self.recipe, self.counts = recipe, data.class_counts
+        self.images, self.size = data.train.inputs.ndim == 4, data.train.inputs.shape[2:]
+        self.shape = {"in_channels": int(data.train.inputs.shape[1]), "num_classes": data.num_classes}
+        self.pad = _PAD[recipe.augmentation]
+        if self.pad and not self.images:
+            raise ValueError(
+                f"augmentation={recipe.augmentation!r} needs images of shape (N, C, H, W), "
+                f"got {data.train.inputs.shape}; set augmentation='none'"
+            )
+        self.inputs = self._stored(data.train.inputs, self.pad).to(device)
+        self.targets = torch.from_numpy(data.train.targets.astype(np.int64)).to(device)
+        self.test_inputs = self._stored(data.test.inputs, 0).to(device)
+        self.test_targets = torch.from_numpy(data.test.targets.astype(np.int64)).to(device)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the epoch's inputs and targets, shuffled and augmented; the last batch may be smaller."""
+        batch, device, n = self.recipe.batch_size, self.targets.device, len(self)
+        order = torch.randperm(n, generator=generator(self.recipe.seed, epoch, "order")).to(device)
+        shifts, flips = self._draw(epoch)
+        chunk = max(1, _CHUNK // batch) * batch
+        for start in range(0, n, chunk):
+            part = slice(start, start + chunk)
+            rows = order[part]
+            if shifts is None:
+                raw = self._planes(self.inputs[rows])
+            else:
+                raw = crop(
+                    self.inputs, rows, shifts[:, part], self.size, None if flips is None else flips[part]
+                )
+            yield from zip(
+                torch.split(self._scale(raw), batch), torch.split(self.targets[rows], batch), strict=True
+            )
+
+    def test_batches(self) -> Iterator[Tensor]:
+        """Yield the test inputs in order."""
+        for part in torch.split(self.test_inputs, _CHUNK):
+            yield self._scale(self._planes(part))
+
+    def _draw(self, epoch: int) -> tuple[Tensor | None, Tensor | None]:
+        if not self.pad:
+            return None, None
+        draw, n, device = generator(self.recipe.seed, epoch, "augmentation"), len(self), self.targets.device
+        shifts = torch.randint(0, 2 * self.pad + 1, (2, n), generator=draw).to(device)
+        if self.recipe.augmentation != "crop_flip":
+            return shifts, None
+        return shifts, torch.randint(0, 2, (n,), generator=draw).bool().to(device)
+
+    def _stored(self, inputs: npt.NDArray[Any], pad: int) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(inputs))
+        if not self.images:
+            return tensor
+        # channels last, so that a gather moves whole pixels and its result is channels-last already
+        return nn.functional.pad(tensor, (pad,) * 4).permute(0, 2, 3, 1).contiguous()
+
+    def _planes(self, stored: Tensor) -> Tensor:
+        return stored.permute(0, 3, 1, 2) if self.images else stored
+
+    def _scale(self, inputs: Tensor) -> Tensor:
+        if inputs.is_floating_point() or self.recipe.input_scale is None:
+            return inputs.float()
+        return inputs.float().div_(self.recipe.input_scale).sub_(1)

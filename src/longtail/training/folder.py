@@ -1,0 +1,208 @@
+"""A run's folder: what it holds, whose it is, and how a finished run is read back."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from longtail import models
+from longtail.evaluation import Evaluation
+from longtail.training.checkpoint import RunFolderError, write_atomic
+from longtail.training.recipe import Recipe
+
+__all__ = ["EpochMetrics", "RunFolder", "RunResult", "load_run"]
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One line of metrics.jsonl; no times, so that a resumed run writes the same bytes.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean over the epoch's samples, as it was when each was trained on.
+        learning_rate: at the epoch's last step.
+        test_error: share of the test samples misclassified; None where it was not measured.
+    """
+
+    epoch: int
+    loss: float
+    learning_rate: float
+    test_error: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        recipe: what was trained.
+        evaluation: of the last epoch's weights on the balanced test split.
+        history: one entry an epoch.
+        seconds: wall-clock time of training and evaluation, summed over interruptions.
+        run_dir: its folder; None if it was not given one.
+        model: the trained network on the CPU, in evaluation mode.
+    """
+
+    recipe: Recipe
+    evaluation: Evaluation
+    history: tuple[EpochMetrics, ...]
+    seconds: float
+    run_dir: Path | None
+    model: nn.Module
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Writes the files of one run; evaluation.json, written last, marks the run as finished."""
+
+    path: Path
+
+    def finished(self, recipe: Recipe) -> bool:
+        """Say whether this recipe's run is finished here; the folder may be new or empty.
+
+        Raises:
+            ValueError: it belongs to another recipe, or holds files that are no run.
+        """
+        file = self.path / "recipe.json"
+        if file.exists():
+            try:
+                owner = Recipe.from_json(file.read_bytes())
+            except ValueError as error:
+                raise ValueError(
+                    f"{file} is not a recipe that this version reads ({error}); choose another folder"
+                ) from error
+            if owner != recipe:
+                raise ValueError(
+                    f"run folder {self.path} holds recipe {owner.short_hash}, this run is recipe "
+                    f"{recipe.short_hash} (they differ in {', '.join(_differences(owner, recipe))}); "
+                    "choose another folder, or delete this one to start anew"
+                )
+            return (self.path / "evaluation.json").exists()
+        strange = sorted(p.name for p in self.path.glob("*") if not p.name.startswith("."))
+        if strange:
+            raise ValueError(
+                f"run folder {self.path} has no recipe.json, but holds {strange[0]!r}; "
+                "choose a new or empty folder"
+            )
+        return False
+
+    def claim(self, recipe: Recipe) -> None:
+        """Make the folder this recipe's.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        if not (self.path / "recipe.json").exists():
+            write_atomic(self.path / "recipe.json", recipe.to_json().encode())
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write one of the folder's JSON files."""
+        write_atomic(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+
+    def write_metrics(self, history: Sequence[EpochMetrics]) -> None:
+        """Write metrics.jsonl anew, dropping lines of epochs that will be trained again."""
+        lines = "".join(json.dumps(asdict(m)) + "\n" for m in history)
+        write_atomic(self.path / "metrics.jsonl", lines.encode())
+
+    def append_metrics(self, metrics: EpochMetrics) -> None:
+        """Add a line for those who watch; if a kill cuts it short, the next start writes the file anew."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(metrics)) + "\n")
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write {path}: {error.strerror}; free some space, then start the same run again: "
+                "it resumes"
+            ) from error
+
+    def write_model(self, model: nn.Module, shape: Mapping[str, int]) -> None:
+        """Write model.safetensors, with what `longtail.models.build` needs to make the network."""
+        weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+        content = to_safetensors(weights, metadata={"longtail": json.dumps(dict(shape))})
+        write_atomic(self.path / "model.safetensors", content)
+
+
+def load_run(run_dir: str | os.PathLike[str]) -> RunResult:
+    """Read a finished run back from its folder.
+
+    Raises:
+        ValueError: the folder holds no finished run, or a file in it is damaged.
+    """
+    folder = Path(run_dir)
+    if not (folder / "evaluation.json").is_file():
+        raise ValueError(f"{folder} holds no finished run; train into that folder until it is finished")
+    try:
+        recipe = Recipe.from_json((folder / "recipe.json").read_bytes())
+        evaluation = Evaluation.from_dict(json.loads((folder / "evaluation.json").read_bytes()))
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        history = tuple(EpochMetrics(**json.loads(line)) for line in lines)
+        seconds = float(json.loads((folder / "environment.json").read_bytes())["seconds"])
+        weights, shape = _read_model(folder / "model.safetensors")
+        with torch.device("meta"):  # the weights come from the file; none are drawn
+            model = models.build(recipe.model, **shape)
+        model.load_state_dict(weights, assign=True)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"the run in {folder} is damaged ({type(error).__name__}: {error}); "
+            "delete the folder and train again"
+        ) from error
+    return RunResult(recipe, evaluation, history, seconds, folder, model.eval())
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Say what a run is made with: versions, device, threads and commit."""
+    return {
+        "longtail": _version(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    with safe_open(path, framework="pt") as file:
+        shape = json.loads(file.metadata()["longtail"])
+        return {name: file.get_tensor(name) for name in file.keys()}, shape  # noqa: SIM118  (not a mapping)
+
+
+def _differences(one: Recipe, other: Recipe) -> list[str]:
+    return [name for name in Recipe.model_fields if getattr(one, name) != getattr(other, name)]
+
+
+def _version() -> str | None:
+    try:
+        return version("longtail")
+    except PackageNotFoundError:  # run from a checkout that is not installed; the commit says which
+        return None
+
+
+@functools.cache
+def _commit() -> str | None:
+    """The last commit that touched this package, where it runs from a git checkout; None elsewhere."""
+    command = ["git", "log", "-1", "--format=%H", "--", "."]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,329 @@
+"""The fast loop for data sets that fit in memory: everything lives on the device, nothing in a step waits.
+
+Every random number is a function of (seed, epoch, purpose), so an epoch does not depend on how many times
+the process was killed before it; checkpoints between epochs are all that a bit-exact resume needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from longtail import models
+from longtail.datasets import Dataset
+from longtail.evaluation import evaluate
+from longtail.head import init_prior_bias_, parameter_groups
+from longtail.losses.module import ClassBalancedLoss
+from longtail.training import checkpoint
+from longtail.training.data import TrainingData, derive_seed
+from longtail.training.folder import EpochMetrics, RunFolder, RunResult, environment, load_run
+from longtail.training.progress import Progress, progress_bar, tensorboard_log
+from longtail.training.recipe import Recipe, learning_rate_at
+
+__all__ = ["DivergedError", "train"]
+
+_SAVE_SECONDS: Final = 30.0
+_DRAWS: Final = threading.Lock()  # torch's default generators are shared by all threads
+
+
+class DivergedError(ArithmeticError):
+    """The loss or the gradient of a step was not finite; that update was not made.
+
+    Attributes:
+        epoch: from 1.
+        step: within the epoch, from 1.
+    """
+
+    def __init__(self, message: str, *, epoch: int, step: int) -> None:
+        super().__init__(message)
+        self.epoch, self.step = epoch, step
+
+
+def train(
+    recipe: Recipe,
+    run_dir: str | os.PathLike[str] | None = None,
+    *,
+    dataset: Dataset | None = None,
+    device: str | torch.device = "auto",
+    threads: int | None = None,
+    progress: bool | Progress | None = None,
+    checkpoint_every: int | None = None,
+    tensorboard: bool = False,
+) -> RunResult:
+    """Train one recipe, or go on where it was killed, or return it if it is finished.
+
+    The last epoch's weights are evaluated; the test split never chooses anything. The last batch of an
+    epoch may be smaller than the others; it is trained on like them.
+
+    Args:
+        recipe: what to train.
+        run_dir: folder for recipe.json, metrics.jsonl, environment.json, checkpoints, model.safetensors and
+            evaluation.json (written last: it marks a finished run). None keeps nothing.
+        dataset: the data that `recipe.dataset` names, if they are at hand already; the tail is cut here.
+        device: "auto" takes CUDA where there is one, else the CPU.
+        threads: CPU threads while training; None leaves torch's number. Another number can round otherwise.
+        progress: True draws a progress bar; a function is called after each epoch as
+            ``progress(epoch, epochs, loss, test_error)``, the error being the last one measured or None.
+        checkpoint_every: epochs between checkpoints; None saves every 30 seconds or so.
+        tensorboard: also write TensorBoard events into `run_dir`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: an unknown data set, model or device, a setting out of range, or a folder that holds
+            another recipe.
+        DivergedError: the loss became infinite or NaN.
+        RunFolderError: `run_dir` cannot be written, is in use, or has only damaged checkpoints.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}; leave it out for torch's own number")
+    if checkpoint_every is not None and checkpoint_every < 1:
+        raise ValueError(
+            f"checkpoint_every must be at least 1 epoch, got {checkpoint_every}; "
+            "leave it out for one every 30 seconds"
+        )
+    if tensorboard and run_dir is None:
+        raise ValueError("tensorboard=True needs a place for its events; give run_dir")
+    target = _device(device)
+    folder = None if run_dir is None else RunFolder(Path(run_dir))
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(checkpoint.locked(folder.path))
+            if folder.finished(recipe):
+                return load_run(folder.path)
+        if threads is not None and threads != (before := torch.get_num_threads()):
+            torch.set_num_threads(threads)
+            stack.callback(torch.set_num_threads, before)
+        if target.type == "cuda":
+            # cuDNN's fastest backward kernels add in an order that varies, and resumes would differ
+            stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
+        run = _Run(recipe, folder, TrainingData(recipe, dataset, target), target)
+        reports: list[Progress] = []
+        if progress is True:
+            reports.append(
+                stack.enter_context(progress_bar(f"{recipe.dataset} {recipe.loss} {recipe.scheme}"))
+            )
+        elif progress:
+            reports.append(progress)
+        if tensorboard and folder is not None:
+            reports.append(stack.enter_context(tensorboard_log(folder.path, len(run.history) + 1)))
+        return run.finish(reports, checkpoint_every)
+
+
+class _Run:
+    """The state that training changes: network, optimizer, history; and its way to and from the disk."""
+
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder | None, data: TrainingData, device: torch.device
+    ) -> None:
+        self.started, self.earlier_seconds = time.perf_counter(), 0.0
+        self.recipe, self.folder, self.data, self.device = recipe, folder, data, device
+        self.model = _build(recipe, data.shape).to(device)
+        if data.images:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parameters = list(self.model.parameters())
+        self.optimizer = _optimizer(recipe, self.model)
+        self.criterion = ClassBalancedLoss(
+            data.counts,
+            loss=recipe.loss,
+            scheme=recipe.scheme,
+            beta=recipe.beta,
+            gamma=recipe.gamma,
+            normalizer=recipe.normalizer,
+            label_smoothing=recipe.label_smoothing,
+        ).to(device)
+        self.steps = math.ceil(len(data) / recipe.batch_size)
+        self.history: list[EpochMetrics] = []
+        if folder is not None:
+            folder.claim(recipe)
+            self._resume(folder)
+
+    def finish(self, reports: Sequence[Progress], checkpoint_every: int | None) -> RunResult:
+        """Train the epochs that are left, evaluate, write the results."""
+        recipe, folder = self.recipe, self.folder
+        if folder is not None:
+            about = environment(self.device) | {"subset_sha256": self.data.subset_sha256}
+            folder.write_json("environment.json", about)
+            folder.write_metrics(self.history)
+        saved = time.perf_counter()
+        error = next((m.test_error for m in reversed(self.history) if m.test_error is not None), None)
+        for epoch in range(len(self.history) + 1, recipe.epochs + 1):
+            loss = self._train_epoch(epoch)
+            measured = None
+            if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
+                wrong = self._test_logits().argmax(1) != self.data.test_targets
+                measured = error = wrong.double().mean().item()
+            rate = learning_rate_at(recipe, epoch * self.steps - 1, self.steps)
+            self.history.append(EpochMetrics(epoch, loss, rate, measured))
+            if folder is not None:
+                folder.append_metrics(self.history[-1])
+                idle = time.perf_counter() - saved
+                if idle > _SAVE_SECONDS if checkpoint_every is None else epoch % checkpoint_every == 0:
+                    self._save(folder)
+                    saved = time.perf_counter()
+            for report in reports:
+                report(epoch, recipe.epochs, loss, error)
+
+        logits = self._test_logits().float().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise self._diverged("output of the trained network", recipe.epochs, self.steps)
+        targets = self.data.test_targets.cpu().numpy()
+        evaluation = evaluate(logits, targets, self.data.counts, activation=recipe.activation)
+        if folder is not None:
+            folder.write_model(self.model, self.data.shape)
+            folder.write_metrics(self.history)
+            folder.write_json("environment.json", about | {"seconds": self._seconds()})
+            folder.write_json("evaluation.json", evaluation.to_dict())
+        path = None if folder is None else folder.path
+        model = self.model.to("cpu").eval()
+        return RunResult(recipe, evaluation, tuple(self.history), self._seconds(), path, model)
+
+    def _train_epoch(self, epoch: int) -> float:
+        """Train once over the data and return the mean loss; the only wait for the device is at the end."""
+        first = (epoch - 1) * self.steps
+        losses = torch.zeros(self.steps, device=self.device)
+        stop = torch.zeros((), device=self.device)
+        self.model.train()
+        with _seeded(self.model, derive_seed(self.recipe.seed, epoch, "dropout"), self.device):
+            for step, (inputs, targets) in enumerate(self.data.batches(epoch)):
+                rate = learning_rate_at(self.recipe, first + step, self.steps)
+                losses[step] = self._step(inputs, targets, rate, stop)
+        values = losses.double().cpu().numpy()
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise self._diverged("loss or its gradient", epoch, int(bad[0]) + 1)
+        sizes = np.full(self.steps, self.recipe.batch_size)
+        sizes[-1] = len(self.data) - sizes[:-1].sum()
+        return float(np.average(values, weights=sizes))
+
+    def _step(self, inputs: Tensor, targets: Tensor, rate: float, stop: Tensor) -> Tensor:
+        """Make one update unless `stop` is 1, and return the loss, NaN where the gradient is not finite."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        with self._precision():
+            loss = self.criterion(self.model(inputs), targets)
+        loss.backward()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        checked = loss.detach() + 0 * nn.utils.get_total_norm(gradients)
+        # The fused optimizers skip an update on the device where found_inf is 1, as they do for a gradient
+        # scaler. The flag stays up once raised, so nobody has to look at a loss before the next step starts.
+        stop.logical_or_(~torch.isfinite(checked))
+        self.optimizer.found_inf = stop  # type: ignore[attr-defined]
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return checked
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.recipe.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def _test_logits(self) -> Tensor:
+        self.model.eval()
+        with torch.inference_mode(), self._precision():
+            parts: list[Tensor] = [self.model(inputs) for inputs in self.data.test_batches()]
+            logits: Tensor = torch.cat(parts)
+        return logits
+
+    def _seconds(self) -> float:
+        return self.earlier_seconds + time.perf_counter() - self.started
+
+    def _diverged(self, what: str, epoch: int, step: int) -> DivergedError:
+        recipe = self.recipe
+        return DivergedError(
+            f"the {what} is not finite at step {step} of {self.steps} in epoch {epoch} of {recipe.epochs}; "
+            "training stopped before that update, nothing damaged was saved; lower learning_rate "
+            f"(now {recipe.learning_rate:g}) or raise warmup_epochs (now {recipe.warmup_epochs})",
+            epoch=epoch,
+            step=step,
+        )
+
+    def _save(self, folder: RunFolder) -> None:
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{name}.{key}"] = value
+        extra = {"history": [asdict(m) for m in self.history], "seconds": self._seconds()}
+        epoch, owner = len(self.history), self.recipe.hash
+        checkpoint.save(folder.path / "checkpoints", tensors, epoch=epoch, recipe_hash=owner, extra=extra)
+
+    def _resume(self, folder: RunFolder) -> None:
+        found = checkpoint.load_latest(folder.path / "checkpoints", self.recipe.hash)
+        if found is None:
+            return
+        named = {k.removeprefix("model."): t for k, t in found.tensors.items() if k.startswith("model.")}
+        self.model.load_state_dict(named)
+        for name, parameter in self.model.named_parameters():
+            prefix = f"optimizer.{name}."
+            for key in (k for k in found.tensors if k.startswith(prefix)):
+                saved = found.tensors[key].to(self.device)
+                # fused kernels want the state laid out in memory as its parameter is
+                like = parameter.detach() if saved.shape == parameter.shape else saved
+                state = torch.empty_like(like, dtype=saved.dtype).copy_(saved)
+                self.optimizer.state[parameter][key.removeprefix(prefix)] = state
+        self.history = [EpochMetrics(**m) for m in found.extra["history"]]
+        self.earlier_seconds = float(found.extra["seconds"])
+
+
+def _build(recipe: Recipe, shape: dict[str, int]) -> nn.Module:
+    with _DRAWS, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(recipe.seed, 0, "weights"))
+        model = models.build(recipe.model, **shape)
+    if recipe.uses_prior_bias:
+        head = model.head
+        assert isinstance(head, nn.Module)
+        init_prior_bias_(head)
+    return model
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    exempt = "head" if recipe.uses_prior_bias else "none"
+    groups = parameter_groups(model, weight_decay=recipe.weight_decay, no_decay=exempt)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+
+
+@contextlib.contextmanager
+def _seeded(model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
+    """Seed what dropout draws from, and leave the caller's generators as they were."""
+    if not any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
+        yield
+        return
+    cuda = device.type == "cuda"
+    with _DRAWS, torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def _device(name: str | torch.device) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<number>', got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<number>', got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {name!r} is not there, {torch.cuda.device_count()} CUDA devices are; use 'cpu'"
+        )
+    return device

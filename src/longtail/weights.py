@@ -1,0 +1,269 @@
+"""Class counts -> class weights, sample weights and scikit-learn's ``class_weight``.
+
+One rule for every scheme: a raw weight a class, scaled by ``normalize``. Empty classes weigh 0 and
+take no part in the scaling, so no count can produce a NaN or an infinity.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, is_array_api_obj
+
+from longtail import _checks, effective
+from longtail.counts import ClassCounts, class_counts, encode
+
+SCHEMES = ("none", "inverse", "inverse_sqrt", "effective")
+NORMALIZATIONS = ("classes", "samples", None)
+
+
+class _Default(float):
+    """A default that can be told from the same value given by the caller."""
+
+
+_BETA = _Default(0.999)
+
+
+def class_weights(
+    counts: Any,
+    scheme: str = "effective",
+    *,
+    beta: Any = _BETA,
+    volume: Any = None,
+    normalize: str | None = "classes",
+    empty: str = "zero",
+) -> Any:
+    """Return one weight a class, larger for rarer classes.
+
+    Args:
+        counts: training samples per class, real, >= 0, 1-D: a list, an array of any array-API library
+            (NumPy, torch, JAX, CuPy), or a mapping name -> count (dict, pandas Series, ClassCounts).
+            Counts of the whole training set, never of a batch.
+        scheme: "effective" 1 / E_n (the paper); "inverse" 1 / n; "inverse_sqrt" 1 / sqrt(n); "none" 1.
+        beta: for "effective", in [0, 1], one for all classes or one per class.
+        volume: N = 1 / (1 - beta), in [1, inf], instead of ``beta``.
+        normalize: "classes": the weights sum to the number of non-empty classes (the paper's rule);
+            "samples": the count-weighted mean is 1, which leaves the mean loss and boosted trees' leaf
+            sizes at their usual scale; None: raw weights, 1 / E_n.
+        empty: classes without samples: "zero" gives them weight 0, "error" refuses them.
+
+    Returns:
+        Weights in float64 of ``counts``' kind: a list or NumPy array gives a NumPy array, a tensor a
+        tensor on the same device, a mapping the same mapping (ClassCounts gives ClassWeights).
+
+    Raises:
+        TypeError: ``counts`` are no numbers, or ``beta`` and ``volume`` are both given.
+        ValueError: negative, NaN or infinite counts, not 1-D, no class with samples, an unknown option,
+            ``beta`` or ``volume`` out of range or of another length.
+
+    Warns:
+        UserWarning: the counts differ but the effective numbers agree within 1 %, so that the weights
+            do nothing; the message names a volume that would matter.
+
+    Example:
+        >>> class_weights([4, 1], beta=0.5).round(3).tolist()
+        [0.696, 1.304]
+        >>> class_weights({"cat": 90, "lynx": 10}, "inverse", normalize="samples")
+        {'cat': 0.555..., 'lynx': 5.0...}
+
+    Source: section 4 (weights normalised to sum to C); "inverse" and "inverse_sqrt" are its baselines.
+    """
+    _checks.choice("scheme", scheme, SCHEMES)
+    _checks.choice("empty", empty, ("zero", "error"))
+    if normalize is not None:
+        _checks.choice("normalize", normalize, ("classes", "samples"))
+    if volume is not None:
+        if beta is not _BETA and beta is not None:
+            raise TypeError(
+                f"beta={beta!r} and volume={volume!r} are both given; they say the same thing, give one"
+            )
+        beta = None
+    elif beta is None:
+        beta = _BETA
+
+    values, answer = effective.unwrap("counts", counts)
+    xp = array_namespace(values)
+    if values.ndim != 1:
+        raise ValueError(f"counts must be 1-D, one number a class, got shape {tuple(values.shape)}")
+    if values.shape[0] == 0:
+        raise ValueError("counts must name at least one class, got none")
+    effective.check_real("counts", values, low=0.0, remedy="give the number of training samples per class")
+    filled = values > 0.0
+    if not bool(xp.any(filled)):
+        raise ValueError(
+            f"counts must have a class with samples, got {values.shape[0]} classes of 0; check the labels"
+        )
+    if empty == "error" and not bool(xp.all(filled)):
+        at = [i for i, ok in enumerate(filled.tolist()) if not ok]
+        raise ValueError(f"counts are 0 for classes {_checks.shorten(at)}; drop them or pass empty='zero'")
+
+    # every scheme is 1 / size; dividing by the smallest size first keeps all that follows within (0, 1]
+    size = values
+    if scheme == "none":
+        size = xp.ones_like(values)
+    elif scheme == "inverse_sqrt":
+        size = xp.sqrt(values)
+    elif scheme == "effective":
+        beta, volume = effective.align("beta", beta, counts), effective.align("volume", volume, counts)
+        size = effective.evaluate(values, *effective.parameters(values, beta, volume))
+        _warn_if_useless(values, size, filled, beta, volume)
+    size = xp.where(filled, size, xp.ones_like(size))
+    if normalize is None:
+        return answer(xp.where(filled, 1.0 / size, xp.zeros_like(size)))
+    smallest = xp.min(xp.where(filled, size, xp.full_like(size, math.inf)))
+    ratio = xp.where(filled, smallest / size, xp.zeros_like(size))
+    if normalize == "classes":
+        scale = xp.sum(xp.astype(filled, ratio.dtype)) / xp.sum(ratio)
+    else:
+        share = values / xp.max(values)
+        scale = xp.sum(share) / xp.sum(share * ratio)
+    return answer(ratio * scale)
+
+
+def sample_weights(
+    labels: Any,
+    scheme: str = "effective",
+    *,
+    beta: Any = _BETA,
+    volume: Any = None,
+    normalize: str | None = "samples",
+    empty: str = "zero",
+    counts: Any = None,
+) -> Any:
+    """Return one weight a sample, for ``sample_weight`` of scikit-learn, XGBoost, LightGBM and CatBoost.
+
+    Args:
+        labels: one label a sample, 1-D: a list, NumPy array, pandas Series or tensor.
+        scheme: see :func:`class_weights`; likewise ``beta``, ``volume`` and ``empty``.
+        beta: see :func:`class_weights`.
+        volume: see :func:`class_weights`.
+        normalize: "samples" (mean weight 1) by default: boosted trees compare sums of weights with
+            absolute thresholds (``min_child_weight``), so that raw 1/n weights starve them.
+        empty: see :func:`class_weights`.
+        counts: counts per label, a mapping such as :func:`class_counts` returns, where they are not
+            those of ``labels``: the whole training set's for a part of it. Weigh validation folds by
+            the training fold's counts, or information leaks.
+
+    Returns:
+        Float64 weights in ``labels``' order and kind: a Series keeps its index, a tensor its device.
+
+    Raises:
+        TypeError: labels that are no labels (None, NaN, nested lists).
+        ValueError: as :func:`class_weights`, or a label that ``counts`` does not name.
+
+    Example:
+        >>> sample_weights(["cat", "cat", "cat", "lynx"], "inverse").round(3).tolist()
+        [0.667, 0.667, 0.667, 2.0]
+    """
+    names, codes = encode(labels)
+    if len(codes) == 0:
+        raise ValueError("labels must not be empty")
+    known = class_counts(labels) if counts is None else class_counts(counts)
+    weight = np.asarray(
+        class_weights(
+            known.counts,
+            scheme,
+            beta=_listed(beta, known),
+            volume=_listed(volume, known),
+            normalize=normalize,
+            empty=empty,
+        )
+    )
+    if counts is not None:
+        place = {name: i for i, name in enumerate(known.names)}
+        unknown = [name for name in names if name not in place]
+        if unknown:
+            raise ValueError(
+                f"labels hold {_checks.shorten(unknown)}, which counts does not name; "
+                "count the whole training set's labels"
+            )
+        weight = weight[[place[name] for name in names]]
+    out = weight[codes]
+    if is_array_api_obj(labels) and not isinstance(labels, np.ndarray):
+        xp = array_namespace(labels)
+        return xp.asarray(out, device=labels.device)
+    if effective.is_series(labels):
+        return type(labels)(out, index=labels.index, name="sample_weight")
+    return out
+
+
+def class_weight_dict(
+    labels: Any,
+    scheme: str = "effective",
+    *,
+    beta: Any = _BETA,
+    volume: Any = None,
+    normalize: str | None = "samples",
+    empty: str = "zero",
+) -> dict[Hashable, float]:
+    """Return ``{label: weight}`` for scikit-learn's and LightGBM's ``class_weight`` argument.
+
+    Args:
+        labels: one label a sample (see :func:`class_counts`), or a mapping label -> count.
+        scheme: see :func:`class_weights`; likewise the other arguments.
+        beta: see :func:`class_weights`.
+        volume: see :func:`class_weights`.
+        normalize: "samples" by default, as scikit-learn's own "balanced".
+        empty: see :func:`class_weights`.
+
+    Returns:
+        Python floats by label, in the labels' sorted order.
+
+    Raises:
+        ValueError: labels that the receivers look up under another key and so weigh silently wrong:
+            text of digits ("1") and floats that are not whole (0.5).
+
+    Example:
+        >>> class_weight_dict([0, 0, 0, 1], "inverse")
+        {0: 0.666..., 1: 2.0}
+    """
+    known = class_counts(labels)
+    for name in known.names:
+        if isinstance(name, str) and name.strip().lstrip("+-").isdigit():
+            raise ValueError(
+                f"labels hold the digit string {name!r}, which scikit-learn looks up as an integer; "
+                "convert them with int() or to words"
+            )
+        if isinstance(name, float) and not name.is_integer():
+            raise ValueError(
+                f"labels hold {name!r}, which scikit-learn looks up as {int(name)}; "
+                "number the classes with integers"
+            )
+    weight = class_weights(
+        known.counts,
+        scheme,
+        beta=_listed(beta, known),
+        volume=_listed(volume, known),
+        normalize=normalize,
+        empty=empty,
+    )
+    return dict(zip(known.names, weight.tolist(), strict=True))
+
+
+def _listed(value: Any, known: ClassCounts) -> Any:
+    return effective.align("beta or volume", value, known)
+
+
+def _warn_if_useless(values: Any, size: Any, filled: Any, beta: Any, volume: Any) -> None:
+    xp = array_namespace(values)
+    big, small = xp.full_like(values, -math.inf), xp.full_like(values, math.inf)
+    low, high = float(xp.min(xp.where(filled, values, small))), float(xp.max(xp.where(filled, values, big)))
+    e_low, e_high = float(xp.min(xp.where(filled, size, small))), float(xp.max(xp.where(filled, size, big)))
+    off = (isinstance(beta, (int, float)) and beta == 0) or (isinstance(volume, (int, float)) and volume == 1)
+    if off or high <= 1.01 * low or e_high > 1.01 * e_low:
+        return
+    given = (
+        f"volume={volume!r}" if beta is None else f"beta={float(beta) if isinstance(beta, float) else beta!r}"
+    )
+    useful = max(low, 2.0)
+    warnings.warn(
+        f"{given} does nothing for counts from {low:g} to {high:g}: all effective numbers equal {e_high:.4g} "
+        f"within 1 %. A volume matters from about N = {useful:g} (beta = {1.0 - 1.0 / useful:.10g}) upwards; "
+        f"try volume={useful:g} to {high:g}",
+        UserWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,173 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from longtail.training.checkpoint import RunFolderError, load_latest, locked, save
+
+OWNER, OTHER = "a" * 64, "b" * 64
+
+
+def tensors(value=1.0):
+    return {
+        "weight": torch.full((4, 3, 2, 2), value).to(memory_format=torch.channels_last),
+        "scalar": torch.tensor(value),
+        "steps": torch.tensor([2**40], dtype=torch.int64),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "empty": torch.zeros(0, 3),
+    }
+
+
+def write(folder, *epochs):
+    return [save(folder, tensors(e), epoch=e, recipe_hash=OWNER, extra={"history": [e]}) for e in epochs]
+
+
+def test_round_trip_and_the_newest_two_are_kept(tmp_path):
+    write(tmp_path, 1, 2, 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint-000002.safetensors",
+        "checkpoint-000003.safetensors",
+    ]
+    found = load_latest(tmp_path, OWNER)
+    assert (found.epoch, found.extra) == (3, {"history": [3]})
+    for name, expected in tensors(3).items():
+        assert found.tensors[name].dtype == expected.dtype
+        assert torch.equal(found.tensors[name], expected)
+
+
+def test_a_new_or_missing_folder_has_no_checkpoint(tmp_path):
+    assert load_latest(tmp_path, OWNER) is None
+    assert load_latest(tmp_path / "none", OWNER) is None
+
+
+def truncate(data):
+    return data[: len(data) // 2]
+
+
+def flip_last(data):
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def flip_history(data):
+    return data.replace(rb"\"history\": [2]", rb"\"history\": [3]")
+
+
+def flip_key(data):
+    return data.replace(b'"longtail"', b'"longtbil"')
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, flip_last, flip_history, flip_key, lambda _: b"", lambda _: b"no"]
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage):
+    newest = write(tmp_path, 1, 2)[-1]
+    before = newest.read_bytes()
+    newest.write_bytes(damage(before))
+    assert newest.read_bytes() != before
+    with pytest.warns(UserWarning, match=r"checkpoint-000002\.safetensors cannot be used"):
+        found = load_latest(tmp_path, OWNER)
+    assert found.epoch == 1
+
+
+def test_every_bit_counts(tmp_path):
+    write(tmp_path, 1, 2)
+    path = tmp_path / "checkpoint-000002.safetensors"
+    data = path.read_bytes()
+    for position in range(0, len(data), 7):
+        changed = bytearray(data)
+        changed[position] ^= 1 << position % 8
+        path.write_bytes(bytes(changed))
+        with pytest.warns(UserWarning, match="cannot be used"):
+            assert load_latest(tmp_path, OWNER).epoch == 1
+
+
+def test_when_none_is_usable_the_error_says_so(tmp_path):
+    for path in write(tmp_path, 1, 2):
+        path.write_bytes(truncate(path.read_bytes()))
+    with (
+        pytest.warns(UserWarning, match="cannot be used"),
+        pytest.raises(RunFolderError, match=r"none of the 2 checkpoints .* delete that folder"),
+    ):
+        load_latest(tmp_path, OWNER)
+
+
+def test_a_foreign_file_is_called_foreign(tmp_path):
+    save_file({"x": torch.ones(1)}, tmp_path / "checkpoint-000009.safetensors")
+    with (
+        pytest.warns(UserWarning, match="longtail did not write"),
+        pytest.raises(RunFolderError, match="none of the 1 checkpoints"),
+    ):
+        load_latest(tmp_path, OWNER)
+
+
+def test_a_later_format_is_not_guessed_at(tmp_path):
+    meta = {"format": 2, "epoch": 9, "recipe_hash": OWNER, "extra": {}, "sha256": ""}
+    path = tmp_path / "checkpoint-000009.safetensors"
+    save_file({"x": torch.ones(1)}, path, metadata={"longtail": json.dumps(meta)})
+    write(tmp_path, 1)
+    save_file({"x": torch.ones(1)}, path, metadata={"longtail": json.dumps(meta)})
+    with pytest.warns(UserWarning, match="its format is 2, this version of longtail reads 1"):
+        assert load_latest(tmp_path, OWNER).epoch == 1
+
+
+def test_another_recipes_checkpoint_is_refused_by_both_names(tmp_path):
+    write(tmp_path, 1)
+    with pytest.raises(
+        ValueError, match="holds recipe aaaaaaaaaaaa, this run is recipe bbbbbbbbbbbb; choose another"
+    ):
+        load_latest(tmp_path, OTHER)
+
+
+def test_a_file_in_place_of_the_folder_is_a_clear_error(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(RunFolderError, match=r"cannot write .*taken.* choose a folder that can be written"):
+        save(tmp_path / "taken", tensors(), epoch=1, recipe_hash=OWNER)
+    with (
+        pytest.raises(RunFolderError, match=r"cannot use .*taken as a run folder"),
+        locked(tmp_path / "taken"),
+    ):
+        pass
+
+
+FULL_DISK = """
+import resource, sys, torch
+from longtail.training.checkpoint import RunFolderError, load_latest, save
+folder = sys.argv[1]
+save(folder, {"w": torch.ones(1000)}, epoch=1, recipe_hash="a")
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    save(folder, {"w": torch.zeros(4000)}, epoch=2, recipe_hash="a")
+except RunFolderError as error:
+    print(error)
+found = load_latest(folder, "a")
+assert found.epoch == 1 and bool((found.tensors["w"] == 1).all())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limits")
+def test_a_full_disk_loses_nothing_already_written(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cannot write" in done.stdout
+    assert "free some space" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-000001.safetensors"]
+
+
+def test_what_a_kill_left_behind_is_swept_up(tmp_path):
+    (tmp_path / ".checkpoint-000001.safetensors.123.tmp").write_bytes(b"half")
+    write(tmp_path, 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-000001.safetensors"]
+
+
+def test_two_runs_cannot_hold_one_folder(tmp_path):
+    pytest.importorskip("fcntl")
+    busy = pytest.raises(RunFolderError, match="in use by another run")
+    with locked(tmp_path / "run"), busy, locked(tmp_path / "run"):
+        pass
+    with locked(tmp_path / "run"):
+        pass
