@@ -37,7 +37,10 @@ def number(
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number in {wanted}, got {describe(value)}{remedy}")
-    x = float(value)
+    try:
+        x = float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} must be in {wanted}, got a number beyond float64{remedy}") from error
     if math.isnan(x) or x < low or x > high or (open_low and x == low) or (open_high and x == high):
         raise ValueError(f"{name} must be in {wanted}, got {value!r}{remedy}")
     return x

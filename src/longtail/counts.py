@@ -6,7 +6,8 @@ import csv
 import math
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class ClassCounts(_PerClass):
         values = effective.to_numpy("counts", counts)
         if values.size:
             effective.check_real("counts", values, low=0.0, remedy="give the number of samples per class")
-        whole = bool(np.all(values == np.floor(values))) and bool(np.all(values < 2.0**62))
+        whole = bool(np.all(values == np.floor(values))) and float(values.sum()) < 2.0**62
         super().__init__(names, np.asarray(counts).astype(np.int64) if whole else values)
 
     @property
@@ -125,14 +126,16 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
         source: one of
 
             - labels, one a sample: a list, NumPy array, pandas Series or tensor of integers, text,
-              booleans or whole floats. A pandas Categorical keeps its categories and their order, with
+              booleans or floats. A pandas Categorical keeps its categories and their order, with
               0 for those that no sample has.
             - a two-dimensional array of 0 and 1 (multi-hot labels, N x C): samples per column.
-            - a data set with ``targets`` or ``labels`` (and, where it has them, ``classes``).
+            - a data set with ``targets`` or ``labels`` (and, where it has them, ``classes``), or a
+              ``torch.utils.data.Subset`` of one.
             - a mapping name -> count, ``ClassCounts`` or ``Counter``: taken as counted.
             - the path of a CSV file, read as a stream: see ``label``.
         label: the column of a CSV file that holds the label. Without it the file must have a column
-            ``count``: then it is a table of counts, named by its first column.
+            ``count``: then it is a table of counts, named by its first column. Names become integers
+            where all of them are written as such.
         num_classes: for integer labels 0..C-1: count all C classes, with 0 for those without samples.
 
     Returns:
@@ -159,12 +162,12 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
         if not source:
             raise ValueError("source must name at least one class, got an empty mapping")
         return _resize(ClassCounts(list(source), list(source.values())), num_classes)
-    if not (is_array_api_obj(source) or effective.is_series(source)):
-        for attribute in ("targets", "labels"):
-            if hasattr(source, attribute):
-                return _from_dataset(source, getattr(source, attribute), num_classes)
     if getattr(source, "ndim", 1) == 2:
         return _from_multi_hot(source, num_classes)
+    if not (is_array_api_obj(source) or effective.is_series(source)):
+        found = _targets_of(source)
+        if found is not None:
+            return _from_dataset(*found, num_classes)
     names, codes = encode(source)
     if len(codes) == 0:
         raise ValueError("source must hold at least one label, got none")
@@ -177,32 +180,36 @@ def encode(labels: Any) -> tuple[tuple[Hashable, ...], np.ndarray[Any, np.dtype[
     Raises:
         TypeError: labels that are no sequence, not one-dimensional, missing or mixed.
     """
-    if isinstance(labels, (str, bytes, Mapping)):
+    if isinstance(labels, (str, bytes, Mapping, set, frozenset)):
         raise TypeError(f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}")
-    categories = getattr(getattr(labels, "cat", None), "categories", None)
-    if categories is not None and effective.is_series(labels):
-        codes = labels.cat.codes.to_numpy()
+    categorical = getattr(labels, "cat", labels) if effective.is_series(labels) else labels
+    categories = getattr(categorical, "categories", None)
+    if categories is not None:
+        codes = np.asarray(categorical.codes)
         if (codes < 0).any():
             raise TypeError(
                 f"labels are missing (NaN) for {int((codes < 0).sum())} samples; drop or name them"
             )
         return tuple(categories.tolist()), codes.astype(np.intp)
-    if hasattr(labels, "detach"):  # a tensor on any device, in any dtype
-        labels = labels.detach().cpu().numpy()
-    elif effective.is_series(labels):
-        labels = labels.to_numpy()
     try:
-        array = labels if isinstance(labels, np.ndarray) else _label_array(labels)
+        if hasattr(labels, "detach"):  # a tensor, on any device
+            array = labels.detach().cpu().numpy()
+        elif effective.is_series(labels):
+            array = labels.to_numpy()
+        else:
+            array = np.asarray(labels) if is_array_api_obj(labels) else _label_array(labels)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}"
         ) from error
     if array.ndim != 1:
         raise TypeError(f"labels must be one-dimensional, one label a sample, got shape {array.shape}")
-    if array.dtype.kind in "OU":
-        missing = sum(1 for x in array if x is None or x != x)
+    if array.dtype.kind in "OMm":
+        missing = sum(map(_is_missing, array)) if array.dtype.kind == "O" else int(np.isnat(array).sum())
         if missing:
             raise TypeError(f"labels are missing (None or NaN) for {missing} samples; drop or name them")
+    elif array.dtype.kind == "c":
+        raise TypeError(f"labels must be integers, text, booleans or floats, got {array.dtype}")
     elif array.dtype.kind == "f" and not np.isfinite(array).all():
         raise TypeError(
             f"labels are NaN or infinite for {int((~np.isfinite(array)).sum())} samples; drop or name them"
@@ -226,15 +233,43 @@ def _label_array(labels: Any) -> np.ndarray[Any, Any]:
         array = np.empty(len(items), dtype=object)
         array[:] = items
         return array
-    return np.asarray(items)
+    array = np.asarray(items)
+    # integers that no one integer type holds would become floats, and distinct labels one
+    lossy = array.dtype.kind == "f" and items and isinstance(items[0], Integral)
+    return np.array(items, dtype=object) if lossy else array
 
 
-def _from_dataset(source: Any, targets: Any, num_classes: int | None) -> ClassCounts:
-    classes = getattr(source, "classes", None)
+def _is_missing(label: Any) -> bool:
+    if type(label).__name__ in ("NAType", "NaTType"):  # pandas' own, which do not compare
+        return True
+    return label is None or (isinstance(label, (float, np.floating)) and bool(label != label))
+
+
+def _targets_of(source: Any) -> tuple[Any, Any] | None:
+    """Return a data set's labels and, where it has them, its classes' names."""
+    for attribute in ("targets", "labels"):
+        if hasattr(source, attribute):
+            return getattr(source, attribute), getattr(source, "classes", None)
+    if hasattr(source, "dataset") and hasattr(source, "indices"):  # torch.utils.data.Subset, also nested
+        whole = _targets_of(source.dataset)
+        if whole is not None:
+            targets, classes = whole
+            return [targets[i] for i in source.indices], classes
+    return None
+
+
+def _from_dataset(targets: Any, classes: Any, num_classes: int | None) -> ClassCounts:
     if classes is None:
         return class_counts(targets, num_classes=num_classes)
-    counted = class_counts(targets, num_classes=len(classes))
-    return _resize(ClassCounts(classes, counted.counts), num_classes)
+    counted = class_counts(targets)
+    if all(isinstance(name, Integral) for name in counted.names):  # positions in classes
+        known = ClassCounts(classes, _resize(counted, len(classes)).counts)
+    else:
+        unknown = [name for name in counted.names if name not in set(classes)]
+        if unknown:
+            raise ValueError(f"labels hold {_checks.shorten(unknown)}, which the data set's classes lack")
+        known = ClassCounts(classes, [counted.get(name, 0) for name in classes])
+    return _resize(known, num_classes)
 
 
 def _from_multi_hot(source: Any, num_classes: int | None) -> ClassCounts:
@@ -251,13 +286,14 @@ def _resize(known: ClassCounts, num_classes: int | None) -> ClassCounts:
     if num_classes is None:
         return known
     size = _checks.integer("num_classes", num_classes, low=1)
-    if not all(isinstance(name, int) and not isinstance(name, bool) for name in known.names):
+    names: tuple[Any, ...] = known.names
+    if not all(isinstance(name, Integral) and not isinstance(name, bool) for name in names):
         if len(known) == size:
             return known
         raise ValueError(
-            f"num_classes={size} needs integer labels 0..{size - 1}, got {_checks.shorten(known.names)}"
+            f"num_classes={size} needs integer labels 0..{size - 1}, got {_checks.shorten(names)}"
         )
-    outside = [name for name in known.names if not 0 <= name < size]  # type: ignore[operator]
+    outside = [name for name in names if not 0 <= name < size]
     if outside:
         raise ValueError(
             f"labels must be in 0..{size - 1} for num_classes={size}, got {_checks.shorten(outside)}"
@@ -272,6 +308,15 @@ def _from_csv(path: Path, label: str | None) -> ClassCounts:
         )
     if not path.is_file():
         raise ValueError(f"source {str(path)!r} is not a file; check the path")
+    try:
+        return _read_csv(path, label)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"source {str(path)!r} is not UTF-8 text ({error.reason}); convert it") from error
+    except csv.Error as error:
+        raise ValueError(f"source {str(path)!r} is not a readable table ({error}); check the file") from error
+
+
+def _read_csv(path: Path, label: str | None) -> ClassCounts:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         header = next(rows, None)
@@ -291,8 +336,9 @@ def _from_csv(path: Path, label: str | None) -> ClassCounts:
                     counted[_field(path, rows.line_num, row, at)] += 1
             if not counted:
                 raise ValueError(f"source {str(path)!r} has no rows below its header")
-            return ClassCounts(sorted(counted), [counted[name] for name in sorted(counted)])
-        table: dict[Hashable, float] = {}
+            by_name = dict(zip(_integers(counted), counted.values(), strict=True))
+            return ClassCounts(sorted(by_name), [by_name[name] for name in sorted(by_name)])
+        table: dict[str, float] = {}
         for row in rows:
             if not row:
                 continue
@@ -309,10 +355,22 @@ def _from_csv(path: Path, label: str | None) -> ClassCounts:
             table[name] = value
     if not table:
         raise ValueError(f"source {str(path)!r} has no rows below its header")
-    return ClassCounts(list(table), list(table.values()))
+    return ClassCounts(_integers(table), list(table.values()))
+
+
+def _integers(names: Iterable[str]) -> list[Any]:
+    """Return the names as integers where every one is written as an integer is; ``"01"`` is not."""
+    names = list(names)
+    try:
+        numbers = [int(name) for name in names]
+    except ValueError:
+        return names
+    return numbers if [str(x) for x in numbers] == names else names
 
 
 def _field(path: Path, line: int, row: list[str], at: int) -> str:
     if at >= len(row):
         raise ValueError(f"line {line} of {str(path)!r} has {len(row)} fields, fewer than its header")
+    if not row[at].strip():
+        raise ValueError(f"line {line} of {str(path)!r} has an empty field where a value is needed; fill it")
     return row[at]

@@ -86,13 +86,17 @@ def inverse_effective_number(effective: Any, beta: Any = None, *, volume: Any = 
     check_real("effective", values, low=0.0, remedy="effective numbers cannot be negative or infinite")
     log_beta, gap = parameters(values, align("beta", beta, effective), align("volume", volume, effective))
     xp = array_namespace(values)
-    if bool(xp.any(values * gap >= 1.0)):
+    share = values * gap
+    if bool(xp.any(share >= 1.0)):
+        worst = float(xp.max(values))
         raise ValueError(
-            "effective must be below the volume N = 1 / (1 - beta), which no number of samples reaches"
+            f"effective must be below the volume N = 1 / (1 - beta), which no number of samples reaches, "
+            f"got up to {worst!r}; give a larger beta or volume"
         )
     limit = gap == 0.0
-    safe = xp.where(limit, xp.full_like(log_beta, -1.0), log_beta)
-    return answer(xp.where(limit, values, xp.log1p(-values * gap) / safe))
+    safe = xp.where(limit, -xp.ones_like(log_beta), log_beta)
+    number = xp.where(share < 1e-17, values * (-gap / safe), xp.log1p(-share) / safe)
+    return answer(xp.where(limit, values, number))
 
 
 def beta_to_volume(beta: float) -> float:
@@ -116,7 +120,7 @@ def volume_to_beta(volume: float) -> float:
 
 
 def parameters(values: Any, beta: Any, volume: Any) -> tuple[Any, Any]:
-    """Return log(beta) and 1 - beta, each accurate to rounding, broadcast to ``values``."""
+    """Return log(beta) and 1 - beta, each accurate to rounding: 0-d, or of ``values``' shape."""
     xp = array_namespace(values)
     if beta is not None:
         b = _parameter("beta", beta, values, 0.0, 1.0, "a volume N = 1 / (1 - beta) goes to volume=")
@@ -136,10 +140,13 @@ def parameters(values: Any, beta: Any, volume: Any) -> tuple[Any, Any]:
 def evaluate(values: Any, log_beta: Any, gap: Any) -> Any:
     """Return E_n from :func:`parameters`; the limits beta = 0 and beta = 1 are exact."""
     xp = array_namespace(values)
-    one = xp.ones_like(values)
-    lowest = xp.isinf(log_beta)
-    covered = -xp.expm1(values * xp.where(lowest, -one, log_beta)) / xp.where(gap == 0.0, one, gap)
-    covered = xp.where(gap == 0.0, values, covered)
+    lowest, limit = xp.isinf(log_beta), gap == 0.0
+    rate = xp.where(lowest, -xp.ones_like(log_beta), log_beta)
+    safe = xp.where(limit, xp.ones_like(gap), gap)
+    exponent = values * rate
+    # expm1(x) is x for the smallest x, and x may underflow where the quotient does not
+    covered = xp.where(exponent > -1e-17, values * (-rate / safe), -xp.expm1(exponent) / safe)
+    covered = xp.where(limit, values, covered)
     return xp.where(lowest, xp.astype(values > 0.0, values.dtype), covered)
 
 
@@ -169,7 +176,7 @@ def align(name: str, value: Any, source: Any) -> Any:
         raise TypeError(
             f"{name} is a {type(value).__name__} but the counts have no names; give {name} as a list"
         )
-    keys = list(source.index if is_series(source) else source)
+    keys = names_of(source, 0)
     missing = [key for key in keys if key not in value]
     if missing:
         raise ValueError(
@@ -178,19 +185,28 @@ def align(name: str, value: Any, source: Any) -> Any:
     return [value[key] for key in keys]
 
 
+def names_of(source: Any, size: int) -> list[Any]:
+    """Return the names of a mapping or Series, or else the positions 0..size-1."""
+    if is_series(source):
+        return list(source.index)
+    return list(source) if isinstance(source, Mapping) else list(range(size))
+
+
 def to_numpy(name: str, source: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return ``source`` as a float64 NumPy array; text, objects and ragged lists are refused."""
     try:
         array = np.asarray(source)
     except (ValueError, TypeError) as error:
         raise TypeError(f"{name} must be numbers, got {_checks.describe(source)}") from error
-    if array.size == 0 and array.dtype == np.float64 and not isinstance(source, np.ndarray):
-        return array
     if array.dtype == object:  # Python ints beyond 64 bits, Decimal, Fraction; or anything at all
         try:
             if any(isinstance(x, (str, bytes, bool)) or x is None for x in array.ravel()):
                 raise TypeError
             return array.astype(np.float64)
+        except OverflowError as error:
+            raise ValueError(
+                f"{name} must be finite in float64 (below 1.8e308), got {_checks.describe(source)}"
+            ) from error
         except (TypeError, ValueError):
             pass
     if array.dtype.kind not in "iuf":
@@ -211,11 +227,9 @@ def check_real(name: str, values: Any, *, low: float, remedy: str) -> None:
 
 def _parameter(name: str, value: Any, like: Any, low: float, high: float, remedy: str) -> Any:
     xp = array_namespace(like)
-    if not (is_array_api_obj(value) or isinstance(value, (list, tuple))):
+    if not isinstance(value, (list, tuple)) and not (is_array_api_obj(value) and value.ndim):
         value = _checks.number(name, value, low=low, high=high, remedy=remedy)
-        return xp.full_like(like, value)
-    if is_array_api_obj(value) and value.ndim == 0:
-        return xp.full_like(like, _checks.number(name, value, low=low, high=high, remedy=remedy))
+        return xp.asarray(value, dtype=like.dtype, device=device(like))
     array, _ = unwrap(name, value)
     if tuple(array.shape) != tuple(like.shape):
         raise ValueError(
@@ -250,11 +264,8 @@ def _to_float64(name: str, array: Any) -> Any:
 
 def is_series(source: object) -> bool:
     """Tell a pandas Series without importing pandas."""
-    return (
-        type(source).__module__.startswith("pandas.")
-        and hasattr(source, "index")
-        and hasattr(source, "to_numpy")
-    )
+    module = type(source).__module__  # "pandas.core.series" up to pandas 2, "pandas" from 3 on
+    return module.split(".")[0] == "pandas" and hasattr(source, "index") and getattr(source, "ndim", 0) == 1
 
 
 def _same(out: Any) -> Any:

@@ -52,7 +52,7 @@ def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
         prior = 1.0 / size
     try:
         pi = torch.as_tensor(prior, dtype=torch.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"prior must be a number or one per class, got {_checks.describe(prior)}") from error
     if pi.ndim > 1 or (pi.ndim == 1 and pi.numel() != size):
         raise ValueError(
@@ -70,7 +70,7 @@ def parameter_groups(
     model: nn.Module,
     *,
     weight_decay: float,
-    no_decay: str | Iterable[str | nn.Module | nn.Parameter] = "head",
+    no_decay: str | nn.Module | nn.Parameter | Iterable[str | nn.Module | nn.Parameter] = "head",
 ) -> list[dict[str, Any]]:
     """Split a model's parameters into decayed and undecayed groups, for any torch optimizer.
 
@@ -80,14 +80,14 @@ def parameter_groups(
         no_decay: what is exempt. "head": the last Linear or Conv layer's bias (the paper's rule for
             sigmoid and focal losses); "bias_and_norm": every parameter of at most one dimension;
             "none": nothing (the paper's rule for softmax). Or a list of parameter names, patterns such
-            as "head.*", modules (with all their parameters) or parameters.
+            as "head.*", modules (with all their parameters) or parameters; or one module or parameter.
 
     Returns:
         One or two dictionaries with ``params`` and ``weight_decay``; the exempt group comes second.
 
     Raises:
         ValueError: a negative decay, an unknown word, or an entry that matches no parameter.
-        TypeError: ``model`` is no module.
+        TypeError: ``model`` is no module, or an entry is no name, module or parameter.
 
     Example:
         >>> groups = parameter_groups(nn.Linear(4, 10), weight_decay=2e-4)
@@ -110,7 +110,9 @@ def parameter_groups(
 
 
 def _exempt(
-    model: nn.Module, named: dict[str, nn.Parameter], no_decay: str | Iterable[str | nn.Module | nn.Parameter]
+    model: nn.Module,
+    named: dict[str, nn.Parameter],
+    no_decay: str | nn.Module | nn.Parameter | Iterable[str | nn.Module | nn.Parameter],
 ) -> list[Tensor]:
     if isinstance(no_decay, str):
         word = _checks.choice("no_decay", no_decay, ("head", "bias_and_norm", "none"))
@@ -124,18 +126,30 @@ def _exempt(
                 "no_decay='head' found no Linear or Conv layer in model; name the parameters instead"
             )
         return [] if layers[-1].bias is None else [layers[-1].bias]
+    if isinstance(no_decay, (nn.Module, nn.Parameter)):
+        no_decay = [no_decay]
+    elif not isinstance(no_decay, Iterable):
+        raise TypeError(
+            "no_decay must be 'head', 'bias_and_norm', 'none' or a list of names, modules and parameters, "
+            f"got {_checks.describe(no_decay)}"
+        )
+    aliases = dict(model.named_parameters(remove_duplicate=False))  # a shared parameter has several names
     chosen: list[Tensor] = []
     for entry in no_decay:
         if isinstance(entry, nn.Module):
             found = list(entry.parameters())
-        elif isinstance(entry, Tensor):
+        elif isinstance(entry, nn.Parameter):
             found = [entry]
+        elif isinstance(entry, str):
+            found = [p for name, p in aliases.items() if fnmatchcase(name, entry)]
         else:
-            found = [p for name, p in named.items() if fnmatchcase(name, entry)]
+            raise TypeError(
+                f"no_decay entries must be names, modules or parameters, got {_checks.describe(entry)}"
+            )
         if not found or not {id(p) for p in found} <= {id(p) for p in named.values()}:
             what = repr(entry) if isinstance(entry, str) else type(entry).__name__
             raise ValueError(
-                f"no_decay entry {what} matches no parameter of model; it has {_checks.shorten(named)}"
+                f"no_decay entry {what} matches no parameter of model; it has {_checks.shorten(aliases)}"
             )
         chosen += found
     return chosen

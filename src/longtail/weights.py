@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class _Default(float):
 
 
 _BETA = _Default(0.999)
+_SPAN = 1e-300  # ratios of counts below this are subnormal in float64
 
 
 def class_weights(
@@ -98,8 +99,17 @@ def class_weights(
             f"counts must have a class with samples, got {values.shape[0]} classes of 0; check the labels"
         )
     if empty == "error" and not bool(xp.all(filled)):
-        at = [i for i, ok in enumerate(filled.tolist()) if not ok]
-        raise ValueError(f"counts are 0 for classes {_checks.shorten(at)}; drop them or pass empty='zero'")
+        names = effective.names_of(counts, values.shape[0])
+        none = [name for i, name in enumerate(names) if not bool(filled[i])]
+        raise ValueError(f"counts are 0 for classes {_checks.shorten(none)}; drop them or pass empty='zero'")
+    low, high = _range(values, filled)
+    if low < _SPAN * max(high, 1.0):
+        raise ValueError(
+            f"counts must lie within a factor of {1 / _SPAN:g} of each other, got {low:g} to {high:g}; "
+            "float64 cannot hold the ratio of their weights; drop the smallest or set it to 0"
+        )
+    beta, volume = effective.align("beta", beta, counts), effective.align("volume", volume, counts)
+    log_beta, gap = effective.parameters(values, beta, volume)
 
     # every scheme is 1 / size; dividing by the smallest size first keeps all that follows within (0, 1]
     size = values
@@ -108,13 +118,12 @@ def class_weights(
     elif scheme == "inverse_sqrt":
         size = xp.sqrt(values)
     elif scheme == "effective":
-        beta, volume = effective.align("beta", beta, counts), effective.align("volume", volume, counts)
-        size = effective.evaluate(values, *effective.parameters(values, beta, volume))
-        _warn_if_useless(values, size, filled, beta, volume)
+        size = effective.evaluate(values, log_beta, gap)
+        _warn_if_useless((low, high), _range(size, filled), beta, volume)
     size = xp.where(filled, size, xp.ones_like(size))
     if normalize is None:
         return answer(xp.where(filled, 1.0 / size, xp.zeros_like(size)))
-    smallest = xp.min(xp.where(filled, size, xp.full_like(size, math.inf)))
+    smallest = _range(size, filled)[0]
     ratio = xp.where(filled, smallest / size, xp.zeros_like(size))
     if normalize == "classes":
         scale = xp.sum(xp.astype(filled, ratio.dtype)) / xp.sum(ratio)
@@ -145,14 +154,15 @@ def sample_weights(
             absolute thresholds (``min_child_weight``), so that raw 1/n weights starve them.
         empty: see :func:`class_weights`.
         counts: counts per label, a mapping such as :func:`class_counts` returns, where they are not
-            those of ``labels``: the whole training set's for a part of it. Weigh validation folds by
+            those of ``labels`` (a Series as ``value_counts`` gives is one, too): the whole training
+            set's for a part of it. Weigh validation folds by
             the training fold's counts, or information leaks.
 
     Returns:
         Float64 weights in ``labels``' order and kind: a Series keeps its index, a tensor its device.
 
     Raises:
-        TypeError: labels that are no labels (None, NaN, nested lists).
+        TypeError: labels that are no labels (None, NaN, nested lists), ``counts`` without names.
         ValueError: as :func:`class_weights`, or a label that ``counts`` does not name.
 
     Example:
@@ -162,17 +172,18 @@ def sample_weights(
     names, codes = encode(labels)
     if len(codes) == 0:
         raise ValueError("labels must not be empty")
-    known = class_counts(labels) if counts is None else class_counts(counts)
-    weight = np.asarray(
-        class_weights(
-            known.counts,
-            scheme,
-            beta=_listed(beta, known),
-            volume=_listed(volume, known),
-            normalize=normalize,
-            empty=empty,
+    if counts is None:
+        known = class_counts(labels)
+    elif isinstance(counts, Mapping):
+        known = class_counts(counts)
+    elif effective.is_series(counts):
+        known = ClassCounts(counts.index, counts)
+    else:
+        raise TypeError(
+            f"counts must be a mapping label -> count, got {_checks.describe(counts)}; "
+            "class_counts(training_labels) makes one"
         )
-    )
+    weight = class_weights(known, scheme, beta=beta, volume=volume, normalize=normalize, empty=empty).weights
     if counts is not None:
         place = {name: i for i, name in enumerate(known.names)}
         unknown = [name for name in names if name not in place]
@@ -223,7 +234,7 @@ def class_weight_dict(
     """
     known = class_counts(labels)
     for name in known.names:
-        if isinstance(name, str) and name.strip().lstrip("+-").isdigit():
+        if isinstance(name, (str, bytes)) and _reads_as_integer(name):
             raise ValueError(
                 f"labels hold the digit string {name!r}, which scikit-learn looks up as an integer; "
                 "convert them with int() or to words"
@@ -233,32 +244,33 @@ def class_weight_dict(
                 f"labels hold {name!r}, which scikit-learn looks up as {int(name)}; "
                 "number the classes with integers"
             )
-    weight = class_weights(
-        known.counts,
-        scheme,
-        beta=_listed(beta, known),
-        volume=_listed(volume, known),
-        normalize=normalize,
-        empty=empty,
-    )
-    return dict(zip(known.names, weight.tolist(), strict=True))
+    weight = class_weights(known, scheme, beta=beta, volume=volume, normalize=normalize, empty=empty)
+    return dict(weight)
 
 
-def _listed(value: Any, known: ClassCounts) -> Any:
-    return effective.align("beta or volume", value, known)
+def _reads_as_integer(text: str | bytes) -> bool:
+    try:
+        int(text)
+    except ValueError:
+        return False
+    return True
 
 
-def _warn_if_useless(values: Any, size: Any, filled: Any, beta: Any, volume: Any) -> None:
+def _range(values: Any, filled: Any) -> tuple[float, float]:
+    """Return the smallest and largest value of the classes that have samples."""
     xp = array_namespace(values)
-    big, small = xp.full_like(values, -math.inf), xp.full_like(values, math.inf)
-    low, high = float(xp.min(xp.where(filled, values, small))), float(xp.max(xp.where(filled, values, big)))
-    e_low, e_high = float(xp.min(xp.where(filled, size, small))), float(xp.max(xp.where(filled, size, big)))
-    off = (isinstance(beta, (int, float)) and beta == 0) or (isinstance(volume, (int, float)) and volume == 1)
-    if off or high <= 1.01 * low or e_high > 1.01 * e_low:
+    low = xp.min(xp.where(filled, values, xp.full_like(values, math.inf)))
+    return float(low), float(xp.max(xp.where(filled, values, xp.zeros_like(values))))
+
+
+def _warn_if_useless(counts: tuple[float, float], sizes: tuple[float, float], beta: Any, volume: Any) -> None:
+    (low, high), (e_low, e_high) = counts, sizes
+    # sizes of exactly 1 mean beta = 0, which asks for equal weights
+    if high <= 1.01 * low or e_high > 1.01 * e_low or e_high == 1.0:
         return
-    given = (
-        f"volume={volume!r}" if beta is None else f"beta={float(beta) if isinstance(beta, float) else beta!r}"
-    )
+    name, value = ("volume", volume) if beta is None else ("beta", beta)
+    one_for_all = not isinstance(value, (list, tuple)) and getattr(value, "ndim", 0) == 0
+    given = f"{name}={float(value)!r}" if one_for_all else f"{name}={_checks.describe(value)}"
     useful = max(low, 2.0)
     warnings.warn(
         f"{given} does nothing for counts from {low:g} to {high:g}: all effective numbers equal {e_high:.4g} "

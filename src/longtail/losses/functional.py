@@ -239,13 +239,11 @@ def class_balanced_softmax_focal_loss(
     b = _check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
     gamma = _gamma(gamma)
     try:
-        if b.logits.shape[1] == 1:  # p = 1 and the loss is 0, but 1 - p has no logarithm
-            return _weigh_and_reduce(b, 0.0 * b.logits.squeeze(1), reduction, normalizer, denominator)
         if b.index is not None and label_smoothing == 0.0:
             hot = b.one_hot()
-            true = b.logits.gather(1, b.safe_index().unsqueeze(1)).squeeze(1)
-            margin = b.logits.masked_fill(hot, -torch.inf).logsumexp(dim=1) - true
-            return _weigh_and_reduce(b, _focal(margin, gamma), reduction, normalizer, denominator)
+            true = b.logits.gather(1, b.safe_index().unsqueeze(1))
+            margin = _log_odds_against(hot, b.logits, true)
+            return _weigh_and_reduce(b, _focal(margin, gamma).squeeze(1), reduction, normalizer, denominator)
         loss = _weighted_sum(b, _softmax_focal_per_class(b.logits, gamma), label_smoothing)
         return _reduce_valid(b, loss, reduction, normalizer, denominator)
     except (IndexError, RuntimeError) as error:
@@ -329,7 +327,7 @@ def count(
         A 0-d tensor on ``target``'s device.
 
     Raises:
-        ValueError: an unknown normalizer.
+        ValueError: an unknown normalizer, float targets of an unfit shape, labels out of range.
         TypeError: a target of an unfit dtype.
 
     Example:
@@ -337,9 +335,19 @@ def count(
         tensor(2)
     """
     check_options("mean", normalizer)
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a tensor, got {_checks.describe(target)}; use torch.as_tensor")
     if target.is_floating_point():
-        b = _Batch(target, None, target, weight, None)
-        return divisor(target.select(1, 0), b.sample_weight, None, normalizer)
+        classes = target.shape[1:2] if weight is None else weight.shape
+        if target.ndim < 2 or target.shape[1:2] != classes:
+            wanted = "(N, C) or (N, C, d1, ...)" + ("" if weight is None else f" with C = {weight.shape[0]}")
+            raise ValueError(
+                f"target is {target.dtype} and must have shape {wanted}, got {tuple(target.shape)}; "
+                "class indices must be integers, target.long()"
+            )
+        soft = target if target.dtype == torch.float64 else target.float()  # as the losses compute
+        b = _Batch(soft, None, soft, weight, None)
+        return divisor(soft.select(1, 0), b.sample_weight, None, normalizer)
     index = _as_index(target)
     valid = index != ignore_index
     if normalizer == "samples" or weight is None:
@@ -368,7 +376,7 @@ class _Batch:
 
     def one_hot(self) -> Tensor:
         hot = torch.zeros(self.logits.shape, dtype=torch.bool, device=self.logits.device)
-        return hot.scatter_(1, self.safe_index().unsqueeze(1), True)
+        return hot.scatter(1, self.safe_index().unsqueeze(1), True)  # in place, vmap could not batch it
 
     def labels(self) -> Tensor:
         """The target as floats of the logits' shape."""
@@ -394,8 +402,10 @@ def _check(
     denominator: Tensor | float | None,
 ) -> _Batch:
     check_options(reduction, normalizer, denominator)
-    if not 0.0 <= label_smoothing < 1.0:
+    if type(label_smoothing) is not float or not 0.0 <= label_smoothing < 1.0:
         _checks.number("label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True)
+    if type(ignore_index) is not int:
+        _checks.integer("ignore_index", ignore_index, low=-(2**63))
     if not isinstance(input, Tensor) or not isinstance(target, Tensor):
         name, value = ("input", input) if not isinstance(input, Tensor) else ("target", target)
         raise TypeError(f"{name} must be a tensor, got {_checks.describe(value)}; use torch.as_tensor")
@@ -416,7 +426,10 @@ def _check(
         input, dtype = input.float(), torch.float32
     if weight is not None:
         if not isinstance(weight, Tensor) or not weight.dtype.is_floating_point:
-            raise TypeError(f"weight must be a floating-point tensor or None, got {_checks.describe(weight)}")
+            raise TypeError(
+                f"weight must be a floating-point tensor or None, got {_checks.describe(weight)}; "
+                "use torch.as_tensor(weight, dtype=torch.float32)"
+            )
         if weight.shape != shape[1:2]:
             raise ValueError(
                 f"weight must have one entry for each of input's {shape[1]} classes (dimension 1), "
@@ -479,7 +492,15 @@ def _gamma(gamma: float) -> float:
 def _focal(margin: Tensor, gamma: float) -> Tensor:
     """(1 - p)^gamma * -log p for p = sigmoid(-margin)."""
     loss = -F.logsigmoid(-margin)
-    return loss if gamma == 0.0 else torch.exp(gamma * (margin - loss)) * loss
+    # log(1 - p) is margin - loss, too, and cheaper so, but then 1e4 - 1e4 cancels in the gradient
+    return loss if gamma == 0.0 else torch.exp(gamma * F.logsigmoid(margin)) * loss
+
+
+def _log_odds_against(one: Tensor, x: Tensor, of_one: Tensor) -> Tensor:
+    """Log of (1 - p) / p for one class, (N, 1, d1, ...); hugely negative where it has no rival."""
+    rivals = x.masked_fill(one, torch.finfo(x.dtype).min)  # finite: logsumexp has no gradient at -inf
+    largest = rivals.amax(dim=1, keepdim=True).detach()  # taken out, or logsumexp rounds at its magnitude
+    return (rivals - largest).logsumexp(dim=1, keepdim=True) - (of_one - largest)
 
 
 def _sigmoid_loss(
@@ -503,9 +524,10 @@ def _sigmoid_loss(
             t = t if label_smoothing == 0.0 else (1.0 - label_smoothing) * t + label_smoothing / t.shape[1]
             absent, present = F.logsigmoid(-b.logits), F.logsigmoid(b.logits)  # log(1 - p), log p
             elements = -(t * present + (1.0 - t) * absent)
-            if gamma != 0.0:  # log(1 - p_t), with p_t = p t + (1 - p)(1 - t)
-                miss = torch.logaddexp(absent + torch.log(t), present + torch.log1p(-t))
-                elements = torch.exp(gamma * miss) * elements
+            if gamma != 0.0:  # 1 - p_t, with p_t = p t + (1 - p)(1 - t); below the clamp the loss is 0 anyway
+                miss = torch.sigmoid(b.logits) * (1.0 - t) + torch.sigmoid(-b.logits) * t
+                miss = miss.clamp(min=torch.finfo(t.dtype).tiny ** 0.5)
+                elements = torch.exp(gamma * torch.log(miss)) * elements
         return _weigh_and_reduce(b, elements.sum(dim=1), reduction, normalizer, denominator)
     except (IndexError, RuntimeError) as error:
         _explain(b.index, b.logits.shape[1], ignore_index, error)
@@ -518,8 +540,8 @@ def _softmax_focal_per_class(x: Tensor, gamma: float) -> Tensor:
     against it are summed from the other classes; for the rest p <= 1/2 and 1 - p is exact.
     """
     top = x.argmax(dim=1, keepdim=True)
-    is_top = torch.zeros_like(x, dtype=torch.bool).scatter_(1, top, True)
-    margin = x.masked_fill(is_top, -torch.inf).logsumexp(dim=1, keepdim=True) - x.gather(1, top)
+    is_top = torch.zeros_like(x, dtype=torch.bool).scatter(1, top, True)
+    margin = _log_odds_against(is_top, x, x.gather(1, top))
     log_p = F.log_softmax(x, dim=1).masked_fill(is_top, -1.0)
     rest = -log_p if gamma == 0.0 else torch.exp(gamma * torch.log1p(-torch.exp(log_p))) * -log_p
     return torch.where(is_top, _focal(margin, gamma), rest)
@@ -565,7 +587,10 @@ def _reduce_valid(
 def _explain(index: Tensor | None, classes: int, ignore_index: int, error: Exception) -> NoReturn:
     """Turn torch's indexing error into one that names the label; anything else goes on as it is."""
     if index is not None and index.device.type == "cpu":
-        bad = index[(index != ignore_index) & ((index < 0) | (index >= classes))]
+        try:
+            bad = index[(index != ignore_index) & ((index < 0) | (index >= classes))]
+        except RuntimeError:  # torch.func.vmap cannot select
+            raise error from None
         if bad.numel():
             raise ValueError(
                 f"target must be in 0..{classes - 1} or ignore_index={ignore_index}, got {int(bad[0])} "

@@ -89,11 +89,10 @@ class ClassBalancedLoss(nn.Module):
         self.scheme = scheme
         self.reduction = reduction
         self.normalizer = normalizer
-        self.ignore_index = int(_checks.number("ignore_index", ignore_index))
+        self.ignore_index = _checks.integer("ignore_index", ignore_index, low=-(2**63))
         self.label_smoothing = _checks.number(
             "label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True
         )
-        self._exact = tuple(weight.tolist())
         self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32), persistent=False)
         self.register_buffer(
             "class_counts", torch.tensor(np.asarray(counts, dtype=np.float64)), persistent=False
@@ -160,7 +159,7 @@ class ClassBalancedLoss(nn.Module):
             if isinstance(self.loss, str)
             else getattr(self.loss, "__name__", type(self.loss).__name__)
         )
-        parts = [f"num_classes={len(self._exact)}", f"loss={loss!r}", f"scheme={self.scheme!r}"]
+        parts = [f"num_classes={self.weight.numel()}", f"loss={loss!r}", f"scheme={self.scheme!r}"]
         if self.scheme == "effective":
             parts.append(f"beta={self.beta!r}" if self.volume is None else f"volume={self.volume!r}")
         if loss in ("focal", "softmax_focal"):
@@ -169,12 +168,12 @@ class ClassBalancedLoss(nn.Module):
         return ", ".join(parts)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassBalancedLoss:
+        exact = {"weight": self.weight, "class_counts": self.class_counts}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, values in (("weight", self._exact), ("class_counts", None)):
-            buffer = getattr(self, name)
-            if buffer.dtype in (torch.float16, torch.bfloat16):  # .half() would leave 3 digits of the weight
-                exact = buffer.float() if values is None else torch.tensor(values, dtype=torch.float32)
-                setattr(self, name, exact.to(buffer.device))
+        for name, buffer in exact.items():
+            cast = getattr(self, name)
+            if cast.dtype in (torch.float16, torch.bfloat16):  # .half() would leave 3 digits of the weight
+                setattr(self, name, buffer.to(cast.device))
         return self
 
 

@@ -19,7 +19,6 @@ gradient accumulation or data parallelism only the caller knows how many samples
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -47,10 +46,8 @@ def check_options(reduction: str, normalizer: str, denominator: Any = None) -> N
             raise ValueError(
                 f"denominator must be one number, got shape {tuple(denominator.shape)}; sum the counts"
             )
-    elif not (isinstance(denominator, (int, float)) and math.isfinite(denominator) and denominator >= 0):
-        raise ValueError(
-            f"denominator must be a finite number >= 0, got {denominator!r}; pass the sum of .count()"
-        )
+    else:
+        _checks.number("denominator", denominator, low=0.0, open_high=True, remedy="pass the sum of .count()")
 
 
 def divisor(
@@ -92,7 +89,7 @@ def mean_divisor(
             return denominator.clamp(min=1)
     if isinstance(denominator, Tensor):
         d = denominator.to(like.device).reshape(())
-        return torch.where(d > 0, d, torch.ones_like(d))
+        return torch.where(d == 0, torch.ones_like(d), d)  # NaN stays NaN, to be seen
     return denominator or 1.0
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from longtail import models
 from longtail.datasets import Dataset
-from longtail.evaluation import evaluate
+from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.losses.module import ClassBalancedLoss
 from longtail.training import checkpoint
@@ -31,7 +31,7 @@ from longtail.training.folder import EpochMetrics, RunFolder, RunResult, environ
 from longtail.training.progress import Progress, progress_bar, tensorboard_log
 from longtail.training.recipe import Recipe, learning_rate_at
 
-__all__ = ["DivergedError", "train"]
+__all__ = ["DivergedError", "evaluate_run", "train"]
 
 _SAVE_SECONDS: Final = 30.0
 _DRAWS: Final = threading.Lock()  # torch's default generators are shared by all threads
@@ -108,7 +108,10 @@ def train(
             stack.callback(torch.set_num_threads, before)
         if target.type == "cuda":
             # cuDNN's fastest backward kernels add in an order that varies, and resumes would differ
-            stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
+            cudnn = torch.backends.cudnn
+            stack.callback(setattr, cudnn, "deterministic", cudnn.deterministic)
+            stack.callback(setattr, cudnn, "benchmark", cudnn.benchmark)
+            cudnn.deterministic, cudnn.benchmark = True, False
         run = _Run(recipe, folder, TrainingData(recipe, dataset, target), target)
         reports: list[Progress] = []
         if progress is True:
@@ -120,6 +123,28 @@ def train(
         if tensorboard and folder is not None:
             reports.append(stack.enter_context(tensorboard_log(folder.path, len(run.history) + 1)))
         return run.finish(reports, checkpoint_every)
+
+
+def evaluate_run(run_dir: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Evaluation:
+    """Load a finished run's model and evaluate it on its test split again.
+
+    Args:
+        run_dir: the folder of a finished run.
+        device: "auto" takes CUDA where there is one, else the CPU.
+
+    Returns:
+        The evaluation; on the machine that trained the run, the one it stored.
+
+    Raises:
+        ValueError: the folder holds no finished run, or a damaged one.
+    """
+    run, target = load_run(run_dir), _device(device)
+    data = TrainingData(run.recipe, None, target)
+    model = run.model.to(target)
+    if data.images:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    logits = _logits(model, data, _precision(run.recipe, target)).float().cpu().numpy()
+    return evaluate(logits, data.test_targets.cpu().numpy(), data.counts, activation=run.recipe.activation)
 
 
 class _Run:
@@ -144,6 +169,7 @@ class _Run:
             normalizer=recipe.normalizer,
             label_smoothing=recipe.label_smoothing,
         ).to(device)
+        self.one = torch.ones((), device=device)
         self.steps = math.ceil(len(data) / recipe.batch_size)
         self.history: list[EpochMetrics] = []
         if folder is not None:
@@ -194,14 +220,15 @@ class _Run:
         """Train once over the data and return the mean loss; the only wait for the device is at the end."""
         first = (epoch - 1) * self.steps
         losses = torch.zeros(self.steps, device=self.device)
+        stopped = torch.zeros(self.steps, device=self.device)
         stop = torch.zeros((), device=self.device)
         self.model.train()
         with _seeded(self.model, derive_seed(self.recipe.seed, epoch, "dropout"), self.device):
             for step, (inputs, targets) in enumerate(self.data.batches(epoch)):
                 rate = learning_rate_at(self.recipe, first + step, self.steps)
                 losses[step] = self._step(inputs, targets, rate, stop)
-        values = losses.double().cpu().numpy()
-        bad = np.flatnonzero(~np.isfinite(values))
+                stopped[step] = stop
+        values, bad = losses.double().cpu().numpy(), np.flatnonzero(stopped.cpu().numpy())
         if len(bad):
             raise self._diverged("loss or its gradient", epoch, int(bad[0]) + 1)
         sizes = np.full(self.steps, self.recipe.batch_size)
@@ -209,34 +236,29 @@ class _Run:
         return float(np.average(values, weights=sizes))
 
     def _step(self, inputs: Tensor, targets: Tensor, rate: float, stop: Tensor) -> Tensor:
-        """Make one update unless `stop` is 1, and return the loss, NaN where the gradient is not finite."""
+        """Make one update and return the loss; if it or its gradient is not finite, raise `stop` instead."""
         for parameter in self.parameters:
             parameter.grad = None
         with self._precision():
             loss = self.criterion(self.model(inputs), targets)
         loss.backward()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        checked = loss.detach() + 0 * nn.utils.get_total_norm(gradients)
-        # The fused optimizers skip an update on the device where found_inf is 1, as they do for a gradient
-        # scaler. The flag stays up once raised, so nobody has to look at a loss before the next step starts.
-        stop.logical_or_(~torch.isfinite(checked))
+        value: Tensor = loss.detach()
+        # The guard of a gradient scaler: one kernel sets the flag to 1 where any value is not finite, and the
+        # fused optimizers skip an update on the device while it is. The flag stays up once raised, so nobody
+        # has to look at a loss before the next step starts.
+        checked = [value, *(p.grad for p in self.parameters if p.grad is not None)]
+        torch._amp_foreach_non_finite_check_and_unscale_(checked, stop, self.one)
         self.optimizer.found_inf = stop  # type: ignore[attr-defined]
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        return checked
+        return value
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.recipe.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return _precision(self.recipe, self.device)
 
     def _test_logits(self) -> Tensor:
-        self.model.eval()
-        with torch.inference_mode(), self._precision():
-            parts: list[Tensor] = [self.model(inputs) for inputs in self.data.test_batches()]
-            logits: Tensor = torch.cat(parts)
-        return logits
+        return _logits(self.model, self.data, self._precision())
 
     def _seconds(self) -> float:
         return self.earlier_seconds + time.perf_counter() - self.started
@@ -277,6 +299,21 @@ class _Run:
                 self.optimizer.state[parameter][key.removeprefix(prefix)] = state
         self.history = [EpochMetrics(**m) for m in found.extra["history"]]
         self.earlier_seconds = float(found.extra["seconds"])
+
+
+def _precision(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if recipe.precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _logits(
+    model: nn.Module, data: TrainingData, precision: contextlib.AbstractContextManager[Any]
+) -> Tensor:
+    model.eval()
+    with torch.inference_mode(), precision:
+        parts: list[Tensor] = [model(inputs) for inputs in data.test_batches()]
+        return torch.cat(parts)
 
 
 def _build(recipe: Recipe, shape: dict[str, int]) -> nn.Module:

@@ -1,0 +1,105 @@
+"""Figures with matplotlib, drawn without a display, in Okabe and Ito's palette for the colour-blind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from longtail.weights import class_weights
+
+if TYPE_CHECKING:
+    from longtail.compare import Comparison
+
+COLOURS = {"none": "#000000", "inverse": "#D55E00", "inverse_sqrt": "#56B4E9", "effective": "#009E73"}
+MARKERS = {"none": "o", "inverse": "^", "inverse_sqrt": "s", "effective": "D"}
+NAMES = {
+    "none": "no re-weighting",
+    "inverse": "inverse",
+    "inverse_sqrt": "inverse sqrt",
+    "effective": "effective",
+}
+
+
+def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
+    """Draw class counts, class weights and per-class errors, head to tail, one column of errors a loss.
+
+    Args:
+        comparison: what :func:`longtail.compare.compare` returned, with at least one finished run.
+        path: the picture's file; the ending chooses the format (.png, .svg, .pdf).
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: no run finished.
+
+    Source: after Figures 1 and 3 of Cui et al. (CVPR 2019).
+    """
+    from matplotlib.figure import Figure
+
+    runs = [o for row in comparison.rows for o in row.outcomes]
+    if not runs:
+        raise ValueError("comparison has no finished run to draw; look at its failures")
+    evaluation = runs[0].evaluation
+    assert evaluation is not None
+    counts = np.asarray(evaluation.class_counts)
+    order = np.argsort(-counts, kind="stable")
+    x = np.arange(len(counts))
+    losses = list(dict.fromkeys(row.loss for row in comparison.rows))
+
+    figure = Figure(figsize=(3.4 * (1 + len(losses)), 5.2), layout="constrained")
+    grid = figure.add_gridspec(2, 1 + len(losses))
+    top = figure.add_subplot(grid[0, 0])
+    top.bar(x, counts[order], color="#BBBBBB", edgecolor="#555555", linewidth=0.6)
+    top.set_yscale("log")
+    top.set_ylim(bottom=0.8 * max(1, counts.min()))
+    top.set_ylabel("training samples")
+    top.set_title(f"{comparison.recipe.dataset}: the training set")
+    below = figure.add_subplot(grid[1, 0], sharex=top)
+    beta = comparison.recipe.beta
+    schemes = list(dict.fromkeys(row.scheme for row in comparison.rows))
+    for scheme in schemes:
+        weight = class_weights(counts, scheme, beta=beta)
+        label = f"{NAMES[scheme]} (beta {beta:g})" if scheme == "effective" else NAMES[scheme]
+        below.plot(x, weight[order], color=COLOURS[scheme], marker=MARKERS[scheme], markersize=4, label=label)
+    below.set_yscale("log")
+    below.set_ylabel("class weight (mean 1)")
+    below.set_title("what each scheme makes of it")
+    below.legend(fontsize=7, frameon=False)
+
+    first = None
+    for column, loss in enumerate(losses, start=1):
+        axes = figure.add_subplot(grid[:, column], sharex=top, sharey=first)
+        first = first or axes
+        for row in (r for r in comparison.rows if r.loss == loss and r.outcomes):
+            errors = [o.evaluation.per_class_error for o in row.outcomes if o.evaluation]
+            share = 100 * np.asarray([[np.nan if e is None else e for e in one] for one in errors])[:, order]
+            mean, spread = share.mean(axis=0), share.std(axis=0, ddof=1) if len(share) > 1 else None
+            colour = COLOURS[row.scheme]
+            axes.plot(
+                x, mean, color=colour, marker=MARKERS[row.scheme], markersize=4, label=NAMES[row.scheme]
+            )
+            if spread is not None and row.scheme in ("none", "effective"):
+                axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+        axes.set_ylim(0, 100)
+        axes.set_title(f"{loss}: test error by class")
+        axes.set_ylabel("error, %" if column == 1 else "")
+        axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+        axes.set_axisbelow(True)
+        if column == 1:
+            axes.legend(fontsize=7, frameon=False, loc="upper left")
+    for axes in figure.axes:
+        axes.set_xlabel("class, head to tail")
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(counts) <= 30:
+            axes.set_xticks(x, [str(i) for i in order])
+    seeds = len(comparison.rows[0].outcomes)
+    figure.suptitle(
+        f"Mean of {seeds} seeds; bands are one standard deviation" if seeds > 1 else "One seed", fontsize=9
+    )
+    target = Path(path)
+    figure.savefig(target, dpi=150)
+    return target

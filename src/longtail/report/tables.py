@@ -1,0 +1,68 @@
+"""Comparisons and weights as terminal tables and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from longtail.evaluation import Summary
+
+if TYPE_CHECKING:
+    from longtail.compare import Comparison
+
+_HEAD = ("loss", "weights", "error %", "many", "medium", "few", "vs none [95 %]")
+
+
+def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return the table's body as text: one row a method, * where it significantly beats its baseline."""
+    cells = []
+    for row in comparison.rows:
+        mark = " (best)" if row is comparison.winner else ""
+        d = comparison.difference(row)
+        change = "" if d is None else f"{100 * d.mean:+.1f}"
+        if d is not None and d.low is not None and d.high is not None:
+            change += (
+                f" [{100 * d.low:+.1f}, {100 * d.high:+.1f}]{'*' if comparison.beats_none(row) else ' '}"
+            )
+        groups = [_mean(row.summary(f"{group}_error")) for group in ("many", "medium", "few")]
+        cells.append((row.loss, row.scheme + mark, _mean_sd(row.summary()), *groups, change))
+    return cells
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the comparison for the terminal, within 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in _HEAD:
+        table.add_column(name, justify="left" if name in ("loss", "weights") else "right", no_wrap=True)
+    last = None
+    for cells, row in zip(comparison_cells(comparison), comparison.rows, strict=True):
+        if last is not None and row.loss != last:
+            table.add_section()
+        last = row.loss
+        table.add_row(*cells, style="bold green" if row is comparison.winner else "")
+    return table
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """Return the comparison as a Markdown table."""
+    return markdown(_HEAD, comparison_cells(comparison))
+
+
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; bars inside cells are escaped."""
+    lines = [head, ["---"] * len(head), *body]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _mean(summary: Summary | None) -> str:
+    return "n/a" if summary is None else f"{100 * summary.mean:.1f}"
+
+
+def _mean_sd(summary: Summary | None) -> str:
+    if summary is None:
+        return "n/a"
+    spread = "" if summary.sd is None else f" ± {100 * summary.sd:.1f}"
+    return f"{100 * summary.mean:.1f}{spread}"

@@ -1,0 +1,196 @@
+"""The command line, run for real; its options are a snapshot, so that growth is a decision."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+
+import longtail
+from longtail import cli
+from longtail.cli import app
+
+OPTIONS = {
+    "weights": ["source", "label", "beta", "normalize", "format", "rows"],
+    "compare": [
+        *(
+            "dataset",
+            "imbalance",
+            "loss",
+            "scheme",
+            "beta",
+            "gamma",
+            "epochs",
+            "seeds",
+            "jobs",
+            "device",
+            "out",
+        ),
+    ],
+    "train": ["recipe", "out", "set", "device", "tensorboard"],
+    "evaluate": ["run", "format"],
+}
+
+
+def _options(application: typer.Typer) -> dict[str, list[str]]:
+    group = typer.main.get_command(application)
+    return {name: [p.name for p in command.params] for name, command in group.commands.items()}  # type: ignore[attr-defined]
+
+
+def test_options_are_the_snapshot() -> None:
+    assert _options(app) == OPTIONS
+
+
+def test_the_snapshot_can_fail() -> None:
+    other = typer.Typer()
+    other.command(name="weights")(lambda source: None)
+    other.command(name="new")(lambda: None)
+    assert _options(other) != OPTIONS
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process (a fresh one spends seconds on imports), in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, columns: int = 80) -> Done:
+        for console in (cli._out, cli._err):
+            monkeypatch.setattr(console, "width", columns)
+        monkeypatch.setattr(sys, "argv", ["longtail", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return Done(int(stop.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+def test_the_installed_command_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "longtail.cli", "weights", "3,-1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "counts must be finite and >= 0, got -1.0 at position 1" in " ".join(done.stderr.split())
+    scripts = importlib.metadata.entry_points(group="console_scripts", name="longtail")
+    assert [script.value for script in scripts] == ["longtail.cli:main"]
+
+
+def test_weights_as_json_are_the_librarys(run: Run) -> None:
+    done = run("weights", "5000,500,50", "--beta", "0.999", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [row["weight_0.999"] for row in answer["weights"]] == longtail.class_weights(
+        [5000, 500, 50]
+    ).tolist()
+    assert answer["imbalance_factor"] == 100
+    assert answer["samples"] == 5550
+
+
+def test_weights_of_a_csv_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("file,species\n1,[cat]\n2,[cat]\n3,lynx\n")
+    done = run("weights", "train.csv", "--label", "species", "--format", "csv", "--normalize", "none")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [(r["class"], r["count"]) for r in rows] == [("[cat]", "2"), ("lynx", "1")]
+    assert float(rows[0]["weight_0.9"]) == longtail.class_weights([2, 1], beta=0.9, normalize=None)[0]
+    shown = run("weights", "train.csv", "--label", "species")
+    assert "[cat]" in shown.stdout  # brackets are text, not markup
+    assert "imbalance factor 2" in shown.stdout
+
+
+def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
+    done = run("weights", ",".join(str(900_000 - i) for i in range(100)), "--rows", "6", "--beta", "0.99")
+    assert "... 94 more" in done.stdout
+    assert "900,000" in done.stdout
+    flat = run("weights", "900000,700000,60000", "--beta", "0.9999")
+    assert "note: beta=0.9999 does nothing" in flat.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["weights", "nowhere.csv"], r"source 'nowhere.csv' is not a file; check the path"),
+        (["weights", "3,-1"], r"counts must be finite and >= 0, got -1.0 at position 1"),
+        (["weights", "3,1", "--beta", "1.5"], r"beta must be in [0, 1], got 1.5"),
+        (["weights", "3,1", "--normalize", "sum"], r"normalize must be one of 'classes', 'samples'"),
+        (["compare", "cifar11"], r"dataset must be one of"),
+        (["compare", "--beta", "2"], r"beta"),
+        (["compare", "--seeds", "0"], r"seeds must be in [1, inf], got 0"),
+        (["compare", "--loss", "hinge"], r"losses must be one of"),
+        (["train", "nowhere.json"], r"recipe 'nowhere.json' is not a file"),
+        (["train", "digits", "--set", "epochs"], r"--set needs FIELD=VALUE, got 'epochs'"),
+        (["train", "digits", "--set", "epoch=3"], r"epochs"),
+        (["train", "digits", "--device", "tpu"], r"device must be"),
+        (["evaluate", "nowhere"], r"holds no finished run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(run: Run, arguments: list[str], message: str) -> None:
+    done = run(*arguments, columns=400)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert message in last
+    assert last.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_unwritable_output_is_said(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("compare", "--out", "file/run", "--seeds", "1", "--epochs", "6", columns=400)
+    assert done.returncode == 2
+    assert "out='file/run' cannot be made a folder" in done.stderr
+
+
+def test_train_then_evaluate_agree(run: Run, tmp_path: Path) -> None:
+    done = run("train", "digits", "--set", "epochs=6", "--set", "warmup_epochs=1", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert "run folder run" in done.stdout
+    again = run("evaluate", "run", "--format", "json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) == json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    rows = list(csv.DictReader(io.StringIO(run("evaluate", "run", "--format", "csv").stdout)))
+    assert [int(r["count"]) for r in rows] == json.loads(again.stdout)["class_counts"]
+    # the recipe's file is a recipe: it names the same run
+    more = run("train", "run/recipe.json", "--out", "run")
+    assert more.returncode == 0, more.stderr
+
+
+def test_compare_ends_with_table_picture_and_files(run: Run, tmp_path: Path) -> None:
+    arguments = [
+        "--loss",
+        "softmax",
+        "--scheme",
+        "none",
+        "--scheme",
+        "inverse",
+        "--seeds",
+        "2",
+        "--epochs",
+        "6",
+    ]
+    done = run("compare", *arguments, "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    assert "4/4" in done.stderr
+    folder = next((tmp_path / "runs").iterdir())
+    assert {"compare.csv", "compare.json", "compare.md", "compare.png"} <= {p.name for p in folder.iterdir()}
+    text = (folder / "compare.md").read_text()
+    verdict = json.loads((folder / "compare.json").read_text())["verdict"]
+    assert verdict in text
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())

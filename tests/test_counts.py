@@ -1,0 +1,396 @@
+"""Class counts: every kind of label, tables and files, data sets, real benchmarks, every bad input."""
+
+import copy
+import math
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longtail import ClassCounts, ClassWeights, class_counts, class_weights
+
+REAL = Path(__file__).parents[1] / "../shared/data/class_counts"
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "counts"),
+    [
+        (["lynx", "cat", "cat"], ("cat", "lynx"), [2, 1]),
+        ((2, 0, 2), (0, 2), [1, 2]),
+        (np.array([2, 0, 2], dtype=np.uint8), (0, 2), [1, 2]),
+        (np.array(["b", "a", "b"]), ("a", "b"), [1, 2]),
+        (np.array(["b", "a", "b"], dtype=object), ("a", "b"), [1, 2]),
+        (np.array([1.0, 2.0, 1.0]), (1.0, 2.0), [2, 1]),
+        ([True, False, True], (False, True), [1, 2]),
+        (np.array([True, True]), (True,), [2]),
+        (torch.tensor([True, False]), (False, True), [1, 1]),
+        (torch.tensor([3, 3, 0], dtype=torch.int32), (0, 3), [1, 2]),
+        (torch.tensor([1.0, 1.0], requires_grad=True), (1.0,), [2]),
+        (pd.Series([3, 3, 0], index=[7, 8, 9]), (0, 3), [1, 2]),
+        (pd.Series(["b", "a", "b"]), ("a", "b"), [1, 2]),
+        (pd.Series(["b", "a", "b"], dtype="string"), ("a", "b"), [1, 2]),
+        (pd.Series([3, 3, 0], dtype="Int64"), (0, 3), [1, 2]),
+        (pd.Index(["b", "a", "b"]), ("a", "b"), [1, 2]),
+        (range(3), (0, 1, 2), [1, 1, 1]),
+        ((label for label in "aab"), ("a", "b"), [2, 1]),
+        ([-5, -5, 3], (-5, 3), [2, 1]),
+        ([b"a", b"b", b"a"], (b"a", b"b"), [2, 1]),
+    ],
+)
+def test_labels_of_every_kind(labels, names, counts):
+    counted = class_counts(labels)
+    assert counted.names == names
+    assert [type(name) for name in counted.names] == [type(name) for name in names]
+    assert counted.counts.tolist() == counts
+    assert counted.counts.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([10**18, 10**18 + 1, 10**18], (10**18, 10**18 + 1)),
+        ([2**70, 2**70 + 1, 2**70], (2**70, 2**70 + 1)),
+        ([2**63, 2**63 + 1, 2**63], (2**63, 2**63 + 1)),
+        ([5, 2**63 + 1, 5], (5, 2**63 + 1)),
+    ],
+)
+def test_huge_integer_labels_stay_apart_and_allocate_nothing(labels, names):
+    assert class_counts(labels) == dict(zip(names, [2, 1], strict=True))
+
+
+def test_negative_and_beyond_int64_labels_do_not_become_floats():
+    assert class_counts([-1, 2**63, 2**63 + 1]) == {-1: 1, 2**63: 1, 2**63 + 1: 1}
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=40))
+def test_counts_are_a_counter(labels):
+    counted = class_counts(labels)
+    assert counted == Counter(labels)
+    assert list(counted) == sorted(set(labels))
+    assert counted.total == len(labels)
+    for same in (np.array(labels), torch.tensor(labels), pd.Series(labels), Counter(labels)):
+        assert class_counts(same) == counted
+
+
+@pytest.mark.parametrize("wrap", [pd.Series, lambda c: c, pd.Index])
+def test_a_categorical_keeps_its_categories_and_their_order(wrap):
+    labels = wrap(pd.Categorical(["b", "a", "b"], categories=["c", "b", "a"]))
+    counted = class_counts(labels)
+    assert counted.names == ("c", "b", "a")
+    assert counted.counts.tolist() == [0, 2, 1]
+    assert class_weights(counted)["c"] == 0.0
+    with pytest.raises(TypeError, match=r"labels are missing \(NaN\) for 1 samples; drop or name them"):
+        class_counts(wrap(pd.Categorical(["b", None], categories=["b"])))
+
+
+def test_num_classes_fills_the_classes_without_samples():
+    for labels in ([0, 2, 2], torch.tensor([0, 2, 2]), {0: 1, 2: 2}, Counter(np.array([0, 2, 2]))):
+        counted = class_counts(labels, num_classes=4)
+        assert counted.names == (0, 1, 2, 3)
+        assert counted.counts.tolist() == [1, 0, 2, 0]
+    assert class_counts(["a", "b"], num_classes=2).names == ("a", "b")
+
+
+def test_multi_hot_labels_count_per_column():
+    array = np.array([[1, 0, 1], [1, 0, 0]])
+    for labels in (array, array.astype(bool), array.astype(np.float32), torch.tensor(array)):
+        counted = class_counts(labels)
+        assert counted == {0: 2, 1: 0, 2: 1}
+    assert class_counts(pd.DataFrame(array, columns=["x", "labels", "z"])) == {"x": 2, "labels": 0, "z": 1}
+    with pytest.raises(
+        TypeError, match=r"source is two-dimensional but not multi-hot \(0 and 1 alone\); give one"
+    ):
+        class_counts(np.array([[0.5, 0.5]]))
+
+
+def test_a_mapping_is_taken_as_counted_and_in_its_order():
+    counted = class_counts({"lynx": 10, "cat": 90})
+    assert counted.names == ("lynx", "cat")
+    assert class_counts(counted) is counted
+    assert class_counts({"a": 0.5, "b": 2}).counts.tolist() == [0.5, 2.0]
+
+
+# ---- data sets
+
+
+class Labelled(torch.utils.data.Dataset):
+    def __init__(self, targets, classes=None):
+        self.targets = targets
+        if classes is not None:
+            self.classes = classes
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, i):
+        raise AssertionError("counting must not load a sample")
+
+
+def test_torch_data_sets():
+    for targets in ([2, 0, 2], np.array([2, 0, 2]), torch.tensor([2, 0, 2])):
+        assert class_counts(Labelled(targets)) == {0: 1, 2: 2}
+        assert class_counts(Labelled(targets, ["cat", "dog", "lynx"])) == {"cat": 1, "dog": 0, "lynx": 2}
+        subset = torch.utils.data.Subset(Labelled(targets, ["cat", "dog", "lynx"]), [0, 2])
+        assert class_counts(subset) == {"cat": 0, "dog": 0, "lynx": 2}
+        assert class_counts(torch.utils.data.Subset(subset, [1])) == {"cat": 0, "dog": 0, "lynx": 1}
+
+
+def test_a_data_set_with_labels_by_name_is_aligned_by_name():
+    data = Labelled(["b", "a", "a"], classes=["b", "a", "c"])
+    assert list(class_counts(data).items()) == [("b", 1), ("a", 2), ("c", 0)]
+    with pytest.raises(ValueError, match="labels hold 'z', which the data set's classes lack"):
+        class_counts(Labelled(["z"], classes=["b", "a"]))
+
+
+def test_an_attribute_called_labels():
+    class Svhn:
+        labels = np.array([1, 1, 0])
+
+    assert class_counts(Svhn()) == {0: 1, 1: 2}
+
+
+def test_a_data_sets_label_beyond_its_classes():
+    with pytest.raises(ValueError, match=r"labels must be in 0\.\.1 for num_classes=2, got 5"):
+        class_counts(Labelled([0, 5], classes=["a", "b"]))
+
+
+# ---- files
+
+
+def written(folder, name, text, encoding="utf-8"):
+    path = folder / name
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_a_label_column_is_counted(tmp_path):
+    path = written(tmp_path, "train.csv", 'image,label\na.png,lynx\nb.png,cat\n\n"c,1.png",cat\n')
+    assert list(class_counts(path, label="label").items()) == [("cat", 2), ("lynx", 1)]
+    assert class_counts(str(path), label="label") == class_counts(path, label="label")
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_tsv_byte_order_mark_and_line_ends(tmp_path, newline, bom):
+    text = bom + newline.join(["label\timage", "b\t1", "a\t2", "b\t3"])
+    assert class_counts(written(tmp_path, "x.TSV", text), label="label") == {"a": 1, "b": 2}
+
+
+def test_a_table_of_counts_keeps_its_order(tmp_path):
+    path = written(tmp_path, "counts.csv", "name,species,count\nlynx,4,10\ncat,2,90\nnone,1,0\n")
+    counted = class_counts(path)
+    assert list(counted.items()) == [("lynx", 10), ("cat", 90), ("none", 0)]
+    assert class_counts(written(tmp_path, "only.csv", "count\n5\n2.5\n")) == {0: 5.0, 1: 2.5}
+
+
+def test_integer_names_in_a_file_are_integers_in_their_order(tmp_path):
+    text = "label\n" + "\n".join(map(str, [10, 9, 2, 10]))
+    counted = class_counts(written(tmp_path, "x.csv", text), label="label")
+    assert list(counted.items()) == [(2, 1), (9, 1), (10, 2)]
+    assert class_counts(tmp_path / "x.csv", label="label", num_classes=11).counts.sum() == 4
+    # codes that are not integers keep their text
+    assert class_counts(written(tmp_path, "z.csv", "label\n01\n1\n"), label="label") == {"01": 1, "1": 1}
+    assert class_counts(written(tmp_path, "t.csv", "id,count\n1,5\n0,7\n")) == {1: 5, 0: 7}
+
+
+def test_a_long_file_is_streamed(tmp_path):
+    path = written(tmp_path, "long.csv", "label\n" + "a\n" * 150_000 + "b\n" * 50_000)
+    assert class_counts(path, label="label") == {"a": 150_000, "b": 50_000}
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "message"),
+    [
+        ("image,label\n1,a\n", "lable", r"label 'lable' is no column of .*x\.csv'; it has 'image', 'label'"),
+        (
+            "image,label\n1,a\n",
+            None,
+            r"label 'count' is no column of .*; it has 'image', 'label'; name the label column",
+        ),
+        ("name,count\na,many\n", None, r"count 'many' in line 2 of .*x\.csv' is no number"),
+        ("name,count\na,-1\n", None, r"counts must be finite and >= 0, got -1\.0 at position 0; give"),
+        ("name,count\na,inf\n", None, r"counts must be finite and >= 0, got inf at position 0; give"),
+        ("name,count\na,1\nb,2\na,3\n", None, r"class 'a' stands twice in .*x\.csv' \(line 4\)"),
+        ("name,count\na,1\nb\n", None, r"line 3 of .*x\.csv' has 1 fields, fewer than its header"),
+        (
+            "name,count\na,\n",
+            None,
+            r"line 2 of .*x\.csv' has an empty field where a value is needed; fill it",
+        ),
+        (
+            "image,label\n1,a\n2,\n",
+            "label",
+            r"line 3 of .*x\.csv' has an empty field where a value is needed; fill it",
+        ),
+        ("name,count\n", None, r"source .*x\.csv' has no rows below its header"),
+        ("label\n", "label", r"source .*x\.csv' has no rows below its header"),
+        ("", "label", r"source .*x\.csv' is empty; it needs a header line"),
+    ],
+)
+def test_bad_files(tmp_path, text, label, message):
+    with pytest.raises(ValueError, match=message):
+        class_counts(written(tmp_path, "x.csv", text), label=label)
+
+
+def test_bad_paths(tmp_path):
+    with pytest.raises(ValueError, match=r"source .*gone\.csv' is not a file; check the path"):
+        class_counts(tmp_path / "gone.csv")
+    with pytest.raises(
+        ValueError, match=r"source must be a \.csv or \.tsv file, got 'cat'; read other formats"
+    ):
+        class_counts("cat")
+    with pytest.raises(ValueError, match=r"source .*latin\.csv' is not UTF-8 text"):
+        class_counts(written(tmp_path, "latin.csv", "label\nmüll\n", "latin-1"), label="label")
+
+
+@pytest.mark.parametrize("path", sorted(REAL.glob("*.csv")) or [REAL], ids=lambda path: path.stem)
+def test_real_benchmarks(path):
+    """Class counts of published long-tailed benchmarks, where the folder with them is there."""
+    if not path.is_file():
+        pytest.skip("the folder of published class counts is not beside this repository")
+    counted, table = class_counts(path), pd.read_csv(path)
+    assert counted.total == table["count"].sum()
+    assert list(counted.names) == table.iloc[:, 0].tolist()
+    assert counted.imbalance_factor == table["count"].max() / table["count"].min()
+    weights = class_weights(counted, volume=float(max(2, table["count"].min())))
+    assert sum(weights.values()) == pytest.approx(len(table), rel=1e-12)
+    order = np.argsort(counted.counts, kind="stable")
+    assert (np.diff(weights.weights[order]) <= 1e-15 * weights.weights.max()).all()
+
+
+# ---- the type
+
+
+def test_class_counts_are_a_mapping_an_array_and_plain_data():
+    counts = ClassCounts(["cat", "lynx", "none"], [90, 10, 0])
+    assert dict(counts) == {"cat": 90, "lynx": 10, "none": 0}
+    assert type(counts["cat"]) is int
+    assert np.asarray(counts).tolist() == [90, 10, 0]
+    assert (counts.total, counts.imbalance_factor) == (100, 9.0)
+    assert math.isnan(ClassCounts(["a"], [0]).imbalance_factor)
+    assert repr(counts) == "ClassCounts({'cat': 90, 'lynx': 10, 'none': 0})"
+    assert repr(ClassCounts(range(12), range(12))).endswith("9: 9, ... 2 more})")
+    for twin in (copy.deepcopy(counts), pickle.loads(pickle.dumps(counts))):
+        assert twin == counts
+        assert twin.names == counts.names
+    with pytest.raises(ValueError, match="read-only"):
+        counts.counts[0] = 1
+    with pytest.raises(KeyError):
+        counts["puma"]
+    weights = class_weights(counts)
+    assert pickle.loads(pickle.dumps(weights)) == weights
+    assert isinstance(copy.deepcopy(weights), ClassWeights)
+
+
+def test_whole_counts_are_integers_and_sums_do_not_wrap_around():
+    assert ClassCounts("ab", [1.0, 2.0]).counts.dtype == np.int64
+    assert ClassCounts("ab", [1.5, 2.0]).counts.dtype == np.float64
+    assert ClassCounts("ab", torch.tensor([1, 2])) == {"a": 1, "b": 2}
+    big = 2**53 + 1
+    assert ClassCounts("a", [big])["a"] == big
+    assert ClassCounts("abc", [2**61] * 3).total == 3 * 2**61
+    assert ClassCounts("ab", [1e300, 1]).total == 1e300
+
+
+def test_the_array_given_is_not_held():
+    given_counts = np.array([1, 2])
+    counts = ClassCounts("ab", given_counts)
+    given_counts[0] = 9
+    assert counts["a"] == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "counts", "error", "message"),
+    [
+        (
+            "ab",
+            [1],
+            ValueError,
+            r"ClassCounts needs one value a name, got 2 names and values of shape \(1,\)",
+        ),
+        ("aa", [1, 2], ValueError, "names must differ, got 'a' more than once"),
+        (
+            "ab",
+            [1, -2],
+            ValueError,
+            r"counts must be finite and >= 0, got -2\.0 at position 1; give the number",
+        ),
+        ("ab", [1, math.nan], ValueError, "counts must be finite and >= 0, got nan at position 1"),
+        ("ab", ["1", "2"], TypeError, r"counts must be numbers, got list \['1', '2'\]; convert them first"),
+        ("ab", [[1, 2]], ValueError, r"got 2 names and values of shape \(1, 2\)"),
+    ],
+)
+def test_bad_class_counts(names, counts, error, message):
+    with pytest.raises(error, match=message):
+        ClassCounts(names, counts)
+
+
+# ---- bad labels
+
+
+@pytest.mark.parametrize(
+    ("source", "kwargs", "error", "message"),
+    [
+        ([1, None], {}, TypeError, r"labels are missing \(None or NaN\) for 1 samples; drop or name them"),
+        (["a", None, math.nan], {}, TypeError, r"labels are missing \(None or NaN\) for 2 samples; drop"),
+        ([0.0, math.nan], {}, TypeError, "labels are NaN or infinite for 1 samples; drop or name them"),
+        (torch.tensor([0.0, math.inf]), {}, TypeError, "labels are NaN or infinite for 1 samples; drop"),
+        (
+            pd.Series([1, None], dtype="Int64"),
+            {},
+            TypeError,
+            "labels are .* for 1 samples; drop or name them",
+        ),
+        (pd.Series(["a", None], dtype="string"), {}, TypeError, r"labels are missing .* for 1 samples; drop"),
+        (pd.Series(["a", None]), {}, TypeError, r"labels are missing .* for 1 samples; drop"),
+        (pd.to_datetime(["2024-01-01", None]), {}, TypeError, r"labels are missing .* for 1 samples; drop"),
+        ([1, "a"], {}, TypeError, "labels mix the types int, str; convert them to one"),
+        ([True, 2], {}, TypeError, "labels mix the types bool, int; convert them to one"),
+        ([1, 2.0], {}, TypeError, "labels mix the types float, int; convert them to one"),
+        (
+            pd.Series([1, "a"], dtype=object),
+            {},
+            TypeError,
+            "labels mix the types int, str; convert them to one",
+        ),
+        ([1j, 2j], {}, TypeError, "labels must be .* got .*complex128"),
+        ([], {}, ValueError, "source must hold at least one label, got none"),
+        (np.array([], dtype=np.int64), {}, ValueError, "source must hold at least one label, got none"),
+        ({}, {}, ValueError, "source must name at least one class, got an empty mapping"),
+        ({"a": "3"}, {}, TypeError, r"counts must be numbers, got list \['3'\]"),
+        ({"a": -3}, {}, ValueError, r"counts must be finite and >= 0, got -3\.0 at position 0"),
+        (None, {}, TypeError, "labels must be a sequence with one label a sample, got NoneType None"),
+        (5, {}, TypeError, "labels must be a sequence with one label a sample, got int 5"),
+        ({1, 2}, {}, TypeError, r"labels must be a sequence with one label a sample, got set \{1, 2\}"),
+        (
+            [[1, 2], [3, 4]],
+            {},
+            TypeError,
+            r"labels must be one-dimensional, one label a sample, got shape \(2, 2\)",
+        ),
+        ([[1], [3, 4]], {}, TypeError, "labels must be a sequence with one label a sample, got list"),
+        (np.zeros((2, 2, 2)), {}, TypeError, r"labels must be one-dimensional, .* got shape \(2, 2, 2\)"),
+        (np.array(3), {}, TypeError, r"labels must be one-dimensional, one label a sample, got shape \(\)"),
+        ([0, 7], {"num_classes": 3}, ValueError, r"labels must be in 0\.\.2 for num_classes=3, got 7"),
+        ([0, -100], {"num_classes": 3}, ValueError, r"labels must be in 0\.\.2 for num_classes=3, got -100"),
+        (["a"], {"num_classes": 3}, ValueError, r"num_classes=3 needs integer labels 0\.\.2, got 'a'"),
+        ([0, 1], {"num_classes": 0}, ValueError, r"num_classes must be in \[1, inf\], got 0"),
+        ([0, 1], {"num_classes": 2.5}, ValueError, r"num_classes must be a whole number, got 2\.5"),
+        ([0, 1], {"num_classes": "2"}, TypeError, r"num_classes must be a number in \[1, inf\], got str '2'"),
+        (
+            [0, 1],
+            {"label": "y"},
+            TypeError,
+            r"label='y' names a column of a file, but source is list \[0, 1\]",
+        ),
+    ],
+)
+def test_bad_input(source, kwargs, error, message):
+    with pytest.raises(error, match=message):
+        class_counts(source, **kwargs)

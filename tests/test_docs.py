@@ -1,0 +1,142 @@
+"""README and docs are run: python blocks, `longtail` commands line by line, tables against their data."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from longtail import cli, datasets
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# commands that are not run here, each with the reason
+NOT_RUN = {
+    "make demo": "the main job; takes a minute, and test_cli.py runs its command on a smaller grid",
+    "make test": "runs this test",
+    "make bench": "measures speed for minutes",
+    "longtail compare": "what make demo runs",
+    ".venv/bin/pre-commit install": "writes into the repository's .git",
+    ".venv/bin/python -m pytest -k focal": "runs this suite's tests",
+}
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+def _commands() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for block in _blocks(page, "sh"):
+            for line in block.splitlines():
+                command = line.split("  #")[0].strip()
+                if command:
+                    found.append((page.name, command))
+    return found
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if _blocks(p, "python")], ids=lambda p: p.name)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in _blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_longtail_commands_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.csv").write_text("file,species\na.jpg,cat\nb.jpg,cat\nc.jpg,lynx\n")
+    commands = [c for name, c in _commands() if name == page.name and c not in NOT_RUN]
+    if not commands:
+        pytest.skip(f"{page.name} has no command to run")
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "longtail", (
+            f"{page.name} shows {command!r}: run it here or give the reason in NOT_RUN"
+        )
+        quick = (
+            ["--set", "epochs=6", "--set", "warmup_epochs=1"] if arguments[:2] == ["train", "digits"] else []
+        )
+        monkeypatch.setattr(sys, "argv", [program, *arguments, *quick])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code, capsys.readouterr().err
+
+
+def test_the_list_of_exceptions_is_current() -> None:
+    shown = {command for _, command in _commands()}
+    assert set(NOT_RUN) <= shown
+    assert len(NOT_RUN) <= 6
+
+
+def test_the_two_commands_and_their_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test", "lint", "bench"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_links_point_to_files() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_example_runs_and_stays_short() -> None:
+    script = ROOT / "examples" / "train_digits_lt.py"
+    assert len(script.read_text().splitlines()) < 150
+    command = [sys.executable, str(script), "--epochs", "2", "--seeds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["none", "effective"]
+
+
+def test_the_table_of_best_volumes_is_the_papers_grids() -> None:
+    text = (ROOT / "docs" / "choosing-beta.md").read_text(encoding="utf-8")
+    largest = {"cifar20": (20, 2500), "cifar100": (100, 500)}
+    rows = []
+    for name in ("fig9", "fig10"):
+        errors: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+        grid = (files("longtail") / "paper" / f"{name}.csv").read_text().splitlines()
+        for row in csv.DictReader(grid):
+            errors[row["dataset"], int(row["imbalance_factor"])][float(row["beta"])].append(
+                float(row["error_percent"])
+            )
+        for (dataset, factor), by_beta in errors.items():
+            means = {beta: sum(values) / len(values) for beta, values in by_beta.items()}
+            assert {len(values) for values in by_beta.values()} == {5}
+            best = min(means, key=means.__getitem__)
+            volume = round(1 / (1 - best))
+            classes, top = largest[dataset]
+            smallest = int(datasets.long_tail_counts(classes, top, factor)[-1])
+            rows.append(
+                f"| {dataset} | {factor} | {smallest} | {means[0.0]:.2f} | {means[best]:.2f} | {volume} "
+                f"| {volume / smallest:.0f} |"
+            )
+            if smallest <= 25:
+                assert means[0.9999] > means[0.0]  # what the page says of the popular default
+    assert len(rows) == 10
+    for row in rows:
+        assert row in text, f"docs/choosing-beta.md lacks the row {row}"
+
+
+def test_result_tables_are_the_result_files() -> None:
+    table = (ROOT / "results" / "compare-digits" / "compare.md").read_text(encoding="utf-8")
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert len(lines) == 14
+    for page in ("README.md", "docs/honest-results.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for line in lines:
+            assert line in text, f"{page} lacks the measured row {line}"
