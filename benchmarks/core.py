@@ -152,22 +152,16 @@ def _losses(n: int, c: int, threads: int) -> list[Row]:
 
         return run
 
-    judged = c <= 1000
-    rounds = 61 if judged else 15
-    cross_entropy, same = "torch CrossEntropyLoss(weight)", "weights"
+    # on busy cores a parallel region waits for whole scheduler slices, which makes any two losses equal
+    judged = c <= 1000 and threads == 1
+    rounds = 41 if c <= 1000 else 11
+    cross_entropy = "torch CrossEntropyLoss(weight)"
     pairs = [
         ("ClassBalancedLoss", step(paper), cross_entropy, step(torch_module), 1.5),
-        ("the same, torch's mean", step(softmax), cross_entropy, step(torch_module), 1.5),
+        ("ClassBalancedLoss, torch's mean", step(softmax), cross_entropy, step(torch_module), 1.5),
         (
             "class_balanced_cross_entropy",
             step(class_balanced_cross_entropy, weight),
-            "F.cross_entropy(weight)",
-            step(F.cross_entropy, weight=weight),
-            1.5,
-        ),
-        (
-            "the same, torch's mean",
-            step(class_balanced_cross_entropy, weight, normalizer=same),
             "F.cross_entropy(weight)",
             step(F.cross_entropy, weight=weight),
             1.5,
@@ -265,7 +259,7 @@ def bench_training() -> list[Row]:
 
 
 def _training(whole: Any, imbalance: float | None, threads: int) -> list[Row]:
-    epochs = 4 if imbalance is None else 12
+    epochs = 4 if imbalance is None else 8
     recipe = recipes.digits(
         imbalance_factor=imbalance, epochs=epochs + 2, warmup_epochs=0, eval_every=epochs + 2
     )
@@ -280,7 +274,7 @@ def _training(whole: Any, imbalance: float | None, threads: int) -> list[Row]:
     }
     ours: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in plain}
-    for turn in range(12):
+    for turn in range(10):
         fast = our_epochs(recipe, whole)
         slow: dict[str, list[float]] = {name: [] for name in plain}
         for name, epoch in plain.items():
@@ -347,7 +341,7 @@ def write_page() -> None:
     if not found:
         raise SystemExit(f"{PAGE} has no line '<!-- table -->' to put the table after")
     lines = ["| | against | time ratio (quartiles) | limit | |", "|---|---|---|---|---|"]
-    notes = []
+    notes, missed = [], []
     for name in BENCHMARKS:
         path = RESULTS / f"{name}.json"
         if not path.exists():
@@ -356,6 +350,10 @@ def write_page() -> None:
         for r in result["rows"]:
             low, high = r["ratio_quartiles"]
             verdict = {True: "met", False: "**missed**", None: ""}[r["passed"]]
+            if r["passed"] is False:
+                missed.append(
+                    f"{r['case']} against {r['compared_with']} ({r['ratio']:.2f}, limit {r['limit']})"
+                )
             faster = f", {r['speed_up']:.1f}x the speed" if "speed_up" in r else ""
             lines.append(
                 f"| {r['case']} | {r['compared_with']} | {r['ratio']:.2f} ({low:.2f} to {high:.2f}){faster} "
@@ -368,7 +366,8 @@ def write_page() -> None:
             f"NumPy {v['numpy']}"
         )
     rest = tail.partition("<!-- end -->\n")[2]
-    body = "\n".join([*lines, "", *notes])
+    verdict = "Missed: " + "; ".join(missed) + "." if missed else "Every limit is met."
+    body = "\n".join([*lines, "", verdict, "", *notes])
     PAGE.write_text(f"{head}<!-- table -->\n\n{body}\n\n<!-- end -->\n{rest}")
 
 

@@ -106,6 +106,15 @@ one_of_each = each("subject", ONE_OF_EACH)
 torch_imports_torchscript = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Threads only wait for one another on tensors this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request):
     if request.param == "cuda" and not torch.cuda.is_available():
@@ -186,8 +195,8 @@ def test_the_two_oracles_agree(kind, rng):
 @pytest.mark.parametrize(("subject", "kind"), CASES, ids=label)
 @each("dtype", DTYPES)
 def test_values_and_gradients_match_the_definition(subject, kind, dtype, device, rng):
-    input, target, weight = problem(kind, rng, dtype=dtype, device=device)
-    upstream = torch.rand(7, generator=rng).to(device) * 3 - 1  # a gradient from above that is not 1
+    input, target, weight = problem(kind, rng, shape=(5, 3), dtype=dtype, device=device)
+    upstream = torch.rand(5, generator=rng).to(device) * 3 - 1  # a gradient from above that is not 1
     agree_with_oracle(subject, input, target, weight, upstream)
     agree_with_oracle(subject, input, target, weight, smoothing=0.1)
     agree_with_oracle(subject, input, target, None)
@@ -218,7 +227,7 @@ def test_gradcheck_first_and_second_order(subject, kind, smoothing, rng):
         return subject(x, target, weight, label_smoothing=smoothing, reduction="none")
 
     assert torch.autograd.gradcheck(loss, (input,))
-    assert torch.autograd.gradgradcheck(loss, (input,))
+    assert torch.autograd.gradgradcheck(loss, (input,), fast_mode=True)
 
 
 @each("subject", [s for s in SUBJECTS if s.kind != "softmax"])
@@ -1214,7 +1223,6 @@ def test_labels_out_of_range_are_caught_on_every_path(subject, reduction, smooth
         ({"class_counts": "abc"}, TypeError, r"counts"),
         ({"class_counts": {1: 5, 2: 3}}, ValueError, r"class_counts has integer names .*\(0\).*num_classes="),
     ],
-    ids=str,
 )
 def test_bad_modules(arguments, error, message):
     arguments = {"class_counts": [3, 2, 1]} | arguments
@@ -1226,12 +1234,11 @@ def test_bad_modules(arguments, error, message):
     ("target", "error", "message"),
     [
         ([0, 1], TypeError, r"target must be a tensor, got list"),
-        (torch.rand(4), ValueError, r"target is torch\.float32 .*C = 3, got \(4,\); .*target\.long\(\)"),
-        (torch.rand(4, 2), ValueError, r"target .*C = 3, got \(4, 2\)"),
+        (torch.ones(4), ValueError, r"target is torch\.float32 .*C = 3, got \(4,\); .*target\.long\(\)"),
+        (torch.ones(4, 2), ValueError, r"target .*C = 3, got \(4, 2\)"),
         (Y.bool(), TypeError, r"target must hold integer"),
         (torch.tensor([0, 3]), ValueError, r"target must be in 0\.\.2 .*got 3"),
     ],
-    ids=str,
 )
 def test_bad_counts_of_a_batch(target, error, message):
     with pytest.raises(error, match=message):

@@ -144,10 +144,15 @@ def evaluate(values: Any, log_beta: Any, gap: Any) -> Any:
     rate = xp.where(lowest, -xp.ones_like(log_beta), log_beta)
     safe = xp.where(limit, xp.ones_like(gap), gap)
     exponent = values * rate
-    # expm1(x) is x for the smallest x, and x may underflow where the quotient does not
-    covered = xp.where(exponent > -1e-17, values * (-rate / safe), -xp.expm1(exponent) / safe)
-    covered = xp.where(limit, values, covered)
-    return xp.where(lowest, xp.astype(values > 0.0, values.dtype), covered)
+    covered = -xp.expm1(exponent) / safe
+    tiny = exponent > -1e-17  # there expm1(x) is x, and x may underflow where the quotient does not
+    if bool(xp.any(tiny)):
+        covered = xp.where(tiny, values * (-rate / safe), covered)
+    if bool(xp.any(limit)):
+        covered = xp.where(limit, values, covered)
+    if bool(xp.any(lowest)):
+        covered = xp.where(lowest, xp.astype(values > 0.0, values.dtype), covered)
+    return covered
 
 
 def unwrap(name: str, source: Any) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import array_namespace, device, is_array_api_obj
 
 from longtail import _checks, effective
 from longtail.counts import ClassCounts, class_counts, encode
@@ -102,7 +102,8 @@ def class_weights(
         names = effective.names_of(counts, values.shape[0])
         none = [name for i, name in enumerate(names) if not bool(filled[i])]
         raise ValueError(f"counts are 0 for classes {_checks.shorten(none)}; drop them or pass empty='zero'")
-    low, high = _range(values, filled)
+    nothing = xp.asarray(math.inf, dtype=values.dtype, device=device(values))  # an empty class weighs 1 / inf
+    low, high = float(xp.min(xp.where(filled, values, nothing))), float(xp.max(values))
     if low < _SPAN * max(high, 1.0):
         raise ValueError(
             f"counts must lie within a factor of {1 / _SPAN:g} of each other, got {low:g} to {high:g}; "
@@ -119,12 +120,14 @@ def class_weights(
         size = xp.sqrt(values)
     elif scheme == "effective":
         size = effective.evaluate(values, log_beta, gap)
-        _warn_if_useless((low, high), _range(size, filled), beta, volume)
-    size = xp.where(filled, size, xp.ones_like(size))
+    largest = xp.max(size)  # before the empty classes' size, which is 0 here, becomes infinite
+    size = xp.where(filled, size, nothing)
+    smallest = xp.min(size)
+    if scheme == "effective":
+        _warn_if_useless((low, high), (float(smallest), float(largest)), beta, volume)
     if normalize is None:
-        return answer(xp.where(filled, 1.0 / size, xp.zeros_like(size)))
-    smallest = _range(size, filled)[0]
-    ratio = xp.where(filled, smallest / size, xp.zeros_like(size))
+        return answer(1.0 / size)
+    ratio = smallest / size
     if normalize == "classes":
         scale = xp.sum(xp.astype(filled, ratio.dtype)) / xp.sum(ratio)
     else:
@@ -254,13 +257,6 @@ def _reads_as_integer(text: str | bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _range(values: Any, filled: Any) -> tuple[float, float]:
-    """Return the smallest and largest value of the classes that have samples."""
-    xp = array_namespace(values)
-    low = xp.min(xp.where(filled, values, xp.full_like(values, math.inf)))
-    return float(low), float(xp.max(xp.where(filled, values, xp.zeros_like(values))))
 
 
 def _warn_if_useless(counts: tuple[float, float], sizes: tuple[float, float], beta: Any, volume: Any) -> None:

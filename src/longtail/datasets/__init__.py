@@ -3,10 +3,13 @@
 Importing this package needs NumPy alone; a data set imports what it reads with when it is loaded.
 """
 
+import os
 from collections.abc import Callable
 
 from longtail import _checks
+from longtail.datasets.cifar import cifar10, cifar20, cifar100, download
 from longtail.datasets.digits import digits
+from longtail.datasets.fetch import DownloadError
 from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
 
 __all__ = [
@@ -16,26 +19,44 @@ __all__ = [
     "Split",
     "Dataset",
     "digits",
+    "cifar10",
+    "cifar20",
+    "cifar100",
     "load",
+    "download",
+    "DownloadError",
 ]
 
-_LOADERS: dict[str, Callable[[], Dataset]] = {"digits": digits}
+_BUILT_IN: dict[str, Callable[[], Dataset]] = {"digits": digits}
+_FROM_FILES: dict[str, Callable[[str | os.PathLike[str] | None], Dataset]] = {
+    "cifar10": cifar10,
+    "cifar20": cifar20,
+    "cifar100": cifar100,
+}
 
 
-def load(name: str) -> Dataset:
+def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
     """Load a data set by its name.
 
     Args:
-        name: One of the known names; at present ``"digits"``.
+        name: ``"digits"``, ``"cifar10"``, ``"cifar20"`` or ``"cifar100"``.
+        root: The folder that holds the files of a data set which is not built in; None as in `cifar10`.
 
     Returns:
         The whole data set, as balanced as its source has it; see `Dataset.long_tailed` for its tail.
 
     Raises:
-        ValueError: No data set has that name; the message lists those that exist.
+        FileNotFoundError: The files of the data set are not there; the message says how to get them.
+        ValueError: No data set has that name, ``root`` is given for one that has no files, or a file is
+            damaged.
 
     Example:
         >>> load("digits").num_classes
         10
     """
-    return _LOADERS[_checks.choice("name", name, _LOADERS)]()
+    _checks.choice("name", name, (*_BUILT_IN, *_FROM_FILES))
+    if name in _FROM_FILES:
+        return _FROM_FILES[name](root)
+    if root is not None:
+        raise ValueError(f"root is {str(root)!r}, but {name!r} is built in and reads no files; leave it out")
+    return _BUILT_IN[name]()

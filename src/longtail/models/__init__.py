@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from torch import nn
 
 from longtail import _checks
+from longtail.models.resnet_cifar import CifarResNet
 from longtail.models.small_cnn import SmallCNN
 
-__all__ = ["SmallCNN", "build"]
+__all__ = ["CifarResNet", "SmallCNN", "build"]
 
 # Every entry takes (in_channels, num_classes), draws its randomness from torch's default generator, and
 # uses torch.nn's dropout modules rather than the function: the training loop seeds those.
-_MODELS: Final[dict[str, Callable[[int, int], nn.Module]]] = {"small_cnn": SmallCNN}
+_MODELS: Final[dict[str, Callable[[int, int], nn.Module]]] = {
+    "small_cnn": SmallCNN,
+    **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},
+}
 
 
 def build(name: str, *, in_channels: int, num_classes: int) -> nn.Module:
     """Make a freshly initialised network.
 
     Args:
-        name: ``"small_cnn"``.
+        name: ``"small_cnn"``, or ``"resnet20"``, ``"resnet32"``, ``"resnet44"``, ``"resnet56"`` or
+            ``"resnet110"``.
         in_channels: channels of the input images, at least 1.
         num_classes: number of outputs, at least 1.
 

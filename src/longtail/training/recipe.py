@@ -6,6 +6,8 @@ import difflib
 import hashlib
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -303,4 +305,7 @@ def paper_cifar(
     return start.replace(**{**given, **changes})
 
 
-_DEFAULTS = {"digits": digits}
+_DEFAULTS: dict[str, Callable[[], Recipe]] = {
+    "digits": digits,
+    **{name: partial(paper_cifar, name) for name in ("cifar10", "cifar20", "cifar100")},
+}
