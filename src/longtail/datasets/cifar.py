@@ -7,13 +7,11 @@ containers, and can call nothing.
 
 import hashlib
 import os
-import pickle
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +19,7 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail.datasets.fetch import Archive, fetch
 from longtail.datasets.long_tail import Dataset, Split
+from longtail.datasets.pickles import read_pickle, text
 
 _PIXELS = 3 * 32 * 32
 
@@ -193,27 +192,28 @@ def _load(name: str, family: _Family, key: str, root: str | os.PathLike[str] | N
     for batch in family.batches:
         path = folder / (f"{batch.name}.bin" if binary else batch.name)
         found = _binary(path, family) if binary else _python(path, family)
-        for column, labels in enumerate(family.labels):
-            if found[:, column].max() >= labels.classes:
+        for largest, known in zip(found[:, : len(family.labels)].max(0), family.labels, strict=True):
+            if largest >= known.classes:
                 raise ValueError(
-                    f"{path} has a label {found[:, column].max()}, {family.title} has {labels.classes} classes "
-                    f"from 0; the file is damaged: {_AGAIN}"
+                    f"{path} has a label {largest} in {known.key!r}, {family.title} has 0 to "
+                    f"{known.classes - 1}; the file is damaged: {_AGAIN}"
                 )
         if verify:
             _verify(path, batch, found, family.title, binary)
         records[batch.train].append(found)
 
     width = len(family.labels)
-    train, test = (np.concatenate(records[part]) for part in (True, False))
+    labels = {part: np.concatenate([r[:, :width] for r in found]) for part, found in records.items()}
     if verify:
-        _verify_classes(family, folder, train[:, :width], test[:, :width])
-    column = next(i for i, labels in enumerate(family.labels) if labels.key == key)
-    return Dataset(
-        name=name,
-        train=Split(train[:, width:].reshape(-1, 3, 32, 32), train[:, column].astype(np.int64)),
-        test=Split(test[:, width:].reshape(-1, 3, 32, 32), test[:, column].astype(np.int64)),
-        class_names=_class_names(folder, family, family.labels[column], binary),
-    )
+        _verify_classes(family, folder, labels[True], labels[False])
+    column = [x.key for x in family.labels].index(key)
+
+    def split(train: bool) -> Split:
+        pixels = np.concatenate([r[:, width:] for r in records[train]])
+        return Split(pixels.reshape(-1, 3, 32, 32), labels[train][:, column].astype(np.int64))
+
+    names = _class_names(folder, family, family.labels[column], binary)
+    return Dataset(name=name, train=split(True), test=split(False), class_names=names)
 
 
 # where the files are
@@ -263,17 +263,15 @@ def _binary(path: Path, family: _Family) -> npt.NDArray[np.uint8]:
     raw = np.fromfile(path, np.uint8)
     if not raw.size or raw.size % width:
         raise ValueError(
-            f"{path} has {raw.size} bytes, not a whole number of {width}-byte records; it was cut short or is "
-            f"no {family.title} batch: {_AGAIN}"
+            f"{path} has {raw.size} bytes, not a whole number of {width}-byte records; it was cut "
+            f"short or is no {family.title} batch: {_AGAIN}"
         )
     return raw.reshape(-1, width)
 
 
 def _python(path: Path, family: _Family) -> npt.NDArray[np.uint8]:
-    content = _unpickle(path)
+    content = read_pickle(path)
     pixels = content.get("data")
-    if isinstance(pixels, _Array):
-        pixels = pixels.values
     if (
         not isinstance(pixels, np.ndarray)
         or pixels.dtype != np.uint8
@@ -281,12 +279,12 @@ def _python(path: Path, family: _Family) -> npt.NDArray[np.uint8]:
         or not len(pixels)
     ):
         raise ValueError(
-            f"{path} has no 'data' of uint8 and shape (N, {_PIXELS}), so it is no {family.title} batch; {_AGAIN}"
+            f"{path} has no 'data' of uint8 and shape (N, {_PIXELS}), so it is no {family.title} batch; "
+            f"{_AGAIN}"
         )
     records = np.empty((len(pixels), len(family.labels) + _PIXELS), np.uint8)
     for column, labels in enumerate(family.labels):
-        found = content.get(labels.key)
-        values = found.values if isinstance(found, _Array) else found
+        values = content.get(labels.key)
         if isinstance(values, list):
             whole = all(type(label) is int and 0 <= label < 256 for label in values)
             values = np.array(values, np.uint8) if whole else None
@@ -298,8 +296,8 @@ def _python(path: Path, family: _Family) -> npt.NDArray[np.uint8]:
             or values.max() > 255
         ):
             raise ValueError(
-                f"{path} has no {labels.key!r} of {len(pixels)} integers from 0 to {labels.classes - 1}, one for "
-                f"each image, so it is no {family.title} batch or damaged; {_AGAIN}"
+                f"{path} has no {labels.key!r} of {len(pixels)} integers from 0 to {labels.classes - 1}, "
+                f"one for each image, so it is damaged or no {family.title} batch; {_AGAIN}"
             )
         records[:, column] = values
     records[:, len(family.labels) :] = pixels
@@ -312,8 +310,8 @@ def _class_names(folder: Path, family: _Family, labels: _Labels, binary: bool) -
         names: Any = path.read_text(encoding="latin1").split()
     else:
         path = folder / family.meta
-        names = _unpickle(path).get(labels.names_key)
-    texts = tuple(map(_text, names)) if isinstance(names, list) else ()
+        names = read_pickle(path).get(labels.names_key)
+    texts = tuple(map(text, names)) if isinstance(names, list) else ()
     if len(set(texts)) != labels.classes or len(texts) != labels.classes:
         raise ValueError(f"{path} does not name the {labels.classes} classes of {family.title}; {_AGAIN}")
     return texts
@@ -326,7 +324,7 @@ def _verify(path: Path, batch: _Batch, records: npt.NDArray[np.uint8], title: st
             "or give verify=False for an excerpt"
         )
     if batch.sha256 is not None:
-        found = hashlib.sha256(records).hexdigest()
+        found = hashlib.sha256(records.data).hexdigest()
         if found != batch.sha256:
             raise ValueError(
                 f"{path} is damaged: the sha256 of its images and labels is {found}, "
@@ -339,8 +337,8 @@ def _verify(path: Path, batch: _Batch, records: npt.NDArray[np.uint8], title: st
                 md5.update(block)
         if md5.hexdigest() != batch.md5:
             warnings.warn(
-                f"{path} has md5 {md5.hexdigest()}, the official file {batch.md5}; unless somebody pickled it "
-                f"anew, it is damaged: {_AGAIN}",
+                f"{path} has md5 {md5.hexdigest()}, the official file {batch.md5}; unless somebody "
+                f"pickled it anew, it is damaged: {_AGAIN}",
                 UserWarning,
                 stacklevel=4,
             )
@@ -365,111 +363,6 @@ def _verify_classes(
         raise ValueError(
             f"{folder} has a fine class in more than one coarse class, {family.title} has none; {_AGAIN}"
         )
-
-
-# pickles without trust: stand-ins take the place of the few names that a pickled array needs
-
-
-def _unpickle(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = _DataOnly(file, encoding="bytes").load()
-    except _Refused as error:
-        raise ValueError(
-            f"{path} is refused: {error}, which no CIFAR file needs; do not unpickle it elsewhere, {_AGAIN}"
-        ) from None
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise ValueError(
-            f"{path} is no pickled CIFAR file, or a damaged one ({type(error).__name__}: {error}); {_AGAIN}"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, a CIFAR file holds a dict; {_AGAIN}")
-    return {_text(key): value for key, value in content.items() if isinstance(key, str | bytes)}
-
-
-class _Refused(Exception):
-    """A pickle asks for something other than data."""
-
-
-def _text(value: object) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
-
-
-class _Dtype:
-    """Stands in for numpy.dtype: one of the plain integer types, by its code."""
-
-    def __init__(self, code: object, *_: object) -> None:
-        self.code = _text(code)
-        if not re.fullmatch(r"[<>|=]?[biu][1248]", self.code):
-            raise _Refused(f"it holds an array of type {self.code!r}")
-
-    def __setstate__(self, state: Any) -> None:
-        self.code = {"<": "<", ">": ">"}.get(_text(state[1]), "") + self.code[-2:]
-
-
-class _Array:
-    """Stands in for numpy.ndarray and what rebuilds one: bytes, seen as integers in a shape."""
-
-    values: npt.NDArray[Any] | None = None
-
-    def __init__(self, *_: object) -> None:
-        """Take what an empty array is made with, and ignore it."""
-
-    def __setstate__(self, state: Any) -> None:
-        shape, dtype, fortran, raw = state[-4:]
-        self._fill(raw, dtype, shape, "F" if fortran else "C")
-
-    def _fill(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
-        if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes | bytearray):
-            raise _Refused("it holds an array of objects")
-        self.values = np.frombuffer(raw, np.dtype(dtype.code)).reshape(
-            shape, order="F" if _text(order) == "F" else "C"
-        )
-
-
-class _Buffer(_Array):
-    """Stands in for NumPy's function that rebuilds an array since pickle protocol 5."""
-
-    def __init__(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
-        self._fill(raw, dtype, shape, order)
-
-
-class _Bytes:
-    """Stands in for the function by which protocol 2 writes the bytes of Python 3."""
-
-    def __new__(cls, text: str, _encoding: object) -> bytes:  # type: ignore[misc]
-        """Return real bytes."""
-        return text.encode("latin1")
-
-    def __setstate__(self, _state: object) -> NoReturn:
-        raise _Refused("it sets the state of bytes")
-
-
-_STAND_INS: dict[tuple[str, str], type] = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.numeric", "_frombuffer"): _Buffer,
-    ("numpy._core.numeric", "_frombuffer"): _Buffer,
-    ("_codecs", "encode"): _Bytes,
-}
-
-
-class _DataOnly(pickle.Unpickler):
-    """Reads plain containers, text, numbers and integer arrays; imports nothing and calls no one else's code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in of a name, or refuse it."""
-        if (module, name) not in _STAND_INS:
-            raise _Refused(f"it asks for {module}.{name}")
-        return _STAND_INS[module, name]
-
-    def persistent_load(self, pid: object) -> NoReturn:
-        """Refuse references to objects outside the file."""
-        raise _Refused("it refers to an object outside the file")
 
 
 # the official files

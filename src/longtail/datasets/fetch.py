@@ -101,8 +101,8 @@ def fetch(
             part.unlink()
     except OSError as error:
         raise DownloadError(
-            f"cannot write {archive.file} under {root}: {error.strerror or error}; free some space or choose a "
-            "folder that can be written, then run this again: it goes on where it stopped"
+            f"cannot write {archive.file} under {root}: {error.strerror or error}; free some space or choose "
+            "a folder that can be written, then run this again: it goes on where it stopped"
         ) from error
     return folder
 
@@ -212,7 +212,8 @@ def _unpack(archive: Archive, file: BinaryIO, root: Path) -> None:
             ) from error
         if wanted:
             raise DownloadError(
-                f"{archive.file} in {root} lacks {', '.join(sorted(wanted))}; remove it and fetch {archive.url}"
+                f"{archive.file} in {root} lacks {', '.join(sorted(wanted))}; remove it and fetch "
+                f"{archive.url}"
             )
         (root / archive.folder).mkdir(exist_ok=True)
         for member in archive.members:
