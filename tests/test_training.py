@@ -231,7 +231,7 @@ def test_a_gradient_that_is_not_finite_stops_too():
 
 
 def test_bf16_learns_too():
-    result = train(short(precision="bf16", epochs=10))
+    result = train(short(precision="bf16", epochs=10, imbalance_factor=2.0))
     assert result.history[-1].loss < result.history[0].loss
     assert result.evaluation.error < 0.6
 

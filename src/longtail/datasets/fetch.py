@@ -1,13 +1,10 @@
 """Archives from the internet: resumed where they stopped, checked before use, unpacked without trust."""
 
 import hashlib
-import http.client
 import os
 import shutil
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,6 +126,10 @@ def _receive(
     archive: Archive, url: str, file: BinaryIO, root: Path, progress: Callable[[int, int], None] | None
 ) -> None:
     """Append to ``file`` what is missing of the archive."""
+    import http.client  # here, since they take longer to import than the rest of the data sets
+    import urllib.error
+    import urllib.request
+
     done = file.seek(0, os.SEEK_END)
     if done > archive.size:
         done = file.truncate(0)

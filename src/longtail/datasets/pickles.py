@@ -1,7 +1,7 @@
 """Pickles without trust: a loader that makes containers, text, numbers and integer arrays, and nothing else.
 
-The few names that a pickled NumPy array needs are answered by stand-ins of our own, so a file can call neither
-NumPy nor anything else; any other name is refused.
+The few names that a pickled NumPy array needs are answered by stand-ins of our own, so a file can call
+neither NumPy nor anything else; any other name is refused.
 """
 
 import pickle

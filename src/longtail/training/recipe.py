@@ -233,7 +233,7 @@ def digits(**changes: Any) -> Recipe:
         weight_decay=5e-4,
         schedule="cosine",
         warmup_epochs=5,
-        epochs=60,
+        epochs=100,
         batch_size=64,
         augmentation="shift",
         eval_every=10,
