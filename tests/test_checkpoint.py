@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from longtail.training.checkpoint import RunFolderError, load_latest, locked, save
+from longtail.training.checkpoint import load_latest, save
+from longtail.training.files import RunFolderError, locked
 
 OWNER, OTHER = "a" * 64, "b" * 64
 
@@ -134,7 +135,8 @@ def test_a_file_in_place_of_the_folder_is_a_clear_error(tmp_path):
 
 FULL_DISK = """
 import resource, sys, torch
-from longtail.training.checkpoint import RunFolderError, load_latest, save
+from longtail.training.checkpoint import load_latest, save
+from longtail.training.files import RunFolderError
 folder = sys.argv[1]
 save(folder, {"w": torch.ones(1000)}, epoch=1, recipe_hash="a")
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))

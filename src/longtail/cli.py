@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -25,7 +25,7 @@ _out = Console()
 _err = Console(stderr=True)
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a table is printed."""
 
     table = "table"
@@ -133,7 +133,7 @@ def compare(
     from longtail import compare as comparing
     from longtail.report.figures import draw_comparison
     from longtail.report.tables import comparison_markdown, comparison_table
-    from longtail.training.checkpoint import write_atomic
+    from longtail.training.files import write_atomic
 
     given = {"imbalance_factor": imbalance, "beta": beta, "gamma": gamma, "epochs": epochs}
     recipe = _recipe_for(dataset).replace(**{k: v for k, v in given.items() if v is not None})

@@ -14,9 +14,7 @@ from typing import Any
 
 from longtail import _checks
 from longtail.evaluation import Evaluation, PairedDifference, Summary, paired_difference, summarize
-from longtail.training.checkpoint import write_atomic
-from longtail.training.folder import load_run
-from longtail.training.loop import train
+from longtail.training.files import write_atomic
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
@@ -313,6 +311,8 @@ def _run_all(
 
 
 def _run_one(recipe: Recipe, place: Path, device: str, threads: int | None) -> Outcome:
+    from longtail.training.loop import train  # in the worker: the parent never needs torch
+
     try:
         result = train(recipe, place, device=device, threads=threads)
     except Exception as error:  # one failing cell must not cost the others
@@ -322,7 +322,8 @@ def _run_one(recipe: Recipe, place: Path, device: str, threads: int | None) -> O
 
 def _refuse_other_recipe(recipe: Recipe, place: Path) -> None:
     # found now rather than after an hour of other runs
-    if (place / "evaluation.json").is_file() and load_run(place).recipe != recipe:
+    file = place / "recipe.json"
+    if file.is_file() and Recipe.from_json(file.read_bytes()) != recipe:
         raise ValueError(
             f"out={str(place.parent.parent)!r} holds runs of another recipe; choose another folder"
         )

@@ -78,6 +78,9 @@ def cifar100(root: str | os.PathLike[str] | None = None, *, verify: bool = True)
     Example:
         >>> cifar100().num_classes  # doctest: +SKIP
         100
+        >>> cifar100("no/such/folder")
+        Traceback (most recent call last):
+        FileNotFoundError: root is no/such/folder, which is not there; ...
 
     Source:
         As `cifar10`. The MD5 of the python files are those that torchvision checks.
@@ -102,6 +105,9 @@ def cifar20(root: str | os.PathLike[str] | None = None, *, verify: bool = True) 
     Example:
         >>> cifar20().num_classes  # doctest: +SKIP
         20
+        >>> cifar20("no/such/folder")
+        Traceback (most recent call last):
+        FileNotFoundError: root is no/such/folder, which is not there; ...
 
     Source:
         As `cifar100`; the name is that of Cui et al., CVPR 2019.

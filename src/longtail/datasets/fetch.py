@@ -17,7 +17,11 @@ _TIMEOUT = 30  # seconds without a single byte
 
 
 class DownloadError(RuntimeError):
-    """An archive could not be fetched, checked or unpacked; the text says what to do."""
+    """An archive could not be fetched, checked or unpacked.
+
+    Args:
+        message: One line that says what to fetch, where to put it, or what else to do.
+    """
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,8 @@ _STAND_INS: dict[tuple[str, str], type] = {
 }
 
 
-class _DataOnly(pickle.Unpickler):
+# The unpickler written in Python: the one in C fills memory up to any index that a damaged file names.
+class _DataOnly(pickle._Unpickler):
     """Finds the stand-ins and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -133,6 +134,10 @@ class _DataOnly(pickle.Unpickler):
         if (module, name) not in _STAND_INS:
             raise _Refused(f"it asks for {module}.{name}")
         return _STAND_INS[module, name]
+
+    def get_extension(self, code: int) -> NoReturn:
+        """Refuse names by number, which would be looked up past `find_class`."""
+        raise _Refused(f"it asks for the registered extension {code}")
 
     def persistent_load(self, pid: object) -> NoReturn:
         """Refuse references to objects outside the file."""

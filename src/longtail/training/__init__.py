@@ -1,25 +1,47 @@
-"""Training: recipes say what, the in-memory loop does it, checkpoints survive what happens meanwhile."""
+"""Training: recipes say what, the in-memory loop does it, checkpoints survive what happens meanwhile.
+
+Names load on first use: whoever only reads recipes or starts worker processes does not wait for torch.
+"""
 
 from __future__ import annotations
 
-from longtail.training.checkpoint import RunFolderError
-from longtail.training.data import derive_seed
-from longtail.training.folder import EpochMetrics, RunResult, load_run
-from longtail.training.loop import DivergedError, evaluate_run, train
-from longtail.training.recipe import Recipe, default, digits, learning_rate_at, paper_cifar
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "DivergedError",
-    "EpochMetrics",
-    "Recipe",
-    "RunFolderError",
-    "RunResult",
-    "default",
-    "derive_seed",
-    "digits",
-    "evaluate_run",
-    "learning_rate_at",
-    "load_run",
-    "paper_cifar",
-    "train",
-]
+if TYPE_CHECKING:
+    from longtail.training.data import derive_seed as derive_seed
+    from longtail.training.files import RunFolderError as RunFolderError
+    from longtail.training.folder import EpochMetrics as EpochMetrics
+    from longtail.training.folder import RunResult as RunResult
+    from longtail.training.folder import load_run as load_run
+    from longtail.training.loop import DivergedError as DivergedError
+    from longtail.training.loop import evaluate_run as evaluate_run
+    from longtail.training.loop import train as train
+    from longtail.training.recipe import Recipe as Recipe
+    from longtail.training.recipe import default as default
+    from longtail.training.recipe import digits as digits
+    from longtail.training.recipe import learning_rate_at as learning_rate_at
+    from longtail.training.recipe import paper_cifar as paper_cifar
+
+_ROOMS = {
+    "recipe": ("Recipe", "default", "digits", "learning_rate_at", "paper_cifar"),
+    "loop": ("DivergedError", "evaluate_run", "train"),
+    "folder": ("EpochMetrics", "RunResult", "load_run"),
+    "files": ("RunFolderError",),
+    "data": ("derive_seed",),
+}
+_NAMES = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [*_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'longtail.training' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"longtail.training.{_NAMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

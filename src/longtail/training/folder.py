@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from longtail import models
 from longtail.evaluation import Evaluation
-from longtail.training.checkpoint import RunFolderError, write_atomic
+from longtail.training.files import RunFolderError, write_atomic
 from longtail.training.recipe import Recipe
 
 __all__ = ["EpochMetrics", "RunFolder", "RunResult", "load_run"]

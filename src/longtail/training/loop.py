@@ -27,6 +27,7 @@ from longtail.head import init_prior_bias_, parameter_groups
 from longtail.losses.module import ClassBalancedLoss
 from longtail.training import checkpoint
 from longtail.training.data import TrainingData, derive_seed
+from longtail.training.files import locked
 from longtail.training.folder import EpochMetrics, RunFolder, RunResult, environment, load_run
 from longtail.training.progress import Progress, progress_bar, tensorboard_log
 from longtail.training.recipe import Recipe, learning_rate_at
@@ -100,7 +101,7 @@ def train(
     folder = None if run_dir is None else RunFolder(Path(run_dir))
     with contextlib.ExitStack() as stack:
         if folder is not None:
-            stack.enter_context(checkpoint.locked(folder.path))
+            stack.enter_context(locked(folder.path))
             if folder.finished(recipe):
                 return load_run(folder.path)
         if threads is not None and threads != (before := torch.get_num_threads()):
