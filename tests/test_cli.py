@@ -37,6 +37,10 @@ OPTIONS = {
         ),
     ],
     "train": ["recipe", "out", "set", "device", "tensorboard"],
+    "reproduce": [
+        *("table", "dataset", "imbalance", "loss", "seeds", "jobs", "budget", "data", "device", "precision"),
+        *("epochs", "results", "show"),
+    ],
     "evaluate": ["run", "format"],
 }
 
@@ -140,6 +144,13 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
         (["train", "digits", "--set", "epoch=3"], r"epochs"),
         (["train", "digits", "--device", "tpu"], r"device must be"),
         (["evaluate", "nowhere"], r"holds no finished run"),
+        (["reproduce", "table4"], r"table must be one of 'table2'"),
+        (["reproduce", "fig9", "--dataset", "cifar10"], r"dataset must be one of 'cifar20', got 'cifar10'"),
+        (
+            ["reproduce", "fig9", "--imbalance", "30"],
+            r"imbalance must be one of 100, 50, 200, 20, 10, 1, got 30",
+        ),
+        (["reproduce", "fig9", "--budget", "0"], r"budget must be in (0, inf], got 0"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(run: Run, arguments: list[str], message: str) -> None:
@@ -170,6 +181,18 @@ def test_train_then_evaluate_agree(run: Run, tmp_path: Path) -> None:
     # the recipe's file is a recipe: it names the same run
     more = run("train", "run/recipe.json", "--out", "run")
     assert more.returncode == 0, more.stderr
+
+
+def test_reproduce_shows_the_paper_beside_what_was_not_run(run: Run) -> None:
+    done = run("reproduce", "fig10", "--imbalance", "100", "--loss", "softmax", "--show")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith((" cifar100", "cifar100"))]
+    assert [line[:5] for line in lines][:2] == [
+        ["cifar100", "100", "softmax", "0", "61.68"],
+        ["cifar100", "100", "softmax", "0.9999", "66.01"],
+    ]
+    assert all(line[5:] == ["not", "run", "0"] for line in lines)
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 
 def test_compare_ends_with_table_picture_and_files(run: Run, tmp_path: Path) -> None:

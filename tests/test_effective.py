@@ -245,8 +245,12 @@ def test_jax():
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [
-        ({}, TypeError, "exactly one of beta and volume, got neither"),
-        ({"beta": 0.5, "volume": 2}, TypeError, "exactly one of beta and volume, got both"),
+        ({}, TypeError, "exactly one of beta and volume, got neither; give one"),
+        (
+            {"beta": 0.5, "volume": 2},
+            TypeError,
+            "exactly one of beta and volume, got both, float 0.5 and int 2; leave one out",
+        ),
         ({"beta": 1.5}, ValueError, r"beta must be in \[0, 1\], got 1\.5; a volume .* goes to volume="),
         ({"beta": -0.1}, ValueError, r"beta must be in \[0, 1\], got -0\.1"),
         ({"beta": math.nan}, ValueError, r"beta must be in \[0, 1\], got nan"),

@@ -226,6 +226,54 @@ def train(
 
 
 @app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(help="table2 | fig8 | fig9 | fig10.")],
+    dataset: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
+    imbalance: Annotated[list[int] | None, typer.Option(help="Only these; repeatable.")] = None,
+    loss: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each cell.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
+    budget: Annotated[
+        float | None, typer.Option(help="Minutes; what is unfinished keeps a checkpoint.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with the data; default: $LONGTAIL_DATA.")] = None,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 | bf16.")] = "fp32",
+    epochs: Annotated[int | None, typer.Option(help="For a trial: fewer than the paper's 200.")] = None,
+    results: Annotated[Path | None, typer.Option(help="CSV file; default results/TABLE.csv.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Run nothing; print paper and measurement.")] = False,
+) -> None:
+    """The paper's CIFAR tables: runs the missing cells, most telling first; resumable."""
+    from longtail import reproduce as reproducing
+    from longtail.paper.tables import cells
+    from longtail.report.tables import paper_table
+
+    chosen = cells(table, datasets=dataset, imbalances=imbalance, losses=loss)
+    path = results or Path("results") / f"{table}.csv"
+    if not show:
+        todo = reproducing.jobs_for(
+            chosen, seeds, Path("runs") / "reproduce", epochs=epochs, precision=precision
+        )
+
+        def report(done: int, total: int, result: reproducing.Result) -> None:
+            error = result.why if result.error_percent is None else f"{result.error_percent:.2f} %"
+            line = f"[{done}/{total}] {result.job.cell} seed {result.job.recipe.seed}: {result.state} {error}"
+            _err.print(escape(line), highlight=False)
+
+        ended = reproducing.reproduce(
+            todo, path, data=data, parallel=jobs, budget_minutes=budget, device=device, progress=report
+        )
+        states = [result.state for result in ended]
+        missing = states.count("failed") + states.count("paused")
+        _err.print(f"{states.count('done')} runs done, {missing} missing; rows in {path}", highlight=False)
+    rows = reproducing.read_rows(path)
+    compared = reproducing.compare_with_paper(chosen, rows, epochs=epochs or 200)
+    _out.print(paper_table(compared), highlight=False)
+    if not show and "failed" in states:
+        raise SystemExit(1)
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
@@ -293,13 +341,16 @@ def _print_weights(
         highlight=False,
     )
     table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, caption="E: effective number of samples; w: class weight"
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        caption="E: effective number of samples; w: class weight",
     )
-    table.add_column("class")
-    table.add_column("count", justify="right")
+    table.add_column("class")  # what gives way where the terminal is narrow; digits must not
+    table.add_column("count", justify="right", no_wrap=True)
     for b in betas:
-        table.add_column(f"E\n{b:g}", justify="right")
-        table.add_column(f"w\n{b:g}", justify="right", style="bold")
+        table.add_column(f"E\n{b:g}", justify="right", no_wrap=True)
+        table.add_column(f"w\n{b:g}", justify="right", no_wrap=True, style="bold")
     hidden = len(order) - rows
     shown = order if hidden <= 0 else [*order[: rows - rows // 2], *order[-(rows // 2) :]]
     for place, i in enumerate(shown):

@@ -202,6 +202,8 @@ class Comparison:
 
     def to_csv(self) -> str:
         """Return one line a run, with its provenance."""
+        from longtail.training.folder import environment_of
+
         lines = io.StringIO()
         groups = (f"{group}_error" for group in GROUPS)
         names = [
@@ -218,7 +220,7 @@ class Comparison:
         writer.writerow([*method, *names, "seconds", "recipe_hash", *origin])
         for outcome in (o for row in self.rows for o in row.outcomes):
             r, e = outcome.recipe, outcome.evaluation
-            made = json.loads((outcome.folder / "environment.json").read_bytes())
+            made = environment_of(outcome.folder)
             values = [getattr(e, name) for name in names]
             writer.writerow(
                 [

@@ -48,6 +48,13 @@ class _PerClass(Mapping[Hashable, Any]):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         return np.array(self._array, dtype=dtype)
 
+    # without these two, torch.tensor would read the names as if they were the values
+    def __dlpack__(self, **options: Any) -> Any:
+        return np.array(self._array).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
     def __reduce__(self) -> Any:
         return type(self), (self.names, self._array)
 

@@ -52,9 +52,7 @@ def effective_number(n: Any, beta: Any = None, *, volume: Any = None) -> Any:
 
     Source: section 3.2, proposition 3.1.
     """
-    if (beta is None) == (volume is None):
-        given = "neither" if beta is None else "both"
-        raise TypeError(f"effective_number needs exactly one of beta and volume, got {given}")
+    _check_exactly_one("effective_number", beta, volume)
     values, answer = unwrap("n", n)
     check_real("n", values, low=0.0, remedy="sample counts cannot be negative or infinite")
     return answer(evaluate(values, *parameters(values, align("beta", beta, n), align("volume", volume, n))))
@@ -79,9 +77,7 @@ def inverse_effective_number(effective: Any, beta: Any = None, *, volume: Any = 
         >>> inverse_effective_number(1.75, beta=0.5)
         3.0
     """
-    if (beta is None) == (volume is None):
-        given = "neither" if beta is None else "both"
-        raise TypeError(f"inverse_effective_number needs exactly one of beta and volume, got {given}")
+    _check_exactly_one("inverse_effective_number", beta, volume)
     values, answer = unwrap("effective", effective)
     check_real("effective", values, low=0.0, remedy="effective numbers cannot be negative or infinite")
     log_beta, gap = parameters(values, align("beta", beta, effective), align("volume", volume, effective))
@@ -228,6 +224,13 @@ def check_real(name: str, values: Any, *, low: float, remedy: str) -> None:
         at = int(xp.argmax(xp.astype(xp.reshape(bad, (-1,)), xp.int64)))
         where = f" at position {at}" if values.ndim else ""
         raise ValueError(f"{name} must be finite and >= {low:g}, got {float(flat[at])!r}{where}; {remedy}")
+
+
+def _check_exactly_one(function: str, beta: Any, volume: Any) -> None:
+    if (beta is None) == (volume is None):
+        both = f"both, {_checks.describe(beta)} and {_checks.describe(volume)}; leave one out"
+        given = "neither; give one" if beta is None else both
+        raise TypeError(f"{function} needs exactly one of beta and volume, got {given}")
 
 
 def _parameter(name: str, value: Any, like: Any, low: float, high: float, remedy: str) -> Any:

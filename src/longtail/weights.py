@@ -18,7 +18,6 @@ from longtail import _checks, effective
 from longtail.counts import ClassCounts, class_counts, encode
 
 SCHEMES = ("none", "inverse", "inverse_sqrt", "effective")
-NORMALIZATIONS = ("classes", "samples", None)
 
 
 class _Default(float):
@@ -76,7 +75,7 @@ def class_weights(
     _checks.choice("scheme", scheme, SCHEMES)
     _checks.choice("empty", empty, ("zero", "error"))
     if normalize is not None:
-        _checks.choice("normalize", normalize, ("classes", "samples"))
+        _checks.choice("normalize", normalize, ("classes", "samples"), also=" or None")
     if volume is not None:
         if beta is not _BETA and beta is not None:
             raise TypeError(

@@ -433,7 +433,8 @@ def _check(
         if weight.shape != shape[1:2]:
             raise ValueError(
                 f"weight must have one entry for each of input's {shape[1]} classes (dimension 1), "
-                f"got shape {tuple(weight.shape)} for input of shape {tuple(shape)}"
+                f"got shape {tuple(weight.shape)} for input of shape {tuple(shape)}; "
+                "count as many classes as the model has outputs"
             )
         if weight.device != device:
             raise ValueError(f"weight is on {weight.device} but input on {device}; move the loss with .to()")

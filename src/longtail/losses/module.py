@@ -81,7 +81,7 @@ class ClassBalancedLoss(nn.Module):
         _checks.choice("scheme", scheme, SCHEMES)
         check_options(reduction, normalizer)
         counts = _in_output_order(class_counts)
-        weight = np.asarray(class_weights(counts, scheme, beta=beta, volume=volume), dtype=np.float64)
+        weight = _values(class_weights(counts, scheme, beta=beta, volume=volume))
         self.loss = loss
         self.beta = float(beta) if beta is _BETA else beta
         self.volume = volume
@@ -95,7 +95,7 @@ class ClassBalancedLoss(nn.Module):
         )
         self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32), persistent=False)
         self.register_buffer(
-            "class_counts", torch.tensor(np.asarray(counts, dtype=np.float64)), persistent=False
+            "class_counts", torch.tensor(_values(counts), dtype=torch.float64), persistent=False
         )
 
     def forward(self, input: Tensor, target: Tensor, *, denominator: Tensor | float | None = None) -> Tensor:
@@ -178,7 +178,7 @@ class ClassBalancedLoss(nn.Module):
 
 
 def _in_output_order(counts: Any) -> Any:
-    """Return counts as an array in the order of the model's outputs."""
+    """Return counts as an array, or a dict by name, in the order of the model's outputs."""
     if not isinstance(counts, Mapping) and not effective.is_series(counts):
         return counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts
     names = list(counts.index if effective.is_series(counts) else counts)
@@ -190,4 +190,9 @@ def _in_output_order(counts: Any) -> Any:
                 f"({_checks.shorten(missing)}); count with num_classes= or pass a list"
             )
         names = sorted(names)
-    return [counts[name] for name in names]
+    return {name: counts[name] for name in names}
+
+
+def _values(per_class: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    values = list(per_class.values()) if isinstance(per_class, Mapping) else per_class
+    return np.asarray(values, dtype=np.float64)

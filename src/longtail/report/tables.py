@@ -12,6 +12,7 @@ from longtail.evaluation import Summary
 
 if TYPE_CHECKING:
     from longtail.compare import Comparison
+    from longtail.reproduce import Comparison as PaperCell
 
 _HEAD = ("loss", "weights", "error %", "many", "medium", "few", "vs none [95 %]")
 
@@ -49,6 +50,29 @@ def comparison_table(comparison: Comparison) -> Table:
 def comparison_markdown(comparison: Comparison) -> str:
     """Return the comparison as a Markdown table."""
     return markdown(_HEAD, comparison_cells(comparison))
+
+
+def paper_table(compared: Sequence[PaperCell]) -> Table:
+    """Return published and measured errors side by side, for the terminal, within 80 columns."""
+    title = "test error in %, paper and measured (mean ± standard deviation); IF: imbalance factor"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=title)
+    for name in ("data", "IF", "loss", "gamma", "beta", "paper", "measured", "seeds", "diff"):
+        table.add_column(name, justify="left" if name in ("data", "loss") else "right", no_wrap=True)
+    for row in compared:
+        cell, measured = row.cell, row.measured
+        sd = "" if measured is None or measured.sd is None else f" ± {measured.sd:.2f}"
+        table.add_row(
+            cell.dataset,
+            str(cell.imbalance_factor),
+            cell.loss,
+            "" if cell.gamma is None else f"{cell.gamma:g}",
+            f"{cell.beta:g}",
+            "-" if row.paper is None else f"{row.paper:.2f}",
+            "not run" if measured is None else f"{measured.mean:.2f}{sd}",
+            "0" if measured is None else str(measured.n),
+            "" if row.difference is None else f"{row.difference:+.2f}",
+        )
+    return table
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from longtail.training.folder import RunResult as RunResult
     from longtail.training.folder import load_run as load_run
     from longtail.training.loop import DivergedError as DivergedError
+    from longtail.training.loop import PausedError as PausedError
     from longtail.training.loop import evaluate_run as evaluate_run
     from longtail.training.loop import train as train
     from longtail.training.recipe import Recipe as Recipe
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "recipe": ("Recipe", "default", "digits", "learning_rate_at", "paper_cifar"),
-    "loop": ("DivergedError", "evaluate_run", "train"),
+    "loop": ("DivergedError", "PausedError", "evaluate_run", "train"),
     "folder": ("EpochMetrics", "RunResult", "load_run"),
     "files": ("RunFolderError",),
     "data": ("derive_seed",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,8 +52,12 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process; where the system has no file locks, do nothing.
+def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold a folder for this process; where the system has no file locks, do nothing.
+
+    Args:
+        folder: made if need be.
+        wait: seconds to wait for another process that holds it.
 
     Raises:
         RunFolderError: the folder cannot be made, or another process holds it.
@@ -71,10 +76,15 @@ def locked(folder: Path) -> Iterator[None]:
             "choose a folder that can be made and written"
         ) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunFolderError(
-                f"run folder {folder} is in use by another run; wait for it or choose another folder"
-            ) from None
+        end = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= end:
+                    raise RunFolderError(
+                        f"run folder {folder} is in use by another run; wait for it or choose another folder"
+                    ) from None
+                time.sleep(0.05)
         yield

@@ -24,7 +24,7 @@ from longtail.evaluation import Evaluation
 from longtail.training.files import RunFolderError, write_atomic
 from longtail.training.recipe import Recipe
 
-__all__ = ["EpochMetrics", "RunFolder", "RunResult", "load_run"]
+__all__ = ["EpochMetrics", "RunFolder", "RunResult", "environment_of", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def load_run(run_dir: str | os.PathLike[str]) -> RunResult:
         evaluation = Evaluation.from_dict(json.loads((folder / "evaluation.json").read_bytes()))
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         history = tuple(EpochMetrics(**json.loads(line)) for line in lines)
-        seconds = float(json.loads((folder / "environment.json").read_bytes())["seconds"])
+        seconds = float(environment_of(folder)["seconds"])
         weights, shape = _read_model(folder / "model.safetensors")
         with torch.device("meta"):  # the weights come from the file; none are drawn
             model = models.build(recipe.model, **shape)
@@ -162,6 +162,12 @@ def load_run(run_dir: str | os.PathLike[str]) -> RunResult:
             "delete the folder and train again"
         ) from error
     return RunResult(recipe, evaluation, history, seconds, folder, model.eval())
+
+
+def environment_of(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a run was made with: device, versions, commit, seconds, hash of the subset."""
+    found: dict[str, Any] = json.loads((Path(run_dir) / "environment.json").read_bytes())
+    return found
 
 
 def environment(device: torch.device) -> dict[str, Any]:

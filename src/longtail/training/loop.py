@@ -32,7 +32,7 @@ from longtail.training.folder import EpochMetrics, RunFolder, RunResult, environ
 from longtail.training.progress import Progress, progress_bar, tensorboard_log
 from longtail.training.recipe import Recipe, learning_rate_at
 
-__all__ = ["DivergedError", "evaluate_run", "train"]
+__all__ = ["DivergedError", "PausedError", "evaluate_run", "train"]
 
 _SAVE_SECONDS: Final = 30.0
 _DRAWS: Final = threading.Lock()  # torch's default generators are shared by all threads
@@ -51,6 +51,10 @@ class DivergedError(ArithmeticError):
         self.epoch, self.step = epoch, step
 
 
+class PausedError(RuntimeError):
+    """The deadline passed before the last epoch; a checkpoint is kept and the same call goes on from it."""
+
+
 def train(
     recipe: Recipe,
     run_dir: str | os.PathLike[str] | None = None,
@@ -61,6 +65,7 @@ def train(
     progress: bool | Progress | None = None,
     checkpoint_every: int | None = None,
     tensorboard: bool = False,
+    deadline: float | None = None,
 ) -> RunResult:
     """Train one recipe, or go on where it was killed, or return it if it is finished.
 
@@ -78,6 +83,8 @@ def train(
             ``progress(epoch, epochs, loss, test_error)``, the error being the last one measured or None.
         checkpoint_every: epochs between checkpoints; None saves every 30 seconds or so.
         tensorboard: also write TensorBoard events into `run_dir`.
+        deadline: a ``time.time()``; the first epoch that ends after it and is not the last ends the call with
+            a checkpoint. Needs `run_dir`.
 
     Returns:
         The finished run.
@@ -86,6 +93,7 @@ def train(
         ValueError: an unknown data set, model or device, a setting out of range, or a folder that holds
             another recipe.
         DivergedError: the loss became infinite or NaN.
+        PausedError: the deadline passed.
         RunFolderError: `run_dir` cannot be written, is in use, or has only damaged checkpoints.
     """
     if threads is not None and threads < 1:
@@ -97,6 +105,8 @@ def train(
         )
     if tensorboard and run_dir is None:
         raise ValueError("tensorboard=True needs a place for its events; give run_dir")
+    if deadline is not None and run_dir is None:
+        raise ValueError("deadline needs a place for the checkpoint; give run_dir")
     target = _device(device)
     folder = None if run_dir is None else RunFolder(Path(run_dir))
     with contextlib.ExitStack() as stack:
@@ -123,7 +133,7 @@ def train(
             reports.append(progress)
         if tensorboard and folder is not None:
             reports.append(stack.enter_context(tensorboard_log(folder.path, len(run.history) + 1)))
-        return run.finish(reports, checkpoint_every)
+        return run.finish(reports, checkpoint_every, deadline)
 
 
 def evaluate_run(run_dir: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Evaluation:
@@ -177,7 +187,9 @@ class _Run:
             folder.claim(recipe)
             self._resume(folder)
 
-    def finish(self, reports: Sequence[Progress], checkpoint_every: int | None) -> RunResult:
+    def finish(
+        self, reports: Sequence[Progress], checkpoint_every: int | None, deadline: float | None
+    ) -> RunResult:
         """Train the epochs that are left, evaluate, write the results."""
         recipe, folder = self.recipe, self.folder
         if folder is not None:
@@ -202,6 +214,16 @@ class _Run:
                     saved = time.perf_counter()
             for report in reports:
                 report(epoch, recipe.epochs, loss, error)
+            if (
+                folder is not None
+                and deadline is not None
+                and time.time() >= deadline
+                and epoch < recipe.epochs
+            ):
+                self._save(folder)
+                raise PausedError(
+                    f"time was up after epoch {epoch} of {recipe.epochs}; the same command goes on from there"
+                )
 
         logits = self._test_logits().float().cpu().numpy()
         if not np.isfinite(logits).all():

@@ -174,7 +174,7 @@ def _one_line(error: ValidationError) -> str:
         remedy = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(Recipe.model_fields)}"
         line = f"unknown recipe field {field!r} (value {value!r}); {remedy}"
     elif first["type"] == "missing":
-        line = f"recipe field {field!r} is missing; give it, or start from a recipe such as recipe.digits()"
+        line = f"recipe field {field!r} is missing; give it, or start from a recipe such as recipes.digits()"
     elif not field:
         line = "recipe: " + first["msg"].removeprefix("Value error, ")
     else:

@@ -1,0 +1,276 @@
+"""The paper's tables by one resumable command: expand the grid, run what is missing, one row a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from longtail import _checks
+from longtail.datasets import Dataset
+from longtail.evaluation import Summary, summarize
+from longtail.paper.tables import Cell, published
+from longtail.training.files import locked, write_atomic
+from longtail.training.recipe import Recipe, paper_cifar
+
+COLUMNS = (
+    *("dataset", "imbalance_factor", "loss", "gamma", "beta", "seed", "error_percent"),
+    *(
+        "recipe_hash",
+        "subset_sha256",
+        "epochs",
+        "precision",
+        "device",
+        "longtail",
+        "torch",
+        "numpy",
+        "commit",
+    ),
+    *("seconds", "per_class_error_percent"),
+)
+_LOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one cell.
+
+    Attributes:
+        cell: the setting.
+        recipe: what is trained.
+        folder: where the run keeps its checkpoints.
+    """
+
+    cell: Cell
+    recipe: Recipe
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a job ended.
+
+    Attributes:
+        job: the run.
+        state: "done" | "paused" (out of budget, checkpoint kept) | "failed".
+        error_percent: of a run that is done.
+        why: of a run that failed or paused, in one line.
+    """
+
+    job: Job
+    state: str
+    error_percent: float | None
+    why: str
+
+
+def jobs_for(
+    cells: Sequence[Cell], seeds: int, runs: Path, *, epochs: int | None = None, precision: str = "fp32"
+) -> list[Job]:
+    """Return every cell's runs, seed by seed: all cells once before any cell twice.
+
+    Args:
+        cells: from :func:`longtail.paper.tables.cells`.
+        seeds: runs of each cell, seeds 0, 1, ...
+        runs: folder for the run folders.
+        epochs: for a trial, fewer than the paper's 200: the schedule shrinks with them.
+        precision: "fp32" | "bf16".
+    """
+    _checks.integer("seeds", seeds, low=1)
+    changes: dict[str, Any] = {"precision": precision}
+    if epochs is not None:
+        epochs = _checks.integer("epochs", epochs, low=4, remedy="warm-up and two drops need room")
+        marks = (epochs * 160 // 200, max(epochs * 180 // 200, epochs * 160 // 200 + 1))
+        if marks[1] >= epochs:
+            marks = (epochs - 2, epochs - 1)
+        changes |= {"epochs": epochs, "milestones": marks, "warmup_epochs": min(5, max(1, epochs * 5 // 200))}
+    jobs = []
+    for seed in range(seeds):
+        for cell in cells:
+            recipe = paper_cifar(
+                cell.dataset,
+                float(cell.imbalance_factor),
+                cell.loss,
+                scheme="none" if cell.beta == 0.0 else "effective",
+                beta=cell.beta,
+                gamma=1.0 if cell.gamma is None else cell.gamma,
+                seed=seed,
+                **changes,
+            )
+            jobs.append(Job(cell, recipe, runs / recipe.short_hash))
+    return jobs
+
+
+def reproduce(
+    jobs: Sequence[Job],
+    results: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | Dataset | None = None,
+    parallel: int = 1,
+    budget_minutes: float | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int, Result], None] | None = None,
+) -> list[Result]:
+    """Run the jobs that the results file lacks, and add a row for each as it ends.
+
+    Args:
+        jobs: from :func:`jobs_for`, the most wanted first.
+        results: the CSV file; rows of other jobs in it are kept.
+        data: the folder with the data set's files, or the data set itself; None as in
+            :func:`longtail.datasets.cifar10`.
+        parallel: runs at a time, in processes; a joblib backend chosen by the caller is used.
+        budget_minutes: stop then; a run that is not finished keeps a checkpoint and goes on the next time.
+        device: "auto" | "cpu" | "cuda".
+        progress: called after each job as ``progress(done, total, result)``.
+
+    Returns:
+        How each job that was not finished before ended.
+
+    Raises:
+        ValueError: a results file of another layout, or an option out of range.
+    """
+    from joblib import Parallel, delayed
+
+    parallel = _checks.integer("jobs", parallel, low=1)
+    if budget_minutes is not None:
+        budget_minutes = _checks.number("budget", budget_minutes, low=0.0, open_low=True)
+    path = Path(results)
+    finished = {row["recipe_hash"] for row in read_rows(path)}
+    todo = [job for job in jobs if job.recipe.short_hash not in finished]
+    deadline = None if budget_minutes is None else time.time() + 60.0 * budget_minutes
+    tasks = (delayed(_run)(job, path, data, device, deadline, parallel) for job in todo)
+    ended: list[Result] = []
+    runs: Iterator[Result] = Parallel(n_jobs=parallel, return_as="generator_unordered", batch_size=1)(tasks)
+    for result in runs:
+        ended.append(result)
+        if progress is not None:
+            progress(len(ended), len(todo), result)
+    return ended
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a results file; none where there is no file yet.
+
+    Raises:
+        ValueError: its columns are not this version's, or a row is broken.
+    """
+    if not path.exists():
+        return []
+    reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise ValueError(
+            f"results file {path} has other columns than this version writes ({', '.join(COLUMNS)}); "
+            "move it away or name another file"
+        )
+    rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise ValueError(
+                f"results file {path} has a broken row in line {number}; repair or delete that line"
+            )
+    return rows
+
+
+def add_row(path: Path, row: dict[str, Any]) -> bool:
+    """Add a row unless its recipe is there already; safe against other processes on the same file.
+
+    Returns:
+        Whether the row was added.
+
+    Raises:
+        ValueError: as :func:`read_rows`.
+        RunFolderError: the file cannot be written, or is locked for longer than a minute.
+    """
+    with locked(path.parent, wait=_LOCK_SECONDS):
+        rows = read_rows(path)
+        if any(old["recipe_hash"] == row["recipe_hash"] for old in rows):
+            return False
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, row])
+        write_atomic(path, text.getvalue().encode())
+        return True
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A cell's published error beside the measured ones, in percent.
+
+    Attributes:
+        cell: the setting.
+        paper: None where the paper gives no number.
+        measured: over seeds; None where it was not run.
+    """
+
+    cell: Cell
+    paper: float | None
+    measured: Summary | None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured mean minus published error, in points."""
+        return None if self.paper is None or self.measured is None else self.measured.mean - self.paper
+
+
+def compare_with_paper(
+    cells: Sequence[Cell], rows: Sequence[dict[str, str]], *, epochs: int = 200
+) -> list[Comparison]:
+    """Set measured rows beside the published errors; rows of another number of epochs are left out."""
+    known = published()
+    errors: dict[Cell, list[float]] = {}
+    for row in rows:
+        if int(row["epochs"]) == epochs:
+            gamma = float(row["gamma"]) if row["gamma"] else None
+            cell = Cell(row["dataset"], int(row["imbalance_factor"]), row["loss"], gamma, float(row["beta"]))
+            errors.setdefault(cell, []).append(float(row["error_percent"]))
+    return [Comparison(c, known.get(c), summarize(errors[c]) if c in errors else None) for c in cells]
+
+
+def _run(job: Job, results: Path, data: Any, device: str, deadline: float | None, parallel: int) -> Result:
+    from joblib import cpu_count
+
+    from longtail import datasets
+    from longtail.training.folder import environment_of
+    from longtail.training.loop import PausedError, train
+
+    if deadline is not None and time.time() >= deadline:
+        return Result(job, "paused", None, "the budget was used up before it began")
+    try:
+        dataset = data if isinstance(data, datasets.Dataset) else datasets.load(job.recipe.dataset, data)
+        threads = None if parallel == 1 else max(1, cpu_count() // parallel)
+        run = train(
+            job.recipe, job.folder, dataset=dataset, device=device, threads=threads, deadline=deadline
+        )
+        about = environment_of(job.folder)
+        cell = job.cell
+        percent = 100.0 * run.evaluation.error
+        per_class = ("" if e is None else f"{100.0 * e:.2f}" for e in run.evaluation.per_class_error)
+        row = {
+            "dataset": cell.dataset,
+            "imbalance_factor": cell.imbalance_factor,
+            "loss": cell.loss,
+            "gamma": "" if cell.gamma is None else f"{cell.gamma:g}",
+            "beta": f"{cell.beta:g}",
+            "seed": job.recipe.seed,
+            "error_percent": f"{percent:.2f}",
+            "recipe_hash": job.recipe.short_hash,
+            "epochs": job.recipe.epochs,
+            "precision": job.recipe.precision,
+            "seconds": f"{run.seconds:.1f}",
+            "per_class_error_percent": " ".join(per_class),
+            **{
+                key: about.get(key) or ""
+                for key in ("subset_sha256", "device", "longtail", "torch", "numpy", "commit")
+            },
+        }
+        add_row(results, row)
+    except PausedError as pause:
+        return Result(job, "paused", None, str(pause))
+    except Exception as error:  # one failing cell must not cost the others
+        return Result(job, "failed", None, f"{type(error).__name__}: {error}")
+    return Result(job, "done", round(percent, 2), "")

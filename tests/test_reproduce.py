@@ -1,0 +1,182 @@
+"""The paper's grids: the cells, the results file, and short real runs of the whole path on tiny images."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longtail.datasets import Dataset, Split
+from longtail.paper.tables import Cell, cells, published
+from longtail.reproduce import COLUMNS, add_row, compare_with_paper, jobs_for, read_rows, reproduce
+
+PLAIN = Cell("cifar10", 10, "softmax", None, 0.0)
+BALANCED = Cell("cifar10", 10, "focal", 1.0, 0.9999)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Dataset:
+    """Ten classes of 10 training and 2 test images, each class of its own colour."""
+    rng = np.random.default_rng(0)
+
+    def split(each: int) -> Split:
+        targets = np.repeat(np.arange(10), each)
+        colours = rng.integers(0, 256, (10, 3), dtype=np.uint8) if each == 10 else rng.integers(0, 9, (10, 3))
+        images = np.broadcast_to(colours[targets][:, :, None, None], (10 * each, 3, 32, 32)).astype(np.uint8)
+        return Split(np.ascontiguousarray(images), targets)
+
+    return Dataset("cifar10", split(10), split(2), tuple("abcdefghij"))
+
+
+def test_the_published_errors_are_the_papers() -> None:
+    errors = published()
+    assert errors[Cell("cifar10", 100, "softmax", None, 0.0)] == 29.64
+    assert errors[Cell("cifar10", 100, "focal", 1.0, 0.9999)] == 25.43
+    assert errors[Cell("cifar100", 100, "softmax", None, 0.9999)] == 66.01
+    assert errors[Cell("cifar20", 200, "sigmoid", None, 0.99)] == 54.82
+
+
+def test_every_published_cifar_cell_is_in_a_grid() -> None:
+    grids = {cell for table in ("table2", "fig8", "fig9", "fig10") for cell in cells(table)}
+    assert set(published()) <= grids
+
+
+def test_the_grid_is_complete_and_the_most_telling_come_first() -> None:
+    grid = cells("fig8")
+    assert len(set(grid)) == len(grid) == 5 * 5 * 5 + 5
+    assert grid[:4] == [
+        Cell("cifar10", 100, "softmax", None, 0.0),
+        Cell("cifar10", 100, "softmax", None, 0.9999),
+        Cell("cifar10", 100, "sigmoid", None, 0.0),
+        Cell("cifar10", 100, "sigmoid", None, 0.9999),
+    ]
+
+
+def test_jobs_follow_the_papers_recipe() -> None:
+    plain, balanced = jobs_for([PLAIN, BALANCED], 1, Path("runs"))
+    assert (plain.recipe.scheme, balanced.recipe.scheme) == ("none", "effective")
+    assert balanced.recipe.beta == 0.9999
+    assert balanced.recipe.gamma == 1.0
+    assert balanced.recipe.uses_prior_bias
+    assert not plain.recipe.uses_prior_bias
+    assert plain.recipe.milestones == (160, 180)
+    for epochs in (4, 5, 10, 50, 199):
+        short = jobs_for([PLAIN], 1, Path("runs"), epochs=epochs)[0].recipe
+        assert 0 < short.milestones[0] < short.milestones[1] < short.epochs == epochs
+
+
+def test_all_cells_run_once_before_any_runs_twice() -> None:
+    order = [(job.cell, job.recipe.seed) for job in jobs_for([PLAIN, BALANCED], 2, Path("runs"))]
+    assert order == [(PLAIN, 0), (BALANCED, 0), (PLAIN, 1), (BALANCED, 1)]
+
+
+def test_a_grid_runs_resumes_and_skips(tiny: Dataset, tmp_path: Path) -> None:
+    results = tmp_path / "results" / "table2.csv"
+    jobs = jobs_for([PLAIN, BALANCED], 1, tmp_path / "runs", epochs=4)
+    # a budget of a moment: the first run is paused with a checkpoint, the second does not begin
+    paused = reproduce(jobs, results, data=tiny, budget_minutes=1e-6, device="cpu")
+    assert [r.state for r in paused] == ["paused", "paused"]
+    assert read_rows(results) == []
+    once = reproduce(jobs, results, data=tiny, budget_minutes=0.001, device="cpu")
+    assert once[0].state == "paused"
+    assert "after epoch" in once[0].why
+    seen: list[tuple[int, int]] = []
+    done = reproduce(jobs, results, data=tiny, device="cpu", progress=lambda k, n, r: seen.append((k, n)))
+    assert [(r.state, r.why) for r in done] == [("done", ""), ("done", "")]
+    assert seen == [(1, 2), (2, 2)]
+    rows = read_rows(results)
+    assert [(row["loss"], row["gamma"], row["beta"], row["seed"]) for row in rows] == [
+        ("softmax", "", "0", "0"),
+        ("focal", "1", "0.9999", "0"),
+    ]
+    for row in rows:
+        assert len(row["per_class_error_percent"].split()) == 10
+        assert all(row[name] for name in COLUMNS if name not in ("gamma", "commit", "longtail"))
+    assert rows[0]["subset_sha256"] == rows[1]["subset_sha256"]
+    before = results.read_bytes()
+    assert reproduce(jobs, results, data=tiny, device="cpu") == []
+    assert results.read_bytes() == before
+
+    shown = compare_with_paper([PLAIN, BALANCED, cells("fig8")[0]], rows, epochs=4)
+    assert shown[0].paper == 13.61
+    assert shown[0].measured is not None
+    assert shown[0].measured.mean == float(rows[0]["error_percent"])
+    assert shown[0].difference == pytest.approx(shown[0].measured.mean - 13.61)
+    assert shown[2].measured is None
+    assert all(
+        c.measured is None for c in compare_with_paper([PLAIN], rows)
+    )  # 4 epochs are not the paper's 200
+
+
+def test_a_failing_cell_is_reported_and_the_rest_goes_on(tiny: Dataset, tmp_path: Path) -> None:
+    jobs = jobs_for([PLAIN, BALANCED], 1, tmp_path / "runs", epochs=4)
+    jobs[0].folder.parent.mkdir()
+    jobs[0].folder.write_text("in the way")
+    first, second = reproduce(jobs, tmp_path / "r.csv", data=tiny, device="cpu")
+    assert first.state == "failed"
+    assert "RunFolderError" in first.why
+    assert second.state == "done"
+
+
+def test_missing_data_fail_each_cell_with_what_to_do(tmp_path: Path) -> None:
+    (only,) = reproduce(
+        jobs_for([PLAIN], 1, tmp_path / "runs", epochs=4), tmp_path / "r.csv", data=tmp_path / "none"
+    )
+    assert only.state == "failed"
+    assert "FileNotFoundError" in only.why
+
+
+def _row(recipe_hash: str) -> dict[str, str]:
+    return {name: "1" for name in COLUMNS} | {"recipe_hash": recipe_hash}
+
+
+def _add_many(path: Path, process: int) -> None:
+    for i in range(20):
+        add_row(path, _row(f"p{process}-{i}"))
+        add_row(path, _row(f"shared-{i}"))
+
+
+def test_two_processes_lose_and_double_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_add_many, args=(path, k)) for k in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    hashes = [row["recipe_hash"] for row in read_rows(path)]
+    assert len(hashes) == len(set(hashes)) == 60
+
+
+def test_a_results_file_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("dataset,error\ncifar10,30\n")
+    with pytest.raises(
+        ValueError, match=r"results\.csv has other columns than this version writes .*move it away"
+    ):
+        reproduce(jobs_for([PLAIN], 1, tmp_path), path)
+    path.write_text(",".join(COLUMNS) + "\ncifar10,10\n")
+    with pytest.raises(ValueError, match=r"broken row in line 2; repair or delete"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"parallel": 0}, r"jobs must be in \[1, inf\], got 0"),
+        ({"budget_minutes": -1}, r"budget must be in \(0, inf\], got -1"),
+    ],
+)
+def test_bad_options(tmp_path: Path, arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        reproduce([], tmp_path / "r.csv", **arguments)  # type: ignore[arg-type]
+
+
+def test_too_few_epochs_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"epochs must be in \[4, inf\], got 3; warm-up and two drops need room"
+    ):
+        jobs_for([PLAIN], 1, Path("runs"), epochs=3)
