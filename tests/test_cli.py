@@ -120,6 +120,12 @@ def test_weights_of_a_csv_file(run: Run, tmp_path: Path) -> None:
     assert "imbalance factor 2" in shown.stdout
 
 
+def test_weights_table_keeps_its_digits_within_80_columns(run: Run) -> None:
+    shown = run("weights", "5000,500,50").stdout
+    assert "…" not in shown
+    assert all(text in shown for text in ("0.9999", "0.03411", "48.79", "2.557"))
+
+
 def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
     done = run("weights", ",".join(str(900_000 - i) for i in range(100)), "--rows", "6", "--beta", "0.99")
     assert "... 94 more" in done.stdout

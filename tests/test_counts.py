@@ -288,6 +288,16 @@ def test_class_counts_are_a_mapping_an_array_and_plain_data():
     assert isinstance(copy.deepcopy(weights), ClassWeights)
 
 
+def test_a_tensor_of_them_holds_the_values_and_not_the_names():
+    counts = ClassCounts([0, 1, 2], [90, 10, 5])
+    weights = class_weights(counts)
+    for convert in (torch.tensor, torch.as_tensor, torch.asarray):
+        assert convert(counts).tolist() == [90, 10, 5]
+        assert convert(weights, dtype=torch.float64).tolist() == weights.weights.tolist()
+    torch.as_tensor(counts)[0] = 7  # a copy
+    assert counts[0] == 90
+
+
 def test_whole_counts_are_integers_and_sums_do_not_wrap_around():
     assert ClassCounts("ab", [1.0, 2.0]).counts.dtype == np.int64
     assert ClassCounts("ab", [1.5, 2.0]).counts.dtype == np.float64

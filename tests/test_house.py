@@ -34,8 +34,9 @@ RANK = {
     "models": 5,
     "evaluation": 6,
     "training": 7,
+    "paper": 1,
     "compare": 8,
-    "paper": 8,
+    "reproduce": 8,
     "report": 9,
     "cli": 10,
 }

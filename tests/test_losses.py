@@ -527,7 +527,7 @@ def test_one_class(subject, kind, device, rng):
 
 
 @subjects
-@each("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@each("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32])
 def test_any_integer_labels(subject, dtype, device, rng):
     input, target, weight = problem("index", rng, device=device)
     target[2] = 100
@@ -720,6 +720,17 @@ def test_counts_in_any_form_give_the_same_weight():
     )
     for counts in forms:
         assert torch.equal(ClassBalancedLoss(counts).weight, expected)
+
+
+def test_beta_by_name_follows_the_counts_names():
+    expected = ClassBalancedLoss([90, 9], beta=[0.9, 0.5]).weight
+    named = ClassBalancedLoss({"a": 90, "b": 9}, beta={"b": 0.5, "a": 0.9})
+    assert torch.equal(named.weight, expected)
+    out_of_order = ClassBalancedLoss({1: 9, 0: 90}, beta={1: 0.5, 0: 0.9})
+    assert torch.equal(out_of_order.weight, expected)
+    assert out_of_order.class_counts.tolist() == [90.0, 9.0]
+    with pytest.raises(ValueError, match=r"beta lacks a value for 'b'; name every class"):
+        ClassBalancedLoss({"a": 90, "b": 9}, beta={"a": 0.9})
 
 
 # --- training: compile, autocast, in-place scaling, functional transforms
@@ -1246,5 +1257,5 @@ def test_bad_counts_of_a_batch(target, error, message):
 
 
 def test_module_with_another_number_of_classes():
-    with pytest.raises(ValueError, match=r"weight must have one entry for each of input's 4 classes"):
+    with pytest.raises(ValueError, match=r"weight must .* input's 4 classes .*; count as many classes as"):
         ClassBalancedLoss([3, 2, 1])(torch.zeros(2, 4), Y)

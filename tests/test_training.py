@@ -13,7 +13,7 @@ from torch import nn
 from longtail import datasets, models
 from longtail.datasets import Dataset, Split
 from longtail.models import SmallCNN
-from longtail.training import DivergedError, RunFolderError, derive_seed, digits, load_run, train
+from longtail.training import DivergedError, PausedError, RunFolderError, derive_seed, digits, load_run, train
 from longtail.training.data import TrainingData, crop
 from longtail.training.loop import _Run
 
@@ -473,3 +473,20 @@ def dropout_net(in_channels, num_classes):
     net = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(64 * in_channels, 16), nn.ReLU())
     net.head = nn.Linear(16, num_classes)
     return net
+
+
+def test_a_deadline_keeps_a_checkpoint_and_the_next_call_goes_on(tmp_path):
+    whole = train(short(), tmp_path / "whole")
+    epochs = []
+    with pytest.raises(PausedError, match=r"time was up after epoch 1 of \d+; the same command goes on"):
+        train(short(), tmp_path / "run", deadline=0.0, progress=lambda epoch, *_: epochs.append(epoch))
+    train(short(), tmp_path / "run", progress=lambda epoch, *_: epochs.append(epoch))
+    assert epochs == list(range(1, short().epochs + 1))
+    for name in ("metrics.jsonl", "evaluation.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert whole.evaluation == load_run(tmp_path / "run").evaluation
+
+
+def test_a_deadline_needs_a_folder():
+    with pytest.raises(ValueError, match=r"deadline needs a place for the checkpoint; give run_dir"):
+        train(short(), deadline=1.0)

@@ -455,6 +455,12 @@ def test_no_warning_where_there_is_nothing_to_warn_of(counts, kwargs):
         ),
         (
             [1, 2],
+            {"beta": np.full(40, 0.9), "volume": 5},  # one line, however long the array
+            TypeError,
+            r"beta=ndarray of shape \(40,\) and dtype float64 and volume=5 are both given; .* give one",
+        ),
+        (
+            [1, 2],
             {"beta": [0.9]},
             ValueError,
             r"beta must be a scalar or have one value per class, shape \(2,\), got shape \(1,\)",
@@ -496,7 +502,12 @@ def test_no_warning_where_there_is_nothing_to_warn_of(counts, kwargs):
             ValueError,
             "normalize must be one of .* got 'sample'; did you mean 'samples'",
         ),
-        ([1, 2], {"normalize": 1}, ValueError, "normalize must be one of 'classes', 'samples'.*, got 1"),
+        (
+            [1, 2],
+            {"normalize": 1},
+            ValueError,
+            "normalize must be one of 'classes', 'samples' or None, got 1",
+        ),
         ([1, 2], {"empty": "drop"}, ValueError, "empty must be one of 'zero', 'error', got 'drop'"),
         (
             [0, 2, 0],

@@ -79,7 +79,8 @@ def class_weights(
     if volume is not None:
         if beta is not _BETA and beta is not None:
             raise TypeError(
-                f"beta={beta!r} and volume={volume!r} are both given; they say the same thing, give one"
+                f"beta={_given(beta)} and volume={_given(volume)} are both given; "
+                "they say the same thing, give one"
             )
         beta = None
     elif beta is None:
@@ -258,6 +259,10 @@ def _reads_as_integer(text: str | bytes) -> bool:
     return True
 
 
+def _given(value: Any) -> str:
+    return repr(value) if isinstance(value, (int, float)) else _checks.describe(value)
+
+
 def _warn_if_useless(counts: tuple[float, float], sizes: tuple[float, float], beta: Any, volume: Any) -> None:
     (low, high), (e_low, e_high) = counts, sizes
     # sizes of exactly 1 mean beta = 0, which asks for equal weights
@@ -265,7 +270,7 @@ def _warn_if_useless(counts: tuple[float, float], sizes: tuple[float, float], be
         return
     name, value = ("volume", volume) if beta is None else ("beta", beta)
     one_for_all = not isinstance(value, (list, tuple)) and getattr(value, "ndim", 0) == 0
-    given = f"{name}={float(value)!r}" if one_for_all else f"{name}={_checks.describe(value)}"
+    given = f"{name}={_given(float(value) if one_for_all else value)}"
     useful = max(low, 2.0)
     warnings.warn(
         f"{given} does nothing for counts from {low:g} to {high:g}: all effective numbers equal {e_high:.4g} "

@@ -41,7 +41,10 @@ from torch import Tensor
 from longtail import _checks
 from longtail.losses.reduction import check_options, divisor, mean_divisor, reduce
 
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_INTEGERS = (
+    *(torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+)
 
 
 def class_balanced_cross_entropy(

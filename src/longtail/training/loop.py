@@ -188,7 +188,7 @@ class _Run:
             self._resume(folder)
 
     def finish(
-        self, reports: Sequence[Progress], checkpoint_every: int | None, deadline: float | None
+        self, reports: Sequence[Progress], checkpoint_every: int | None, deadline: float | None = None
     ) -> RunResult:
         """Train the epochs that are left, evaluate, write the results."""
         recipe, folder = self.recipe, self.folder
