@@ -223,3 +223,26 @@ def test_compare_ends_with_table_picture_and_files(run: Run, tmp_path: Path) -> 
     verdict = json.loads((folder / "compare.json").read_text())["verdict"]
     assert verdict in text
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_nothing_starts_before_everything_is_checked(run: Run) -> None:
+    for arguments in (["--loss", "hinge"], ["--seeds", "0"], ["--device", "gpu"]):
+        done = run("compare", *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+
+
+def test_a_mistyped_count_is_named(run: Run) -> None:
+    done = run("weights", "5000,x,3", columns=200)
+    assert done.returncode == 2
+    assert "counts must be numbers, got 'x' in '5000,x,3'" in done.stderr
+
+
+def test_default_betas_that_do_nothing_get_one_note(run: Run) -> None:
+    done = run("weights", "900000,700000,60000", columns=500)
+    assert done.stderr.count("note: ") == 1
+    assert "4 of these betas do nothing here" in done.stderr
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").stdout == f"longtail {longtail.__version__}\n"

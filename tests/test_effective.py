@@ -245,10 +245,10 @@ def test_jax():
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [
-        ({}, TypeError, "exactly one of beta and volume, got neither; give one"),
+        ({}, ValueError, "exactly one of beta and volume, got neither; give one"),
         (
             {"beta": 0.5, "volume": 2},
-            TypeError,
+            ValueError,
             "exactly one of beta and volume, got both, float 0.5 and int 2; leave one out",
         ),
         ({"beta": 1.5}, ValueError, r"beta must be in \[0, 1\], got 1\.5; a volume .* goes to volume="),
@@ -324,8 +324,8 @@ def test_bad_names():
 @pytest.mark.parametrize(
     ("args", "kwargs", "error", "message"),
     [
-        ((1,), {}, TypeError, "inverse_effective_number needs exactly one of beta and volume, got neither"),
-        ((1,), {"beta": 0.5, "volume": 2}, TypeError, "got both"),
+        ((1,), {}, ValueError, "inverse_effective_number needs exactly one of beta and volume, got neither"),
+        ((1,), {"beta": 0.5, "volume": 2}, ValueError, "got both"),
         (
             ([1, 5],),
             {"beta": 0.5},

@@ -179,8 +179,8 @@ def test_round_trip_through_json():
 
 def test_one_readable_line():
     assert str(evaluate([0, 0, 1, 0], [0, 0, 1, 1], [500, 10])) == (
-        "error 25.0 %, top-5 n/a, balanced 25.0 %, many 0.0 %, medium n/a, few 50.0 %, worst class 1 50.0 %, "
-        "calibration n/a, macro-F1 0.733, 4 samples"
+        "error 25.0 %, top-5 error n/a, balanced error 25.0 %, many 0.0 %, medium n/a, few 50.0 %, "
+        "worst class 1 50.0 %, calibration error n/a, macro-F1 0.733, 4 samples"
     )
 
 

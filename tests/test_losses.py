@@ -1259,3 +1259,21 @@ def test_bad_counts_of_a_batch(target, error, message):
 def test_module_with_another_number_of_classes():
     with pytest.raises(ValueError, match=r"weight must .* input's 4 classes .*; count as many classes as"):
         ClassBalancedLoss([3, 2, 1])(torch.zeros(2, 4), Y)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "focal", "softmax_focal"])
+def test_swapped_one_hot_targets_are_noticed(loss):
+    logits, one_hot = torch.tensor([[3.0, -2.0], [0.5, 1.0]]), torch.eye(2)
+    criterion = ClassBalancedLoss([5, 1], loss=loss)
+    criterion(logits, one_hot)
+    with pytest.raises(ValueError, match=r"target must be in \[0, 1\] .*got values from -2 to 3; .*swapped"):
+        criterion(one_hot, logits)
+    with pytest.raises(ValueError, match=r"target must be in \[0, 1\] .*nan"):
+        criterion(logits, torch.full((2, 2), torch.nan))
+
+
+def test_the_loss_names_its_own_counts():
+    with pytest.raises(ValueError, match=r"class_counts must be finite and >= 0, got -1.0 at position 0"):
+        ClassBalancedLoss([-1, 2])
+    with pytest.raises(ValueError, match=r"class_counts must be 1-D, .*count the samples of each class"):
+        ClassBalancedLoss([[1, 2]])

@@ -251,8 +251,8 @@ def test_the_digits_recipe_learns_the_digits():
         ({}, {"device": "tpu9"}, "device must be 'auto', 'cpu', 'cuda'"),
         ({}, {"device": "mps"}, "device must be 'auto', 'cpu', 'cuda'"),
         ({}, {"device": "cuda:99"}, "device 'cuda:99' is not there"),
-        ({}, {"threads": 0}, "threads must be at least 1, got 0"),
-        ({}, {"checkpoint_every": 0}, "checkpoint_every must be at least 1 epoch, got 0"),
+        ({}, {"threads": 0}, r"threads must be in \[1, inf\], got 0; leave it out"),
+        ({}, {"checkpoint_every": 0}, r"checkpoint_every must be in \[1, inf\], got 0; it counts epochs"),
         ({}, {"tensorboard": True}, "give run_dir"),
         (
             {"dataset": "mine"},

@@ -444,19 +444,19 @@ def test_no_warning_where_there_is_nothing_to_warn_of(counts, kwargs):
         (
             [1, 2],
             {"beta": 0.9, "volume": 5},
-            TypeError,
+            ValueError,
             r"beta=0\.9 and volume=5 are both given; .* give one",
         ),
         (
             [1, 2],
             {"beta": 0.999, "volume": 5},
-            TypeError,
+            ValueError,
             r"beta=0\.999 and volume=5 are both given; .* give one",
         ),
         (
             [1, 2],
             {"beta": np.full(40, 0.9), "volume": 5},  # one line, however long the array
-            TypeError,
+            ValueError,
             r"beta=ndarray of shape \(40,\) and dtype float64 and volume=5 are both given; .* give one",
         ),
         (
@@ -651,7 +651,7 @@ def test_bad_options_reach_the_caller():
         sample_weights([0, 1], "efective")
     with pytest.raises(ValueError, match=r"beta must be in \[0, 1\], got 2"):
         class_weight_dict([0, 1], beta=2)
-    with pytest.raises(TypeError, match="both given"):
+    with pytest.raises(ValueError, match="both given"):
         sample_weights([0, 1], beta=0.5, volume=2)
     with pytest.raises(ValueError, match="counts are 0 for classes 'b'"):
         class_weight_dict({"a": 1, "b": 0}, empty="error")

@@ -40,8 +40,25 @@ def main() -> None:
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _err.print("stopped; the same command goes on from here")
+        _err.print("stopped; finished runs and checkpoints are kept, the same command goes on from them")
         raise SystemExit(130) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import longtail
+
+        _out.print(f"longtail {longtail.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Class-balanced training for long-tailed data."""
 
 
 @app.command()
@@ -95,6 +112,8 @@ def weights(
         )
     else:
         _print_weights(counts, names, numbers, columns, betas, order, rows)
+    if beta is None and len(notes) > 1:  # nobody chose these: one word on them is enough
+        notes = [f"{len(notes)} of these betas do nothing here. {notes[-1]}"]
     for note in notes:
         _err.print(f"[yellow]note[/]: {escape(note)}", highlight=False)
 
@@ -135,12 +154,16 @@ def compare(
     from longtail.report.tables import comparison_markdown, comparison_table
     from longtail.training.files import write_atomic
 
-    given = {"imbalance_factor": imbalance, "beta": beta, "gamma": gamma, "epochs": epochs}
-    recipe = _recipe_for(dataset).replace(**{k: v for k, v in given.items() if v is not None})
+    given: dict[str, Any] = {"imbalance_factor": imbalance, "beta": beta, "gamma": gamma, "epochs": epochs}
+    recipe = _recipe_for(dataset)
+    if epochs is not None and recipe.warmup_epochs >= epochs > 0:
+        given["warmup_epochs"] = epochs // 4  # a warm-up as long as the run is no run
+    recipe = recipe.replace(**{k: v for k, v in given.items() if v is not None})
     losses, schemes = loss or list(comparing.LOSSES), scheme or list(comparing.SCHEMES)
+    methods, chosen = comparing.plan(losses, schemes, seeds, device)
     shared = recipe.replace(loss="softmax", scheme="none", seed=0)
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"
-    total = len(losses) * len(schemes) * seeds
+    total = len(methods) * len(chosen)
     _err.print(
         f"{dataset}, imbalance {imbalance:g}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
         f"{len(losses)} losses x {len(schemes)} weightings x {seeds} seeds = {total} runs",
@@ -190,7 +213,7 @@ def compare(
     lines = [
         f"# {dataset}, imbalance {imbalance:g}\n",
         comparison_markdown(result),
-        result.verdict() + text,
+        f"{result.verdict()}\n{text}",
         "",
     ]
     write_atomic(folder / "compare.md", "\n".join(lines).encode())
@@ -314,6 +337,14 @@ def _field(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _read_counts(source: str, label: str | None) -> Any:
     from longtail.counts import class_counts
 
@@ -321,6 +352,11 @@ def _read_counts(source: str, label: str | None) -> Any:
     try:
         numbers = [float(part) for part in parts]
     except ValueError:
+        if "," in source and not Path(source).exists():
+            wrong = next(part for part in parts if not _is_number(part))
+            raise ValueError(
+                f"counts must be numbers, got {wrong!r} in {source!r}; separate them by commas"
+            ) from None
         return class_counts(source, label=label)
     return class_counts({i: n for i, n in enumerate(numbers)})
 

@@ -271,8 +271,7 @@ def compare(
 
     Source: the comparison of Cui et al. (CVPR 2019), Table 2, with the seeds and spread that it lacks.
     """
-    methods = list(itertools.product(_distinct("losses", losses), _distinct("schemes", schemes)))
-    chosen = _seeds(seeds)
+    methods, chosen = plan(losses, schemes, seeds, device)
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -293,6 +292,21 @@ def compare(
     write_atomic(folder / "compare.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
     write_atomic(folder / "compare.csv", result.to_csv().encode())
     return result
+
+
+def plan(
+    losses: Sequence[str], schemes: Sequence[str], seeds: int | Sequence[int], device: str = "auto"
+) -> tuple[list[tuple[str, str]], list[int]]:
+    """Check what is to be compared, and return the methods and the seeds.
+
+    Raises:
+        ValueError: no loss, scheme or seed, unknown ones, one named twice, or an unknown device.
+        TypeError: a name in place of a list of names.
+    """
+    if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
+        _checks.choice("device", device, ("auto", "cpu", "cuda"))
+    methods = itertools.product(_distinct("losses", losses), _distinct("schemes", schemes))
+    return list(methods), _seeds(seeds)
 
 
 def _run_all(

@@ -40,9 +40,9 @@ def effective_number(n: Any, beta: Any = None, *, volume: Any = None) -> Any:
         a mapping. (Where the array library has no float64 its widest float is used.)
 
     Raises:
-        TypeError: ``n``, ``beta`` or ``volume`` is no number or array of numbers, or neither or both
-            of ``beta`` and ``volume`` are given.
-        ValueError: a value is outside its range or NaN, or the lengths differ.
+        TypeError: ``n``, ``beta`` or ``volume`` is no number or array of numbers.
+        ValueError: neither or both of ``beta`` and ``volume`` are given, a value is outside its range or
+            NaN, or the lengths differ.
 
     Example:
         >>> effective_number([0, 1, 2, 3], beta=0.5).tolist()
@@ -230,7 +230,7 @@ def _check_exactly_one(function: str, beta: Any, volume: Any) -> None:
     if (beta is None) == (volume is None):
         both = f"both, {_checks.describe(beta)} and {_checks.describe(volume)}; leave one out"
         given = "neither; give one" if beta is None else both
-        raise TypeError(f"{function} needs exactly one of beta and volume, got {given}")
+        raise ValueError(f"{function} needs exactly one of beta and volume, got {given}")
 
 
 def _parameter(name: str, value: Any, like: Any, low: float, high: float, remedy: str) -> Any:

@@ -85,13 +85,13 @@ class Evaluation:
     def __str__(self) -> str:
         shares = {
             "error": self.error,
-            "top-5": self.top5_error,
-            "balanced": self.balanced_error,
+            "top-5 error": self.top5_error,
+            "balanced error": self.balanced_error,
             "many": self.many_error,
             "medium": self.medium_error,
             "few": self.few_error,
             f"worst class {self.worst_class}": self.worst_class_error,
-            "calibration": self.expected_calibration_error,
+            "calibration error": self.expected_calibration_error,
         }
         text = ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
         return f"{text}, macro-F1 {self.macro_f1:.3f}, {self.num_samples} samples"

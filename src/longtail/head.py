@@ -98,7 +98,7 @@ def parameter_groups(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {_checks.describe(model)}")
-    decay = _checks.number("weight_decay", weight_decay, low=0.0, open_high=True)
+    decay = _checks.number("weight_decay", weight_decay, low=0.0, open_high=True, remedy="0 switches it off")
     named = dict(model.named_parameters())  # shared parameters appear once
     exempt = {id(p) for p in _exempt(model, named, no_decay)}
     trained = [p for p in named.values() if p.requires_grad]

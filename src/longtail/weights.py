@@ -7,7 +7,6 @@ take no part in the scaling, so no count can produce a NaN or an infinity.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -24,7 +23,7 @@ class _Default(float):
     """A default that can be told from the same value given by the caller."""
 
 
-_BETA = _Default(0.999)
+DEFAULT_BETA = _Default(0.999)
 _SPAN = 1e-300  # ratios of counts below this are subnormal in float64
 
 
@@ -32,7 +31,7 @@ def class_weights(
     counts: Any,
     scheme: str = "effective",
     *,
-    beta: Any = _BETA,
+    beta: Any = DEFAULT_BETA,
     volume: Any = None,
     normalize: str | None = "classes",
     empty: str = "zero",
@@ -56,9 +55,9 @@ def class_weights(
         tensor on the same device, a mapping the same mapping (ClassCounts gives ClassWeights).
 
     Raises:
-        TypeError: ``counts`` are no numbers, or ``beta`` and ``volume`` are both given.
+        TypeError: ``counts`` are no numbers.
         ValueError: negative, NaN or infinite counts, not 1-D, no class with samples, an unknown option,
-            ``beta`` or ``volume`` out of range or of another length.
+            ``beta`` or ``volume`` out of range, of another length, or both given.
 
     Warns:
         UserWarning: the counts differ but the effective numbers agree within 1 %, so that the weights
@@ -72,41 +71,51 @@ def class_weights(
 
     Source: section 4 (weights normalised to sum to C); "inverse" and "inverse_sqrt" are its baselines.
     """
+    return weigh("counts", counts, scheme, beta, volume, normalize, empty)
+
+
+def weigh(
+    name: str, counts: Any, scheme: str, beta: Any, volume: Any, normalize: str | None, empty: str
+) -> Any:
+    """:func:`class_weights` for counts that the caller knows under another ``name``."""
     _checks.choice("scheme", scheme, SCHEMES)
     _checks.choice("empty", empty, ("zero", "error"))
     if normalize is not None:
         _checks.choice("normalize", normalize, ("classes", "samples"), also=" or None")
     if volume is not None:
-        if beta is not _BETA and beta is not None:
-            raise TypeError(
+        if beta is not DEFAULT_BETA and beta is not None:
+            raise ValueError(
                 f"beta={_given(beta)} and volume={_given(volume)} are both given; "
                 "they say the same thing, give one"
             )
         beta = None
     elif beta is None:
-        beta = _BETA
+        beta = DEFAULT_BETA
 
-    values, answer = effective.unwrap("counts", counts)
+    values, answer = effective.unwrap(name, counts)
     xp = array_namespace(values)
     if values.ndim != 1:
-        raise ValueError(f"counts must be 1-D, one number a class, got shape {tuple(values.shape)}")
+        raise ValueError(
+            f"{name} must be 1-D, one number a class, got shape {tuple(values.shape)}; "
+            "count the samples of each class"
+        )
     if values.shape[0] == 0:
-        raise ValueError("counts must name at least one class, got none")
-    effective.check_real("counts", values, low=0.0, remedy="give the number of training samples per class")
+        raise ValueError(f"{name} must name at least one class, got none; give one number a class")
+    effective.check_real(name, values, low=0.0, remedy="give the number of training samples per class")
     filled = values > 0.0
     if not bool(xp.any(filled)):
         raise ValueError(
-            f"counts must have a class with samples, got {values.shape[0]} classes of 0; check the labels"
+            f"{name} must have a class with samples, got {values.shape[0]} classes of 0; check the labels"
         )
     if empty == "error" and not bool(xp.all(filled)):
         names = effective.names_of(counts, values.shape[0])
         none = [name for i, name in enumerate(names) if not bool(filled[i])]
-        raise ValueError(f"counts are 0 for classes {_checks.shorten(none)}; drop them or pass empty='zero'")
+        raise ValueError(f"{name} are 0 for classes {_checks.shorten(none)}; drop them or pass empty='zero'")
     nothing = xp.asarray(math.inf, dtype=values.dtype, device=device(values))  # an empty class weighs 1 / inf
     low, high = float(xp.min(xp.where(filled, values, nothing))), float(xp.max(values))
     if low < _SPAN * max(high, 1.0):
         raise ValueError(
-            f"counts must lie within a factor of {1 / _SPAN:g} of each other, got {low:g} to {high:g}; "
+            f"{name} must lie within a factor of {1 / _SPAN:g} of each other, got {low:g} to {high:g}; "
             "float64 cannot hold the ratio of their weights; drop the smallest or set it to 0"
         )
     beta, volume = effective.align("beta", beta, counts), effective.align("volume", volume, counts)
@@ -140,7 +149,7 @@ def sample_weights(
     labels: Any,
     scheme: str = "effective",
     *,
-    beta: Any = _BETA,
+    beta: Any = DEFAULT_BETA,
     volume: Any = None,
     normalize: str | None = "samples",
     empty: str = "zero",
@@ -174,7 +183,7 @@ def sample_weights(
     """
     names, codes = encode(labels)
     if len(codes) == 0:
-        raise ValueError("labels must not be empty")
+        raise ValueError("labels must hold at least one label, got none; pass one label a sample")
     if counts is None:
         known = class_counts(labels)
     elif isinstance(counts, Mapping):
@@ -209,7 +218,7 @@ def class_weight_dict(
     labels: Any,
     scheme: str = "effective",
     *,
-    beta: Any = _BETA,
+    beta: Any = DEFAULT_BETA,
     volume: Any = None,
     normalize: str | None = "samples",
     empty: str = "zero",
@@ -272,10 +281,8 @@ def _warn_if_useless(counts: tuple[float, float], sizes: tuple[float, float], be
     one_for_all = not isinstance(value, (list, tuple)) and getattr(value, "ndim", 0) == 0
     given = f"{name}={_given(float(value) if one_for_all else value)}"
     useful = max(low, 2.0)
-    warnings.warn(
+    _checks.warn(
         f"{given} does nothing for counts from {low:g} to {high:g}: all effective numbers equal {e_high:.4g} "
         f"within 1 %. A volume matters from about N = {useful:g} (beta = {1.0 - 1.0 / useful:.10g}) upwards; "
-        f"try volume={useful:g} to {high:g}",
-        UserWarning,
-        stacklevel=3,
+        f"try volume={useful:g} to {high:g}"
     )

@@ -33,6 +33,7 @@ _FROM_FILES: dict[str, Callable[[str | os.PathLike[str] | None], Dataset]] = {
     "cifar20": cifar20,
     "cifar100": cifar100,
 }
+NAMES = (*_BUILT_IN, *_FROM_FILES)
 
 
 def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
@@ -54,7 +55,7 @@ def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
         >>> load("digits").num_classes
         10
     """
-    _checks.choice("name", name, (*_BUILT_IN, *_FROM_FILES))
+    _checks.choice("name", name, NAMES)
     if name in _FROM_FILES:
         return _FROM_FILES[name](root)
     if root is not None:

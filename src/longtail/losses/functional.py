@@ -45,6 +45,8 @@ _INTEGERS = (
     *(torch.int64, torch.int32, torch.int16, torch.int8),
     *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
 )
+GAMMA = "0 is the cross-entropy, 0.5 to 5 are usual"
+SMOOTHING = "0 switches it off, 0.1 is usual"
 
 
 def class_balanced_cross_entropy(
@@ -406,7 +408,9 @@ def _check(
 ) -> _Batch:
     check_options(reduction, normalizer, denominator)
     if type(label_smoothing) is not float or not 0.0 <= label_smoothing < 1.0:
-        _checks.number("label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True)
+        _checks.number(
+            "label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True, remedy=SMOOTHING
+        )
     if type(ignore_index) is not int:
         _checks.integer("ignore_index", ignore_index, low=-(2**63))
     if not isinstance(input, Tensor) or not isinstance(target, Tensor):
@@ -449,6 +453,7 @@ def _check(
                 f"target is {target.dtype} of shape {tuple(target_shape)}, but must have input's "
                 f"shape {tuple(shape)}; class indices must be integers, target.long()"
             )
+        _check_probabilities(target)
         return _Batch(input, None, target if target.dtype is dtype else target.to(dtype), weight, None)
     index = target if target.dtype is torch.int64 else _as_index(target)
     if target_shape != shape[:1] + shape[2:]:
@@ -474,6 +479,21 @@ def _valid(index: Tensor, ignore_index: int) -> Tensor | None:
     return index != ignore_index
 
 
+def _check_probabilities(target: Tensor) -> None:
+    """Refuse soft labels outside [0, 1], where looking is free: on the CPU, outside tracing."""
+    if not (type(target) is Tensor and target.is_cpu and target.numel()) or torch.compiler.is_compiling():
+        return
+    try:
+        low, high = (float(x) for x in torch.aminmax(target.detach()))
+    except RuntimeError:  # torch.func.vmap has no single smallest label
+        return
+    if not (low >= 0.0 and high <= 1.001):  # a sum of rounded shares may exceed 1 by a little
+        raise ValueError(
+            f"target must be in [0, 1] where it is floating point, got values from {low:g} to {high:g}; "
+            "pass probabilities or multi-hot labels (are input and target swapped?)"
+        )
+
+
 def _as_index(target: Tensor) -> Tensor:
     if target.dtype == torch.int64:
         return target
@@ -489,7 +509,7 @@ def _gamma(gamma: float) -> float:
     return (
         gamma
         if type(gamma) is float and 0.0 <= gamma < torch.inf
-        else _checks.number("gamma", gamma, low=0.0, open_high=True)
+        else _checks.number("gamma", gamma, low=0.0, open_high=True, remedy=GAMMA)
     )
 
 

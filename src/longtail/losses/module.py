@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from longtail import _checks, effective
 from longtail.losses import functional
 from longtail.losses.reduction import check_options
-from longtail.weights import _BETA, SCHEMES, class_weights
+from longtail.weights import DEFAULT_BETA, SCHEMES, weigh
 
 LOSSES = ("softmax", "sigmoid", "focal", "softmax_focal")
 
@@ -62,7 +62,7 @@ class ClassBalancedLoss(nn.Module):
         class_counts: Any,
         *,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "softmax",
-        beta: Any = _BETA,
+        beta: Any = DEFAULT_BETA,
         gamma: float = 2.0,
         scheme: str = "effective",
         reduction: str = "mean",
@@ -81,17 +81,17 @@ class ClassBalancedLoss(nn.Module):
         _checks.choice("scheme", scheme, SCHEMES)
         check_options(reduction, normalizer)
         counts = _in_output_order(class_counts)
-        weight = _values(class_weights(counts, scheme, beta=beta, volume=volume))
+        weight = _values(weigh("class_counts", counts, scheme, beta, volume, "classes", "zero"))
         self.loss = loss
-        self.beta = float(beta) if beta is _BETA else beta
+        self.beta = float(beta) if beta is DEFAULT_BETA else beta
         self.volume = volume
-        self.gamma = _checks.number("gamma", gamma, low=0.0, open_high=True)
+        self.gamma = _checks.number("gamma", gamma, low=0.0, open_high=True, remedy=functional.GAMMA)
         self.scheme = scheme
         self.reduction = reduction
         self.normalizer = normalizer
         self.ignore_index = _checks.integer("ignore_index", ignore_index, low=-(2**63))
         self.label_smoothing = _checks.number(
-            "label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True
+            "label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True, remedy=functional.SMOOTHING
         )
         self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32), persistent=False)
         self.register_buffer(
@@ -162,7 +162,7 @@ class ClassBalancedLoss(nn.Module):
         parts = [f"num_classes={self.weight.numel()}", f"loss={loss!r}", f"scheme={self.scheme!r}"]
         if self.scheme == "effective":
             parts.append(f"beta={self.beta!r}" if self.volume is None else f"volume={self.volume!r}")
-        if loss in ("focal", "softmax_focal"):
+        if self.loss in ("focal", "softmax_focal"):
             parts.append(f"gamma={self.gamma:g}")
         parts += [f"reduction={self.reduction!r}", f"normalizer={self.normalizer!r}"]
         return ", ".join(parts)

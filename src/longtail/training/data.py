@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from longtail import datasets
+from longtail import _checks, datasets
 from longtail.datasets import Dataset
 from longtail.training.recipe import Recipe
 
@@ -60,6 +60,8 @@ class TrainingData:
             raise ValueError(
                 f"dataset is {dataset.name!r}, but recipe.dataset is {recipe.dataset!r}; make them agree"
             )
+        if dataset is None:
+            _checks.choice("dataset", recipe.dataset, datasets.NAMES)
         data = datasets.load(recipe.dataset) if dataset is None else dataset
         self.subset_sha256: str | None = None
         if recipe.imbalance_factor is not None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail import models
+from longtail import _checks, models
 from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
@@ -96,13 +96,15 @@ def train(
         PausedError: the deadline passed.
         RunFolderError: `run_dir` cannot be written, is in use, or has only damaged checkpoints.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}; leave it out for torch's own number")
-    if checkpoint_every is not None and checkpoint_every < 1:
-        raise ValueError(
-            f"checkpoint_every must be at least 1 epoch, got {checkpoint_every}; "
-            "leave it out for one every 30 seconds"
+    if not isinstance(recipe, Recipe):
+        raise TypeError(
+            f"recipe must be a Recipe, got {_checks.describe(recipe)}; longtail.recipes makes them"
         )
+    if threads is not None:
+        threads = _checks.integer("threads", threads, low=1, remedy="leave it out for torch's own number")
+    if checkpoint_every is not None:
+        remedy = "it counts epochs; leave it out for one every 30 seconds"
+        checkpoint_every = _checks.integer("checkpoint_every", checkpoint_every, low=1, remedy=remedy)
     if tensorboard and run_dir is None:
         raise ValueError("tensorboard=True needs a place for its events; give run_dir")
     if deadline is not None and run_dir is None:

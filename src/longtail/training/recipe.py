@@ -178,9 +178,13 @@ def _one_line(error: ValidationError) -> str:
     elif not field:
         line = "recipe: " + first["msg"].removeprefix("Value error, ")
     else:
-        line = f"recipe field {field!r}: {first['msg'].replace('Input should be', 'must be')}, got {value!r}"
-        if not Recipe.model_fields[field].is_required():
-            line += f"; the default is {Recipe.model_fields[field].default!r}"
+        wanted = first["msg"].replace("Input should be", "must be")
+        if field == "prior_bias":  # a union, of which pydantic reports each half alone
+            wanted = "must be 'auto', true or false"
+        line = f"recipe field {field!r}: {wanted}, got {value!r}"
+        required = Recipe.model_fields[field].is_required()
+        default = Recipe.model_fields[field].default
+        line += "; recipes.digits() shows one that works" if required else f"; the default is {default!r}"
     others = sorted({str(p["loc"][0]) for p in problems[1:] if p["loc"]} - {field})
     return line + (f" (also wrong: {', '.join(others)})" if others else "")
 
