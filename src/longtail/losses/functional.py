@@ -95,11 +95,12 @@ def class_balanced_cross_entropy(
         if label_smoothing == 0.0:
             # torch's kernel weighs and sums on the way, and dividing C weights instead of the loss keeps
             # the division out of the graph: the same values in half the time for small batches
-            weight = b.weight
-            if reduction == "mean":
+            weight, partial = b.weight, "none" if reduction == "none" else "sum"
+            if reduction == "mean" and normalizer == "weights" and denominator is None and _plain_mean(b):
+                partial = "mean"
+            elif reduction == "mean":
                 weight = b.logits.new_ones(b.logits.shape[1]) if weight is None else weight
                 weight = weight / mean_divisor(b.index, b.sample_weight, b.valid, normalizer, denominator)
-            partial = "none" if reduction == "none" else "sum"
             return F.cross_entropy(b.logits, b.index, weight, None, ignore_index, None, partial)
         loss = F.cross_entropy(
             b.logits, b.index, reduction="none", ignore_index=ignore_index, label_smoothing=label_smoothing
@@ -477,6 +478,14 @@ def _valid(index: Tensor, ignore_index: int) -> Tensor | None:
         except RuntimeError:  # torch.func.vmap has no single smallest label
             pass
     return index != ignore_index
+
+
+def _plain_mean(b: _Batch) -> bool:
+    """Whether torch's weighted mean is ours: nothing is ignored, and no weight of 0 makes it 0 / 0."""
+    try:
+        return b.valid is None and b.weight is not None and float(b.weight.min()) > 0.0
+    except RuntimeError:  # torch.func.vmap has no single smallest weight
+        return False
 
 
 def _check_probabilities(target: Tensor) -> None:

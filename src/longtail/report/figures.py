@@ -55,7 +55,7 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pat
     top = figure.add_subplot(grid[0, 0])
     top.bar(x, counts[order], color="#BBBBBB", edgecolor="#555555", linewidth=0.6)
     top.set_yscale("log")
-    top.set_ylim(bottom=0.8 * max(1, counts.min()))
+    top.set_ylim(bottom=counts[counts > 0].min() / 2)
     top.set_ylabel("training samples")
     top.set_title(f"{comparison.recipe.dataset}: the training set")
     below = figure.add_subplot(grid[1, 0], sharex=top)

@@ -78,7 +78,9 @@ def paper_table(compared: Sequence[PaperCell]) -> Table:
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; bars inside cells are escaped."""
     lines = [head, ["---"] * len(head), *body]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "".join(
+        "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
 
 
 def _mean(summary: Summary | None) -> str:
