@@ -89,12 +89,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_the_installed_command_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "longtail.cli", "weights", "3,-1"]
+    command = [sys.executable, "-m", "longtail", "weights", "3,-1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "counts must be finite and >= 0, got -1.0 at position 1" in " ".join(done.stderr.split())
     scripts = importlib.metadata.entry_points(group="console_scripts", name="longtail")
-    assert [script.value for script in scripts] == ["longtail.cli:main"]
+    assert [script.value for script in scripts] == ["longtail.__main__:main"]
 
 
 def test_weights_as_json_are_the_librarys(run: Run) -> None:

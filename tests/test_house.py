@@ -39,6 +39,7 @@ RANK = {
     "reproduce": 8,
     "report": 9,
     "cli": 10,
+    "__main__": 11,
 }
 # faces only re-export: they import any room or face, and no room but the command line imports them
 FACES = ("__init__", "functional")
@@ -171,6 +172,39 @@ def run_light(body, blocked=HEAVY):
 def test_the_core_needs_numpy_alone():
     done = run_light(CORE)
     assert done.returncode == 0, done.stderr
+
+
+ABSENT = """
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name.split(".")[0])
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+@pytest.mark.parametrize(
+    ("absent", "body", "message"),
+    [
+        (
+            "torch",
+            "import longtail\nlongtail.ClassBalancedLoss",
+            r"needs torch; pip install 'longtail\[torch\]'",
+        ),
+        ("pydantic", "import longtail\nlongtail.recipes", r"needs pydantic; pip install 'longtail\[train\]'"),
+        (
+            "typer",
+            "from longtail.__main__ import main\nmain()",
+            r"^longtail: the command line needs typer; pip install 'longtail\[train\]'$",
+        ),
+    ],
+)
+def test_what_is_not_installed_is_named_with_the_extra_that_brings_it(absent, body, message):
+    script = "import sys\n" + ABSENT.format(absent=absent) + body
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert re.search(message, done.stderr.strip().splitlines()[-1])
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,18 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("longtail")
-    if name in _NAMES:
-        value = getattr(importlib.import_module(_NAMES[name]), name)
-    elif name in _MODULES:
-        value = importlib.import_module(_MODULES[name])
-    else:
+    if name not in _NAMES and name not in _MODULES:
         raise AttributeError(f"module 'longtail' has no attribute {name!r}")
+    try:
+        module = importlib.import_module(_NAMES.get(name) or _MODULES[name])
+    except ModuleNotFoundError as error:
+        if (error.name or "longtail").startswith("longtail"):
+            raise
+        extra = "torch" if error.name == "torch" else "train"
+        raise ModuleNotFoundError(
+            f"longtail.{name} needs {error.name}; pip install 'longtail[{extra}]'", name=error.name
+        ) from error
+    value = getattr(module, name) if name in _NAMES else module
     globals()[name] = value
     return value
 

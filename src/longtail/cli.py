@@ -414,7 +414,3 @@ def _print_evaluation(evaluation: Any) -> None:
 def _fail(message: str) -> NoReturn:
     _err.print(f"[red]error[/]: {escape(message)}", highlight=False, soft_wrap=True)
     raise SystemExit(2)
-
-
-if __name__ == "__main__":
-    main()
