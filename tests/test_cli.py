@@ -246,3 +246,10 @@ def test_default_betas_that_do_nothing_get_one_note(run: Run) -> None:
 
 def test_version(run: Run) -> None:
     assert run("--version").stdout == f"longtail {longtail.__version__}\n"
+
+
+def test_numbers_have_no_needless_exponent(run: Run) -> None:
+    done = run("weights", "900000,700000,1", "--beta", "0.9999")
+    assert "imbalance factor 900000" in done.stdout
+    assert "e+" not in done.stdout
+    assert "10000" in done.stdout

@@ -66,6 +66,12 @@ def interval(low: float, high: float, *, open_low: bool = False, open_high: bool
     return f"{left}{low:g}, {high:g}{right}"
 
 
+def short(value: float) -> str:
+    """Write a number in four digits, and without an exponent where a reader expects none."""
+    text = f"{value:.4g}"
+    return f"{value:.0f}" if "e+" in text and abs(value) < 1e9 else text
+
+
 def describe(value: object, limit: int = 60) -> str:
     """Say a value's type and, where it is short, the value."""
     shape = getattr(value, "shape", None)

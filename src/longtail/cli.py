@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from longtail._checks import short
+
 app = typer.Typer(
     help="Class-balanced training for long-tailed data.",
     no_args_is_help=True,
@@ -373,7 +375,7 @@ def _print_weights(
     from rich import box
 
     _out.print(
-        f"{len(counts)} classes, {counts.total:,} samples, imbalance factor {counts.imbalance_factor:.4g}",
+        f"{len(counts)} classes, {counts.total:,} samples, imbalance factor {short(counts.imbalance_factor)}",
         highlight=False,
     )
     table = Table(
@@ -392,7 +394,7 @@ def _print_weights(
     for place, i in enumerate(shown):
         if hidden > 0 and place == rows - rows // 2:
             table.add_row(f"... {hidden} more", end_section=False)
-        table.add_row(escape(names[i]), f"{numbers[i]:,g}", *(f"{v[i]:.4g}" for v in columns.values()))
+        table.add_row(escape(names[i]), f"{numbers[i]:,g}", *(short(v[i]) for v in columns.values()))
     _out.print(table)
 
 

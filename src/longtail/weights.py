@@ -282,7 +282,7 @@ def _warn_if_useless(counts: tuple[float, float], sizes: tuple[float, float], be
     given = f"{name}={_given(float(value) if one_for_all else value)}"
     useful = max(low, 2.0)
     _checks.warn(
-        f"{given} does nothing for counts from {low:g} to {high:g}: all effective numbers equal {e_high:.4g} "
-        f"within 1 %. A volume matters from about N = {useful:g} (beta = {1.0 - 1.0 / useful:.10g}) upwards; "
-        f"try volume={useful:g} to {high:g}"
+        f"{given} does nothing for counts from {low:g} to {high:g}: all effective numbers equal "
+        f"{_checks.short(e_high)} within 1 %. A volume matters from about N = {useful:g} "
+        f"(beta = {1.0 - 1.0 / useful:.10g}) upwards; try volume={useful:g} to {high:g}"
     )
