@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,3 +227,29 @@ def test_nothing_to_draw_is_an_error(tiny: Comparison) -> None:
     with pytest.raises(ValueError, match="no finished run to draw"):
         draw_comparison(replace(tiny, rows=()), "never.png")
     assert replace(tiny, rows=()).verdict() == "No run finished, so there is nothing to compare."
+
+
+DASK = """
+import sys
+import joblib
+from distributed import Client, LocalCluster
+from longtail import recipes
+from longtail.compare import compare
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+        with joblib.parallel_config(backend="dask"):
+            recipe = recipes.digits(epochs=6, warmup_epochs=1)
+            result = compare(recipe, losses=["softmax"], schemes=["none"], seeds=2, out=sys.argv[1])
+    print([(row.scheme, row.seeds) for row in result.rows], len(result.failures))
+"""
+
+
+def test_a_dask_cluster_runs_the_grid(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    script = tmp_path / "on_dask.py"
+    script.write_text(DASK)
+    command = [sys.executable, str(script), str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[('none', (0, 1))] 0"
