@@ -201,12 +201,14 @@ def compare(
         _err.print(f"[red]failed[/]: {escape(f'{failed.folder}: {failed.failure}')}", highlight=False)
     _out.print(comparison_table(result), highlight=False)
     _out.print(escape(result.verdict()), highlight=False)
-    counts = next((o.evaluation.class_counts for r in result.rows for o in r.outcomes if o.evaluation), None)
-    if counts is None:
+    measured = next((o.evaluation for r in result.rows for o in r.outcomes if o.evaluation), None)
+    if measured is None:
         raise SystemExit(1)
+    many, few = measured.thresholds
+    counts = ", ".join(map(str, measured.class_counts))
     text = (
         "\nerror: mean ± standard deviation over seeds, balanced test set. many / medium / few: classes with "
-        f"> 100, 20 to 100, < 20 training samples (here {', '.join(map(str, counts))}). vs none: paired "
+        f"> {many}, {few} to {many}, < {few} training samples (here {counts}). vs none: paired "
         "difference to the same loss without re-weighting, negative is better, with its 95 % interval; "
         "* significant after Bonferroni's correction."
     )
@@ -339,28 +341,20 @@ def _field(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _read_counts(source: str, label: str | None) -> Any:
     from longtail.counts import class_counts
 
-    parts = source.replace(",", " ").split()
-    try:
-        numbers = [float(part) for part in parts]
-    except ValueError:
-        if "," in source and not Path(source).exists():
-            wrong = next(part for part in parts if not _is_number(part))
-            raise ValueError(
-                f"counts must be numbers, got {wrong!r} in {source!r}; separate them by commas"
-            ) from None
-        return class_counts(source, label=label)
-    return class_counts({i: n for i, n in enumerate(numbers)})
+    numbers: dict[int, float] = {}
+    for i, part in enumerate(source.replace(",", " ").split()):
+        try:
+            numbers[i] = float(part)
+        except ValueError:
+            if "," in source and not Path(source).exists():
+                raise ValueError(
+                    f"counts must be numbers, got {part!r} in {source!r}; separate them by commas"
+                ) from None
+            return class_counts(source, label=label)
+    return class_counts(numbers)
 
 
 def _print_weights(

@@ -198,7 +198,7 @@ def add_row(path: Path, row: dict[str, Any]) -> bool:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PaperCell:
     """A cell's published error beside the measured ones, in percent.
 
     Attributes:
@@ -219,7 +219,7 @@ class Comparison:
 
 def compare_with_paper(
     cells: Sequence[Cell], rows: Sequence[dict[str, str]], *, epochs: int = 200
-) -> list[Comparison]:
+) -> list[PaperCell]:
     """Set measured rows beside the published errors; rows of another number of epochs are left out."""
     known = published()
     errors: dict[Cell, list[float]] = {}
@@ -228,7 +228,7 @@ def compare_with_paper(
             gamma = float(row["gamma"]) if row["gamma"] else None
             cell = Cell(row["dataset"], int(row["imbalance_factor"]), row["loss"], gamma, float(row["beta"]))
             errors.setdefault(cell, []).append(float(row["error_percent"]))
-    return [Comparison(c, known.get(c), summarize(errors[c]) if c in errors else None) for c in cells]
+    return [PaperCell(c, known.get(c), summarize(errors[c]) if c in errors else None) for c in cells]
 
 
 def _run(job: Job, results: Path, data: Any, device: str, deadline: float | None, parallel: int) -> Result:

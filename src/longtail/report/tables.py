@@ -12,7 +12,7 @@ from longtail.evaluation import Summary
 
 if TYPE_CHECKING:
     from longtail.compare import Comparison
-    from longtail.reproduce import Comparison as PaperCell
+    from longtail.reproduce import PaperCell
 
 _HEAD = ("loss", "weights", "error %", "many", "medium", "few", "vs none [95 %]")
 
