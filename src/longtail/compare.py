@@ -54,11 +54,18 @@ class Row:
         loss: name of the loss.
         scheme: name of the weighting.
         outcomes: its finished runs, by seed.
+        settings: recipe fields that tell it from other rows of the same loss and weighting.
     """
 
     loss: str
     scheme: str
     outcomes: tuple[Outcome, ...]
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def weights(self) -> str:
+        """The weighting with its settings, as tables name it."""
+        return " ".join([self.scheme, *(f"{name}={_plain(value)}" for name, value in self.settings)])
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -94,8 +101,9 @@ class Comparison:
     folder: Path
 
     def baseline(self, row: Row) -> Row | None:
-        """Return the row of the same loss without re-weighting, if it is another and has seeds."""
-        found = [r for r in self.rows if r.loss == row.loss and r.scheme == "none"]
+        """Return the row of the same loss and settings without re-weighting, if it is another with seeds."""
+        alike = [(name, value) for name, value in row.settings if name != "beta"]  # which "none" has not
+        found = [r for r in self.rows if (r.loss, r.scheme, list(r.settings)) == (row.loss, "none", alike)]
         return found[0] if found and found[0] is not row and found[0].outcomes else None
 
     def difference(
@@ -114,17 +122,25 @@ class Comparison:
         """The number of differences that are tested."""
         return sum(self.baseline(row) is not None for row in self.rows)
 
+    def lowest(self, field: str = "error", rows: Sequence[Row] | None = None) -> Row | None:
+        """Return the row (of all, or of some) with the lowest mean of a field; None where none has it."""
+        ranked = [
+            (s.mean, i)
+            for i, row in enumerate(self.rows if rows is None else rows)
+            if (s := row.summary(field)) is not None
+        ]
+        return (self.rows if rows is None else rows)[min(ranked)[1]] if ranked else None
+
     @property
     def best(self) -> Row | None:
         """The row of the lowest mean error."""
-        ranked = [(s.mean, i) for i, row in enumerate(self.rows) if (s := row.summary()) is not None]
-        return self.rows[min(ranked)[1]] if ranked else None
+        return self.lowest()
 
-    def beats_none(self, row: Row) -> bool:
-        """Whether a row has a lower error than its baseline after Bonferroni's correction for all rows."""
+    def beats_none(self, row: Row, field: str = "error") -> bool:
+        """Whether a row is lower in a field than its baseline after Bonferroni's correction for all rows."""
         if self.baseline(row) is None:
             return False
-        corrected = self.difference(row, confidence=1.0 - (1.0 - CONFIDENCE) / self.comparisons)
+        corrected = self.difference(row, field, confidence=1.0 - (1.0 - CONFIDENCE) / self.comparisons)
         return corrected is not None and corrected.significant and corrected.mean < 0
 
     @property
@@ -137,7 +153,7 @@ class Comparison:
         best, summary = self.best, self.best.summary() if self.best else None
         if best is None or summary is None:
             return "No run finished, so there is nothing to compare."
-        lowest = f"{best.loss}, {best.scheme} weights, {100 * summary.mean:.1f} %"
+        lowest = f"{best.loss}, {best.weights} weights, {100 * summary.mean:.1f} %"
         if best.scheme == "none":
             text = f"Lowest mean error: {best.loss} without re-weighting, {100 * summary.mean:.1f} %."
         elif (d := self.difference(best)) is None:
@@ -153,7 +169,7 @@ class Comparison:
                 f"Lowest mean error: {lowest}, {_points(d)} ({interval}); after correction for "
                 f"{self.comparisons} tests that may be chance, so no method is marked best."
             )
-        others = [f"{row.loss} {row.scheme}" for row in self.rows if self.beats_none(row)]
+        others = [f"{row.loss} {row.weights}" for row in self.rows if self.beats_none(row)]
         if others:
             text += f" Significantly better than their own baseline: {', '.join(others)}."
         return text
@@ -362,6 +378,10 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if not chosen or len(set(chosen)) != len(chosen):
         raise ValueError(f"seeds must name at least one, each once, got {chosen}")
     return chosen
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _points(d: PairedDifference) -> str:

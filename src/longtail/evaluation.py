@@ -45,6 +45,9 @@ class Evaluation:
         confusion: Sample counts, ``confusion[true][predicted]``; None beyond 1000 classes, where it
             would outgrow everything else.
         class_counts: Training samples of every class.
+        reliability: What the calibration error is made of, one ``(samples, mean confidence, accuracy)`` a bin,
+            from low to high confidence, empty bins left out; None for hard predictions, and in evaluations
+            stored before this was kept.
     """
 
     num_samples: int
@@ -63,6 +66,18 @@ class Evaluation:
     expected_calibration_error: float | None
     confusion: tuple[tuple[int, ...], ...] | None
     class_counts: tuple[int, ...]
+    reliability: tuple[tuple[int, float, float], ...] | None = None
+
+    @property
+    def natural_error(self) -> float:
+        """The error to expect where the test data have the training set's class proportions.
+
+        The mean of the per-class errors weighted by the training samples; classes without test samples are
+        left out. Equal to `balanced_error` where no tested class has training samples.
+        """
+        pairs = [(n, e) for n, e in zip(self.class_counts, self.per_class_error, strict=True) if e is not None]
+        total = sum(n for n, _ in pairs)
+        return sum(n * e for n, e in pairs) / total if total else self.balanced_error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON knows them: numbers, lists and None."""
@@ -76,6 +91,7 @@ class Evaluation:
             ValueError: A field is missing or unknown.
         """
         names = {field.name for field in fields(cls)}
+        values = {"reliability": None, **values}  # not in files of earlier versions
         if wrong := sorted(names.symmetric_difference(values)):
             raise ValueError(
                 f"values has missing or unknown fields: {_checks.shorten(wrong)}; give what to_dict returned"
@@ -156,9 +172,10 @@ def evaluate(
 
     top5: float | None = None
     calibration: float | None = None
+    reliability: tuple[tuple[int, float, float], ...] | None = None
     if scores.ndim == 2:
         predicted, confidence, in_top5 = _read_scores(scores, truth, activation)
-        calibration = _calibration_error(confidence, predicted == truth, bins)
+        calibration, reliability = _calibration(confidence, predicted == truth, bins)
         if len(counts) > 5:
             top5 = _share(~in_top5)
     else:
@@ -192,6 +209,7 @@ def evaluate(
         expected_calibration_error=calibration,
         confusion=_confusion(truth, predicted, len(counts)),
         class_counts=tuple(counts.tolist()),
+        reliability=reliability,
     )
 
 
@@ -465,13 +483,17 @@ def _read_scores(
     return predicted, confidence, in_top5
 
 
-def _calibration_error(
+def _calibration(
     confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], bins: int
-) -> float:
+) -> tuple[float, tuple[tuple[int, float, float], ...]]:
     inner_edges = np.arange(1, bins) / bins
     bin_of = np.searchsorted(inner_edges, confidence, side="left")
-    gaps = np.bincount(bin_of, weights=correct) - np.bincount(bin_of, weights=confidence)
-    return float(np.abs(gaps).sum() / len(confidence))
+    samples = np.bincount(bin_of)
+    right, claimed = np.bincount(bin_of, weights=correct), np.bincount(bin_of, weights=confidence)
+    reliability = tuple(
+        (int(n), float(c / n), float(r / n)) for n, c, r in zip(samples, claimed, right, strict=True) if n
+    )
+    return float(np.abs(right - claimed).sum() / len(confidence)), reliability
 
 
 def _macro_f1(truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> float:
