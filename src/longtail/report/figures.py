@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from longtail.datasets import long_tail_counts
+from longtail.effective import effective_number
 from longtail.weights import class_weights
 
 if TYPE_CHECKING:
-    from longtail.compare import Comparison
+    from matplotlib.figure import Figure
+
+    from longtail.compare import Comparison, Row
+    from longtail.reproduce import PaperCell
 
 COLOURS = {"none": "#000000", "inverse": "#D55E00", "inverse_sqrt": "#56B4E9", "effective": "#009E73"}
 MARKERS = {"none": "o", "inverse": "^", "inverse_sqrt": "s", "effective": "D"}
@@ -21,6 +27,257 @@ NAMES = {
     "inverse_sqrt": "inverse sqrt",
     "effective": "effective",
 }
+
+
+PALETTE = ("#000000", "#D55E00", "#56B4E9", "#009E73", "#E69F00", "#0072B2", "#CC79A7")
+_DASHES = ("-", "--", ":", "-.")
+_SHAPES = ("o", "s", "D", "^", "v", "P", "X")
+BETAS = (0.0, 0.9, 0.99, 0.999, 0.9999)
+FACTORS = (1, 10, 20, 50, 100, 200)
+
+
+def draw_tail(counts: Any, name: str = "training set") -> Figure:
+    """Draw the training samples of every class from head to tail, with the weights that follow (Figure 1).
+
+    Args:
+        counts: training samples of each class.
+        name: of the data, for the title.
+    """
+    counts = np.sort(np.asarray(counts, dtype=float))[::-1]
+    rank = np.arange(1, len(counts) + 1)
+    figure, axes = _axes()
+    axes.fill_between(rank, np.maximum(counts, 0.5), 0.5, step="mid", color="#BBBBBB", linewidth=0)
+    axes.step(rank, np.maximum(counts, 0.5), where="mid", color="#555555", linewidth=0.8)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=0.5)
+    axes.set_ylabel("training samples")
+    factor = counts[0] / counts[counts > 0][-1]
+    axes.set_title(f"{name}: {len(counts):,} classes, imbalance factor {factor:,.4g}")
+    right = axes.twinx()
+    for place, (scheme, label) in enumerate([("none", "none"), ("inverse", "1/n"), ("effective", "effective, β = 0.999")]):
+        weight = class_weights(counts, scheme, normalize="classes") if scheme != "effective" else _weights(counts, 0.999)
+        weight = np.where(weight > 0, weight, np.nan)
+        right.plot(rank, weight, color=COLOURS[scheme], linestyle=_DASHES[place], linewidth=1.5, label=label)
+    right.set_yscale("log")
+    right.set_ylabel("class weight (mean 1)")
+    right.spines["top"].set_visible(False)
+    right.legend(frameon=False, fontsize=7, loc="upper center", title="weights", title_fontsize=7)
+    _head_to_tail(axes, len(counts))
+    return figure
+
+
+def draw_weight_term(betas: Sequence[float] = BETAS, largest: float = 1e5) -> Figure:
+    """Draw the class-balanced term 1 / E_n against n for several betas, both axes logarithmic (Figure 3)."""
+    n = np.logspace(0, np.log10(largest), 200)
+    figure, axes = _axes()
+    for place, beta in enumerate((*betas, 1.0) if 1.0 not in betas else betas):
+        label = "β → 1 (1/n)" if beta == 1.0 else f"β = {beta:g}"
+        axes.plot(n, 1 / effective_number(n, beta), label=label, **_line(place))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("samples n of the class")
+    axes.set_ylabel("class-balanced term (1 − β) / (1 − βⁿ)")
+    axes.set_title("The class-balanced term")
+    axes.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def draw_imbalances(
+    num_classes: int, max_count: int, factors: Sequence[float] = FACTORS, name: str = ""
+) -> Figure:
+    """Draw the training samples of every class for several imbalance factors (Figure 4)."""
+    figure, axes = _axes()
+    rank = np.arange(1, num_classes + 1)
+    for place, factor in enumerate(factors):
+        counts = long_tail_counts(num_classes, max_count, factor)
+        axes.plot(rank, counts, label=f"{factor:g}", **_line(place, num_classes))
+    axes.set_yscale("log")
+    axes.set_ylabel("training samples")
+    axes.set_title(f"{name or 'A long tail'}: {num_classes} classes of at most {max_count:,}")
+    axes.legend(frameon=False, fontsize=7, title="imbalance factor", title_fontsize=7)
+    _head_to_tail(axes, num_classes)
+    return figure
+
+
+def draw_error_against_beta(compared: Sequence[PaperCell]) -> Figure:
+    """Draw the error with and without the class-balanced term against beta (Figure 5).
+
+    One panel a data set and imbalance factor; a loss's plain error is the level line of its colour.
+    Filled marks and full lines are measured, mean with standard deviation; hollow marks and thin lines are
+    published. A beta that was neither is a gap.
+
+    Args:
+        compared: cells of the paper's grids, with what was published and what was measured.
+
+    Raises:
+        ValueError: no cell has a number.
+    """
+    known = _with_numbers(compared)
+    panels = list(dict.fromkeys((c.cell.dataset, c.cell.imbalance_factor) for c in known))
+    methods = list(dict.fromkeys(_method(c) for c in compared))
+    figure = _figure(3.4 * min(3, len(panels)), 3.2 * -(-len(panels) // 3) + 0.5)
+    for number, (dataset, factor) in enumerate(panels):
+        axes = figure.add_subplot(-(-len(panels) // 3), min(3, len(panels)), number + 1)
+        here = [c for c in known if (c.cell.dataset, c.cell.imbalance_factor) == (dataset, factor)]
+        betas = sorted({c.cell.beta for c in here} - {0.0})
+        for place, method in enumerate(methods):
+            colour, shape = PALETTE[place % len(PALETTE)], _SHAPES[place % len(_SHAPES)]
+            mine = {c.cell.beta: c for c in here if _method(c) == method}
+            for published in (True, False):
+                look = {"color": colour, "linewidth": 0.7 if published else 1.6}
+                fill = {"marker": shape, "markersize": 5, "markerfacecolor": "white" if published else colour}
+                points = {beta: v for beta, c in mine.items() if (v := _value(c, published)) is not None}
+                if 0.0 in points:
+                    axes.axhline(points[0.0], linestyle=":", **look)
+                line = [points.get(beta, np.nan) for beta in betas]
+                spread = [0.0 if published else _spread(mine.get(beta)) for beta in betas]
+                axes.errorbar(range(len(betas)), line, yerr=None if published else spread, capsize=2, **look, **fill)
+        axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
+        axes.set_xlabel("β")
+        axes.set_ylabel("test error, %")
+        axes.set_title(f"{dataset}, imbalance {factor}")
+        _tidy(axes)
+    handles = [
+        _key(label=method, color=PALETTE[i % len(PALETTE)], marker=_SHAPES[i % len(_SHAPES)], linewidth=1.6)
+        for i, method in enumerate(methods)
+    ]
+    handles += [
+        _key(label="published", color="#777777", marker="o", markerfacecolor="white", linewidth=0.7),
+        _key(label="measured", color="#777777", marker="o", linewidth=1.6),
+        _key(label="plain loss", color="#777777", linestyle=":"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
+    return figure
+
+
+def draw_effective_numbers(
+    counts: Any, betas: Sequence[float] = (0.9, 0.99, 0.999, 0.9999), name: str = "training set"
+) -> Figure:
+    """Draw the effective number of every class for several betas, logarithmic in the number (Figure 6)."""
+    counts = np.sort(np.asarray(counts, dtype=float))[::-1]
+    rank = np.arange(1, len(counts) + 1)
+    figure, axes = _axes()
+    for place, beta in enumerate(betas):
+        number = effective_number(counts, beta)
+        axes.plot(rank, np.where(number > 0, number, np.nan), label=f"β = {beta:g}", **_line(place + 1, len(counts)))
+    axes.plot(rank, np.where(counts > 0, counts, np.nan), color="black", linewidth=1.2, label="β → 1 (samples n)")
+    axes.set_yscale("log")
+    axes.set_ylabel("effective number of samples")
+    axes.set_title(name)
+    axes.legend(frameon=False, fontsize=7)
+    _head_to_tail(axes, len(counts))
+    return figure
+
+
+def draw_curves(comparison: Comparison, rows: Sequence[Row] | None = None) -> Figure:
+    """Draw the test error during training, mean over seeds (Figure 7).
+
+    Args:
+        comparison: finished runs with a history.
+        rows: some of its methods; default: the best, its baseline, and up to five others.
+
+    Raises:
+        ValueError: no run kept a history.
+    """
+    from longtail.report.runs import history, title_of
+
+    if rows is None:
+        best = comparison.best
+        first = [r for r in (comparison.baseline(best) if best else None, best) if r is not None]
+        rows = [*first, *(r for r in comparison.rows if r.outcomes and r not in first)][: len(PALETTE)]
+    figure, axes = _axes()
+    drawn = 0
+    for place, row in enumerate(rows):
+        errors: dict[int, list[float]] = {}
+        for line in (line for outcome in row.outcomes for line in history(outcome)):
+            if line.test_error is not None:
+                errors.setdefault(line.epoch, []).append(100 * line.test_error)
+        if errors:
+            epochs = sorted(errors)
+            mean = [float(np.mean(errors[epoch])) for epoch in epochs]
+            axes.plot(epochs, mean, label=f"{row.loss} {row.weights}", **_line(place, len(epochs)))
+            drawn += 1
+    if not drawn:
+        raise ValueError("no run kept a history of its test error; train with a smaller eval_every")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("test error, %")
+    seeds = sorted({len(row.outcomes) for row in rows})
+    axes.set_title(f"{title_of(comparison)}: mean of {'-'.join(map(str, seeds))} seeds" if seeds != [1] else f"{title_of(comparison)}: one seed")
+    axes.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def draw_grid(compared: Sequence[PaperCell]) -> Figure:
+    """Draw one data set's grid of errors, published and measured, as a coloured table (Figures 8 to 10).
+
+    One row a loss and beta, one column an imbalance factor, the lowest of each column framed and bold.
+    Colours compare within a column. A cell without a number says "–" (not published) or "not run".
+
+    Args:
+        compared: the cells of one data set.
+
+    Raises:
+        ValueError: the cells are of several data sets.
+    """
+    names = list(dict.fromkeys(c.cell.dataset for c in compared))
+    if len(names) != 1:
+        raise ValueError(f"compared has cells of {len(names)} data sets, got {names}; draw one at a time")
+    factors = sorted({c.cell.imbalance_factor for c in compared}, reverse=True)
+    methods = list(dict.fromkeys(_method(c) for c in compared))
+    betas = sorted({c.cell.beta for c in compared})
+    place = {(_method(c), c.cell.beta, c.cell.imbalance_factor): c for c in compared}
+    rows = [(m, b) for m in methods for b in betas if any((m, b, f) in place for f in factors)]
+    figure = _figure(2.2 + 1.15 * len(factors), 0.9 + 0.22 * len(rows))
+    for half, (published, title) in enumerate([(True, "published"), (False, "measured")]):
+        axes = figure.add_subplot(1, 2, half + 1)
+        values = np.array(
+            [[_nan(_value(place.get((m, b, f)), published)) for f in factors] for m, b in rows], dtype=float
+        )
+        low, span = _column_range(values)
+        axes.imshow((values - low) / span, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+        for (i, j), value in np.ndenumerate(values):
+            if np.isnan(value):
+                absent = "–" if published or (*rows[i], factors[j]) not in place else "not run"
+                axes.text(j, i, absent, ha="center", va="center", fontsize=5.5, color="#666666")
+                continue
+            best = value == low[j] and (~np.isnan(values[:, j])).sum() > 1
+            dark = (value - low[j]) / span[j] < 0.55
+            axes.text(
+                j, i, f"{value:.1f}", ha="center", va="center", fontsize=6.5,
+                color="white" if dark else "black", fontweight="bold" if best else "normal",
+            )  # fmt: skip
+            if best:
+                axes.add_patch(_frame(j, i))
+        axes.set_xticks(range(len(factors)), [str(f) for f in factors], fontsize=7)
+        axes.set_yticks(range(len(rows)), [f"{m}, β = {b:g}" for m, b in rows] if not half else [], fontsize=6.5)
+        axes.tick_params(length=0, labelbottom=False, labeltop=True)
+        axes.set_title(f"{title}, by imbalance factor", fontsize=8)
+        axes.spines[:].set_visible(False)
+        for edge in np.flatnonzero([rows[i][0] != rows[i - 1][0] for i in range(1, len(rows))]):
+            axes.axhline(edge + 0.5, color="white", linewidth=2)
+    figure.suptitle(f"{names[0]}: test error in %", fontsize=9)
+    return figure
+
+
+def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = ("png", "svg")) -> list[Path]:
+    """Write a figure in some formats, the same bytes every time, and return the paths.
+
+    Args:
+        figure: what a function of this module drew.
+        stem: the file's path without its ending; the folder is made if need be.
+        formats: any of "png", "svg", "pdf".
+    """
+    import matplotlib
+
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for ending in formats:
+        path = stem.with_name(f"{stem.name}.{ending}")
+        with matplotlib.rc_context({"svg.hashsalt": "longtail"}):
+            figure.savefig(path, dpi=200, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending))
+        paths.append(path)
+    return paths
 
 
 def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
@@ -103,3 +360,100 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pat
     target = Path(path)
     figure.savefig(target, dpi=150)
     return target
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _axes() -> tuple[Figure, Any]:
+    figure = _figure(4.4, 3.1)
+    axes = figure.add_subplot()
+    _tidy(axes)
+    return figure, axes
+
+
+def _tidy(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.title.set_fontsize(9)
+
+
+def _line(place: int, points: int = 200) -> dict[str, Any]:
+    """Colour, dash and mark of one line: any one of the three tells the lines apart."""
+    return {
+        "color": PALETTE[place % len(PALETTE)],
+        "linestyle": _DASHES[place % len(_DASHES)],
+        "marker": _SHAPES[place % len(_SHAPES)],
+        "markevery": max(1, points // 8),
+        "markersize": 4,
+        "linewidth": 1.4,
+    }
+
+
+def _head_to_tail(axes: Any, classes: int) -> None:
+    axes.set_xlabel("class, head to tail (rank)")
+    if classes > 1000:
+        axes.set_xscale("log")
+
+
+def _weights(counts: Any, beta: float) -> Any:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where the term does nothing the picture shows it
+        return class_weights(counts, beta=beta)
+
+
+def _key(**look: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], markersize=5, **look)
+
+
+def _frame(column: int, row: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8, zorder=3)
+
+
+def _method(compared: PaperCell) -> str:
+    gamma = compared.cell.gamma
+    return compared.cell.loss if gamma is None else f"{compared.cell.loss} γ={gamma:g}"
+
+
+def _value(compared: PaperCell | None, published: bool) -> float | None:
+    if compared is None:
+        return None
+    if published:
+        return compared.paper
+    return None if compared.measured is None else compared.measured.mean
+
+
+def _spread(compared: PaperCell | None) -> float:
+    known = compared is not None and compared.measured is not None
+    return (compared.measured.sd or 0.0) if known else 0.0  # type: ignore[union-attr]
+
+
+def _with_numbers(compared: Sequence[PaperCell]) -> list[PaperCell]:
+    known = [c for c in compared if c.paper is not None or c.measured is not None]
+    if not known:
+        raise ValueError("no cell was published or measured, so there is nothing to draw")
+    return known
+
+
+def _nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _column_range(values: Any) -> tuple[Any, Any]:
+    """Lowest value and span of every column, so that colours compare what stands in one column."""
+    filled = np.where(np.isnan(values), np.inf, values)
+    low = filled.min(axis=0)
+    high = np.where(np.isnan(values), -np.inf, values).max(axis=0)
+    empty = np.isinf(low)
+    span = np.where(empty | (high == low), 1.0, high - low)
+    return np.where(empty, 0.0, low), span

@@ -1,20 +1,213 @@
-"""Comparisons and weights as terminal tables and Markdown."""
+"""Comparisons as tables: for the terminal, the page, and papers (Markdown, CSV, LaTeX)."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
-from longtail.evaluation import Summary
+from longtail.evaluation import PairedDifference, Summary
 
 if TYPE_CHECKING:
-    from longtail.compare import Comparison
+    from longtail.compare import Comparison, Row
     from longtail.reproduce import PaperCell
 
+GROUPS = ("many", "medium", "few")
 _HEAD = ("loss", "weights", "error %", "many", "medium", "few", "vs none [95 %]")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a sheet.
+
+    Attributes:
+        text: as it is read.
+        value: as it is sorted and exported where it is a number; None sorts last.
+    """
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table before it has a format.
+
+    Attributes:
+        head: names of the columns.
+        rows: one cell a column.
+        mark: rows to set off, by position.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    mark: Sequence[int] = ()
+
+    def markdown(self) -> str:
+        """Return the sheet as a Markdown table."""
+        return markdown(self.head, [[cell.text for cell in row] for row in self.rows])
+
+    def csv(self) -> str:
+        """Return the sheet as CSV: numbers in full where a cell has one, n/a as nothing."""
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(self.head)
+        for row in self.rows:
+            texts = ("" if cell.text == "n/a" else cell.text for cell in row)
+            writer.writerow(
+                t if c.value is None else f"{c.value:.10g}" for t, c in zip(texts, row, strict=True)
+            )
+        return lines.getvalue()
+
+    def latex(self, caption: str = "") -> str:
+        """Return the sheet as a LaTeX table for the booktabs package."""
+        columns = "".join("l" if all(r[i].value is None for r in self.rows) else "r" for i in range(len(self.head)))
+        lines = [self.head, *([cell.text for cell in row] for row in self.rows)]
+        texts = [" & ".join(_latex(text.strip()) for text in line) + " \\\\" for line in lines]
+        marked = [rf"\rowcolor{{black!8}} {t}" if i - 1 in self.mark else t for i, t in enumerate(texts)]
+        return "\n".join(
+            [
+                *(["% needs \\usepackage[table]{xcolor} for the marked row"] if self.mark else []),
+                r"\begin{table}",
+                r"\centering",
+                *([rf"\caption{{{_latex(caption)}}}"] if caption else []),
+                rf"\begin{{tabular}}{{{columns}}}",
+                r"\toprule",
+                marked[0],
+                r"\midrule",
+                *marked[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+
+def method_table(comparison: Comparison) -> Sheet:
+    """Return all methods as a sheet: what :func:`comparison_table` shows, and what has no room there."""
+    head = (*_HEAD, "natural prior", "macro-F1", "calibration", "seeds")
+    rows = []
+    for texts, row in zip(comparison_cells(comparison), comparison.rows, strict=True):
+        d = comparison.difference(row)
+        fields = ("error", *(f"{group}_error" for group in GROUPS))
+        values = [None if (s := row.summary(field)) is None else 100 * s.mean for field in fields]
+        values.append(None if d is None else 100 * d.mean)
+        cells = [Cell(text.strip() or "-", value) for text, value in zip(texts[2:], values, strict=True)]
+        f1, calibration = row.summary("macro_f1"), row.summary("expected_calibration_error")
+        natural = row.summary("natural_error")
+        rows.append(
+            [
+                *(Cell(text) for text in texts[:2]),
+                *cells,
+                Cell(_mean(natural), None if natural is None else 100 * natural.mean),
+                Cell("n/a") if f1 is None else Cell(f"{f1.mean:.3f}", f1.mean),
+                Cell(_mean(calibration), None if calibration is None else 100 * calibration.mean),
+                Cell(str(len(row.seeds)), float(len(row.seeds))),
+            ]
+        )
+    return Sheet(head, rows, [i for i, row in enumerate(comparison.rows) if row is comparison.winner])
+
+
+def methods_csv(comparison: Comparison) -> str:
+    """Return one line a method with every mean, deviation and difference as fractions, for further computing."""
+    fields = (
+        *("error", "balanced_error", "natural_error", *(f"{group}_error" for group in GROUPS)),
+        *("macro_f1", "expected_calibration_error"),
+    )
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    difference = [f"difference_to_none_{name}" for name in ("mean", "low", "high", "p_value")]
+    statistics = [f"{field}_{name}" for field in fields for name in ("mean", "sd")]
+    writer.writerow(
+        ["dataset", "imbalance_factor", "loss", "weights", "seeds", *statistics, *difference, "better_than_none"]
+    )
+    for row in comparison.rows:
+        values: list[float | None] = []
+        for field in fields:
+            s = row.summary(field)
+            values += [None, None] if s is None else [s.mean, s.sd]
+        d = comparison.difference(row)
+        values += [None] * 4 if d is None else [d.mean, d.low, d.high, d.p_value]
+        factor = comparison.recipe.imbalance_factor
+        writer.writerow(
+            [
+                comparison.recipe.dataset,
+                "" if factor is None else f"{factor:g}",
+                row.loss,
+                row.weights,
+                len(row.seeds),
+                *("" if v is None else f"{v:.6g}" for v in values),
+                int(comparison.beats_none(row)),
+            ]
+        )
+    return lines.getvalue()
+
+
+def class_table(comparison: Comparison, names: Sequence[str]) -> Sheet:
+    """Return one line a class, head to tail: every method's error in percent, mean over seeds."""
+    rows = [row for row in comparison.rows if row.outcomes]
+    counts = _class_counts(comparison)
+    errors = [[_class_error(row, i) for row in rows] for i in range(len(counts))]
+    order = sorted(range(len(counts)), key=lambda i: -counts[i])
+    return Sheet(
+        ["class", "training samples", *(f"{row.loss} {row.weights}" for row in rows)],
+        [[Cell(names[i]), Cell(f"{counts[i]:,}", float(counts[i])), *map(percent, errors[i])] for i in order],
+    )
+
+
+def paper_sheet(compared: Sequence[PaperCell]) -> Sheet:
+    """Return published and measured errors side by side as a sheet."""
+    head = ("data", "imbalance", "loss", "gamma", "beta", "paper", "measured", "seeds", "difference")
+    rows = []
+    for row in compared:
+        cell, m = row.cell, row.measured
+        sd = "" if m is None or m.sd is None else f" ± {m.sd:.2f}"
+        rows.append(
+            [
+                Cell(cell.dataset),
+                Cell(str(cell.imbalance_factor), float(cell.imbalance_factor)),
+                Cell(cell.loss),
+                Cell("-") if cell.gamma is None else Cell(f"{cell.gamma:g}", cell.gamma),
+                Cell(f"{cell.beta:g}", cell.beta),
+                Cell("-") if row.paper is None else Cell(f"{row.paper:.2f}", row.paper),
+                Cell("not run") if m is None else Cell(f"{m.mean:.2f}{sd}", m.mean),
+                Cell("0", 0.0) if m is None else Cell(str(m.n), float(m.n)),
+                Cell("-") if row.difference is None else Cell(f"{row.difference:+.2f}", row.difference),
+            ]
+        )
+    return Sheet(head, rows)
+
+
+def legend(thresholds: tuple[int, int]) -> str:
+    """Say how the columns of a comparison are to be read."""
+    many, few = thresholds
+    return (
+        f"error: mean ± standard deviation over seeds, on the test set. many / medium / few: classes with > {many}, "
+        f"{few} to {many}, < {few} training samples. vs none: paired difference to the same loss without "
+        "re-weighting, negative is better, with its 95 % interval; * significant after Bonferroni's correction. "
+        "natural prior: the error to expect where test data have the training set's class proportions. "
+        "calibration: expected calibration error, %."
+    )
+
+
+def interval_text(d: PairedDifference | None) -> str:
+    """Write a paired difference in points with its interval."""
+    if d is None:
+        return ""
+    if d.low is None or d.high is None:
+        return f"{100 * d.mean:+.1f}"
+    return f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+
+
+def percent(share: float | None) -> Cell:
+    """Write a share in percent."""
+    return Cell("n/a") if share is None else Cell(f"{100 * share:.1f}", 100 * share)
 
 
 def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -23,13 +216,11 @@ def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
     for row in comparison.rows:
         mark = " (best)" if row is comparison.winner else ""
         d = comparison.difference(row)
-        change = "" if d is None else f"{100 * d.mean:+.1f}"
-        if d is not None and d.low is not None and d.high is not None:
-            change += (
-                f" [{100 * d.low:+.1f}, {100 * d.high:+.1f}]{'*' if comparison.beats_none(row) else ' '}"
-            )
-        groups = [_mean(row.summary(f"{group}_error")) for group in ("many", "medium", "few")]
-        cells.append((row.loss, row.scheme + mark, _mean_sd(row.summary()), *groups, change))
+        change = interval_text(d)
+        if d is not None and d.low is not None:
+            change += "*" if comparison.beats_none(row) else " "
+        groups = [_mean(row.summary(f"{group}_error")) for group in GROUPS]
+        cells.append((row.loss, row.weights + mark, _mean_sd(row.summary()), *groups, change))
     return cells
 
 
@@ -56,22 +247,12 @@ def paper_table(compared: Sequence[PaperCell]) -> Table:
     """Return published and measured errors side by side, for the terminal, within 80 columns."""
     title = "test error in %, paper and measured (mean ± standard deviation); IF: imbalance factor"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=title)
-    for name in ("data", "IF", "loss", "gamma", "beta", "paper", "measured", "seeds", "diff"):
-        table.add_column(name, justify="left" if name in ("data", "loss") else "right", no_wrap=True)
-    for row in compared:
-        cell, measured = row.cell, row.measured
-        sd = "" if measured is None or measured.sd is None else f" ± {measured.sd:.2f}"
-        table.add_row(
-            cell.dataset,
-            str(cell.imbalance_factor),
-            cell.loss,
-            "" if cell.gamma is None else f"{cell.gamma:g}",
-            f"{cell.beta:g}",
-            "-" if row.paper is None else f"{row.paper:.2f}",
-            "not run" if measured is None else f"{measured.mean:.2f}{sd}",
-            "0" if measured is None else str(measured.n),
-            "" if row.difference is None else f"{row.difference:+.2f}",
-        )
+    sheet = paper_sheet(compared)
+    for name in sheet.head:
+        short = {"imbalance": "IF", "difference": "diff"}.get(name, name)
+        table.add_column(short, justify="left" if name in ("data", "loss") else "right", no_wrap=True)
+    for row in sheet.rows:
+        table.add_row(*(cell.text for cell in row))
     return table
 
 
@@ -81,6 +262,23 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "".join(
         "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in line) + " |\n" for line in lines
     )
+
+
+def _class_counts(comparison: Comparison) -> tuple[int, ...]:
+    return next(o.evaluation.class_counts for row in comparison.rows for o in row.outcomes if o.evaluation)
+
+
+def _class_error(row: Row, i: int) -> float | None:
+    errors = [o.evaluation.per_class_error[i] for o in row.outcomes if o.evaluation]
+    known = [e for e in errors if e is not None]
+    return sum(known) / len(known) if known and len(known) == len(errors) else None
+
+
+def _latex(text: str) -> str:
+    special = {c: rf"\{c}" for c in "&%$#_{}"}
+    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    signs = {"±": r"$\pm$", "<": r"$<$", ">": r"$>$", "γ": r"$\gamma$", "β": r"$\beta$", "|": r"$|$"}
+    return "".join({**special, **words, **signs}.get(c, c) for c in text)
 
 
 def _mean(summary: Summary | None) -> str:

@@ -68,7 +68,7 @@ class TrainingData:
             seed = recipe.seed if recipe.subset_seed is None else recipe.subset_seed
             data, kept = data.long_tailed(recipe.imbalance_factor, profile=recipe.profile, seed=seed)
             self.subset_sha256 = datasets.subset_sha256(kept)
-        self.recipe, self.counts, self.class_names = recipe, data.class_counts, data.class_names
+        self.recipe, self.counts = recipe, data.class_counts
         self.images, self.size = data.train.inputs.ndim == 4, data.train.inputs.shape[2:]
         self.shape = {"in_channels": int(data.train.inputs.shape[1]), "num_classes": data.num_classes}
         self.pad = _PAD[recipe.augmentation]
