@@ -1,0 +1,102 @@
+"""What a comparison recommends, for a balanced and for a natural test prior, and never more than it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from longtail.compare import Comparison, Row
+from longtail.report import tables
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The recommendation for one kind of test data.
+
+    Attributes:
+        prior: "balanced" | "natural".
+        when: which test data are meant.
+        rule: what holds for such data in general.
+        finding: what these runs say.
+        code: the line of Python that makes the recommended loss.
+        folder: the run to keep.
+        seeds: how many runs of it there are.
+    """
+
+    prior: str
+    when: str
+    rule: str
+    finding: str
+    code: str
+    folder: Path
+    seeds: int
+
+
+_KINDS = (
+    (
+        "balanced",
+        "balanced_error",
+        "every class counts the same, however rare",
+        "Re-weight, and choose N on a balanced validation split taken from the training data.",
+    ),
+    (
+        "natural",
+        "natural_error",
+        "test data are as long-tailed as the training data",
+        "The plain loss already fits this prior. Expect re-weighting to trade the head for the tail, so that the "
+        "plain error rises while the tail gains; do it only if the tail is worth that.",
+    ),
+)
+
+
+def advise(comparison: Comparison) -> list[Advice]:
+    """Return the advice for each test prior; the lowest mean is recommended only if it beats its baseline."""
+    found = []
+    for prior, field, when, rule in _KINDS:
+        best = comparison.lowest(field)
+        if best is None:
+            continue
+        row, finding = _choose(comparison, best, field)
+        found.append(Advice(prior, when, rule, finding, code(row), row.outcomes[0].folder, len(row.outcomes)))
+    return found
+
+
+def code(row: Row) -> str:
+    """Return the line of Python that makes a row's loss."""
+    recipe = row.outcomes[0].recipe
+    words = [f'loss="{recipe.loss}"', f'scheme="{recipe.scheme}"']
+    if recipe.scheme == "effective":
+        words.append(f"beta={recipe.beta!r}")
+    if "focal" in recipe.loss:
+        words.append(f"gamma={recipe.gamma!r}")
+    if recipe.normalizer != "samples":
+        words.append(f'normalizer="{recipe.normalizer}"')
+    if recipe.label_smoothing:
+        words.append(f"label_smoothing={recipe.label_smoothing!r}")
+    return f"criterion = longtail.ClassBalancedLoss(longtail.class_counts(labels), {', '.join(words)})"
+
+
+def _choose(comparison: Comparison, best: Row, field: str) -> tuple[Row, str]:
+    name, summary = f"{best.loss}, {best.weights} weights", best.summary(field)
+    assert summary is not None
+    lowest = f"{100 * summary.mean:.1f} %"
+    plain = [row for row in comparison.rows if row.scheme == "none" and row.outcomes]
+    if best.scheme == "none":
+        only = len([row for row in comparison.rows if row.outcomes]) == 1
+        what = "The only method here is" if only else "The lowest mean has"
+        return best, f"{what} {best.loss} without re-weighting, {lowest}."
+    if (d := comparison.difference(best, field)) is None:
+        return best, f"The lowest mean has {name}, {lowest}; no run without re-weighting says whether it helped."
+    if comparison.beats_none(best, field):
+        return best, (
+            f"Use {name}: {lowest}, {tables.interval_text(d)} points against the same loss without re-weighting, "
+            f"beyond chance after correction for {comparison.comparisons} tests."
+        )
+    simplest = comparison.lowest(field, plain)
+    assert simplest is not None
+    return simplest, (
+        f"The lowest mean has {name}, {lowest}, but its difference to the same loss without re-weighting, "
+        f"{tables.interval_text(d)} points, "
+        f"{'rests on one seed' if d.low is None else 'may be chance'}: keep the simplest, {simplest.loss} without "
+        "re-weighting, until more seeds say otherwise."
+    )
