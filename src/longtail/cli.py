@@ -35,6 +35,22 @@ class Format(StrEnum):
     json = "json"
 
 
+class ReportFormat(StrEnum):
+    """What a report is written as."""
+
+    html = "html"
+    markdown = "markdown"
+    csv = "csv"
+    latex = "latex"
+
+
+class ReportTable(StrEnum):
+    """Which table is exported."""
+
+    methods = "methods"
+    classes = "classes"
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
     try:
@@ -77,6 +93,11 @@ def weights(
     normalize: Annotated[str, typer.Option(help="classes | samples | none.")] = "classes",
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
     rows: Annotated[int, typer.Option(help="Classes shown in the table, head and tail.", min=2)] = 20,
+    explore: Annotated[
+        bool, typer.Option("--explore", help="Write and open the beta explorer instead.")
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The explorer's file.")] = Path("explorer.html"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Counts, imbalance factor, effective numbers and class weights of your data."""
     import warnings
@@ -84,6 +105,15 @@ def weights(
     import longtail
 
     counts = _read_counts(source, label)
+    if explore:
+        from longtail.report.page import explorer_page
+
+        _may_write(out, force)
+        name = Path(source).name if Path(source).is_file() else f"{len(counts)} classes"
+        _write(out, explorer_page(counts, title=f"Beta explorer: {name}"))
+        _out.print(f"page {out}", highlight=False)
+        _open(out)
+        return
     betas = beta or [0.9, 0.99, 0.999, 0.9999]
     scale = None if normalize == "none" else normalize
     notes = []
@@ -153,8 +183,8 @@ def compare(
 
     from longtail import compare as comparing
     from longtail.report.figures import draw_comparison
+    from longtail.report.page import report_page
     from longtail.report.tables import comparison_markdown, comparison_table
-    from longtail.training.files import write_atomic
 
     given: dict[str, Any] = {"imbalance_factor": imbalance, "beta": beta, "gamma": gamma, "epochs": epochs}
     recipe = _recipe_for(dataset)
@@ -214,15 +244,17 @@ def compare(
     )
     _out.print(escape(text), style="dim", highlight=False)
     picture = draw_comparison(result, folder / "compare.png")
+    page = _write(folder / "compare.html", report_page([result]))
     lines = [
         f"# {dataset}, imbalance {imbalance:g}\n",
         comparison_markdown(result),
         f"{result.verdict()}\n{text}",
         "",
     ]
-    write_atomic(folder / "compare.md", "\n".join(lines).encode())
+    _write(folder / "compare.md", "\n".join(lines))
     _out.print(
-        f"\npicture {picture}\ntables  {folder / 'compare.md'}, compare.csv, compare.json", highlight=False
+        f"\npage    {page}\npicture {picture}\ntables  {folder / 'compare.md'}, compare.csv, compare.json",
+        highlight=False,
     )
     if result.failures:
         raise SystemExit(1)
@@ -277,10 +309,8 @@ def reproduce(
 
     chosen = cells(table, datasets=dataset, imbalances=imbalance, losses=loss)
     path = results or Path("results") / f"{table}.csv"
+    todo = reproducing.jobs_for(chosen, seeds, Path("runs") / "reproduce", epochs=epochs, precision=precision)
     if not show:
-        todo = reproducing.jobs_for(
-            chosen, seeds, Path("runs") / "reproduce", epochs=epochs, precision=precision
-        )
 
         def report(done: int, total: int, result: reproducing.Result) -> None:
             error = result.why if result.error_percent is None else f"{result.error_percent:.2f} %"
@@ -296,8 +326,106 @@ def reproduce(
     rows = reproducing.read_rows(path)
     compared = reproducing.compare_with_paper(chosen, rows, epochs=epochs or 200)
     _out.print(paper_table(compared), highlight=False)
+    _report_on_paper(table, compared, [job.folder for job in todo], path)
     if not show and "failed" in states:
         raise SystemExit(1)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some at any depth.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File; default: report.html, other formats are printed."),
+    ] = None,
+    format: Annotated[
+        ReportFormat, typer.Option(help="The page, or a table for a paper.")
+    ] = ReportFormat.html,
+    table: Annotated[ReportTable, typer.Option(help="Which table is exported.")] = ReportTable.methods,
+    group: Annotated[bool, typer.Option("--group", help="Several training sets: a section each.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """One page on finished runs: how long the tail is, whether it helped, how sure, what to use."""
+    from longtail.report.page import report_page
+    from longtail.report.runs import comparisons, find_runs, title_of
+
+    found, left_out = find_runs(runs)
+    compared = comparisons(found)
+    for left in left_out:
+        _err.print(f"[yellow]left out[/]: {escape(f'{left.folder}: {left.why}')}", highlight=False)
+    if not compared:
+        raise ValueError(
+            f"no finished run in {', '.join(map(str, runs))}; finish one of those left out first"
+        )
+    if len(compared) > 1 and not group:
+        sets = "; ".join(f"{title_of(c)} ({sum(len(r.outcomes) for r in c.rows)} runs)" for c in compared)
+        raise ValueError(
+            f"runs were trained on {len(compared)} different sets: {sets}; their errors cannot be compared. "
+            "Give the folders of one, or --group for a section each"
+        )
+    target = out or (Path("report.html") if format is ReportFormat.html else None)
+    if target is not None:
+        _may_write(target, force)
+    text = (
+        report_page(compared, left_out=left_out)
+        if format is ReportFormat.html
+        else _export(compared, format, table)
+    )
+    if target is None:
+        print(text, end="")  # noqa: T201
+        return
+    _write(target, text)
+    if format is ReportFormat.html:
+        for one in compared:
+            _out.print(escape(f"{title_of(one)}: {one.verdict()}"), highlight=False)
+    _out.print(f"{'page' if format is ReportFormat.html else 'table'} {target}", highlight=False)
+
+
+@app.command()
+def figures(
+    source: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUNS_OR_COUNTS]...", help="Run folders, or counts; without: the paper's data sets."
+        ),
+    ] = None,
+    figure: Annotated[
+        list[int] | None,
+        typer.Option(help="Of the paper: 1 3 4 5 6 7 8 9 10; repeatable; default: all that apply."),
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The label column of a counts file.")] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Results files of longtail reproduce, drawn beside the paper; repeatable."),
+    ] = None,
+    format: Annotated[list[str] | None, typer.Option(help="png | svg | pdf; default png and svg.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder.")] = Path("figures"),
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """The paper's figures, of any runs or counts, or of its own data sets beside what was measured."""
+    from longtail._checks import choice
+    from longtail.report import figures as drawing
+
+    numbers = figure or list(drawing.NUMBERS)
+    formats = [choice("format", name, ("png", "svg", "pdf")) for name in format or ("png", "svg")]
+    for number in numbers:
+        if number not in drawing.NUMBERS:
+            raise ValueError(f"figure must be one of {', '.join(map(str, drawing.NUMBERS))}, got {number}")
+    if results and source:
+        raise ValueError("--results belongs to the paper's data sets; leave the run folders or counts out")
+    if source:
+        drawn = _figures_of(source, label, numbers)
+    else:
+        drawn = drawing.draw_papers(_paper_cells(results or []), numbers)
+    written = []
+    for name, picture in drawn:
+        for ending in formats:
+            _may_write(out / f"{name}.{ending}", force)
+        written += drawing.save(picture, out / name, formats)
+    if not written:
+        what = "these counts" if source else "the paper's data sets"
+        raise ValueError(f"figure {', '.join(map(str, numbers))} cannot be drawn of {what}; give run folders")
+    _out.print("\n".join(f"figure {path}" for path in written), highlight=False)
 
 
 @app.command()
@@ -318,6 +446,109 @@ def evaluate(
         writer.writerows([i, n, "" if e is None else e] for i, (n, e) in enumerate(rows))
     else:
         _print_evaluation(evaluation)
+
+
+def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Any:
+    from longtail.report import figures as drawing
+    from longtail.report.runs import comparisons, find_runs
+
+    if not all(Path(place).is_dir() for place in source):
+        if len(source) > 1:
+            raise ValueError(
+                f"{source[0]!r} is not the only source; give run folders, or one list or file of counts"
+            )
+        name = Path(source[0]).stem if Path(source[0]).is_file() else "training set"
+        return drawing.draw_counts(_read_counts(source[0], label).counts, numbers, name)
+    compared = comparisons(find_runs(source)[0])
+    if len(compared) != 1:
+        raise ValueError(f"runs were trained on {len(compared)} different sets; give the folders of one")
+    return drawing.draw_runs(compared[0], numbers)
+
+
+def _paper_cells(results: list[Path]) -> Any:
+    from longtail.paper.tables import cells
+    from longtail.reproduce import compare_with_paper, read_rows
+
+    for path in results:
+        if not path.is_file():
+            raise ValueError(f"results file {str(path)!r} is not there; longtail reproduce writes one")
+    rows = [row for path in results for row in read_rows(path)]
+    return compare_with_paper([*cells("fig8"), *cells("fig9"), *cells("fig10")], rows)
+
+
+def _report_on_paper(table: str, compared: Any, folders: list[Path], results: Path) -> None:
+    """Write the page and the figures of a reproduced table beside its results file."""
+    from longtail.report import figures as drawing
+    from longtail.report.page import report_page
+    from longtail.report.runs import comparisons, find_runs
+
+    finished = [folder for folder in folders if (folder / "evaluation.json").is_file()]
+    found, left_out = find_runs(finished) if finished else ([], [])
+    text = report_page(
+        comparisons(found), left_out=left_out, paper=compared, title=f"{table}: paper and measurement"
+    )
+    page = _write(results.with_suffix(".html"), text)
+    stem = results.with_suffix("")
+    pictures = [
+        path
+        for name, picture in drawing.draw_papers(compared, drawing.OF_TABLES.get(table, ()))
+        for path in drawing.save(picture, stem.with_name(f"{stem.name}-{name}"), ["png"])
+    ]
+    _out.print("\n".join([f"page    {page}", *(f"picture {path}" for path in pictures)]), highlight=False)
+
+
+def _export(compared: list[Any], format: ReportFormat, table: ReportTable) -> str:
+    from longtail.report import tables
+    from longtail.report.runs import class_names, title_of
+
+    parts: list[str] = []
+    for one in compared:
+        outcomes = [outcome for row in one.rows for outcome in row.outcomes]
+        size = len(outcomes[0].evaluation.class_counts)
+        if table is ReportTable.methods and format is ReportFormat.csv:
+            text = tables.methods_csv(one)
+            parts.append(text if not parts else text.partition("\n")[2])  # one head for all
+            continue
+        sheet = (
+            tables.method_table(one)
+            if table is ReportTable.methods
+            else tables.class_table(one, class_names(outcomes, size))
+        )
+        heading = f"{title_of(one)}: test error in %"
+        if format is ReportFormat.latex:
+            parts.append(sheet.latex(heading))
+        elif format is ReportFormat.csv:
+            parts.append(sheet.csv())
+        else:
+            notes = f"\n{one.verdict()}\n\n{tables.legend(outcomes[0].evaluation.thresholds)}\n"
+            parts.append(f"# {heading}\n\n{sheet.markdown()}{notes if table is ReportTable.methods else ''}")
+    return "\n".join(parts) if format is not ReportFormat.csv else "".join(parts)
+
+
+def _may_write(path: Path, force: bool) -> None:
+    """Ask before a file is replaced, and refuse where nobody can be asked."""
+    if force or not path.exists():
+        return
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder; give a file's name")
+    if not (sys.stdin.isatty() and typer.confirm(f"{path} exists; replace it?")):
+        raise ValueError(f"{str(path)!r} exists; give another name, or --force to replace it")
+
+
+def _write(path: Path, text: str) -> Path:
+    from longtail.training.files import write_atomic
+
+    write_atomic(path, text.encode())
+    return path
+
+
+def _open(path: Path) -> None:
+    """Show a page in the browser, where there is a screen."""
+    import os
+    import webbrowser
+
+    if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(path.resolve().as_uri())
 
 
 def _recipe_for(name: str) -> Any:

@@ -45,8 +45,8 @@ class Evaluation:
         confusion: Sample counts, ``confusion[true][predicted]``; None beyond 1000 classes, where it
             would outgrow everything else.
         class_counts: Training samples of every class.
-        reliability: What the calibration error is made of, one ``(samples, mean confidence, accuracy)`` a bin,
-            from low to high confidence, empty bins left out; None for hard predictions, and in evaluations
+        reliability: What the calibration error is made of, ``(samples, mean confidence, accuracy)`` a bin, from
+            low to high confidence, empty bins left out; None for hard predictions, and in evaluations
             stored before this was kept.
     """
 
@@ -75,7 +75,9 @@ class Evaluation:
         The mean of the per-class errors weighted by the training samples; classes without test samples are
         left out. Equal to `balanced_error` where no tested class has training samples.
         """
-        pairs = [(n, e) for n, e in zip(self.class_counts, self.per_class_error, strict=True) if e is not None]
+        pairs = [
+            (n, e) for n, e in zip(self.class_counts, self.per_class_error, strict=True) if e is not None
+        ]
         total = sum(n for n, _ in pairs)
         return sum(n * e for n, e in pairs) / total if total else self.balanced_error
 

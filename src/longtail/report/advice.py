@@ -43,8 +43,8 @@ _KINDS = (
         "natural",
         "natural_error",
         "test data are as long-tailed as the training data",
-        "The plain loss already fits this prior. Expect re-weighting to trade the head for the tail, so that the "
-        "plain error rises while the tail gains; do it only if the tail is worth that.",
+        "The plain loss already fits this prior. Expect re-weighting to trade the head for the tail, so that "
+        "the plain error rises while the tail gains; do it only if the tail is worth that.",
     ),
 )
 
@@ -86,17 +86,20 @@ def _choose(comparison: Comparison, best: Row, field: str) -> tuple[Row, str]:
         what = "The only method here is" if only else "The lowest mean has"
         return best, f"{what} {best.loss} without re-weighting, {lowest}."
     if (d := comparison.difference(best, field)) is None:
-        return best, f"The lowest mean has {name}, {lowest}; no run without re-weighting says whether it helped."
+        return (
+            best,
+            f"The lowest mean has {name}, {lowest}; no run without re-weighting says whether it helped.",
+        )
     if comparison.beats_none(best, field):
         return best, (
-            f"Use {name}: {lowest}, {tables.interval_text(d)} points against the same loss without re-weighting, "
-            f"beyond chance after correction for {comparison.comparisons} tests."
+            f"Use {name}: {lowest}, {tables.interval_text(d)} points against the same loss without "
+            f"re-weighting, beyond chance after correction for {comparison.comparisons} tests."
         )
     simplest = comparison.lowest(field, plain)
     assert simplest is not None
     return simplest, (
         f"The lowest mean has {name}, {lowest}, but its difference to the same loss without re-weighting, "
         f"{tables.interval_text(d)} points, "
-        f"{'rests on one seed' if d.low is None else 'may be chance'}: keep the simplest, {simplest.loss} without "
-        "re-weighting, until more seeds say otherwise."
+        f"{'rests on one seed' if d.low is None else 'may be chance'}: keep the simplest, {simplest.loss} "
+        "without re-weighting, until more seeds say otherwise."
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from longtail._checks import short
 from longtail.datasets import long_tail_counts
 from longtail.effective import effective_number
 from longtail.weights import class_weights
@@ -30,6 +31,7 @@ NAMES = {
 
 
 PALETTE = ("#000000", "#D55E00", "#56B4E9", "#009E73", "#E69F00", "#0072B2", "#CC79A7")
+NUMBERS = (1, 3, 4, 5, 6, 7, 8, 9, 10)
 _DASHES = ("-", "--", ":", "-.")
 _SHAPES = ("o", "s", "D", "^", "v", "P", "X")
 BETAS = (0.0, 0.9, 0.99, 0.999, 0.9999)
@@ -52,16 +54,31 @@ def draw_tail(counts: Any, name: str = "training set") -> Figure:
     axes.set_ylim(bottom=0.5)
     axes.set_ylabel("training samples")
     factor = counts[0] / counts[counts > 0][-1]
-    axes.set_title(f"{name}: {len(counts):,} classes, imbalance factor {factor:,.4g}")
+    axes.set_title(f"{name}: {len(counts):,} classes, imbalance factor {short(factor)}", fontsize=9)
     right = axes.twinx()
-    for place, (scheme, label) in enumerate([("none", "none"), ("inverse", "1/n"), ("effective", "effective, β = 0.999")]):
-        weight = class_weights(counts, scheme, normalize="classes") if scheme != "effective" else _weights(counts, 0.999)
+    for place, (scheme, label) in enumerate(
+        [("none", "none"), ("inverse", "1/n"), ("effective", "effective, β = 0.999")]
+    ):
+        weight = (
+            class_weights(counts, scheme, normalize="classes")
+            if scheme != "effective"
+            else _weights(counts, 0.999)
+        )
         weight = np.where(weight > 0, weight, np.nan)
         right.plot(rank, weight, color=COLOURS[scheme], linestyle=_DASHES[place], linewidth=1.5, label=label)
     right.set_yscale("log")
     right.set_ylabel("class weight (mean 1)")
     right.spines["top"].set_visible(False)
-    right.legend(frameon=False, fontsize=7, loc="upper center", title="weights", title_fontsize=7)
+    lines = right.get_legend_handles_labels()
+    figure.legend(
+        *lines,
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=7,
+        title="class weights",
+        title_fontsize=7,
+    )
     _head_to_tail(axes, len(counts))
     return figure
 
@@ -77,7 +94,7 @@ def draw_weight_term(betas: Sequence[float] = BETAS, largest: float = 1e5) -> Fi
     axes.set_yscale("log")
     axes.set_xlabel("samples n of the class")
     axes.set_ylabel("class-balanced term (1 − β) / (1 − βⁿ)")
-    axes.set_title("The class-balanced term")
+    axes.set_title("The class-balanced term", fontsize=9)
     axes.legend(frameon=False, fontsize=7)
     return figure
 
@@ -88,12 +105,12 @@ def draw_imbalances(
     """Draw the training samples of every class for several imbalance factors (Figure 4)."""
     figure, axes = _axes()
     rank = np.arange(1, num_classes + 1)
-    for place, factor in enumerate(factors):
+    for place, factor in enumerate(f for f in factors if f <= max_count):  # steeper ones leave empty classes
         counts = long_tail_counts(num_classes, max_count, factor)
         axes.plot(rank, counts, label=f"{factor:g}", **_line(place, num_classes))
     axes.set_yscale("log")
     axes.set_ylabel("training samples")
-    axes.set_title(f"{name or 'A long tail'}: {num_classes} classes of at most {max_count:,}")
+    axes.set_title(f"{name or 'A long tail'}: {num_classes} classes of at most {max_count:,}", fontsize=9)
     axes.legend(frameon=False, fontsize=7, title="imbalance factor", title_fontsize=7)
     _head_to_tail(axes, num_classes)
     return figure
@@ -113,40 +130,58 @@ def draw_error_against_beta(compared: Sequence[PaperCell]) -> Figure:
         ValueError: no cell has a number.
     """
     known = _with_numbers(compared)
-    panels = list(dict.fromkeys((c.cell.dataset, c.cell.imbalance_factor) for c in known))
-    methods = list(dict.fromkeys(_method(c) for c in compared))
-    figure = _figure(3.4 * min(3, len(panels)), 3.2 * -(-len(panels) // 3) + 0.5)
+    names = list(dict.fromkeys(c.cell.dataset for c in known))
+    settings = {(names.index(c.cell.dataset), -c.cell.imbalance_factor) for c in known if c.cell.beta > 0}
+    panels = [(names[place], -factor) for place, factor in sorted(settings)]
+    if not panels:
+        raise ValueError("no cell with effective weights has a number, so there is no error against beta")
+    methods = list(dict.fromkeys(_method(c) for c in known))
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = _figure(max(4.4, 3.2 * columns), 2.8 * rows + 0.6)
     for number, (dataset, factor) in enumerate(panels):
-        axes = figure.add_subplot(-(-len(panels) // 3), min(3, len(panels)), number + 1)
+        axes = figure.add_subplot(rows, columns, number + 1)
         here = [c for c in known if (c.cell.dataset, c.cell.imbalance_factor) == (dataset, factor)]
         betas = sorted({c.cell.beta for c in here} - {0.0})
         for place, method in enumerate(methods):
             colour, shape = PALETTE[place % len(PALETTE)], _SHAPES[place % len(_SHAPES)]
             mine = {c.cell.beta: c for c in here if _method(c) == method}
             for published in (True, False):
-                look = {"color": colour, "linewidth": 0.7 if published else 1.6}
-                fill = {"marker": shape, "markersize": 5, "markerfacecolor": "white" if published else colour}
+                look: dict[str, Any] = {"color": colour, "linewidth": 0.7 if published else 1.6}
+                fill: dict[str, Any] = {
+                    "marker": shape,
+                    "markersize": 5,
+                    "markerfacecolor": "white" if published else colour,
+                }
                 points = {beta: v for beta, c in mine.items() if (v := _value(c, published)) is not None}
                 if 0.0 in points:
                     axes.axhline(points[0.0], linestyle=":", **look)
                 line = [points.get(beta, np.nan) for beta in betas]
                 spread = [0.0 if published else _spread(mine.get(beta)) for beta in betas]
-                axes.errorbar(range(len(betas)), line, yerr=None if published else spread, capsize=2, **look, **fill)
+                at = np.arange(len(betas)) + 0.06 * (
+                    place - (len(methods) - 1) / 2
+                )  # side by side, not on top
+                axes.errorbar(at, line, yerr=None if published else spread, capsize=2, **look, **fill)
         axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
+        axes.set_xlim(-0.5, len(betas) - 0.5)
         axes.set_xlabel("β")
         axes.set_ylabel("test error, %")
-        axes.set_title(f"{dataset}, imbalance {factor}")
+        axes.set_title(f"{dataset}, imbalance {factor}", fontsize=9)
         _tidy(axes)
     handles = [
         _key(label=method, color=PALETTE[i % len(PALETTE)], marker=_SHAPES[i % len(_SHAPES)], linewidth=1.6)
         for i, method in enumerate(methods)
     ]
     handles += [
-        _key(label="published", color="#777777", marker="o", markerfacecolor="white", linewidth=0.7),
+        *(
+            [_key(label="published", color="#777777", marker="o", markerfacecolor="white", linewidth=0.7)]
+            if any(c.paper is not None for c in known)
+            else []
+        ),
         _key(label="measured", color="#777777", marker="o", linewidth=1.6),
         _key(label="plain loss", color="#777777", linestyle=":"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 + columns, frameon=False, fontsize=7)
     return figure
 
 
@@ -159,11 +194,15 @@ def draw_effective_numbers(
     figure, axes = _axes()
     for place, beta in enumerate(betas):
         number = effective_number(counts, beta)
-        axes.plot(rank, np.where(number > 0, number, np.nan), label=f"β = {beta:g}", **_line(place + 1, len(counts)))
-    axes.plot(rank, np.where(counts > 0, counts, np.nan), color="black", linewidth=1.2, label="β → 1 (samples n)")
+        axes.plot(
+            rank, np.where(number > 0, number, np.nan), label=f"β = {beta:g}", **_line(place + 1, len(counts))
+        )
+    axes.plot(
+        rank, np.where(counts > 0, counts, np.nan), color="black", linewidth=1.2, label="β → 1 (samples n)"
+    )
     axes.set_yscale("log")
     axes.set_ylabel("effective number of samples")
-    axes.set_title(name)
+    axes.set_title(name, fontsize=9)
     axes.legend(frameon=False, fontsize=7)
     _head_to_tail(axes, len(counts))
     return figure
@@ -202,7 +241,12 @@ def draw_curves(comparison: Comparison, rows: Sequence[Row] | None = None) -> Fi
     axes.set_xlabel("epoch")
     axes.set_ylabel("test error, %")
     seeds = sorted({len(row.outcomes) for row in rows})
-    axes.set_title(f"{title_of(comparison)}: mean of {'-'.join(map(str, seeds))} seeds" if seeds != [1] else f"{title_of(comparison)}: one seed")
+    axes.set_title(
+        f"{title_of(comparison)}: mean of {'-'.join(map(str, seeds))} seeds"
+        if seeds != [1]
+        else f"{title_of(comparison)}: one seed",
+        fontsize=9,
+    )
     axes.legend(frameon=False, fontsize=7)
     return figure
 
@@ -227,9 +271,10 @@ def draw_grid(compared: Sequence[PaperCell]) -> Figure:
     betas = sorted({c.cell.beta for c in compared})
     place = {(_method(c), c.cell.beta, c.cell.imbalance_factor): c for c in compared}
     rows = [(m, b) for m in methods for b in betas if any((m, b, f) in place for f in factors)]
-    figure = _figure(2.2 + 1.15 * len(factors), 0.9 + 0.22 * len(rows))
-    for half, (published, title) in enumerate([(True, "published"), (False, "measured")]):
-        axes = figure.add_subplot(1, 2, half + 1)
+    halves = [True, False] if any(c.paper is not None for c in compared) else [False]
+    figure = _figure(1.4 + len(halves) * max(1.5, 0.55 * len(factors)), 0.9 + 0.22 * len(rows))
+    for half, published in enumerate(halves):
+        axes = figure.add_subplot(1, len(halves), half + 1)
         values = np.array(
             [[_nan(_value(place.get((m, b, f)), published)) for f in factors] for m, b in rows], dtype=float
         )
@@ -249,14 +294,84 @@ def draw_grid(compared: Sequence[PaperCell]) -> Figure:
             if best:
                 axes.add_patch(_frame(j, i))
         axes.set_xticks(range(len(factors)), [str(f) for f in factors], fontsize=7)
-        axes.set_yticks(range(len(rows)), [f"{m}, β = {b:g}" for m, b in rows] if not half else [], fontsize=6.5)
+        axes.set_yticks(
+            range(len(rows)), [f"{m}, β = {b:g}" for m, b in rows] if not half else [], fontsize=6.5
+        )
         axes.tick_params(length=0, labelbottom=False, labeltop=True)
-        axes.set_title(f"{title}, by imbalance factor", fontsize=8)
+        axes.set_title("published" if published else "measured", fontsize=8)
         axes.spines[:].set_visible(False)
         for edge in np.flatnonzero([rows[i][0] != rows[i - 1][0] for i in range(1, len(rows))]):
             axes.axhline(edge + 0.5, color="white", linewidth=2)
-    figure.suptitle(f"{names[0]}: test error in %", fontsize=9)
+    figure.suptitle(f"{names[0]}: test error in %, by imbalance factor", fontsize=9)
     return figure
+
+
+CIFAR = {"cifar10": (10, 5000), "cifar20": (20, 2500), "cifar100": (100, 500)}
+GRIDS = {8: "cifar10", 9: "cifar20", 10: "cifar100"}
+OF_TABLES = {"table2": (4, 5, 6, 8, 10), "fig8": (5, 8), "fig9": (5, 9), "fig10": (5, 10)}
+
+
+def draw_papers(compared: Sequence[PaperCell], numbers: Sequence[int]) -> Iterator[tuple[str, Figure]]:
+    """Draw the paper's figures on long-tailed CIFAR, with what was measured beside what was published.
+
+    Args:
+        compared: the cells of the data sets to show; Figures 4 and 6 need no more than their names.
+        numbers: any of 3, 4, 5, 6, 8, 9, 10; 8 to 10 belong to one data set each.
+
+    Yields:
+        A name for the file, and the figure.
+    """
+    names = [name for name in CIFAR if any(c.cell.dataset == name for c in compared)]
+    for number in numbers:
+        if number == 3:
+            yield "figure3", draw_weight_term()
+        elif number == 4:
+            for name in names:
+                yield f"figure4-{name}", draw_imbalances(*CIFAR[name], name=name)
+        elif number == 5:
+            yield "figure5", draw_error_against_beta(compared)
+        elif number == 6:
+            for name in names:
+                counts = long_tail_counts(*CIFAR[name], 50)
+                yield f"figure6-{name}", draw_effective_numbers(counts, name=f"{name}, imbalance 50")
+        elif GRIDS.get(number) in names:
+            cells = [c for c in compared if c.cell.dataset == GRIDS[number]]
+            yield f"figure{number}-{GRIDS[number]}", draw_grid(cells)
+
+
+def draw_counts(counts: Any, numbers: Sequence[int], name: str) -> Iterator[tuple[str, Figure]]:
+    """Draw Figures 1, 3, 4 and 6 for some class counts; yields names and figures as :func:`draw_papers`."""
+    filled = np.asarray(counts)[np.asarray(counts) > 0]
+    for number in numbers:
+        if number == 1:
+            yield "figure1", draw_tail(counts, name)
+        elif number == 3:
+            yield "figure3", draw_weight_term(largest=max(10.0, float(filled.max())))
+        elif number == 4:
+            yield "figure4", draw_imbalances(len(counts), int(filled.max()), name=name)
+        elif number == 6:
+            yield "figure6", draw_effective_numbers(counts, name=name)
+
+
+def draw_runs(comparison: Comparison, numbers: Sequence[int]) -> Iterator[tuple[str, Figure]]:
+    """Draw the paper's figures for some runs; yields names and figures as :func:`draw_papers`.
+
+    Figures 8 to 10 are the grid of the runs' own data set, whichever of the three is asked for.
+    """
+    from longtail.report.runs import paper_cells, title_of
+
+    outcomes = [outcome for row in comparison.rows for outcome in row.outcomes]
+    evaluation = outcomes[0].evaluation
+    assert evaluation is not None
+    yield from draw_counts(evaluation.class_counts, numbers, title_of(comparison))
+    cells = paper_cells(outcomes)
+    if 5 in numbers:
+        yield "figure5", draw_error_against_beta(cells)
+    if 7 in numbers:
+        yield "figure7", draw_curves(comparison)
+    if {8, 9, 10} & set(numbers) and cells:
+        number = next((n for n, name in GRIDS.items() if name == comparison.recipe.dataset), "s8-10")
+        yield f"figure{number}-{comparison.recipe.dataset}", draw_grid(cells)
 
 
 def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = ("png", "svg")) -> list[Path]:
@@ -275,8 +390,11 @@ def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = 
     for ending in formats:
         path = stem.with_name(f"{stem.name}.{ending}")
         with matplotlib.rc_context({"svg.hashsalt": "longtail"}):
-            figure.savefig(path, dpi=200, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending))
+            figure.savefig(
+                path, dpi=200, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
+            )
         paths.append(path)
+        figure.set_layout_engine("none")  # laid out once is enough
     return paths
 
 
@@ -379,7 +497,6 @@ def _tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.title.set_fontsize(9)
 
 
 def _line(place: int, points: int = 200) -> dict[str, Any]:
@@ -417,7 +534,9 @@ def _key(**look: Any) -> Any:
 def _frame(column: int, row: int) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8, zorder=3)
+    return Rectangle(
+        (column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8, zorder=3
+    )
 
 
 def _method(compared: PaperCell) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,8 +76,15 @@ def explorer_page(counts: ClassCounts, *, title: str = "Beta explorer", volume: 
     """
     class_weights(counts, "none")  # refuses what cannot be weighed, before a page shows it
     order = np.argsort(-counts.counts, kind="stable")
-    data = _tail_data([str(name) for name in counts.names], counts.counts, order, (100, 20)) | {"volume": volume}
-    group = {"id": "set0", "title": "", "tail": _tail_facts(counts.counts, counts.names, (100, 20)), "data": data}
+    data = _tail_data([str(name) for name in counts.names], counts.counts, order, (100, 20)) | {
+        "volume": volume
+    }
+    group = {
+        "id": "set0",
+        "title": "",
+        "tail": _tail_facts(counts.counts, counts.names, (100, 20)),
+        "data": data,
+    }
     return _render(title=title, groups=[group | {"methods": []}], left_out=[], paper=None)
 
 
@@ -90,7 +96,9 @@ def _render(*, groups: list[dict[str, Any]], **values: Any) -> str:
         (assets / name).read_text(encoding="utf-8")
         for name in ("page.css", "page.js", "plotly-cartesian.min.js")
     )
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string((assets / "page.html").read_text(encoding="utf-8"))
     paper = values["paper"]
     data = {"sets": {g["id"]: g["data"] for g in groups}, "paper": paper["data"] if paper else None}
@@ -171,7 +179,10 @@ def _rival(comparison: Comparison, best: Row) -> Row | None:
 
 
 def _tail_data(
-    names: Sequence[str], counts: np.ndarray[Any, Any], order: np.ndarray[Any, Any], thresholds: tuple[int, int]
+    names: Sequence[str],
+    counts: np.ndarray[Any, Any],
+    order: np.ndarray[Any, Any],
+    thresholds: tuple[int, int],
 ) -> dict[str, Any]:
     return {
         "names": [names[i] for i in order],
@@ -188,10 +199,10 @@ def _tail_facts(counts: np.ndarray[Any, Any], names: Sequence[Any], thresholds: 
     rare = np.sort(counts)[: len(counts) // 2].sum() / counts.sum()
     sizes = [int((counts > many).sum()), int(((counts >= few) & (counts <= many)).sum())]
     text = (
-        f"{len(counts):,} classes, {short(float(counts.sum()))} training samples, from {short(float(filled.max()))} "
-        f"({names[head]}) down to {short(float(filled.min()))} ({names[tail]}): imbalance factor "
-        f"{short(float(filled.max() / filled.min()))}. The rarer half of the classes holds {100 * rare:.1f} % of the "
-        f"samples. {sizes[0]:,} many-shot (> {many}), {sizes[1]:,} medium-shot ({few} to {many}) and "
+        f"{len(counts):,} classes, {_count(counts.sum())} training samples, from {_count(filled.max())} "
+        f"({names[head]}) down to {_count(filled.min())} ({names[tail]}): imbalance factor "
+        f"{short(float(filled.max() / filled.min()))}. The rarer half of the classes holds {100 * rare:.1f} % of "
+        f"the samples. {sizes[0]:,} many-shot (> {many}), {sizes[1]:,} medium-shot ({few} to {many}) and "
         f"{len(counts) - sum(sizes):,} few-shot (< {few}) classes."
     )
     empty = int((counts == 0).sum())
@@ -237,7 +248,9 @@ def _groups_fact(comparison: Comparison, best: Row, other: Row | None) -> str:
             change = "no change"
         elif d is not None and d.significant:
             change += ", an interval without 0"
-        parts.append(f"{group}-shot {100 * theirs.mean:.1f} → {100 * ours.mean:.1f} %{change and f' ({change})'}")
+        parts.append(
+            f"{group}-shot {100 * theirs.mean:.1f} → {100 * ours.mean:.1f} %{change and f' ({change})'}"
+        )
     return f"From {_name(other)} to {_name(best)}: " + "; ".join(parts) + "."
 
 
@@ -252,8 +265,8 @@ def _sure(comparison: Comparison, rows: Sequence[Row]) -> str:
     if tested:
         text += (
             f" Each method is paired with the same loss without re-weighting, seed by seed; intervals are "
-            f"{100 * CONFIDENCE:.0f} % and uncorrected, marks (*) hold after Bonferroni's correction for {tested} "
-            f"{'test' if tested == 1 else 'tests'}."
+            f"{100 * CONFIDENCE:.0f} % and uncorrected, marks (*) hold after Bonferroni's correction for "
+            f"{tested} {'test' if tested == 1 else 'tests'}."
         )
     if numbers[-1] < 5:
         text += " Fewer than five seeds give wide intervals."
@@ -275,10 +288,9 @@ def _methods(
             "name": _name(row),
             "loss": row.loss,
             "weights": row.weights,
-            "error": _mean_sd(summary) | {"seeds": list(row.seeds), "values": _plain(row.values("error") or [])},
-            "groups": {
-                g: _mean_sd(s) if (s := row.summary(f"{g}_error")) else None for g in GROUPS
-            },
+            "error": _mean_sd(summary)
+            | {"seeds": list(row.seeds), "values": _plain(row.values("error") or [])},
+            "groups": {g: _mean_sd(s) if (s := row.summary(f"{g}_error")) else None for g in GROUPS},
             "difference": None if d is None else _difference(d) | {"better": comparison.beats_none(row)},
             "curve": _curve(row),
             "reliability": _reliability(row),
@@ -288,7 +300,11 @@ def _methods(
         if all_classes or i in telling:
             mean, sd = _by_class(row)
             entry["classes"] = {"mean": _plain(mean[order]), "sd": None if sd is None else _plain(sd[order])}
-        if classes <= _MATRIX_CLASSES and (all_matrices or i in telling) and (table := _matrix(row)) is not None:
+        if (
+            classes <= _MATRIX_CLASSES
+            and (all_matrices or i in telling)
+            and (table := _matrix(row)) is not None
+        ):
             entry["matrix"] = table[np.ix_(order, order)].tolist()
         made.append(entry)
     return made
@@ -313,7 +329,11 @@ def _change_by_class(best: Row, other: Row, order: np.ndarray[Any, Any]) -> dict
     shared = sorted(set(best.seeds) & set(other.seeds))
     ours, theirs = (
         np.asarray(
-            [[np.nan if e is None else e for e in _of(o).per_class_error] for o in row.outcomes if o.recipe.seed in shared]
+            [
+                [np.nan if e is None else e for e in _of(o).per_class_error]
+                for o in row.outcomes
+                if o.recipe.seed in shared
+            ]
         ).reshape(-1, len(order))[:, order]
         for row in (best, other)
     )
@@ -360,7 +380,7 @@ def _reliability(row: Row) -> list[list[float | None]] | None:
     pooled: dict[int, list[float]] = {}
     for bins in found:
         for samples, confidence, accuracy in bins or ():
-            # bins are told apart by where their mean lies: 15 equal ones, the upper edge belonging to the lower
+            # bins are told apart by where their mean lies: 15 equal ones, an edge belonging to the lower
             place = pooled.setdefault(max(0, int(np.ceil(confidence * 15 - 1e-9)) - 1), [0.0, 0.0, 0.0])
             place[0] += samples
             place[1] += samples * confidence
@@ -465,6 +485,10 @@ def _difference(d: PairedDifference) -> dict[str, Any]:
     return {"mean": _number(d.mean), "low": _number(d.low), "high": _number(d.high), "n": d.n}
 
 
+def _count(value: Any) -> str:
+    return f"{float(value):,.10g}"
+
+
 def _number(value: float | None) -> float | None:
     """Six digits: more than a picture shows; None where a number does not apply."""
     return None if value is None or not np.isfinite(value) else float(f"{value:.6g}")
@@ -472,11 +496,3 @@ def _number(value: float | None) -> float | None:
 
 def _plain(values: Any) -> list[float | None]:
     return [_number(float(value)) for value in values]
-
-
-def write_page(text: str, path: Path) -> Path:
-    """Write a page whole or not at all, and return its path."""
-    from longtail.training.files import write_atomic
-
-    write_atomic(path, text.encode())
-    return path

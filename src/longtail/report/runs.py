@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from longtail.compare import SCHEMES, Comparison, Outcome, Row
+from longtail.compare import LOSSES, SCHEMES, Comparison, Outcome, Row
 from longtail.evaluation import Evaluation, summarize
 from longtail.paper.tables import Cell, published
 from longtail.reproduce import PaperCell
@@ -84,7 +84,10 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Outcome], l
         if isinstance(outcome, str):
             left_out.append(LeftOut(place, outcome))
             continue
-        fields = {**{name: getattr(outcome.recipe, name) for name in ("seed", *_DATA)}, **_method(outcome.recipe)}
+        fields = {
+            **{name: getattr(outcome.recipe, name) for name in ("seed", *_DATA)},
+            **_method(outcome.recipe),
+        }
         if (first := finished.setdefault(repr(sorted(fields.items())), outcome)) is not outcome:
             left_out.append(LeftOut(place, f"the same settings and seed as {first.folder}"))
     return list(finished.values()), left_out
@@ -202,7 +205,9 @@ def _check(evaluation: Evaluation) -> None:
     classes = len(evaluation.class_counts)
     numbers = [evaluation.error, evaluation.balanced_error, evaluation.macro_f1, *evaluation.class_counts]
     numbers += [e for e in evaluation.per_class_error if e is not None]
-    numbers += [s for s in (evaluation.many_error, evaluation.medium_error, evaluation.few_error) if s is not None]
+    numbers += [
+        s for s in (evaluation.many_error, evaluation.medium_error, evaluation.few_error) if s is not None
+    ]
     if any(isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) for x in numbers):
         raise ValueError("evaluation.json holds a value that is no finite number")
     if not classes or len(evaluation.per_class_error) != classes:
@@ -221,16 +226,16 @@ def _compared(outcomes: Sequence[Outcome]) -> Comparison:
     for outcome, field in zip(outcomes, fields, strict=True):
         settings = tuple((name, field[name]) for name in telling if name in field)
         rows.setdefault((outcome.recipe.loss, outcome.recipe.scheme, settings), []).append(outcome)
-    losses = list(dict.fromkeys(outcome.recipe.loss for outcome in outcomes))
-    known = [loss for loss in ("softmax", "sigmoid", "focal", "softmax_focal") if loss in losses]
-    order = [*known, *(loss for loss in losses if loss not in known)]
+    order = (*LOSSES, "softmax_focal")
     ranked = sorted(rows, key=lambda key: (order.index(key[0]), SCHEMES.index(key[1]), _ordered(key[2])))
     made = tuple(
         Row(loss, scheme, tuple(sorted(rows[key], key=lambda o: o.recipe.seed)), settings)
         for key in ranked
         for loss, scheme, settings in [key]
     )
-    return Comparison(made[0].outcomes[0].recipe, made, (), Path(os.path.commonpath([o.folder for o in outcomes])))
+    return Comparison(
+        made[0].outcomes[0].recipe, made, (), Path(os.path.commonpath([o.folder for o in outcomes]))
+    )
 
 
 def _method(recipe: Recipe) -> dict[str, Any]:

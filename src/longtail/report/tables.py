@@ -66,21 +66,26 @@ class Sheet:
 
     def latex(self, caption: str = "") -> str:
         """Return the sheet as a LaTeX table for the booktabs package."""
-        columns = "".join("l" if all(r[i].value is None for r in self.rows) else "r" for i in range(len(self.head)))
+        columns = "".join(
+            "l" if all(r[i].value is None for r in self.rows) else "r" for i in range(len(self.head))
+        )
         lines = [self.head, *([cell.text for cell in row] for row in self.rows)]
-        texts = [" & ".join(_latex(text.strip()) for text in line) + " \\\\" for line in lines]
-        marked = [rf"\rowcolor{{black!8}} {t}" if i - 1 in self.mark else t for i, t in enumerate(texts)]
+        texts = []
+        for i, line in enumerate(lines):
+            cells = [_latex(text.strip()) for text in line]
+            if i - 1 in self.mark:
+                cells = [rf"\textbf{{{cell}}}" for cell in cells]
+            texts.append(" & ".join(cells) + r" \\")
         return "\n".join(
             [
-                *(["% needs \\usepackage[table]{xcolor} for the marked row"] if self.mark else []),
                 r"\begin{table}",
                 r"\centering",
                 *([rf"\caption{{{_latex(caption)}}}"] if caption else []),
                 rf"\begin{{tabular}}{{{columns}}}",
                 r"\toprule",
-                marked[0],
+                texts[0],
                 r"\midrule",
-                *marked[1:],
+                *texts[1:],
                 r"\bottomrule",
                 r"\end{tabular}",
                 r"\end{table}",
@@ -115,7 +120,7 @@ def method_table(comparison: Comparison) -> Sheet:
 
 
 def methods_csv(comparison: Comparison) -> str:
-    """Return one line a method with every mean, deviation and difference as fractions, for further computing."""
+    """Return one line a method with every mean, deviation and difference, as fractions."""
     fields = (
         *("error", "balanced_error", "natural_error", *(f"{group}_error" for group in GROUPS)),
         *("macro_f1", "expected_calibration_error"),
@@ -125,7 +130,16 @@ def methods_csv(comparison: Comparison) -> str:
     difference = [f"difference_to_none_{name}" for name in ("mean", "low", "high", "p_value")]
     statistics = [f"{field}_{name}" for field in fields for name in ("mean", "sd")]
     writer.writerow(
-        ["dataset", "imbalance_factor", "loss", "weights", "seeds", *statistics, *difference, "better_than_none"]
+        [
+            "dataset",
+            "imbalance_factor",
+            "loss",
+            "weights",
+            "seeds",
+            *statistics,
+            *difference,
+            "better_than_none",
+        ]
     )
     for row in comparison.rows:
         values: list[float | None] = []
@@ -188,11 +202,11 @@ def legend(thresholds: tuple[int, int]) -> str:
     """Say how the columns of a comparison are to be read."""
     many, few = thresholds
     return (
-        f"error: mean ± standard deviation over seeds, on the test set. many / medium / few: classes with > {many}, "
-        f"{few} to {many}, < {few} training samples. vs none: paired difference to the same loss without "
-        "re-weighting, negative is better, with its 95 % interval; * significant after Bonferroni's correction. "
-        "natural prior: the error to expect where test data have the training set's class proportions. "
-        "calibration: expected calibration error, %."
+        "error: mean ± standard deviation over seeds, on the test set. many / medium / few: classes with "
+        f"> {many}, {few} to {many}, < {few} training samples. vs none: paired difference to the same loss "
+        "without re-weighting, negative is better, with its 95 % interval; * significant after Bonferroni's "
+        "correction. natural prior: the error to expect where test data have the training set's class "
+        "proportions. calibration: expected calibration error, %."
     )
 
 
