@@ -45,9 +45,9 @@ class Evaluation:
         confusion: Sample counts, ``confusion[true][predicted]``; None beyond 1000 classes, where it
             would outgrow everything else.
         class_counts: Training samples of every class.
-        reliability: What the calibration error is made of, ``(samples, mean confidence, accuracy)`` a bin, from
-            low to high confidence, empty bins left out; None for hard predictions, and in evaluations
-            stored before this was kept.
+        reliability: What the calibration error is made of, ``(samples, mean confidence, accuracy)`` of
+            each bin that is not empty, from low to high confidence; None for hard predictions, and in
+            evaluations stored before this was kept.
     """
 
     num_samples: int

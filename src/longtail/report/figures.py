@@ -281,16 +281,15 @@ def draw_grid(compared: Sequence[PaperCell]) -> Figure:
         low, span = _column_range(values)
         axes.imshow((values - low) / span, cmap="cividis", vmin=0, vmax=1, aspect="auto")
         for (i, j), value in np.ndenumerate(values):
+            known = ~np.isnan(values[:, j])
+            best = value == low[j] and known.sum() > 1
+            text, look = f"{value:.1f}", {"fontsize": 6.5, "fontweight": "bold" if best else "normal"}
+            look["color"] = "white" if (value - low[j]) / span[j] < 0.55 else "black"
             if np.isnan(value):
-                absent = "–" if published or (*rows[i], factors[j]) not in place else "not run"
-                axes.text(j, i, absent, ha="center", va="center", fontsize=5.5, color="#666666")
-                continue
-            best = value == low[j] and (~np.isnan(values[:, j])).sum() > 1
-            dark = (value - low[j]) / span[j] < 0.55
-            axes.text(
-                j, i, f"{value:.1f}", ha="center", va="center", fontsize=6.5,
-                color="white" if dark else "black", fontweight="bold" if best else "normal",
-            )  # fmt: skip
+                absent = published or (*rows[i], factors[j]) not in place
+                text, look = "–" if absent else "not run", {"fontsize": 5.5, "color": "#666666"}
+            # inside its cell anyway: measuring every text would take longer than all the rest
+            axes.text(j, i, text, ha="center", va="center", **look).set_in_layout(False)
             if best:
                 axes.add_patch(_frame(j, i))
         axes.set_xticks(range(len(factors)), [str(f) for f in factors], fontsize=7)
@@ -391,7 +390,7 @@ def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = 
         path = stem.with_name(f"{stem.name}.{ending}")
         with matplotlib.rc_context({"svg.hashsalt": "longtail"}):
             figure.savefig(
-                path, dpi=200, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
+                path, dpi=150, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
             )
         paths.append(path)
         figure.set_layout_engine("none")  # laid out once is enough

@@ -201,9 +201,9 @@ def _tail_facts(counts: np.ndarray[Any, Any], names: Sequence[Any], thresholds: 
     text = (
         f"{len(counts):,} classes, {_count(counts.sum())} training samples, from {_count(filled.max())} "
         f"({names[head]}) down to {_count(filled.min())} ({names[tail]}): imbalance factor "
-        f"{short(float(filled.max() / filled.min()))}. The rarer half of the classes holds {100 * rare:.1f} % of "
-        f"the samples. {sizes[0]:,} many-shot (> {many}), {sizes[1]:,} medium-shot ({few} to {many}) and "
-        f"{len(counts) - sum(sizes):,} few-shot (< {few}) classes."
+        f"{short(float(filled.max() / filled.min()))}. The rarer half of the classes holds "
+        f"{100 * rare:.1f} % of the samples. {sizes[0]:,} many-shot (> {many}), {sizes[1]:,} medium-shot "
+        f"({few} to {many}) and {len(counts) - sum(sizes):,} few-shot (< {few}) classes."
     )
     empty = int((counts == 0).sum())
     return text + (f" {empty:,} of the few-shot classes have no sample at all and weigh 0." if empty else "")

@@ -282,7 +282,8 @@
     const rows = methods.flatMap((m) => betas.map((b) => ({ m, b, label: `${m}, β=${b}` }))).filter((r) => paper.cells.some((c) => c.method === r.m && c.beta === r.b));
     const cell = (row, factor) => paper.cells.find((c) => c.method === row.m && c.beta === row.b && c.imbalance === factor);
     const traces = [], shapes = [], notes = [];
-    ["paper", "measured"].forEach((kind, half) => {
+    const halves = paper.cells.some((c) => c.paper !== null) ? ["paper", "measured"] : ["measured"];
+    halves.forEach((kind, half) => {
       const z = rows.map((r) => factors.map((f) => cell(r, f)?.[kind] ?? null));
       // colours compare within a column: from its lowest to its highest error
       const tint = z.map((row) => row.map((v, k) => {
@@ -291,20 +292,22 @@
         return v === null ? null : high > low ? (v - low) / (high - low) : 0.5;
       }));
       const axis = half ? "2" : "";
+      const absent = (row, factor) => (!cell(row, factor) ? "–" : kind === "paper" ? "not published" : "not run");
       traces.push({ z: tint, x: factors.map((_, k) => k), y: rows.map((_, k) => k), xaxis: `x${axis}`, yaxis: "y", type: "heatmap", colorscale: "Cividis", showscale: false, xgap: 2, ygap: 1,
-        text: z.map((row, k) => row.map((v, c) => `${rows[k].label}, imbalance ${factors[c]}: ${v === null ? (half ? "not run" : "not published") : v.toFixed(2) + " %"}`)), hoverinfo: "text" });
+        text: z.map((row, k) => row.map((v, c) => `${inert(rows[k].label)}, imbalance ${factors[c]}: ${v === null ? absent(rows[k], factors[c]) : v.toFixed(2) + " %"}`)), hoverinfo: "text" });
       z.forEach((row, k) => row.forEach((v, c) => {
         const column = z.map((other) => other[c]).filter((x) => x !== null);
         const best = v !== null && column.length > 1 && v === Math.min(...column);
-        notes.push({ x: c, y: k, xref: `x${axis}`, yref: "y", showarrow: false, text: v === null ? "–" : best ? `<b>${v.toFixed(1)}</b>` : v.toFixed(1), font: { size: 10, color: v === null ? look.dim : tint[k][c] > 0.55 ? "#000" : "#fff" } });
+        notes.push({ x: c, y: k, xref: `x${axis}`, yref: "y", showarrow: false, text: v === null ? absent(rows[k], factors[c]).replace("not published", "–") : best ? `<b>${v.toFixed(1)}</b>` : v.toFixed(1), font: { size: 10, color: v === null ? look.dim : tint[k][c] > 0.55 ? "#000" : "#fff" } });
         if (best) shapes.push({ type: "rect", xref: `x${axis}`, yref: "y", x0: c - 0.5, x1: c + 0.5, y0: k - 0.5, y1: k + 0.5, line: { color: "#D55E00", width: 3 } });
       }));
     });
-    const ticks = { tickvals: factors.map((_, k) => k), ticktext: factors.map(String), side: "top", fixedrange: true, showgrid: false };
+    const fixed = { fixedrange: true, showgrid: false, showline: false, zeroline: false, tickangle: 0 };
+    const ticks = { ...fixed, tickvals: factors.map((_, k) => k), ticktext: factors.map(String), side: "top", range: [-0.5, factors.length - 0.5] };
     const base = layout(look, { height: 90 + 19 * rows.length, shapes, annotations: notes, hovermode: "closest",
-      xaxis: { ...ticks, domain: [0, 0.485], title: "published, by imbalance" },
-      yaxis: { tickvals: rows.map((_, k) => k), ticktext: rows.map((r) => inert(r.label)), autorange: "reversed", fixedrange: true, showgrid: false } });
-    base.xaxis2 = { ...base.xaxis, domain: [0.515, 1], title: { text: "measured, by imbalance", standoff: 8 } };
+      xaxis: { ...ticks, domain: [0, halves.length > 1 ? 0.485 : 1], title: `${halves.length > 1 ? "published" : "measured"}, by imbalance` },
+      yaxis: { ...fixed, tickvals: rows.map((_, k) => k), ticktext: rows.map((r) => inert(r.label)), range: [rows.length - 0.5, -0.5] } });
+    if (halves.length > 1) base.xaxis2 = { ...base.xaxis, domain: [0.515, 1], title: { text: "measured, by imbalance", standoff: 8 } };
     return [traces, base];
   }
 

@@ -1,0 +1,449 @@
+"""From run folders to comparisons, advice, tables and figures; the page itself is in test_page.py."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import longtail
+from longtail import recipes
+from longtail.compare import Comparison, Outcome, compare
+from longtail.counts import ClassCounts
+from longtail.evaluation import Evaluation, evaluate
+from longtail.paper.tables import Cell, cells
+from longtail.report import advice, figures, runs, tables
+from longtail.report.page import explorer_page, report_page
+from longtail.reproduce import PaperCell, compare_with_paper
+
+TINY = recipes.digits(epochs=2, warmup_epochs=1, eval_every=2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Real runs: one loss, two weightings, two seeds."""
+    out = tmp_path_factory.mktemp("runs")
+    return compare(
+        TINY, losses=["softmax"], schemes=["none", "effective"], seeds=2, out=out, jobs=1, device="cpu"
+    )
+
+
+def made(
+    recipe: recipes.Recipe, error: float, counts: Sequence[int] = (200, 5), folder: str = "nowhere"
+) -> Outcome:
+    """A run with a chosen error in every class: 1000 test samples, the first so many of each class wrong."""
+    size = len(counts)
+    targets = np.arange(1000) % size
+    wrong = np.arange(1000) < round(1000 * error)
+    evaluation = evaluate(np.where(wrong, (targets + 1) % size, targets), targets, counts)
+    return Outcome(recipe, evaluation, 1.0, None, Path(folder))
+
+
+def several(errors: dict[str, list[float]], **changes: object) -> list[Outcome]:
+    return [
+        made(TINY.replace(scheme=scheme, seed=seed, **changes), error)
+        for scheme, values in errors.items()
+        for seed, error in enumerate(values)
+    ]
+
+
+# ---- run folders
+
+
+def test_folders_give_back_what_compare_returned(trained: Comparison) -> None:
+    found, left_out = runs.find_runs([trained.folder])
+    (again,) = runs.comparisons(found)
+    assert left_out == []
+    assert again.folder == trained.folder
+    assert again.to_dict() == trained.to_dict()
+    assert runs.title_of(again) == "digits, imbalance 50"
+    assert [line.epoch for line in runs.history(found[0])] == [1, 2]
+    assert [line.test_error is None for line in runs.history(found[0])] == [True, False]
+
+
+def test_what_is_no_finished_run_is_named_and_the_rest_reported(trained: Comparison, tmp_path: Path) -> None:
+    source = trained.folder / "softmax-none" / "seed0"
+    for name in ("good", "again", "unfinished", "cut", "nan", "shape", "fields", "ownerless", "strange"):
+        shutil.copytree(source, tmp_path / name)
+    (tmp_path / "unfinished" / "evaluation.json").unlink()
+    (tmp_path / "ownerless" / "recipe.json").unlink()
+    (tmp_path / "strange" / "recipe.json").write_text("[]")
+    stored = json.loads((source / "evaluation.json").read_text())
+    spoilt = {
+        "cut": json.dumps(stored)[:100],
+        "nan": json.dumps(stored | {"error": float("nan")}),
+        "shape": json.dumps(stored | {"confusion": [[1]]}),
+        "fields": json.dumps({"error": 0.1}),
+    }
+    for name, text in spoilt.items():
+        (tmp_path / name / "evaluation.json").write_text(text)
+    found, left_out = runs.find_runs([tmp_path])
+    assert len(found) == 1
+    why = {left.folder.name: left.why for left in left_out}
+    first = found[0].folder.name
+    assert {first, *why} == {"good", "again", *spoilt, "unfinished", "ownerless", "strange"}
+    other = ({"good", "again"} - {first}).pop()
+    assert why[other] == f"the same settings and seed as {tmp_path / first}"
+    assert why["unfinished"].startswith("unfinished: 2 of 2 epochs")
+    assert why["nan"] == "damaged: evaluation.json holds a value that is no finite number"
+    assert why["shape"] == "damaged: evaluation.json has a confusion matrix of another shape"
+    assert "a recipe must be a JSON object" in why["strange"]
+    for name in ("cut", "fields", "ownerless"):
+        assert why[name].startswith("damaged: ")
+    page = report_page(runs.comparisons(found), left_out=left_out)
+    assert "8 runs are not counted above" in page
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [("nowhere", "'nowhere' is not a folder"), (".", r"no runs found in '\.'; longtail compare")],
+)
+def test_folders_without_runs(
+    place: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        runs.find_runs([place])
+
+
+def test_evaluations_of_earlier_versions_are_read(trained: Comparison, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder, tmp_path / "old")
+    for file in (tmp_path / "old").rglob("evaluation.json"):
+        values = json.loads(file.read_text())
+        del values["reliability"]
+        file.write_text(json.dumps(values))
+    found, left_out = runs.find_runs([tmp_path])
+    assert left_out == []
+    page = report_page(runs.comparisons(found))
+    assert "Calibration chart: n/a" in page
+    assert trained.verdict() in page
+
+
+def test_rows_say_in_what_they_differ_and_meet_their_own_baseline() -> None:
+    outcomes = [
+        *several({"none": [0.3, 0.3], "effective": [0.2, 0.21]}, loss="softmax"),
+        *several({"effective": [0.25, 0.26]}, loss="softmax", beta=0.9),
+        *several({"none": [0.4, 0.4], "effective": [0.1, 0.12]}, loss="focal", gamma=1.0),
+        *several({"none": [0.5, 0.5], "effective": [0.3, 0.32]}, loss="focal", gamma=2.0),
+    ]
+    (one,) = runs.comparisons(outcomes[::-1])
+    assert [(row.loss, row.weights) for row in one.rows] == [
+        ("softmax", "none"),
+        ("softmax", "effective beta=0.9"),
+        ("softmax", "effective beta=0.99"),
+        ("focal", "none gamma=1"),
+        ("focal", "none gamma=2"),
+        ("focal", "effective beta=0.99 gamma=1"),
+        ("focal", "effective beta=0.99 gamma=2"),
+    ]
+    means = [None if (d := one.difference(row)) is None else round(d.mean, 3) for row in one.rows]
+    assert means == [None, -0.045, -0.095, None, None, -0.29, -0.19]
+    assert one.comparisons == 4
+    assert "focal, effective beta=0.99 gamma=1 weights, 11.0 %" in one.verdict()
+
+
+def test_a_beta_without_effect_makes_no_new_method(tmp_path: Path) -> None:
+    for name, beta in (("a", 0.9), ("b", 0.99)):
+        outcome = made(TINY.replace(scheme="none", beta=beta), 0.3)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.json").write_text(outcome.recipe.to_json())
+        assert outcome.evaluation is not None
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(outcome.evaluation.to_dict()))
+    found, left_out = runs.find_runs([tmp_path])
+    assert [len(found), len(left_out)] == [1, 1]
+
+
+def test_other_counts_are_another_training_set() -> None:
+    outcomes = [made(TINY, 0.3), made(TINY.replace(seed=1), 0.3, (100, 5))]
+    assert [runs.title_of(c) for c in runs.comparisons(outcomes)] == ["digits, imbalance 50"] * 2
+
+
+# ---- evaluations
+
+
+def test_natural_error_weighs_by_the_training_counts() -> None:
+    targets = np.repeat([0, 1, 2], 10)
+    predicted = np.where(np.arange(30) % 10 < np.repeat([1, 5, 8], 10), (targets + 1) % 3, targets)
+    result = evaluate(predicted, targets, [90, 9, 1])
+    assert result.natural_error == pytest.approx((90 * 0.1 + 9 * 0.5 + 1 * 0.8) / 100)
+    assert result.balanced_error == pytest.approx((0.1 + 0.5 + 0.8) / 3)
+    partly = evaluate([0, 1], [0, 0], [0, 5])  # the only tested class has no training samples
+    assert partly.natural_error == partly.balanced_error == 0.5
+
+
+def test_reliability_bins_make_the_calibration_error(rng: np.random.Generator) -> None:
+    scores, targets = rng.normal(size=(400, 4)) * 2, rng.integers(0, 4, 400)
+    result = evaluate(scores, targets, [9, 9, 9, 9])
+    assert result.reliability is not None
+    total = sum(n for n, _, _ in result.reliability)
+    assert total == 400
+    gap = sum(n * abs(accuracy - confidence) for n, confidence, accuracy in result.reliability) / total
+    assert gap == pytest.approx(result.expected_calibration_error)
+    confidences = [confidence for _, confidence, _ in result.reliability]
+    assert confidences == sorted(confidences)
+    assert Evaluation.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    assert evaluate([0, 1], [0, 1], [1, 1]).reliability is None
+
+
+# ---- advice
+
+
+def test_advice_names_a_proven_winner() -> None:
+    (one,) = runs.comparisons(several({"none": [0.30, 0.31, 0.29], "effective": [0.2, 0.21, 0.19]}))
+    balanced, natural = advice.advise(one)
+    assert balanced.finding.startswith("Use softmax, effective weights: 20.0 %, -10.0 [-10.0, -10.0] points")
+    assert balanced.code == (
+        "criterion = longtail.ClassBalancedLoss(longtail.class_counts(labels), "
+        'loss="softmax", scheme="effective", beta=0.99)'
+    )
+    assert (balanced.prior, natural.prior) == ("balanced", "natural")
+
+
+def test_advice_keeps_the_plain_loss_where_chance_may_explain_the_gain() -> None:
+    (one,) = runs.comparisons(several({"none": [0.30, 0.31, 0.29], "effective": [0.2, 0.36, 0.28]}))
+    balanced = advice.advise(one)[0]
+    assert "may be chance: keep the simplest, softmax without re-weighting" in balanced.finding
+    assert 'scheme="none"' in balanced.code
+    (single,) = runs.comparisons(several({"none": [0.30], "effective": [0.1]}))
+    assert "rests on one seed" in advice.advise(single)[0].finding
+    (alone,) = runs.comparisons(several({"effective": [0.1, 0.2]}))
+    assert "no run without re-weighting says whether it helped" in advice.advise(alone)[0].finding
+    (plain,) = runs.comparisons(several({"none": [0.1, 0.2], "inverse": [0.3, 0.3]}))
+    assert advice.advise(plain)[0].finding == "The lowest mean has softmax without re-weighting, 15.0 %."
+
+
+def test_the_two_priors_can_disagree() -> None:
+    def run(scheme: str, seed: int, head: float, tail: float) -> Outcome:
+        targets = np.repeat([0, 1], 500)
+        wrong = np.concatenate([np.arange(500) < 500 * head, np.arange(500) < 500 * tail])
+        evaluation = evaluate(np.where(wrong, 1 - targets, targets), targets, [200, 5])
+        return Outcome(TINY.replace(scheme=scheme, seed=seed), evaluation, 1.0, None, Path("nowhere"))
+
+    outcomes = [run("none", s, 0.01, 0.6 + s / 100) for s in range(4)]
+    outcomes += [run("effective", s, 0.1, 0.3 + s / 100) for s in range(4)]
+    (one,) = runs.comparisons(outcomes)
+    balanced, natural = advice.advise(one)
+    assert 'scheme="effective"' in balanced.code
+    assert 'scheme="none"' in natural.code
+    values = one.rows[1].values("natural_error")
+    assert values is not None
+    assert values[0] == pytest.approx((200 * 0.1 + 5 * 0.3) / 205)
+
+
+# ---- tables
+
+
+def test_exports_hold_the_numbers_of_the_comparison(trained: Comparison) -> None:
+    sheet = tables.method_table(trained)
+    assert [[cell.text for cell in row[:6]] for row in sheet.rows] == [
+        [text.strip() for text in cells[:6]] for cells in tables.comparison_cells(trained)
+    ]
+    rows = list(csv.DictReader(io.StringIO(tables.methods_csv(trained))))
+    for row, source in zip(rows, trained.rows, strict=True):
+        summary = source.summary("few_error")
+        assert summary is not None
+        assert float(row["few_error_mean"]) == pytest.approx(summary.mean, rel=1e-5)
+    d = trained.difference(trained.rows[1])
+    assert d is not None
+    assert float(rows[1]["difference_to_none_low"]) == pytest.approx(d.low, rel=1e-5)
+    assert rows[0]["difference_to_none_low"] == ""
+    classes = tables.class_table(trained, [f"digit {i}" for i in range(10)])
+    lines = list(csv.reader(io.StringIO(classes.csv())))
+    assert lines[0] == ["class", "training samples", "softmax none", "softmax effective"]
+    first = [o.evaluation.per_class_error[0] for o in trained.rows[0].outcomes if o.evaluation]
+    assert float(lines[1][2]) == pytest.approx(100 * np.mean(first))
+    assert lines[1][:2] == ["digit 0", "124"]
+
+
+def test_latex_is_escaped_and_empty_groups_are_not_numbers() -> None:
+    (one,) = runs.comparisons(several({"none": [0.3, 0.31], "inverse_sqrt": [0.2, 0.22]}))
+    text = tables.method_table(one).latex("50 % & more_of_it")
+    assert r"\caption{50 \% \& more\_of\_it}" in text
+    assert r"inverse\_sqrt (best)" in text
+    assert " & n/a & " in text  # counts 200 and 5 leave no medium-shot class
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len({line.count(" & ") for line in body}) == 1
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+
+
+# ---- the page as text
+
+
+PLOTLY = (files("longtail.report") / "assets" / "plotly-cartesian.min.js").read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """What a browser would make of a page: its elements, and the text of the scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.count: dict[str, int] = {}
+        self.handlers: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text.replace(PLOTLY, ""))  # a second of parsing that tells nothing
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+NASTY = [
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(1)>",
+    "<!--",
+    "]]>",
+    "\u2028",
+    "${1}",
+    "{{7*7}}",
+]
+
+
+@settings(max_examples=20)
+@given(st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=20)), min_size=2, max_size=6, unique=True))
+def test_class_names_are_inert(names: list[str]) -> None:
+    page = explorer_page(ClassCounts(names, list(range(len(names), 0, -1))))
+    tags = Tags(page)
+    assert tags.count["script"] == 3  # the data, Plotly, ours
+    assert "img" not in tags.count
+    assert tags.handlers == []
+    (data,) = [text for text in tags.texts if text.startswith('{"sets"')]
+    assert json.loads(data)["sets"]["set0"]["names"] == names
+
+
+def test_the_page_says_what_compare_says(trained: Comparison) -> None:
+    page = Tags(report_page([trained]))
+    text = " ".join(" ".join(page.texts).split())
+    assert trained.verdict() in text
+    for row in tables.comparison_cells(trained):
+        assert " ".join(cell.strip() for cell in row if cell.strip()) in text
+    assert "5 medium" not in text
+    assert "500 test samples, balanced: 50 a class" in text
+
+
+def test_the_page_asks_for_nothing_from_outside(trained: Comparison) -> None:
+    page = report_page([trained])
+    head = page[: page.index("<style>")]
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', head)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    assert "unsafe-eval" not in policy[1]
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == 2
+    assert not re.search(r'(src|href)="(?!data:|#)', page[: page.index("<script>")])
+
+
+def test_ten_thousand_classes_stay_below_five_megabytes(rng: np.random.Generator) -> None:
+    counts = longtail.datasets.long_tail_counts(10_000, 5000, 500)
+    targets = np.arange(20_000) % 10_000
+    outcomes = []
+    for scheme in ("none", "inverse", "inverse_sqrt", "effective"):
+        for loss in ("softmax", "sigmoid", "focal"):
+            predicted = np.where(rng.random(20_000) < 0.4, rng.integers(0, 10_000, 20_000), targets)
+            evaluation = evaluate(predicted, targets, counts)
+            outcomes.append(
+                Outcome(TINY.replace(loss=loss, scheme=scheme), evaluation, 1.0, None, Path("nowhere"))
+            )
+    page = report_page(runs.comparisons(outcomes))
+    assert len(page.encode()) < 5e6
+    assert "not kept beyond 1000 classes" in page
+
+
+def test_nothing_to_report_is_an_error(trained: Comparison) -> None:
+    failed = Outcome(TINY, None, 0.0, "OSError: disk full", Path("somewhere"))
+    with pytest.raises(ValueError, match="no finished run to report"):
+        report_page([Comparison(TINY, (), (failed,), Path("somewhere"))])
+    both = Comparison(trained.recipe, trained.rows, (failed,), trained.folder)
+    assert "failed: OSError: disk full" in report_page([both])
+
+
+def test_the_library_in_the_page_is_the_recorded_one() -> None:
+    assets = files("longtail.report") / "assets"
+    about = (assets / "README.md").read_text(encoding="utf-8")
+    library = (assets / "plotly-cartesian.min.js").read_bytes()
+    assert hashlib.sha256(library).hexdigest() in about
+    version = re.search(rb"plotly\.js \(cartesian - minified\) v([\d.]+)", library)
+    assert version is not None
+    assert f"| {version[1].decode()} |" in about
+    assert "MIT License" in (assets / "plotly-LICENSE.txt").read_text()
+    assert b"</script" not in library.lower()
+    assert b"new Function" not in library
+
+
+# ---- figures
+
+
+def texts_of(figure: object) -> list[str]:
+    from matplotlib.text import Text
+
+    return [t.get_text() for t in figure.findobj(Text) if t.get_text()]  # type: ignore[attr-defined]
+
+
+def test_the_grid_shows_published_measured_and_not_run() -> None:
+    grid = cells("fig10", imbalances=[100, 50])
+    row = {"dataset": "cifar100", "imbalance_factor": "100", "loss": "softmax", "gamma": "", "beta": "0"}
+    rows = [row | {"epochs": "200", "error_percent": value} for value in ("60.00", "62.00")]
+    compared = compare_with_paper(grid, rows)
+    texts = texts_of(figures.draw_grid(compared))
+    assert texts.count("61.7") >= 1  # published, softmax at imbalance 100
+    assert texts.count("61.0") >= 1  # measured, the mean
+    assert texts.count("not run") == len(grid) - 1
+    with pytest.raises(ValueError, match="2 data sets"):
+        figures.draw_grid(compare_with_paper(cells("table2"), []))
+
+
+def test_error_against_beta_holds_every_published_number() -> None:
+    compared = compare_with_paper(cells("fig10", imbalances=[100], losses=["softmax"]), [])
+    figure = figures.draw_error_against_beta(compared)
+    drawn = {round(float(y), 2) for line in figure.axes[0].get_lines() for y in line.get_ydata()}
+    assert drawn >= {61.68, 66.01}
+    with pytest.raises(ValueError, match="no cell was published or measured"):
+        figures.draw_error_against_beta([PaperCell(Cell("digits", 50, "softmax", None, 0.9), None, None)])
+
+
+def test_effective_numbers_and_the_term_are_the_librarys() -> None:
+    counts = [5000, 500, 50]
+    lines = figures.draw_effective_numbers(counts).axes[0].get_lines()
+    np.testing.assert_array_equal(lines[2].get_ydata(), longtail.effective_number(counts, 0.999))
+    term = figures.draw_weight_term(betas=[0.9]).axes[0].get_lines()[0]
+    np.testing.assert_allclose(term.get_ydata(), 1 / longtail.effective_number(term.get_xdata(), 0.9))
+
+
+def test_runs_and_counts_draw_every_figure_that_applies(trained: Comparison, tmp_path: Path) -> None:
+    names = [name for name, _ in figures.draw_runs(trained, figures.NUMBERS)]
+    assert names == ["figure1", "figure3", "figure4", "figure6", "figure5", "figure7", "figures8-10-digits"]
+    assert [name for name, _ in figures.draw_counts([9, 3, 0], figures.NUMBERS, "x")] == [
+        "figure1",
+        "figure3",
+        "figure4",
+        "figure6",
+    ]
+    drawn = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), figures.NUMBERS))
+    assert list(drawn) == ["figure3", "figure4-cifar20", "figure5", "figure6-cifar20", "figure9-cifar20"]
+    first = figures.save(drawn["figure4-cifar20"], tmp_path / "a", ["svg", "png"])
+    second = figures.save(dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), [4]))["figure4-cifar20"], tmp_path / "b", ["svg", "png"])  # fmt: skip
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+
+
+def test_published_numbers_stand_beside_runs_of_the_papers_recipe_only() -> None:
+    paper = recipes.paper_cifar("cifar10", 100.0, "softmax", scheme="none", beta=0.0)
+    (alike,) = runs.paper_cells([made(paper, 0.3), made(paper.replace(seed=1), 0.28)])
+    assert alike.paper == 29.64
+    assert alike.measured is not None
+    assert alike.measured.n == 2
+    (other,) = runs.paper_cells([made(paper.replace(weight_decay=5e-4), 0.3)])
+    assert other.paper is None
