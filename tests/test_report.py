@@ -313,7 +313,7 @@ NASTY = [
 ]
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=20)), min_size=2, max_size=6, unique=True))
 def test_class_names_are_inert(names: list[str]) -> None:
     page = explorer_page(ClassCounts(names, list(range(len(names), 0, -1))))
@@ -434,8 +434,11 @@ def test_runs_and_counts_draw_every_figure_that_applies(trained: Comparison, tmp
     ]
     drawn = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), figures.NUMBERS))
     assert list(drawn) == ["figure3", "figure4-cifar20", "figure5", "figure6-cifar20", "figure9-cifar20"]
-    first = figures.save(drawn["figure4-cifar20"], tmp_path / "a", ["svg", "png"])
-    second = figures.save(dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), [4]))["figure4-cifar20"], tmp_path / "b", ["svg", "png"])  # fmt: skip
+    again = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), [4]))
+    first, second = (
+        figures.save(source["figure4-cifar20"], tmp_path / name, ["svg", "png"])
+        for name, source in (("a", drawn), ("b", again))
+    )
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
