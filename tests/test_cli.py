@@ -20,7 +20,7 @@ from longtail import cli
 from longtail.cli import app
 
 OPTIONS = {
-    "weights": ["source", "label", "beta", "normalize", "format", "rows"],
+    "weights": ["source", "label", "beta", "normalize", "format", "rows", "explore", "out", "force"],
     "compare": [
         *(
             "dataset",
@@ -41,6 +41,8 @@ OPTIONS = {
         *("table", "dataset", "imbalance", "loss", "seeds", "jobs", "budget", "data", "device", "precision"),
         *("epochs", "results", "show"),
     ],
+    "report": ["runs", "out", "format", "table", "group", "force"],
+    "figures": ["source", "figure", "label", "results", "format", "out", "force"],
     "evaluate": ["run", "format"],
 }
 
@@ -157,6 +159,17 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
             r"imbalance must be one of 100, 50, 200, 20, 10, 1, got 30",
         ),
         (["reproduce", "fig9", "--budget", "0"], r"budget must be in (0, inf], got 0"),
+        (["report", "nowhere"], r"'nowhere' is not a folder; give a run's folder"),
+        (["report", "."], r"no runs found in '.'; longtail compare and longtail train make some"),
+        (["weights", "5,3", "--explore", "--out", "."], r"'.' is a folder; give a file's name"),
+        (["figures", "--figure", "2"], r"figure must be one of 1, 3, 4, 5, 6, 7, 8, 9, 10, got 2"),
+        (
+            ["figures", "--figure", "7"],
+            r"figure 7 cannot be drawn of the paper's data sets; give run folders",
+        ),
+        (["figures", "5,3", "--format", "jpg"], r"format must be one of 'png', 'svg', 'pdf', got 'jpg'"),
+        (["figures", "--results", "none.csv"], r"results file 'none.csv' is not there"),
+        (["figures", "5,3", "--results", "x.csv"], r"--results belongs to the paper's data sets"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(run: Run, arguments: list[str], message: str) -> None:
@@ -218,11 +231,93 @@ def test_compare_ends_with_table_picture_and_files(run: Run, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "4/4" in done.stderr
     folder = next((tmp_path / "runs").iterdir())
-    assert {"compare.csv", "compare.json", "compare.md", "compare.png"} <= {p.name for p in folder.iterdir()}
+    assert {"compare.csv", "compare.json", "compare.md", "compare.png", "compare.html"} <= {
+        p.name for p in folder.iterdir()
+    }
     text = (folder / "compare.md").read_text()
     verdict = json.loads((folder / "compare.json").read_text())["verdict"]
     assert verdict in text
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_report_of_real_runs_and_what_it_refuses(run: Run, tmp_path: Path) -> None:
+    quick = ["--set", "epochs=2", "--set", "warmup_epochs=1"]
+    for seed in ("0", "1"):
+        done = run("train", "digits", *quick, "--set", f"seed={seed}", "--out", f"runs/{seed}")
+        assert done.returncode == 0, done.stderr
+    done = run("report", "runs", columns=400)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "page report.html"
+    verdict = done.stdout.splitlines()[0].removeprefix("digits, imbalance 50: ")
+    assert verdict.startswith("Lowest mean error: softmax, effective weights")
+    page = (tmp_path / "report.html").read_text()
+    assert verdict in page
+
+    again = run("report", "runs", columns=400)
+    assert again.returncode == 2
+    assert "'report.html' exists; give another name, or --force to replace it" in again.stderr
+    assert run("report", "runs", "--force", "-o", "report.html").returncode == 0
+
+    (tmp_path / "runs" / "1" / "evaluation.json").unlink()
+    partly = run("report", "runs", "--format", "csv", columns=400)
+    assert "left out: runs/1: unfinished: 2 of 2 epochs" in partly.stderr
+    (row,) = csv.DictReader(io.StringIO(partly.stdout))
+    assert (row["loss"], row["weights"], row["seeds"]) == ("softmax", "effective", "1")
+    alone = run("report", "runs/1", columns=400)
+    assert alone.returncode == 2
+    assert "no finished run in runs/1" in alone.stderr
+
+    flat = run("train", "digits", *quick, "--set", "imbalance_factor=5", "--out", "runs/flat")
+    assert flat.returncode == 0, flat.stderr
+    mixed = run("report", "runs", columns=400)
+    assert mixed.returncode == 2
+    assert "runs were trained on 2 different sets: digits, imbalance 50 (1 runs)" in mixed.stderr
+    both = run("report", "runs", "--group", "--format", "markdown")
+    assert [line for line in both.stdout.splitlines() if line.startswith("# ")] == [
+        "# digits, imbalance 50: test error in %",
+        "# digits, imbalance 5: test error in %",
+    ]
+    latex = run("report", "runs/0", "--format", "latex", "--table", "classes", "--out", "table.tex")
+    assert latex.stdout == "table table.tex\n"
+    assert (tmp_path / "table.tex").read_text().count(r"\\") == 1 + 10
+    drawn = run("figures", "runs/0", "--figure", "7", "--format", "svg")
+    assert drawn.stdout == "figure figures/figure7.svg\n"
+    assert run("figures", "runs/0", "--figure", "7", "--format", "svg").returncode == 2
+
+
+def test_explorer_of_a_file_opens_only_where_there_is_a_screen(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import webbrowser
+
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    (tmp_path / "train.csv").write_text("species\n<b>cat</b>\n<b>cat</b>\nlynx\n")
+    done = run("weights", "train.csv", "--label", "species", "--explore")
+    assert (done.returncode, done.stdout) == (0, "page explorer.html\n")
+    page = (tmp_path / "explorer.html").read_text()
+    assert "&lt;b&gt;cat&lt;/b&gt;" in page
+    assert "<b>cat" not in page
+    assert opened == []
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert run("weights", "9,3", "--explore", "-o", "other.html").returncode == 0
+    assert opened == [(tmp_path / "other.html").as_uri()]
+
+
+def test_reproduce_writes_page_and_figures_beside_the_results(run: Run, tmp_path: Path) -> None:
+    done = run("reproduce", "fig10", "--imbalance", "100", "--loss", "softmax", "--show")
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "results").iterdir()} == {
+        "fig10.html",
+        "fig10-figure5.png",
+        "fig10-figure10-cifar100.png",
+    }
+    page = (tmp_path / "results" / "fig10.html").read_text()
+    assert "0 of 5 cells were run" in page
+    assert "66.01" in page
 
 
 def test_nothing_starts_before_everything_is_checked(run: Run) -> None:

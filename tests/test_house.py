@@ -133,6 +133,7 @@ HEAVY = (
     "matplotlib",
     "joblib",
     "safetensors",
+    "jinja2",
 )
 
 LIGHT = """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from longtail.compare import Comparison, Row
+from longtail.compare import CONFIDENCE, Comparison, Row
+from longtail.evaluation import PairedDifference, paired_difference
 from longtail.report import tables
 
 
@@ -37,7 +38,7 @@ _KINDS = (
         "balanced",
         "balanced_error",
         "every class counts the same, however rare",
-        "Re-weight, and choose N on a balanced validation split taken from the training data.",
+        "Re-weighting is made for this. Choose N on a balanced split held out of the training data.",
     ),
     (
         "natural",
@@ -76,6 +77,13 @@ def code(row: Row) -> str:
     return f"criterion = longtail.ClassBalancedLoss(longtail.class_counts(labels), {', '.join(words)})"
 
 
+def paired(one: Row, other: Row, field: str) -> PairedDifference | None:
+    """Return one row minus another over the seeds that both have; None where the field does not apply."""
+    shared = sorted(set(one.seeds) & set(other.seeds))
+    ours, theirs = one.values(field, shared), other.values(field, shared)
+    return None if ours is None or theirs is None else paired_difference(ours, theirs, CONFIDENCE)
+
+
 def _choose(comparison: Comparison, best: Row, field: str) -> tuple[Row, str]:
     name, summary = f"{best.loss}, {best.weights} weights", best.summary(field)
     assert summary is not None
@@ -90,13 +98,18 @@ def _choose(comparison: Comparison, best: Row, field: str) -> tuple[Row, str]:
             best,
             f"The lowest mean has {name}, {lowest}; no run without re-weighting says whether it helped.",
         )
-    if comparison.beats_none(best, field):
-        return best, (
-            f"Use {name}: {lowest}, {tables.interval_text(d)} points against the same loss without "
-            f"re-weighting, beyond chance after correction for {comparison.comparisons} tests."
-        )
     simplest = comparison.lowest(field, plain)
     assert simplest is not None
+    if comparison.beats_none(best, field):
+        against = ""
+        if simplest is not comparison.baseline(best) and (e := paired(best, simplest, field)) is not None:
+            sure = "an interval without 0" if e.significant else "which may be chance"
+            lowest_plain = f"{simplest.loss}, the lowest of the plain losses"
+            against = f" Against {lowest_plain}: {tables.interval_text(e)}, {sure}."
+        return best, (
+            f"Use {name}: {lowest}, {tables.interval_text(d)} points against the same loss without "
+            f"re-weighting, beyond chance after correction for {comparison.comparisons} tests.{against}"
+        )
     return simplest, (
         f"The lowest mean has {name}, {lowest}, but its difference to the same loss without re-weighting, "
         f"{tables.interval_text(d)} points, "

@@ -283,7 +283,8 @@ def draw_grid(compared: Sequence[PaperCell]) -> Figure:
         for (i, j), value in np.ndenumerate(values):
             known = ~np.isnan(values[:, j])
             best = value == low[j] and known.sum() > 1
-            text, look = f"{value:.1f}", {"fontsize": 6.5, "fontweight": "bold" if best else "normal"}
+            text = f"{value:.1f}"
+            look: dict[str, Any] = {"fontsize": 6.5, "fontweight": "bold" if best else "normal"}
             look["color"] = "white" if (value - low[j]) / span[j] < 0.55 else "black"
             if np.isnan(value):
                 absent = published or (*rows[i], factors[j]) not in place

@@ -10,12 +10,12 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
-import longtail
 from longtail._checks import short
 from longtail.compare import CONFIDENCE, GROUPS, Comparison, Outcome, Row
 from longtail.counts import ClassCounts
@@ -38,7 +38,7 @@ def report_page(
     paper: Sequence[PaperCell] = (),
     title: str | None = None,
 ) -> str:
-    """Return the report of some runs as one self-contained HTML file.
+    """Return the report of some runs as one self-contained HTML file, to be written as UTF-8.
 
     Args:
         comparisons: one a training set, such as :func:`longtail.report.runs.comparisons` makes.
@@ -108,7 +108,7 @@ def _render(*, groups: list[dict[str, Any]], **values: Any) -> str:
         scripts=[library, script],
         hashes=[_csp_hash(library), _csp_hash(script)],
         data=_inert_json(data),
-        version=longtail.__version__,
+        version=version("longtail"),
         **values,
     )
 
@@ -242,7 +242,7 @@ def _groups_fact(comparison: Comparison, best: Row, other: Row | None) -> str:
         if ours is None or theirs is None:
             parts.append(f"{group}-shot n/a")
             continue
-        d = _paired(best, other, f"{group}_error")
+        d = advice.paired(best, other, f"{group}_error")
         change = tables.interval_text(d)
         if d is not None and d.mean == 0 and not d.sd:
             change = "no change"
@@ -469,12 +469,6 @@ def _of(outcome: Outcome) -> Evaluation:
 
 def _name(row: Row) -> str:
     return f"{row.loss} · {row.weights}"
-
-
-def _paired(one: Row, other: Row, field: str) -> PairedDifference | None:
-    shared = sorted(set(one.seeds) & set(other.seeds))
-    ours, theirs = one.values(field, shared), other.values(field, shared)
-    return None if ours is None or theirs is None else paired_difference(ours, theirs, CONFIDENCE)
 
 
 def _mean_sd(summary: Any) -> dict[str, float | None]:

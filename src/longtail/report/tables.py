@@ -187,12 +187,12 @@ def paper_sheet(compared: Sequence[PaperCell]) -> Sheet:
                 Cell(cell.dataset),
                 Cell(str(cell.imbalance_factor), float(cell.imbalance_factor)),
                 Cell(cell.loss),
-                Cell("-") if cell.gamma is None else Cell(f"{cell.gamma:g}", cell.gamma),
+                Cell("") if cell.gamma is None else Cell(f"{cell.gamma:g}", cell.gamma),
                 Cell(f"{cell.beta:g}", cell.beta),
                 Cell("-") if row.paper is None else Cell(f"{row.paper:.2f}", row.paper),
                 Cell("not run") if m is None else Cell(f"{m.mean:.2f}{sd}", m.mean),
                 Cell("0", 0.0) if m is None else Cell(str(m.n), float(m.n)),
-                Cell("-") if row.difference is None else Cell(f"{row.difference:+.2f}", row.difference),
+                Cell("") if row.difference is None else Cell(f"{row.difference:+.2f}", row.difference),
             ]
         )
     return Sheet(head, rows)

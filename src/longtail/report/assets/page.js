@@ -107,6 +107,21 @@
     if (size > 24) return { title: "class, head to tail (rank)", type: size > 1000 ? "log" : "linear" };
     return { title: "class, head to tail", tickvals: set.rank, ticktext: set.names.map((n) => inert(short(n, 14))), tickangle: size > 12 ? -60 : "auto" };
   }
+  // thousands of classes: enough of them for a line, denser where a log axis spreads the head
+  function pointsOf(size) {
+    const all = [...Array(size).keys()];
+    if (size <= 1500) return all;
+    const chosen = new Set([0, size - 1]);
+    for (let k = 0; k < 250; k += 1) chosen.add(Math.round((size - 1) * (k / 250))).add(Math.round(size ** (k / 250)) - 1);
+    return all.filter((i) => chosen.has(i));
+  }
+  const pick = (set, values) => set.points.map((i) => values[i]);
+  // what scatters from class to class is averaged up to the next point instead
+  const average = (set, values) => (set.points.length === values.length ? values : set.points.map((i, k) => {
+    const known = values.slice(i, set.points[k + 1] ?? values.length).filter((v) => v !== null);
+    return known.length ? known.reduce((a, b) => a + b) / known.length : null;
+  }));
+  const averaged = (set, title) => (set.points.length === set.counts.length ? title : `${title}, mean of neighbours`);
   const mode = (set) => (set.counts.length > 60 ? "lines" : "lines+markers");
   // decades as ticks, and their 2 and 5 where there are few decades
   function log(title, values) {
@@ -124,7 +139,7 @@
       const text = { many: `many-shot (> ${many})`, medium: `medium-shot (${few} to ${many})`, few: `few-shot (< ${few})` };
       const bars = set.counts.length <= 300;
       const traces = GROUPS.map((g) => {
-        const at = set.rank.filter((_, i) => group(set.counts[i]) === g);
+        const at = set.points.filter((i) => group(set.counts[i]) === g).map((i) => i + 1);
         const y = at.map((r) => set.counts[r - 1] || null);
         const common = { x: at, y, name: text[g], text: at.map((r) => `${inert(set.names[r - 1])}: ${whole(set.counts[r - 1])}`), hoverinfo: "text" };
         return bars
@@ -135,8 +150,8 @@
     },
 
     effective(set, look) {
-      const line = (y, name, color, dash) => ({ x: set.rank, y: y.map((v) => v || null), name, type: "scatter", mode: mode(set),
-        line: { color, dash, width: 2 }, text: set.names.map((n, i) => `${inert(n)}: ${plain(y[i])}`), hoverinfo: "text+name" });
+      const line = (y, name, color, dash) => ({ x: pick(set, set.rank), y: pick(set, y).map((v) => v || null), name, type: "scatter", mode: mode(set),
+        line: { color, dash, width: 2 }, text: set.points.map((i) => `${inert(set.names[i])}: ${plain(y[i])}`), hoverinfo: "text+name" });
       return [
         [line(set.counts, "samples n", look.dim, "dot"), line(set.effective, "effective number E", COLOURS.effective, "solid")],
         layout(look, { xaxis: classAxis(set), yaxis: log("samples", [...set.counts, ...set.effective]), uirevision: "keep" }),
@@ -144,8 +159,8 @@
     },
 
     weights(set, look) {
-      const line = (y, name, color, dash, width = 1.5) => ({ x: set.rank, y: y.map((v) => v || null), name, type: "scatter", mode: width > 2 ? mode(set) : "lines",
-        line: { color, dash, width }, text: set.names.map((n, i) => `${inert(n)}: ${plain(y[i])}`), hoverinfo: "text+name" });
+      const line = (y, name, color, dash, width = 1.5) => ({ x: pick(set, set.rank), y: pick(set, y).map((v) => v || null), name, type: "scatter",
+        mode: width > 2 ? mode(set) : "lines", line: { color, dash, width }, text: set.points.map((i) => `${inert(set.names[i])}: ${plain(y[i])}`), hoverinfo: "text+name" });
       const usual = (scheme) => classWeights(set.counts, scheme, 1, set.scale);
       return [
         [
@@ -204,29 +219,29 @@
       for (const i of shown(set)) {
         const m = set.methods[i];
         if (!m.classes) continue;
-        const s = style(i, look), y = m.classes.mean.map(times100);
+        const s = style(i, look), y = average(set, m.classes.mean).map(times100);
         if (m.classes.sd && set.counts.length <= 300) {
           const edge = (sign) => y.map((v, k) => (v === null ? null : Math.min(100, Math.max(0, v + sign * 100 * m.classes.sd[k]))));
           const band = { x: set.rank, type: "scatter", mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: m.name };
           traces.push({ ...band, y: edge(-1) }, { ...band, y: edge(1), fill: "tonexty", fillcolor: translucent(s.colour) });
         }
-        traces.push({ x: set.rank, y, name: inert(m.name), legendgroup: m.name, type: "scatter", mode: mode(set), connectgaps: false,
+        traces.push({ x: pick(set, set.rank), y, name: inert(m.name), legendgroup: m.name, type: "scatter", mode: mode(set), connectgaps: false,
           line: { color: s.colour, dash: s.dash, width: 2 }, marker: { symbol: s.symbol, size: 7 },
-          text: y.map((v, k) => `${inert(set.names[k])} (n = ${whole(set.counts[k])}): ${v === null ? "n/a" : v.toFixed(1) + " %"}`), hoverinfo: "text+name" });
+          text: y.map((v, k) => `${inert(set.names[set.points[k]])} (n = ${whole(set.counts[set.points[k]])}): ${v === null ? "n/a" : v.toFixed(1) + " %"}`), hoverinfo: "text+name" });
       }
       if (!traces.length) return "The per-class errors of these methods are not in the page (too many classes times methods); choose the best or its baseline.";
-      return [traces, layout(look, { height: 380, xaxis: classAxis(set), yaxis: { title: "test error, %", range: [-2, 102] } })];
+      return [traces, layout(look, { height: 380, xaxis: classAxis(set), yaxis: { title: averaged(set, "test error, %"), range: [-2, 102] } })];
     },
 
     change(set, look) {
-      const c = set.change, y = c.mean.map(times100);
+      const c = set.change, y = average(set, c.mean).map(times100);
       const half = (k, end) => (c[end][k] === null ? 0 : 100 * Math.abs(c[end][k] - c.mean[k]));
       const few = set.counts.length <= 300;
-      const trace = { x: set.rank, y, type: few ? "bar" : "scatter", mode: "lines", line: { color: "#0072B2", width: 1 },
+      const trace = { x: pick(set, set.rank), y, type: few ? "bar" : "scatter", mode: "lines", line: { color: "#0072B2", width: 1 },
         marker: { color: y.map((v) => (v <= 0 ? "#0072B2" : "#D55E00")) },
-        text: y.map((v, k) => `${inert(set.names[k])}: ${v === null ? "n/a" : `${v.toFixed(1)} points`}`), textposition: "none", hoverinfo: "text" };
+        text: y.map((v, k) => `${inert(set.names[set.points[k]])}: ${v === null ? "n/a" : `${v.toFixed(1)} points`}`), textposition: "none", hoverinfo: "text" };
       if (c.low) trace.error_y = { type: "data", symmetric: false, array: y.map((_, k) => half(k, "high")), arrayminus: y.map((_, k) => half(k, "low")), color: look.dim };
-      return [[trace], layout(look, { xaxis: classAxis(set), yaxis: { title: "change of error, points" }, showlegend: false })];
+      return [[trace], layout(look, { xaxis: classAxis(set), yaxis: { title: averaged(set, "change of error, points") }, showlegend: false })];
     },
 
     reliability(set, look) {
@@ -488,6 +503,7 @@
 
   for (const [id, set] of Object.entries(DATA.sets)) {
     set.rank = set.counts.map((_, i) => i + 1);
+    set.points = pointsOf(set.counts.length);
     set.visible = new Set([set.best, set.other].filter((i) => i !== null && i !== undefined));
     set.matrix = { best: set.best, other: set.other };
     let refill = () => {};
