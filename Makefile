@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tests bench clean
+.PHONY: help demo test lint check-tests browser bench clean
 
 help: ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ lint: $(READY) ## ruff and mypy
 
 check-tests: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
+
+browser: ## chromium for the tests of the report's page, where one may be installed
+	@command -v chromium >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && timeout 150 sh -c '{ apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 </dev/null'; } \
+	  || echo "no chromium could be installed: the tests of the report's page will be skipped"
 
 bench: $(READY) ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py
