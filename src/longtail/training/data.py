@@ -88,35 +88,39 @@ class TrainingData:
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the epoch's inputs and targets, shuffled and augmented; the last batch may be smaller."""
         batch, device, n = self.recipe.batch_size, self.targets.device, len(self)
-        order = torch.randperm(n, generator=generator(self.recipe.seed, epoch, "order")).to(device)
-        shifts, flips = self._draw(epoch)
+        draws = self.draw(epoch).to(device)
         chunk = max(1, _CHUNK // batch) * batch
         for start in range(0, n, chunk):
-            part = slice(start, start + chunk)
-            rows = order[part]
-            if shifts is None:
-                raw = self._planes(self.inputs[rows])
-            else:
-                raw = crop(
-                    self.inputs, rows, shifts[:, part], self.size, None if flips is None else flips[part]
-                )
-            yield from zip(
-                torch.split(self._scale(raw), batch), torch.split(self.targets[rows], batch), strict=True
-            )
+            inputs, targets = self.gather(draws[:, start : start + chunk])
+            yield from zip(torch.split(inputs, batch), torch.split(targets, batch), strict=True)
+
+    def draw(self, epoch: int) -> Tensor:
+        """Return the epoch's random numbers: int64 of shape (k, N) on the CPU.
+
+        Rows are the order of the samples and, where the augmentation wants them, top, left and mirror.
+        """
+        seed, n = self.recipe.seed, len(self)
+        rows = [torch.randperm(n, generator=generator(seed, epoch, "order"))[None]]
+        if self.pad:
+            draw = generator(seed, epoch, "augmentation")
+            rows.append(torch.randint(0, 2 * self.pad + 1, (2, n), generator=draw))
+            if self.recipe.augmentation == "crop_flip":
+                rows.append(torch.randint(0, 2, (1, n), generator=draw))
+        return torch.cat(rows)
+
+    def gather(self, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets for some columns of `draw`, which are on the device."""
+        rows = draws[0]
+        if not self.pad:
+            raw = self._planes(self.inputs[rows])
+        else:
+            raw = crop(self.inputs, rows, draws[1:3], self.size, draws[3].bool() if len(draws) > 3 else None)
+        return self._scale(raw), self.targets[rows]
 
     def test_batches(self) -> Iterator[Tensor]:
         """Yield the test inputs in order."""
         for part in torch.split(self.test_inputs, _CHUNK):
             yield self._scale(self._planes(part))
-
-    def _draw(self, epoch: int) -> tuple[Tensor | None, Tensor | None]:
-        if not self.pad:
-            return None, None
-        draw, n, device = generator(self.recipe.seed, epoch, "augmentation"), len(self), self.targets.device
-        shifts = torch.randint(0, 2 * self.pad + 1, (2, n), generator=draw).to(device)
-        if self.recipe.augmentation != "crop_flip":
-            return shifts, None
-        return shifts, torch.randint(0, 2, (n,), generator=draw).bool().to(device)
 
     def _stored(self, inputs: npt.NDArray[Any], pad: int) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(inputs))
