@@ -75,12 +75,12 @@ def test_all_cells_run_once_before_any_runs_twice() -> None:
 def test_a_grid_runs_resumes_and_skips(tiny: Dataset, tmp_path: Path) -> None:
     results = tmp_path / "results" / "table2.csv"
     jobs = jobs_for([PLAIN, BALANCED], 1, tmp_path / "runs", epochs=4)
-    # a budget of a moment: the first run is paused with a checkpoint, the second does not begin
-    paused = reproduce(jobs, results, data=tiny, budget_minutes=1e-6, device="cpu")
-    assert [r.state for r in paused] == ["paused", "paused"]
+    # a budget that is over before the first run begins, and one that pauses it with a checkpoint
+    none = reproduce(jobs, results, data=tiny, budget_minutes=1e-9, device="cpu")
+    assert [r.state for r in none] == ["waiting", "waiting"]
     assert read_rows(results) == []
-    once = reproduce(jobs, results, data=tiny, budget_minutes=0.001, device="cpu")
-    assert once[0].state == "paused"
+    once = reproduce(jobs, results, data=tiny, budget_minutes=0.003, device="cpu")
+    assert [r.state for r in once] == ["paused", "waiting"]
     assert "after epoch" in once[0].why
     seen: list[tuple[int, int]] = []
     done = reproduce(jobs, results, data=tiny, device="cpu", progress=lambda k, n, r: seen.append((k, n)))

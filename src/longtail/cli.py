@@ -283,6 +283,8 @@ def reproduce(
         )
 
         def report(done: int, total: int, result: reproducing.Result) -> None:
+            if result.state == "waiting":
+                return
             error = result.why if result.error_percent is None else f"{result.error_percent:.2f} %"
             line = f"[{done}/{total}] {result.job.cell} seed {result.job.recipe.seed}: {result.state} {error}"
             _err.print(escape(line), highlight=False)
@@ -291,8 +293,14 @@ def reproduce(
             todo, path, data=data, parallel=jobs, budget_minutes=budget, device=device, progress=report
         )
         states = [result.state for result in ended]
-        missing = states.count("failed") + states.count("paused")
+        missing = len(states) - states.count("done")
         _err.print(f"{states.count('done')} runs done, {missing} missing; rows in {path}", highlight=False)
+        if "done" not in states and "paused" in states:
+            _err.print(
+                f"the budget of {budget:g} minutes ended before any run did; checkpoints are kept, and the "
+                "same command goes on from them",
+                highlight=False,
+            )
     rows = reproducing.read_rows(path)
     compared = reproducing.compare_with_paper(chosen, rows, epochs=epochs or 200)
     _out.print(paper_table(compared), highlight=False)

@@ -8,10 +8,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from longtail import _checks
+from longtail import _checks, datasets
 from longtail.datasets import Dataset
 from longtail.evaluation import Summary, summarize
 from longtail.paper.tables import Cell, published
@@ -57,9 +58,10 @@ class Result:
 
     Attributes:
         job: the run.
-        state: "done" | "paused" (out of budget, checkpoint kept) | "failed".
+        state: "done" | "failed" | "paused" (out of budget, checkpoint kept) | "waiting" (out of budget before
+            it began).
         error_percent: of a run that is done.
-        why: of a run that failed or paused, in one line.
+        why: of a run that is not done, in one line.
     """
 
     job: Job
@@ -122,7 +124,8 @@ def reproduce(
         results: the CSV file; rows of other jobs in it are kept.
         data: the folder with the data set's files, or the data set itself; None as in
             :func:`longtail.datasets.cifar10`.
-        parallel: runs at a time, in processes; a joblib backend chosen by the caller is used.
+        parallel: runs at a time: in threads on a GPU, where each run has its own stream, in processes on the
+            CPU; a joblib backend chosen by the caller is used.
         budget_minutes: stop then; a run that is not finished keeps a checkpoint and goes on the next time.
         device: "auto" | "cpu" | "cuda".
         progress: called after each job as ``progress(done, total, result)``.
@@ -144,7 +147,9 @@ def reproduce(
     deadline = None if budget_minutes is None else time.time() + 60.0 * budget_minutes
     tasks = (delayed(_run)(job, path, data, device, deadline, parallel) for job in todo)
     ended: list[Result] = []
-    runs: Iterator[Result] = Parallel(n_jobs=parallel, return_as="generator_unordered", batch_size=1)(tasks)
+    prefer = "threads" if _on_gpu(device) else "processes"
+    pool = Parallel(n_jobs=parallel, prefer=prefer, return_as="generator_unordered", batch_size=1)
+    runs: Iterator[Result] = pool(tasks)
     for result in runs:
         ended.append(result)
         if progress is not None:
@@ -231,18 +236,33 @@ def compare_with_paper(
     return [PaperCell(c, known.get(c), summarize(errors[c]) if c in errors else None) for c in cells]
 
 
+@lru_cache(maxsize=4)
+def _load(name: str, root: str | os.PathLike[str] | None) -> Dataset:
+    """Load a data set once a process, not once a run."""
+    return datasets.load(name, root)
+
+
+def _on_gpu(device: str) -> bool:
+    import torch
+
+    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+
+
 def _run(job: Job, results: Path, data: Any, device: str, deadline: float | None, parallel: int) -> Result:
     from joblib import cpu_count
 
-    from longtail import datasets
     from longtail.training.folder import environment_of
     from longtail.training.loop import PausedError, train
 
     if deadline is not None and time.time() >= deadline:
-        return Result(job, "paused", None, "the budget was used up before it began")
+        return Result(job, "waiting", None, "the budget was used up before it began")
     try:
-        dataset = data if isinstance(data, datasets.Dataset) else datasets.load(job.recipe.dataset, data)
-        threads = None if parallel == 1 else max(1, cpu_count() // parallel)
+        dataset = (
+            data
+            if isinstance(data, datasets.Dataset)
+            else _load(job.recipe.dataset, data or os.environ.get("LONGTAIL_DATA"))
+        )
+        threads = None if parallel == 1 or _on_gpu(device) else max(1, cpu_count() // parallel)
         run = train(
             job.recipe, job.folder, dataset=dataset, device=device, threads=threads, deadline=deadline
         )
