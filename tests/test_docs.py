@@ -84,7 +84,7 @@ def test_the_list_of_exceptions_is_current() -> None:
 
 def test_the_two_commands_and_their_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("demo", "test", "lint", "bench"):
+    for target in ("demo", "test", "lint", "bench", "gpu"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from longtail.datasets import Dataset, Split
 from longtail.paper.tables import Cell, cells, published
 from longtail.reproduce import COLUMNS, add_row, compare_with_paper, jobs_for, read_rows, reproduce
+from longtail.training.recipe import learning_rate_at, paper_cifar
 
+ROOT = Path(__file__).resolve().parents[1]
 PLAIN = Cell("cifar10", 10, "softmax", None, 0.0)
 BALANCED = Cell("cifar10", 10, "focal", 1.0, 0.9999)
 
@@ -180,3 +186,73 @@ def test_too_few_epochs_are_refused() -> None:
         ValueError, match=r"epochs must be in \[4, inf\], got 3; warm-up and two drops need room"
     ):
         jobs_for([PLAIN], 1, Path("runs"), epochs=3)
+
+
+# --- what stands beside the package: the readable twin, the packed pictures
+
+
+def from_file(path: str) -> Any:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readable_twin_has_the_recipes_schedule_and_augmentation() -> None:
+    twin, recipe = from_file("examples/train_cifar_lt.py"), paper_cifar()
+    for step in range(0, 200 * 97, 13):
+        assert twin.learning_rate(step / 97, 200) == pytest.approx(learning_rate_at(recipe, step, 97), 1e-9)
+    torch.manual_seed(0)
+    images = torch.arange(1, 3 * 32 * 32 + 1).reshape(1, 3, 32, 32).expand(60, -1, -1, -1)
+    padded = torch.nn.functional.pad(images[:1], (4, 4, 4, 4))
+    windows = [padded[:, :, top : top + 32, left : left + 32] for top in range(9) for left in range(9)]
+    possible = {tuple(image.flatten().tolist()) for w in windows for image in (w, w.flip(3))}
+    made = twin.augment(images)
+    assert {tuple(image.flatten().tolist()) for image in made} <= possible
+    assert len({tuple(image.flatten().tolist()) for image in made}) > 30
+
+
+def test_the_readable_twin_trains_as_long_as_it_is_told(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = from_file("examples/train_cifar_lt.py")
+    assert len((ROOT / "examples" / "train_cifar_lt.py").read_text().splitlines()) < 150
+    monkeypatch.setattr("longtail.datasets.load", lambda name, root: tiny)
+    monkeypatch.setattr(
+        sys, "argv", ["twin", "--imbalance", "5", "--epochs", "2", "--loss", "focal", "--device", "cpu"]
+    )
+    twin.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["epoch", "epoch"]
+    assert lines[2].startswith("error ")
+
+
+def test_packed_batches_come_back_byte_for_byte(tmp_path: Path) -> None:
+    gpu = from_file("benchmarks/gpu.py")
+    records = np.random.default_rng(0).integers(0, 256, (40, 3073), dtype=np.uint8)
+    records[:, 0] %= 10
+    (tmp_path / "there").mkdir()
+    records.tofile(tmp_path / "there" / "data_batch_1.bin")
+    gpu.pack(tmp_path / "there", tmp_path / "packed")
+    gpu.unpack([tmp_path / "packed" / "data_batch_1.webp"], tmp_path / "back")
+    back = tmp_path / "back" / "cifar-10-batches-bin" / "data_batch_1.bin"
+    assert back.read_bytes() == records.tobytes()
+
+
+def test_the_gpu_command_asks_for_the_most_telling_cells_first() -> None:
+    jobs = from_file("benchmarks/gpu.py").most_wanted(Path("runs"), "bf16")
+    assert (
+        len({job.recipe.hash for job in jobs}) == len(jobs) == 3 * len(cells("table2", datasets=["cifar10"]))
+    )
+    assert {job.cell.imbalance_factor for job in jobs[:21]} == {100}
+    assert {(str(job.cell), job.recipe.seed) for job in jobs[:21]} == {
+        (f"cifar10 imbalance 100 {loss} beta {beta}", seed)
+        for seed in range(3)
+        for loss, beta in [
+            *(("softmax", "0"), ("sigmoid", "0"), ("focal gamma 1", "0")),
+            *(("softmax", "0.9999"), ("sigmoid", "0.9999")),
+            *(("focal gamma 1", "0.9999"), ("focal gamma 2", "0.9999")),
+        ]
+    }
