@@ -42,12 +42,15 @@ OPTIONS = {
         *("epochs", "results", "show"),
     ],
     "evaluate": ["run", "format"],
+    "data skeletons": ["source", "out"],
 }
 
 
 def _options(application: typer.Typer) -> dict[str, list[str]]:
-    group = typer.main.get_command(application)
-    return {name: [p.name for p in command.params] for name, command in group.commands.items()}  # type: ignore[attr-defined]
+    commands = typer.main.get_command(application).commands  # type: ignore[attr-defined]
+    for name in [name for name, command in commands.items() if hasattr(command, "commands")]:
+        commands |= {f"{name} {inner}": command for inner, command in commands.pop(name).commands.items()}
+    return {name: [p.name for p in command.params] for name, command in commands.items()}
 
 
 def test_options_are_the_snapshot() -> None:

@@ -23,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+data = typer.Typer(no_args_is_help=True, help="Data sets in forms that load fast.")
+app.add_typer(data, name="data")
 _out = Console()
 _err = Console(stderr=True)
 
@@ -318,6 +320,24 @@ def evaluate(
         writer.writerows([i, n, "" if e is None else e] for i, (n, e) in enumerate(rows))
     else:
         _print_evaluation(evaluation)
+
+
+@data.command()
+def skeletons(
+    source: Annotated[Path, typer.Argument(help="Folder in an official layout, folder of splits, or .npz.")],
+    out: Annotated[Path, typer.Argument(help="jhmdb14.npz, jhmdb21.npz or shrec17.npz in your data folder.")],
+) -> None:
+    """JHMDB's or SHREC'17's skeleton clips as one .npz file."""
+    from longtail.datasets.skeletons import convert
+
+    clips = convert(source, out)
+    frames, joints, dimensions = clips.poses.shape
+    _out.print(
+        f"{out}: {len(clips)} clips, {len(clips.label_names)} classes, {frames:,} frames of {joints} joints "
+        f"in {dimensions}-D; test clips by split: {', '.join(map(str, clips.is_test.sum(0)))}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _recipe_for(name: str) -> Any:

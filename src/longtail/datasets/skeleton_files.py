@@ -128,10 +128,7 @@ def check_clip(clip: Any, where: str, field: str) -> npt.NDArray[np.float32]:
             "give numbers of shape (frames, joints, coordinates)"
         )
     if len(poses) < MIN_FRAMES:
-        raise ValueError(
-            f"{where}: {field!r} has {len(poses)} frame{'s' * (len(poses) != 1)}, and the motion over two "
-            f"frames needs {MIN_FRAMES}; leave the clip out"
-        )
+        raise _too_short(where, field, len(poses))
     known = np.isfinite(poses).all(-1)
     if not known.all():
         frame, joint = np.argwhere(~known)[0]
@@ -139,6 +136,13 @@ def check_clip(clip: Any, where: str, field: str) -> npt.NDArray[np.float32]:
             f"{where}: {field!r} is not finite at frame {frame}, joint {joint}; fill in missing joints first"
         )
     return poses.astype(np.float32)
+
+
+def _too_short(where: str, field: str, frames: int) -> ValueError:
+    return ValueError(
+        f"{where}: {field!r} has {frames} frame{'s' * (frames != 1)}, and the motion over two frames needs "
+        f"{MIN_FRAMES}; leave the clip out"
+    )
 
 
 # the compact npz form, and the form in which DD-Net's authors publish one split
@@ -208,16 +212,17 @@ def _checked(path: Path, **fields: npt.NDArray[Any]) -> Clips:
             raise wrong(name, "is not a list of different names")
     if not len(lengths):
         raise wrong("lengths", "is empty")
+    if lengths.min() < MIN_FRAMES:
+        raise _too_short(f"{path}, clip {lengths.argmin()}", "poses", int(lengths.min()))
     if poses.ndim != 3 or poses.dtype.kind != "f" or len(poses) != lengths.sum():
         raise wrong(
             "poses", f"has shape {poses.shape} and dtype {poses.dtype}, not ({lengths.sum()}, J, D) of floats"
         )
-    short = np.flatnonzero(lengths < MIN_FRAMES)
-    bad = np.flatnonzero(~np.isfinite(poses).all((1, 2)))
-    if len(short) or len(bad):  # the same words as for a single clip
+    known = np.isfinite(poses).all((1, 2))
+    if not known.all():
         ends = np.cumsum(lengths)
-        clip = int(short[0] if len(short) else np.searchsorted(ends, bad[0], side="right"))
-        check_clip(poses[max(0, ends[clip] - lengths[clip]) : ends[clip]], f"{path}, clip {clip}", "poses")
+        clip = int(np.searchsorted(ends, np.argmin(known), side="right"))
+        check_clip(poses[ends[clip] - lengths[clip] : ends[clip]], f"{path}, clip {clip}", "poses")
     if labels.shape != lengths.shape:
         raise wrong("labels", f"has {len(labels)} entries for {len(lengths)} clips")
     if labels.min() < 0 or labels.max() >= len(names):
@@ -247,7 +252,8 @@ def _field(path: Path, fields: dict[str, npt.NDArray[Any]], name: str) -> npt.ND
 
 def _npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:  # NumPy leaves open what it opened itself and could not read
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it is one array")
             return {name: file[name] for name in file.files}
