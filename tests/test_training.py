@@ -304,6 +304,8 @@ def test_a_run_folder_holds_everything_and_is_read_back(tmp_path):
     _, kept = datasets.load("digits").long_tailed(50, seed=0)
     assert about["subset_sha256"] == datasets.subset_sha256(kept)
     assert about["seconds"] > 0
+    assert about["class_names"] == list("0123456789")
+    assert about["inputs"] == {"kind": "images", "shape": [1, 8, 8], "dtype": "uint8"}
 
     back = load_run(folder)
     assert (back.recipe, back.history, back.evaluation) == (recipe, result.history, result.evaluation)

@@ -15,7 +15,7 @@ from longtail import _checks, datasets
 from longtail.datasets import Dataset
 from longtail.training.recipe import Recipe
 
-__all__ = ["TrainingData", "crop", "derive_seed", "generator"]
+__all__ = ["TrainingData", "crop", "derive_seed", "generator", "scale"]
 
 _PAD: Final = {"none": 0, "shift": 1, "crop_flip": 4}
 _CHUNK: Final = 1024  # images gathered at once: few calls for small sets, little memory for large ones
@@ -52,6 +52,13 @@ def crop(images: Tensor, rows: Tensor, shifts: Tensor, size: Sequence[int], flip
     return torch.where(flips[:, None, None, None], windows.flip(3), windows)
 
 
+def scale(inputs: Tensor, recipe: Recipe) -> Tensor:
+    """Return what a network sees of its inputs, float32: integers become ``x / input_scale - 1``."""
+    if inputs.is_floating_point() or recipe.input_scale is None:
+        return inputs.float()
+    return inputs.float().div_(recipe.input_scale).sub_(1)
+
+
 class TrainingData:
     """One run's samples, held on the device in their own type, and handed out batch by batch."""
 
@@ -71,6 +78,12 @@ class TrainingData:
         self.recipe, self.counts = recipe, data.class_counts
         self.images, self.size = data.train.inputs.ndim == 4, data.train.inputs.shape[2:]
         self.shape = {"in_channels": int(data.train.inputs.shape[1]), "num_classes": data.num_classes}
+        dtype, shape = data.train.inputs.dtype.name, data.train.inputs.shape[1:]
+        # what a prediction has to know of the data
+        self.about = {
+            "inputs": {"kind": data.kind, "shape": shape, "dtype": dtype},
+            "class_names": data.class_names,
+        }
         self.pad = _PAD[recipe.augmentation]
         if self.pad and not self.images:
             raise ValueError(
@@ -100,14 +113,13 @@ class TrainingData:
                 raw = crop(
                     self.inputs, rows, shifts[:, part], self.size, None if flips is None else flips[part]
                 )
-            yield from zip(
-                torch.split(self._scale(raw), batch), torch.split(self.targets[rows], batch), strict=True
-            )
+            inputs = scale(raw, self.recipe)
+            yield from zip(torch.split(inputs, batch), torch.split(self.targets[rows], batch), strict=True)
 
     def test_batches(self) -> Iterator[Tensor]:
         """Yield the test inputs in order."""
         for part in torch.split(self.test_inputs, _CHUNK):
-            yield self._scale(self._planes(part))
+            yield scale(self._planes(part), self.recipe)
 
     def _draw(self, epoch: int) -> tuple[Tensor | None, Tensor | None]:
         if not self.pad:
@@ -127,8 +139,3 @@ class TrainingData:
 
     def _planes(self, stored: Tensor) -> Tensor:
         return stored.permute(0, 3, 1, 2) if self.images else stored
-
-    def _scale(self, inputs: Tensor) -> Tensor:
-        if inputs.is_floating_point() or self.recipe.input_scale is None:
-            return inputs.float()
-        return inputs.float().div_(self.recipe.input_scale).sub_(1)

@@ -195,7 +195,7 @@ class _Run:
         """Train the epochs that are left, evaluate, write the results."""
         recipe, folder = self.recipe, self.folder
         if folder is not None:
-            about = environment(self.device) | {"subset_sha256": self.data.subset_sha256}
+            about = environment(self.device) | {"subset_sha256": self.data.subset_sha256} | self.data.about
             folder.write_json("environment.json", about)
             folder.write_metrics(self.history)
         saved = time.perf_counter()
