@@ -42,6 +42,7 @@ OPTIONS = {
         *("epochs", "results", "show"),
     ],
     "evaluate": ["run", "format"],
+    "predict": ["run", "sample", "top", "format"],
     "data skeletons": ["source", "out"],
 }
 
