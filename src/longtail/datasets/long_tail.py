@@ -234,8 +234,8 @@ class Dataset:
             object.__setattr__(self, "kind", "images" if planar else "vectors")
         elif _checks.choice("kind", self.kind, _KINDS) != "vectors" and not planar:
             raise ValueError(
-                f"kind={self.kind!r} needs inputs of shape {_KINDS[self.kind]}, got {self.train.inputs.shape}; "
-                "shape them so, or give kind='vectors'"
+                f"kind={self.kind!r} needs inputs of shape {_KINDS[self.kind]}, got "
+                f"{self.train.inputs.shape}; shape them so, or give kind='vectors'"
             )
         for part, split in (("train", self.train), ("test", self.test)):
             _class_sizes(

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from longtail.evaluation import Summary
+from longtail.paper.tables import Cell, SkeletonCell
 
 if TYPE_CHECKING:
     from longtail.compare import Comparison
@@ -60,6 +61,7 @@ def paper_table(compared: Sequence[PaperCell]) -> Table:
         table.add_column(name, justify="left" if name in ("data", "loss") else "right", no_wrap=True)
     for row in compared:
         cell, measured = row.cell, row.measured
+        assert isinstance(cell, Cell)
         sd = "" if measured is None or measured.sd is None else f" ± {measured.sd:.2f}"
         table.add_row(
             cell.dataset,
@@ -73,6 +75,53 @@ def paper_table(compared: Sequence[PaperCell]) -> Table:
             "" if row.difference is None else f"{row.difference:+.2f}",
         )
     return table
+
+
+_ACCURACY_HEAD = ("data", "IF", "filters", "loss", "weights", "published", "measured", "seeds", "diff")
+
+
+def accuracy_cells(compared: Sequence[PaperCell]) -> list[tuple[str, ...]]:
+    """Return published and measured accuracies on skeletons as text, one row a setting."""
+    cells: list[tuple[str, ...]] = []
+    for row in compared:
+        cell, measured = row.cell, row.measured
+        assert isinstance(cell, SkeletonCell)
+        sd = "" if measured is None or measured.sd is None else f" ± {measured.sd:.1f}"
+        weights = {0.0: "none", 1.0: "inverse"}.get(cell.beta, f"beta {cell.beta:g}")
+        cells.append(
+            (
+                f"jhmdb{cell.classes}",
+                "whole" if cell.imbalance_factor == 1 else str(cell.imbalance_factor),
+                str(cell.filters),
+                cell.loss,
+                weights,
+                "-" if row.paper is None else f"{row.paper:.1f}",
+                "not run" if measured is None else f"{measured.mean:.1f}{sd}",
+                "0" if measured is None else str(measured.n),
+                "" if row.difference is None else f"{row.difference:+.1f}",
+            )
+        )
+    return cells
+
+
+def accuracy_table(compared: Sequence[PaperCell]) -> Table:
+    """Return published and measured accuracies on skeletons for the terminal, within 80 columns."""
+    title = (
+        "test accuracy in %, mean of three splits; measured: mean ± standard deviation over seeds; "
+        "IF: imbalance factor, or the whole training set"
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=title)
+    for name in _ACCURACY_HEAD:
+        left = name in ("data", "loss", "weights")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for cells in accuracy_cells(compared):
+        table.add_row(*cells)
+    return table
+
+
+def accuracy_markdown(compared: Sequence[PaperCell]) -> str:
+    """Return published and measured accuracies on skeletons as a Markdown table."""
+    return markdown(_ACCURACY_HEAD, accuracy_cells(compared))
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
