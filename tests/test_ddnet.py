@@ -1,5 +1,6 @@
-"""DD-Net: features against SciPy and their definition, its published size, and a real run on made-up clips."""
+"""DD-Net: features against SciPy and their definition, its published size, a run on made-up clips."""
 
+import itertools
 import math
 
 import numpy as np
@@ -60,7 +61,7 @@ def motion_by_definition(x, step):
     """Differences of every `step`-th frame, stretched with the first and last in their places."""
     n, frames = x.shape[:2]
     taken = [x[:, k].reshape(n, -1) for k in range(0, frames, step)]
-    moved = [b - a for a, b in zip(taken, taken[1:], strict=False)]
+    moved = [b - a for a, b in itertools.pairwise(taken)]
     out = []
     for k in range(len(taken)):
         place = k * (len(moved) - 1) / (len(taken) - 1)
@@ -221,6 +222,17 @@ def test_the_tail_and_the_losses_apply_to_skeletons(waves, loss):
     assert (bias < -0.5) == (loss == "focal")  # focal starts at the prior of one in three
 
 
+def test_half_of_the_clips_are_mirrored(waves):
+    turned, straight = (
+        torch.cat([x for x, _ in TrainingData(recipe(augmentation=name), waves, CPU).batches(1)])
+        for name in ("temporal_mirror", "temporal")
+    )
+    assert torch.equal(turned[..., 1], straight[..., 1])
+    same = (turned[..., 0] == straight[..., 0]).flatten(1).all(1)
+    assert (turned[..., 0] == -straight[..., 0]).flatten(1).all(1).equal(~same)
+    assert 8 < same.sum() < 28  # of 36
+
+
 def test_batches_are_a_function_of_seed_and_epoch(waves):
     data = TrainingData(recipe(), waves, CPU)
     first, again, other = (torch.cat([x for x, _ in data.batches(epoch)]) for epoch in (3, 3, 4))
@@ -273,8 +285,8 @@ def test_networks_and_augmentations_belong_to_a_kind_of_data(waves):
         train(recipe(dataset="digits"))
     with pytest.raises(ValueError, match="model 'small_cnn' is not for skeletons"):
         train(recipe(model="small_cnn"), dataset=waves)
+    flat = Split(np.zeros((2, 3)), np.array([0, 1]))
     with pytest.raises(ValueError, match=r"kind='skeletons' needs inputs of shape \(N, T, J, D\)"):
-        flat = Split(np.zeros((2, 3)), np.array([0, 1]))
         Dataset("flat", flat, flat, ("a", "b"), kind="skeletons")
     with pytest.raises(ValueError, match="kind must be one of"):
         Dataset("waves", waves.train, waves.test, waves.class_names, kind="skeleton")

@@ -275,11 +275,13 @@ def _recipe(cell: Cell | SkeletonCell, epochs: int | None) -> Recipe:
         recipe = ddnet(
             f"jhmdb{cell.classes}-{cell.split or SPLITS[0]}",
             cell.filters,
-            imbalance_factor=None if cell.imbalance_factor == 1 else float(cell.imbalance_factor),
             loss=cell.loss,
             scheme=scheme,
             beta=cell.beta,
         )
+        if cell.imbalance_factor != 1:
+            # a third of the clips makes a third of the updates in an epoch: twice the epochs
+            recipe = recipe.replace(imbalance_factor=float(cell.imbalance_factor), epochs=2 * recipe.epochs)
         return recipe if epochs is None else recipe.replace(epochs=epochs)
     changes: dict[str, Any] = {}
     if epochs is not None:

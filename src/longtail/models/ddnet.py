@@ -36,8 +36,10 @@ def joint_collection_distances(clips: Tensor) -> Tensor:
             f"clips must have shape (..., joints, dimensions) with 2 joints or more, got {tuple(clips.shape)}"
         )
     first, second = torch.triu_indices(clips.shape[-2], clips.shape[-2], 1, device=clips.device)
+    between = clips.index_select(-2, first) - clips.index_select(-2, second)
     # not the square root of a sum: at 0 its gradient is infinite, this one's is 0
-    return torch.linalg.vector_norm(clips.index_select(-2, first) - clips.index_select(-2, second), dim=-1)
+    distances: Tensor = torch.linalg.vector_norm(between, dim=-1)
+    return distances
 
 
 def two_scale_motion(clips: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ SPLITS = (1, 2, 3)
 FILTERS = (64, 32, 16)
 SKELETON_LOSSES = ("softmax", "focal")
 SKELETON_BETAS = (0.0, 1.0, 0.9, 0.99, 0.5)
-LONG_TAIL = (14, 32, 10)  # classes, filters, imbalance factor
+LONG_TAIL = (14, 16, 10)  # classes, filters, imbalance factor
 
 
 @dataclass(frozen=True)
