@@ -35,8 +35,8 @@ class Recipe(BaseModel):
         final_learning_rate: where the "cosine" schedule ends.
         augmentation: "shift" moves images by up to one pixel, "crop_flip" by up to four and mirrors half of
             them; outside the image there are zeros. "temporal" plays 90 to 100 % of a skeleton clip's frames,
-            in a row or with gaps, over its whole length; "temporal_mirror" also turns half of the clips' first
-            coordinate round.
+            in a row or with gaps, over its whole length; "temporal_mirror" also turns the first
+            coordinate of half of the clips round.
         prior_bias: start the last bias at the class prior and leave it out of weight decay; "auto" does so
             for the sigmoid and focal losses, as the paper does.
         eval_every: epochs between two measurements of the test error for the history; the last epoch is
