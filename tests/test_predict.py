@@ -52,7 +52,7 @@ def skeleton_run(tmp_path_factory):
         batch_size=32,
     )
     folder = tmp_path_factory.mktemp("runs") / "clips"
-    train(recipe, folder, dataset=data)
+    train(recipe, folder, dataset=data, threads=1)
     return SimpleNamespace(folder=folder, data=data, clips=clips)
 
 
@@ -62,7 +62,7 @@ def image_run(tmp_path_factory):
     recipe = Recipe(
         **{"dataset": "digits", "model": "small_cnn", "loss": "focal", "epochs": 2, "input_scale": 8.0}
     )
-    train(recipe, folder)
+    train(recipe, folder, threads=1)
     return folder
 
 
@@ -238,7 +238,7 @@ def test_the_command_takes_the_official_files(tmp_path, monkeypatch, capsys):
     split = Split(prepare(np.concatenate(hand), [len(clip) for clip in hand]), labels)
     data = Dataset("hands", split, split, class_names=CLASSES, kind="skeletons")
     recipe = Recipe(dataset="hands", model="ddnet16", scheme="none", epochs=1)
-    train(recipe, tmp_path / "run", dataset=data)
+    train(recipe, tmp_path / "run", dataset=data, threads=1)
     np.savetxt(tmp_path / "skeletons_world.txt", hand[0].reshape(len(hand[0]), -1))
     code, out, _ = run_cli(monkeypatch, capsys, "predict", tmp_path / "run", tmp_path / "skeletons_world.txt")
     assert code == 0
