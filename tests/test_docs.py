@@ -23,6 +23,7 @@ NOT_RUN = {
     "make test": "runs this test",
     "make bench": "measures speed for minutes",
     "longtail compare": "what make demo runs",
+    "longtail predict run clip.npy": "needs a clip; test_predict.py runs the command",
     ".venv/bin/pre-commit install": "writes into the repository's .git",
     ".venv/bin/python -m pytest -k focal": "runs this suite's tests",
 }
