@@ -38,8 +38,8 @@ OPTIONS = {
     ],
     "train": ["recipe", "out", "set", "device", "tensorboard"],
     "reproduce": [
-        *("table", "dataset", "imbalance", "loss", "seeds", "jobs", "budget", "data", "device", "precision"),
-        *("epochs", "results", "show"),
+        *("table", "dataset", "imbalance", "loss", "filters", "seeds", "jobs", "budget", "data", "device"),
+        *("precision", "epochs", "results", "show"),
     ],
     "evaluate": ["run", "format"],
     "predict": ["run", "sample", "top", "format"],
@@ -160,6 +160,11 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
             ["reproduce", "fig9", "--imbalance", "30"],
             r"imbalance must be one of 100, 50, 200, 20, 10, 1, got 30",
         ),
+        (
+            ["reproduce", "fig9", "--filters", "16"],
+            r"--filters belongs to ddnet, got it with 'fig9'; leave it out",
+        ),
+        (["reproduce", "ddnet", "--filters", "8"], r"filters must be one of 64, 32, 16, got 8"),
         (["reproduce", "fig9", "--budget", "0"], r"budget must be in (0, inf], got 0"),
     ],
 )

@@ -12,7 +12,9 @@ from scipy.spatial.distance import pdist
 
 from longtail import models, recipes
 from longtail.datasets import Dataset, Split
+from longtail.evaluation import evaluate
 from longtail.models import DDNet, joint_collection_distances, two_scale_motion
+from longtail.report.figures import draw_confusion, draw_skeleton
 from longtail.training import load_run, train
 from longtail.training.data import TrainingData, generator, keep_frames, play
 
@@ -281,7 +283,9 @@ def test_bad_input_is_named(call, message):
 def test_networks_and_augmentations_belong_to_a_kind_of_data(waves):
     with pytest.raises(ValueError, match=r"augmentation='shift' needs images, got skeletons of shape"):
         train(recipe(augmentation="shift"), dataset=waves)
-    with pytest.raises(ValueError, match=r"augmentation='temporal' needs skeletons, got images of shape"):
+    with pytest.raises(
+        ValueError, match=r"augmentation='temporal_mirror' needs skeletons, got images of shape"
+    ):
         train(recipe(dataset="digits"))
     with pytest.raises(ValueError, match="model 'small_cnn' is not for skeletons"):
         train(recipe(model="small_cnn"), dataset=waves)
@@ -290,3 +294,23 @@ def test_networks_and_augmentations_belong_to_a_kind_of_data(waves):
         Dataset("flat", flat, flat, ("a", "b"), kind="skeletons")
     with pytest.raises(ValueError, match="kind must be one of"):
         Dataset("waves", waves.train, waves.test, waves.class_names, kind="skeleton")
+
+
+# figures
+
+
+def test_figures_are_drawn(waves, tmp_path):
+    evaluation = evaluate(waves.test.targets, waves.test.targets, [12, 12, 12])
+    files = [
+        draw_confusion([evaluation, evaluation], waves.class_names, tmp_path / "confusion.png"),
+        draw_skeleton(waves.test.inputs[0], tmp_path / "clip.svg", bones=[(0, 1), (1, 2)], title="slow"),
+    ]
+    assert all(file.stat().st_size > 5000 for file in files)
+    with pytest.raises(ValueError, match="class_names must be 3 names, got 2"):
+        draw_confusion([evaluation], ["a", "b"], tmp_path / "x.png")
+    with pytest.raises(ValueError, match="one or more with a confusion matrix"):
+        draw_confusion([], ["a", "b"], tmp_path / "x.png")
+    with pytest.raises(
+        ValueError, match=r"clip must have shape \(T, J, D\) with T at least 5, got \(4, 5, 2\)"
+    ):
+        draw_skeleton(waves.test.inputs[0, :4], tmp_path / "x.png")
