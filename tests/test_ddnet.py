@@ -224,17 +224,6 @@ def test_the_tail_and_the_losses_apply_to_skeletons(waves, loss):
     assert (bias < -0.5) == (loss == "focal")  # focal starts at the prior of one in three
 
 
-def test_half_of_the_clips_are_mirrored(waves):
-    turned, straight = (
-        torch.cat([x for x, _ in TrainingData(recipe(augmentation=name), waves, CPU).batches(1)])
-        for name in ("temporal_mirror", "temporal")
-    )
-    assert torch.equal(turned[..., 1], straight[..., 1])
-    same = (turned[..., 0] == straight[..., 0]).flatten(1).all(1)
-    assert (turned[..., 0] == -straight[..., 0]).flatten(1).all(1).equal(~same)
-    assert 8 < same.sum() < 28  # of 36
-
-
 def test_batches_are_a_function_of_seed_and_epoch(waves):
     data = TrainingData(recipe(), waves, CPU)
     first, again, other = (torch.cat([x for x, _ in data.batches(epoch)]) for epoch in (3, 3, 4))
@@ -283,9 +272,7 @@ def test_bad_input_is_named(call, message):
 def test_networks_and_augmentations_belong_to_a_kind_of_data(waves):
     with pytest.raises(ValueError, match=r"augmentation='shift' needs images, got skeletons of shape"):
         train(recipe(augmentation="shift"), dataset=waves)
-    with pytest.raises(
-        ValueError, match=r"augmentation='temporal_mirror' needs skeletons, got images of shape"
-    ):
+    with pytest.raises(ValueError, match=r"augmentation='temporal' needs skeletons, got images of shape"):
         train(recipe(dataset="digits"))
     with pytest.raises(ValueError, match="model 'small_cnn' is not for skeletons"):
         train(recipe(model="small_cnn"), dataset=waves)

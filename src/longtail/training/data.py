@@ -19,12 +19,7 @@ from longtail.training.recipe import Recipe
 __all__ = ["TrainingData", "crop", "derive_seed", "generator", "keep_frames", "play", "scale"]
 
 _PAD: Final = {"none": 0, "shift": 1, "crop_flip": 4}
-_KINDS: Final = {
-    "shift": "images",
-    "crop_flip": "images",
-    "temporal": "skeletons",
-    "temporal_mirror": "skeletons",
-}
+_KINDS: Final = {"shift": "images", "crop_flip": "images", "temporal": "skeletons"}
 _CHUNK: Final = 1024  # samples gathered at once: few calls for small sets, little memory for large ones
 _SHORTEST: Final = 0.9  # of a clip's frames are left by temporal augmentation
 
@@ -159,9 +154,7 @@ class TrainingData:
             part = slice(start, start + chunk)
             rows = order[part]
             if played is not None:
-                frames, kept, sides = (drawn[part] for drawn in played)
-                raw = play(self.inputs[rows], frames, kept)
-                raw[..., 0] *= sides[:, None, None]
+                raw = play(self.inputs[rows], *(drawn[part] for drawn in played))
             elif shifts is None:
                 raw = self._planes(self.inputs[rows])
             else:
@@ -186,15 +179,11 @@ class TrainingData:
         return shifts, torch.randint(0, 2, (n,), generator=draw).bool().to(device)
 
     def _draw_frames(self, epoch: int) -> list[Tensor] | None:
-        """Frames, how many of them, and -1 for clips to mirror, else 1; None where clips stay as they are."""
-        if not self.recipe.augmentation.startswith("temporal"):
+        if self.recipe.augmentation != "temporal":
             return None
         draw = generator(self.recipe.seed, epoch, "augmentation")
-        frames, kept = keep_frames(len(self), self.inputs.shape[1], draw)
-        sides = torch.ones(len(self))
-        if self.recipe.augmentation == "temporal_mirror":
-            sides -= 2 * torch.randint(0, 2, (len(self),), generator=draw)
-        return [tensor.to(self.targets.device) for tensor in (frames, kept, sides)]
+        drawn = keep_frames(len(self), self.inputs.shape[1], draw)
+        return [tensor.to(self.targets.device) for tensor in drawn]
 
     def _stored(self, inputs: npt.NDArray[Any], pad: int) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(inputs))

@@ -35,8 +35,7 @@ class Recipe(BaseModel):
         final_learning_rate: where the "cosine" schedule ends.
         augmentation: "shift" moves images by up to one pixel, "crop_flip" by up to four and mirrors half of
             them; outside the image there are zeros. "temporal" plays 90 to 100 % of a skeleton clip's frames,
-            in a row or with gaps, over its whole length; "temporal_mirror" also turns the first
-            coordinate of half of the clips round.
+            in a row or with gaps, over its whole length.
         prior_bias: start the last bias at the class prior and leave it out of weight decay; "auto" does so
             for the sigmoid and focal losses, as the paper does.
         eval_every: epochs between two measurements of the test error for the history; the last epoch is
@@ -72,7 +71,7 @@ class Recipe(BaseModel):
     final_learning_rate: float = Field(default=0.0, ge=0)
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=128, ge=1)
-    augmentation: Literal["none", "shift", "crop_flip", "temporal", "temporal_mirror"] = "none"
+    augmentation: Literal["none", "shift", "crop_flip", "temporal"] = "none"
     prior_bias: Literal["auto"] | bool = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     eval_every: int = Field(default=1, ge=1)
@@ -336,7 +335,7 @@ def ddnet(dataset: str = "jhmdb14-1", filters: int = 64, **changes: Any) -> Reci
         final_learning_rate=1e-5,
         epochs=80,
         batch_size=32,
-        augmentation="temporal_mirror",
+        augmentation="temporal",
         eval_every=20,
     )
     return start.replace(**changes)
