@@ -132,6 +132,12 @@ def test_a_layer_is_torchs_convolution_norm_and_activation(rng):
     torch.testing.assert_close(layer(x), y, rtol=1e-4, atol=1e-5)
 
 
+def test_a_batch_of_one_clip_can_be_trained_on(rng):
+    model = DDNet(5, 2, 3, filters=4)
+    model(clips(rng, 1, 8, 5, 2)).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_dropout_takes_whole_channels():
     dropped = models.ddnet._DropChannels(0.5)(torch.ones(8, 10, 50))
     assert set(dropped.unique().tolist()) == {0.0, 2.0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, leaky_relu, linear, pad
+from torch.nn.functional import batch_norm, interpolate, leaky_relu, linear, pad
 
 from longtail import _checks
 
@@ -148,7 +148,12 @@ class _Layer(nn.Module):
             x = pad(x, (0, 0, edge, edge))
             x = torch.cat([x[:, i : i + frames] for i in range(self.width)], -1)
         x = linear(x, self.weight)
-        rows = self.norm(x.flatten(0, -2))
+        rows = x.flatten(0, -2)
+        if len(rows) > 1 or not self.training:
+            rows = self.norm(rows)
+        else:  # an epoch's last batch may be one clip, which has no spread of its own
+            norm = self.norm
+            rows = batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias)
         return leaky_relu(rows, _SLOPE, inplace=True).view(x.shape)
 
 
