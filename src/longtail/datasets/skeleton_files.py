@@ -301,7 +301,7 @@ def _jhmdb_split(path: Path) -> dict[str, bool]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; unpack the splits beside joint_positions")
     found: dict[str, bool] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         name, _, part = line.strip().rpartition(" ")
         if not line.strip():
             continue
@@ -367,7 +367,7 @@ def _gestures(path: Path) -> Iterator[tuple[str, list[int]]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; unpack SHREC'17 again")
     highest = (14, 2, None, None, 14, 28, None)
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         words = line.split()

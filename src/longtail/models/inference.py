@@ -6,7 +6,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, linear, pad
+from torch.nn.functional import leaky_relu, linear
 
 from longtail.models import ddnet
 
@@ -39,12 +39,14 @@ class _Folded(nn.Module):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        self.edge = layer.width // 2
-        self.weight = nn.Buffer(layer.weight * gain.unsqueeze(1))
+        weight = layer.weight * gain.unsqueeze(1)
+        self.width = layer.width
+        # the neighbours of one channel side by side, which is how unfold lays them out
+        self.weight = nn.Buffer(weight.view(len(weight), layer.width, -1).transpose(1, 2).flatten(1))
         self.bias = nn.Buffer(norm.bias - gain * norm.running_mean)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.edge:
-            frames, x = x.shape[1], pad(x, (0, 0, self.edge, self.edge))
-            x = torch.cat([x[:, i : i + frames] for i in range(2 * self.edge + 1)], -1)
+        if self.width > 1:
+            zero = x.new_zeros(len(x), self.width // 2, x.shape[2])
+            x = torch.cat((zero, x, zero), 1).unfold(1, self.width, 1).flatten(2)
         return leaky_relu(linear(x, self.weight, self.bias), ddnet._SLOPE, inplace=True)
