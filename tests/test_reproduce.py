@@ -208,8 +208,40 @@ def test_a_skeleton_grid_runs_and_is_shown(clips: Dataset, tmp_path: Path) -> No
     assert first.measured is not None
     assert (first.measured.n, second.measured) == (1, None)
     assert first.measured.mean == pytest.approx(mean)
-    assert accuracy_cells([first])[0][-3:-1] == (f"{mean:.1f}", "1")
+    assert accuracy_cells([first]) == [
+        ("jhmdb14", "16", "softmax", "none", "-", f"{mean:.1f}", "1", ""),
+    ]
     assert compare_accuracies(todo, rows)[0].measured is None  # 2 epochs are not the recipe's
+
+
+def test_weights_are_compared_with_none_by_seed_and_wide_networks_with_the_paper() -> None:
+    tail = [SkeletonCell(14, None, 16, "focal", beta, 10) for beta in (0.0, 0.9)]
+    wide = SkeletonCell(21, None, 64, "softmax", 0.0, 1)
+    accuracy = {tail[0]: (50, 60, 70), tail[1]: (55, 63, 74), wide: (78, 79, 80)}
+    rows = [
+        {
+            "classes": str(cell.classes),
+            "split": str(split),
+            "filters": str(cell.filters),
+            "seed": str(seed),
+            "loss": cell.loss,
+            "beta": f"{cell.beta:g}",
+            "imbalance_factor": str(cell.imbalance_factor),
+            "accuracy_percent": str(value + split - 2),
+            "epochs": "7",
+        }
+        for cell, values in accuracy.items()
+        for seed, value in enumerate(values)
+        for split in (1, 2, 3)
+    ]
+    none, weighted, paper = compare_accuracies([*tail, wide], rows, epochs=7)
+    assert none.gain is None
+    assert weighted.gain is not None
+    assert (weighted.gain.mean, weighted.gain.n) == (4, 3)
+    assert weighted.measured is not None
+    assert weighted.measured.mean == 64
+    assert paper.difference == pytest.approx(79 - 77.2)
+    assert [row[-1][:4] for row in accuracy_cells([none, weighted, paper])] == ["", "+4.0", "+1.8"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 from longtail import _checks
 from longtail.datasets import Dataset
-from longtail.evaluation import Summary, summarize
+from longtail.evaluation import PairedDifference, Summary, paired_difference, summarize
 from longtail.paper.tables import ACCURACIES, SPLITS, Cell, SkeletonCell, published
 from longtail.training.files import locked, write_atomic
 from longtail.training.recipe import Recipe, ddnet, paper_cifar
@@ -204,7 +204,7 @@ def add_row(path: Path, row: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class PaperCell:
-    """A cell's published figure beside the measured ones, in percent: error, or accuracy of skeletons.
+    """A cell's published error beside the measured ones, in percent.
 
     Attributes:
         cell: the setting.
@@ -212,13 +212,13 @@ class PaperCell:
         measured: over seeds; None where it was not run.
     """
 
-    cell: Cell | SkeletonCell
+    cell: Cell
     paper: float | None
     measured: Summary | None
 
     @property
     def difference(self) -> float | None:
-        """Measured mean minus published figure, in points."""
+        """Measured mean minus published error, in points."""
         return None if self.paper is None or self.measured is None else self.measured.mean - self.paper
 
 
@@ -236,18 +236,42 @@ def compare_with_paper(
     return [PaperCell(c, known.get(c), summarize(errors[c]) if c in errors else None) for c in cells]
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """A skeleton setting's published accuracy beside the measured ones, in percent.
+
+    Attributes:
+        cell: the setting, its split None: a seed counts by its mean over the three splits.
+        published: None where the authors give no number.
+        measured: over seeds; None where it was not run.
+        gain: over the same loss without weights on the same tail, paired by seed; None on whole sets.
+    """
+
+    cell: SkeletonCell
+    published: float | None
+    measured: Summary | None
+    gain: PairedDifference | None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured mean minus published accuracy, in points."""
+        if self.published is None or self.measured is None:
+            return None
+        return self.measured.mean - self.published
+
+
 def compare_accuracies(
     cells: Sequence[SkeletonCell], rows: Sequence[dict[str, str]], *, epochs: int | None = None
-) -> list[PaperCell]:
-    """Set measured accuracies beside the published ones; a seed counts by its mean over the three splits.
+) -> list[Accuracy]:
+    """Set measured accuracies beside the published ones, splits taken together.
 
     Args:
-        cells: of any splits; the result has one for all splits of a setting.
+        cells: of any splits; the result has one entry for all splits of a setting.
         rows: from :func:`read_rows`; those of another number of epochs, or of a seed that lacks a split, are
             left out.
         epochs: of the rows that count; None for the recipe's.
     """
-    found: dict[SkeletonCell, dict[str, dict[int, float]]] = {}
+    found: dict[SkeletonCell, dict[int, dict[int, float]]] = {}
     for row in rows:
         cell = SkeletonCell(
             int(row["classes"]),
@@ -258,13 +282,19 @@ def compare_accuracies(
             int(row["imbalance_factor"]),
         )
         if int(row["epochs"]) == _recipe(cell, epochs).epochs:
-            accuracies = found.setdefault(cell, {}).setdefault(row["seed"], {})
-            accuracies[int(row["split"])] = float(row["accuracy_percent"])
+            splits = found.setdefault(cell, {}).setdefault(int(row["seed"]), {})
+            splits[int(row["split"])] = float(row["accuracy_percent"])
+    means = {
+        cell: {seed: sum(s.values()) / len(s) for seed, s in seeds.items() if len(s) == len(SPLITS)}
+        for cell, seeds in found.items()
+    }
     compared = []
     for cell in dict.fromkeys(replace(c, split=None) for c in cells):
-        seeds = [list(s.values()) for s in found.get(cell, {}).values() if len(s) == len(SPLITS)]
-        means = [sum(values) / len(values) for values in seeds]
-        compared.append(PaperCell(cell, ACCURACIES.get(cell), summarize(means) if means else None))
+        ours, plain = means.get(cell, {}), means.get(replace(cell, beta=0.0), {})
+        both = sorted(ours.keys() & plain.keys()) if cell.beta else []
+        gain = paired_difference([ours[s] for s in both], [plain[s] for s in both]) if both else None
+        measured = summarize(list(ours.values())) if ours else None
+        compared.append(Accuracy(cell, ACCURACIES.get(cell), measured, gain))
     return compared
 
 

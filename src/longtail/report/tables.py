@@ -9,11 +9,10 @@ from rich import box
 from rich.table import Table
 
 from longtail.evaluation import Summary
-from longtail.paper.tables import Cell, SkeletonCell
 
 if TYPE_CHECKING:
     from longtail.compare import Comparison
-    from longtail.reproduce import PaperCell
+    from longtail.reproduce import Accuracy, PaperCell
 
 _HEAD = ("loss", "weights", "error %", "many", "medium", "few", "vs none [95 %]")
 
@@ -61,7 +60,6 @@ def paper_table(compared: Sequence[PaperCell]) -> Table:
         table.add_column(name, justify="left" if name in ("data", "loss") else "right", no_wrap=True)
     for row in compared:
         cell, measured = row.cell, row.measured
-        assert isinstance(cell, Cell)
         sd = "" if measured is None or measured.sd is None else f" ± {measured.sd:.2f}"
         table.add_row(
             cell.dataset,
@@ -77,38 +75,42 @@ def paper_table(compared: Sequence[PaperCell]) -> Table:
     return table
 
 
-_ACCURACY_HEAD = ("data", "IF", "filters", "loss", "weights", "published", "measured", "seeds", "diff")
+_ACCURACY_HEAD = ("data", "f", "loss", "weights", "published", "measured", "seeds", "difference")
 
 
-def accuracy_cells(compared: Sequence[PaperCell]) -> list[tuple[str, ...]]:
+def accuracy_cells(compared: Sequence[Accuracy]) -> list[tuple[str, ...]]:
     """Return published and measured accuracies on skeletons as text, one row a setting."""
     cells: list[tuple[str, ...]] = []
     for row in compared:
-        cell, measured = row.cell, row.measured
-        assert isinstance(cell, SkeletonCell)
+        cell, measured, gain = row.cell, row.measured, row.gain
         sd = "" if measured is None or measured.sd is None else f" ± {measured.sd:.1f}"
-        weights = {0.0: "none", 1.0: "inverse"}.get(cell.beta, f"beta {cell.beta:g}")
+        change = "" if row.difference is None else f"{row.difference:+.1f}"
+        if gain is not None:
+            change = f"{gain.mean:+.1f}"
+            if gain.low is not None and gain.high is not None:
+                change += f" [{gain.low:+.1f}, {gain.high:+.1f}]"
         cells.append(
             (
-                f"jhmdb{cell.classes}",
-                "whole" if cell.imbalance_factor == 1 else str(cell.imbalance_factor),
+                f"jhmdb{cell.classes}"
+                + ("" if cell.imbalance_factor == 1 else f"-lt{cell.imbalance_factor}"),
                 str(cell.filters),
                 cell.loss,
-                weights,
-                "-" if row.paper is None else f"{row.paper:.1f}",
+                {0.0: "none", 1.0: "inverse"}.get(cell.beta, f"beta {cell.beta:g}"),
+                "-" if row.published is None else f"{row.published:.1f}",
                 "not run" if measured is None else f"{measured.mean:.1f}{sd}",
                 "0" if measured is None else str(measured.n),
-                "" if row.difference is None else f"{row.difference:+.1f}",
+                change,
             )
         )
     return cells
 
 
-def accuracy_table(compared: Sequence[PaperCell]) -> Table:
+def accuracy_table(compared: Sequence[Accuracy]) -> Table:
     """Return published and measured accuracies on skeletons for the terminal, within 80 columns."""
     title = (
-        "test accuracy in %, mean of three splits; measured: mean ± standard deviation over seeds; "
-        "IF: imbalance factor, or the whole training set"
+        "test accuracy in %, mean of three splits; f: filters; measured: mean ± standard deviation over seeds; "
+        "difference: to the published figure, or (lt: long tail) to the same loss without weights, paired, "
+        "with its 95 % interval"
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=title)
     for name in _ACCURACY_HEAD:
@@ -119,7 +121,7 @@ def accuracy_table(compared: Sequence[PaperCell]) -> Table:
     return table
 
 
-def accuracy_markdown(compared: Sequence[PaperCell]) -> str:
+def accuracy_markdown(compared: Sequence[Accuracy]) -> str:
     """Return published and measured accuracies on skeletons as a Markdown table."""
     return markdown(_ACCURACY_HEAD, accuracy_cells(compared))
 
