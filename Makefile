@@ -33,6 +33,7 @@ check-tests: $(READY)
 
 bench: $(READY) ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/ddnet.py
 
 gpu: ## on a CUDA machine, GPU_PYTHON with its torch: tests, speed, missing cells; again goes on
 	$(GPU_PYTHON) benchmarks/gpu.py

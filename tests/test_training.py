@@ -146,7 +146,7 @@ def test_equal_recipes_end_with_equal_bits_and_leave_the_callers_generators_alon
 
 
 def test_threads_do_not_disturb_each_other(monkeypatch):
-    monkeypatch.setitem(models._MODELS, "dropout_net", dropout_net)
+    monkeypatch.setitem(models._IMAGES, "dropout_net", dropout_net)
     recipes = [short(seed=seed, model=model) for seed in (0, 1) for model in ("small_cnn", "dropout_net")]
     alone = [train(recipe) for recipe in recipes]
     with ThreadPoolExecutor(4) as pool:
@@ -305,6 +305,8 @@ def test_a_run_folder_holds_everything_and_is_read_back(tmp_path):
     _, kept = datasets.load("digits").long_tailed(50, seed=0)
     assert about["subset_sha256"] == datasets.subset_sha256(kept)
     assert about["seconds"] > 0
+    assert about["class_names"] == list("0123456789")
+    assert about["inputs"] == {"kind": "images", "shape": [1, 8, 8], "dtype": "uint8"}
 
     back = load_run(folder)
     assert (back.recipe, back.history, back.evaluation) == (recipe, result.history, result.evaluation)
@@ -324,7 +326,7 @@ def test_a_finished_run_is_returned_without_training(tmp_path):
     "changes", [{}, {"optimizer": "adam", "learning_rate": 1e-3}, {"model": "dropout_net"}]
 )
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch, changes):
-    monkeypatch.setitem(models._MODELS, "dropout_net", dropout_net)
+    monkeypatch.setitem(models._IMAGES, "dropout_net", dropout_net)
     recipe = short(epochs=5, **changes)
     whole = train(recipe, tmp_path / "whole")
     for at in (1, 4):

@@ -165,7 +165,7 @@ def load_run(run_dir: str | os.PathLike[str]) -> RunResult:
 
 
 def environment_of(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a run was made with: device, versions, commit, seconds, hash of the subset."""
+    """Read what a run was made with: device, versions, commit, seconds, subset's hash, inputs, classes."""
     found: dict[str, Any] = json.loads((Path(run_dir) / "environment.json").read_bytes())
     return found
 

@@ -175,7 +175,7 @@ class _Run:
         folder: RunFolder | None,
         data: TrainingData,
         device: torch.device,
-        acceleration: str,
+        acceleration: str = "auto",
     ) -> None:
         self.started, self.earlier_seconds = time.perf_counter(), 0.0
         self.recipe, self.folder, self.data, self.device = recipe, folder, data, device
@@ -212,10 +212,14 @@ class _Run:
         """Train the epochs that are left, evaluate, write the results."""
         recipe, folder = self.recipe, self.folder
         if folder is not None:
-            about = environment(self.device) | {
-                "subset_sha256": self.data.subset_sha256,
-                "acceleration": self.acceleration,
-            }
+            about = (
+                environment(self.device)
+                | self.data.about
+                | {
+                    "subset_sha256": self.data.subset_sha256,
+                    "acceleration": self.acceleration,
+                }
+            )
             folder.write_json("environment.json", about)
             folder.write_metrics(self.history)
         saved = time.perf_counter()
