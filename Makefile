@@ -3,9 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
+GPU_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tests browser bench clean
+.PHONY: help demo test lint check-tests browser bench gpu clean
 
 help: ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,10 @@ browser: ## chromium for the tests of the report's page, where one may be instal
 
 bench: $(READY) ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/ddnet.py
+
+gpu: ## on a CUDA machine, GPU_PYTHON with its torch: tests, speed, missing cells; again goes on
+	$(GPU_PYTHON) benchmarks/gpu.py
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -38,18 +38,22 @@ OPTIONS = {
     ],
     "train": ["recipe", "out", "set", "device", "tensorboard"],
     "reproduce": [
-        *("table", "dataset", "imbalance", "loss", "seeds", "jobs", "budget", "data", "device", "precision"),
-        *("epochs", "results", "show"),
+        *("table", "dataset", "imbalance", "loss", "filters", "seeds", "jobs", "budget", "data", "device"),
+        *("precision", "epochs", "results", "show"),
     ],
     "report": ["runs", "out", "format", "table", "group", "force"],
     "figures": ["source", "figure", "label", "results", "format", "out", "force"],
     "evaluate": ["run", "format"],
+    "predict": ["run", "sample", "top", "format"],
+    "data skeletons": ["source", "out"],
 }
 
 
 def _options(application: typer.Typer) -> dict[str, list[str]]:
-    group = typer.main.get_command(application)
-    return {name: [p.name for p in command.params] for name, command in group.commands.items()}  # type: ignore[attr-defined]
+    commands = typer.main.get_command(application).commands  # type: ignore[attr-defined]
+    for name in [name for name, command in commands.items() if hasattr(command, "commands")]:
+        commands |= {f"{name} {inner}": command for inner, command in commands.pop(name).commands.items()}
+    return {name: [p.name for p in command.params] for name, command in commands.items()}
 
 
 def test_options_are_the_snapshot() -> None:
@@ -158,6 +162,11 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
             ["reproduce", "fig9", "--imbalance", "30"],
             r"imbalance must be one of 100, 50, 200, 20, 10, 1, got 30",
         ),
+        (
+            ["reproduce", "fig9", "--filters", "16"],
+            r"--filters belongs to ddnet, got it with 'fig9'; leave it out",
+        ),
+        (["reproduce", "ddnet", "--filters", "8"], r"filters must be one of 64, 32, 16, got 8"),
         (["reproduce", "fig9", "--budget", "0"], r"budget must be in (0, inf], got 0"),
         (["report", "nowhere"], r"'nowhere' is not a folder; give a run's folder"),
         (["report", "."], r"no runs found in '.'; longtail compare and longtail train make some"),

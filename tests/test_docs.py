@@ -11,6 +11,7 @@ from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from longtail import cli, datasets
@@ -59,6 +60,7 @@ def test_longtail_commands_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.csv").write_text("file,species\na.jpg,cat\nb.jpg,cat\nc.jpg,lynx\n")
+    np.save(tmp_path / "image.npy", datasets.load("digits").test.inputs[0])
     commands = [c for name, c in _commands() if name == page.name and c not in NOT_RUN]
     if not commands:
         pytest.skip(f"{page.name} has no command to run")
@@ -84,7 +86,7 @@ def test_the_list_of_exceptions_is_current() -> None:
 
 def test_the_two_commands_and_their_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("demo", "test", "lint", "bench"):
+    for target in ("demo", "test", "lint", "bench", "gpu"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 

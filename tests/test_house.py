@@ -36,6 +36,7 @@ RANK = {
     "training": 7,
     "paper": 1,
     "compare": 8,
+    "predict": 8,
     "reproduce": 8,
     "report": 9,
     "cli": 10,

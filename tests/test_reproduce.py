@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from longtail import class_weights
 from longtail.datasets import Dataset, Split
-from longtail.paper.tables import Cell, cells, published
-from longtail.reproduce import COLUMNS, add_row, compare_with_paper, jobs_for, read_rows, reproduce
+from longtail.paper.tables import ACCURACIES, Cell, SkeletonCell, cells, published, skeleton_cells
+from longtail.report.tables import accuracy_cells
+from longtail.reproduce import (
+    COLUMNS,
+    SKELETON_COLUMNS,
+    add_row,
+    compare_accuracies,
+    compare_with_paper,
+    jobs_for,
+    read_rows,
+    reproduce,
+)
+from longtail.training.recipe import learning_rate_at, paper_cifar
 
+ROOT = Path(__file__).resolve().parents[1]
 PLAIN = Cell("cifar10", 10, "softmax", None, 0.0)
 BALANCED = Cell("cifar10", 10, "focal", 1.0, 0.9999)
 
@@ -75,12 +92,12 @@ def test_all_cells_run_once_before_any_runs_twice() -> None:
 def test_a_grid_runs_resumes_and_skips(tiny: Dataset, tmp_path: Path) -> None:
     results = tmp_path / "results" / "table2.csv"
     jobs = jobs_for([PLAIN, BALANCED], 1, tmp_path / "runs", epochs=4)
-    # a budget of a moment: the first run is paused with a checkpoint, the second does not begin
-    paused = reproduce(jobs, results, data=tiny, budget_minutes=1e-6, device="cpu")
-    assert [r.state for r in paused] == ["paused", "paused"]
+    # a budget that is over before the first run begins, and one that pauses it with a checkpoint
+    none = reproduce(jobs, results, data=tiny, budget_minutes=1e-9, device="cpu")
+    assert [r.state for r in none] == ["waiting", "waiting"]
     assert read_rows(results) == []
-    once = reproduce(jobs, results, data=tiny, budget_minutes=0.001, device="cpu")
-    assert once[0].state == "paused"
+    once = reproduce(jobs, results, data=tiny, budget_minutes=0.003, device="cpu")
+    assert [r.state for r in once] == ["paused", "waiting"]
     assert "after epoch" in once[0].why
     seen: list[tuple[int, int]] = []
     done = reproduce(jobs, results, data=tiny, device="cpu", progress=lambda k, n, r: seen.append((k, n)))
@@ -126,6 +143,124 @@ def test_missing_data_fail_each_cell_with_what_to_do(tmp_path: Path) -> None:
     )
     assert only.state == "failed"
     assert "FileNotFoundError" in only.why
+
+
+# DD-Net on skeletons
+
+
+@pytest.fixture
+def clips() -> Dataset:
+    """Fourteen classes of 10 training clips and one test clip, each class at its own speed."""
+    rng = np.random.default_rng(0)
+
+    def split(each: int) -> Split:
+        targets = np.repeat(np.arange(14), each)
+        time = np.linspace(0, 1, 32)[None, :, None, None] * (1 + targets[:, None, None, None])
+        phase = rng.uniform(0, 6, (len(targets), 1, 15, 2))
+        return Split(np.sin(time + phase).astype(np.float32), targets)
+
+    return Dataset("jhmdb14-1", split(10), split(1), tuple("abcdefghijklmn"), kind="skeletons")
+
+
+def test_the_skeleton_grid_is_the_issues_and_the_widest_come_first() -> None:
+    grid = skeleton_cells()
+    assert len(set(grid)) == len(grid) == 2 * 3 * 3 + 3 * 2 * 5
+    assert grid[:6] == [SkeletonCell(c, s, 64, "softmax", 0.0, 1) for c in (14, 21) for s in (1, 2, 3)]
+    assert {c.beta for c in skeleton_cells(imbalances=[10], losses=["focal"])} == {0.0, 0.5, 0.9, 0.99, 1.0}
+    assert {c.classes for c in skeleton_cells(datasets=["jhmdb21"])} == {21}
+    for paper in ACCURACIES:
+        assert any(SkeletonCell(21, None, c.filters, c.loss, c.beta, 1) == paper for c in grid)
+
+
+def test_skeleton_jobs_follow_the_recipe() -> None:
+    whole, inverse = jobs_for(
+        [SkeletonCell(21, 3, 64, "softmax", 0.0, 1), SkeletonCell(14, 1, 32, "focal", 1.0, 10)],
+        1,
+        Path("runs"),
+    )
+    assert (whole.recipe.dataset, whole.recipe.model) == ("jhmdb21-3", "ddnet64")
+    assert (whole.recipe.scheme, whole.recipe.imbalance_factor) == ("none", None)
+    assert (inverse.recipe.scheme, inverse.recipe.beta, inverse.recipe.gamma) == ("effective", 1.0, 1.0)
+    assert inverse.recipe.imbalance_factor == 10
+    assert (whole.recipe.learning_rate, whole.recipe.final_learning_rate) == (1e-3, 1e-5)
+    assert whole.recipe.epochs <= 600
+    # beta 1 weighs by the inverse of the counts: no scheme of its own is needed
+    weights = class_weights([25, 5, 2], beta=inverse.recipe.beta)
+    np.testing.assert_allclose(weights, class_weights([25, 5, 2], "inverse"), rtol=1e-12)
+
+
+def test_a_skeleton_grid_runs_and_is_shown(clips: Dataset, tmp_path: Path) -> None:
+    results = tmp_path / "ddnet.csv"
+    todo = [SkeletonCell(14, 1, 16, "softmax", 0.0, 1), SkeletonCell(14, 1, 16, "focal", 1.0, 10)]
+    jobs = jobs_for(todo, 1, tmp_path / "runs", epochs=2)
+    done = reproduce(jobs, results, data=clips, device="cpu")
+    assert [(r.state, r.why) for r in done] == [("done", ""), ("done", "")]
+    rows = read_rows(results, SKELETON_COLUMNS)
+    settings = [tuple(row[name] for name in SKELETON_COLUMNS[:8]) for row in rows]
+    assert settings == [
+        ("jhmdb", "14", "1", "16", "0", "softmax", "0", "1"),
+        ("jhmdb", "14", "1", "16", "0", "focal", "1", "10"),
+    ]
+    assert done[0].error_percent is not None
+    assert float(rows[0]["accuracy_percent"]) == pytest.approx(100 - done[0].error_percent, abs=0.01)
+    assert (rows[0]["subset_sha256"], len(rows[1]["subset_sha256"])) == ("", 64)
+    assert reproduce(jobs, results, data=clips, device="cpu") == []
+    # a seed counts once all its splits are there
+    assert all(c.measured is None for c in compare_accuracies(todo, rows, epochs=2))
+    rows += [rows[0] | {"split": "2", "accuracy_percent": "50"}, rows[0] | {"split": "3"}]
+    first, second = compare_accuracies(todo, rows, epochs=2)
+    mean = (2 * float(rows[0]["accuracy_percent"]) + 50) / 3
+    assert first.measured is not None
+    assert (first.measured.n, second.measured) == (1, None)
+    assert first.measured.mean == pytest.approx(mean)
+    assert accuracy_cells([first]) == [
+        ("jhmdb14", "16", "softmax", "none", "-", f"{mean:.1f}", "1", ""),
+    ]
+    assert compare_accuracies(todo, rows)[0].measured is None  # 2 epochs are not the recipe's
+
+
+def test_weights_are_compared_with_none_by_seed_and_wide_networks_with_the_paper() -> None:
+    tail = [SkeletonCell(14, None, 16, "focal", beta, 10) for beta in (0.0, 0.9)]
+    wide = SkeletonCell(21, None, 64, "softmax", 0.0, 1)
+    accuracy = {tail[0]: (50, 60, 70), tail[1]: (55, 63, 74), wide: (78, 79, 80)}
+    rows = [
+        {
+            "classes": str(cell.classes),
+            "split": str(split),
+            "filters": str(cell.filters),
+            "seed": str(seed),
+            "loss": cell.loss,
+            "beta": f"{cell.beta:g}",
+            "imbalance_factor": str(cell.imbalance_factor),
+            "accuracy_percent": str(value + split - 2),
+            "epochs": "7",
+        }
+        for cell, values in accuracy.items()
+        for seed, value in enumerate(values)
+        for split in (1, 2, 3)
+    ]
+    none, weighted, paper = compare_accuracies([*tail, wide], rows, epochs=7)
+    assert none.gain is None
+    assert weighted.gain is not None
+    assert (weighted.gain.mean, weighted.gain.n) == (4, 3)
+    assert weighted.measured is not None
+    assert weighted.measured.mean == 64
+    assert paper.difference == pytest.approx(79 - 77.2)
+    assert [row[-1][:4] for row in accuracy_cells([none, weighted, paper])] == ["", "+4.0", "+1.8"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"datasets": ["cifar10"]}, "dataset must be one of 'jhmdb14', 'jhmdb21', got 'cifar10'"),
+        ({"imbalances": [50]}, "imbalance must be one of 1, 10, got 50"),
+        ({"filters": [8]}, "filters must be one of 64, 32, 16, got 8"),
+        ({"losses": ["sigmoid"]}, "loss must be one of 'softmax', 'focal', got 'sigmoid'"),
+    ],
+)
+def test_what_the_skeleton_grid_does_not_have_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        skeleton_cells(**arguments)
 
 
 def _row(recipe_hash: str) -> dict[str, str]:
@@ -180,3 +315,73 @@ def test_too_few_epochs_are_refused() -> None:
         ValueError, match=r"epochs must be in \[4, inf\], got 3; warm-up and two drops need room"
     ):
         jobs_for([PLAIN], 1, Path("runs"), epochs=3)
+
+
+# --- what stands beside the package: the readable twin, the packed pictures
+
+
+def from_file(path: str) -> Any:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readable_twin_has_the_recipes_schedule_and_augmentation() -> None:
+    twin, recipe = from_file("examples/train_cifar_lt.py"), paper_cifar()
+    for step in range(0, 200 * 97, 13):
+        assert twin.learning_rate(step / 97, 200) == pytest.approx(learning_rate_at(recipe, step, 97), 1e-9)
+    torch.manual_seed(0)
+    images = torch.arange(1, 3 * 32 * 32 + 1).reshape(1, 3, 32, 32).expand(60, -1, -1, -1)
+    padded = torch.nn.functional.pad(images[:1], (4, 4, 4, 4))
+    windows = [padded[:, :, top : top + 32, left : left + 32] for top in range(9) for left in range(9)]
+    possible = {tuple(image.flatten().tolist()) for w in windows for image in (w, w.flip(3))}
+    made = twin.augment(images)
+    assert {tuple(image.flatten().tolist()) for image in made} <= possible
+    assert len({tuple(image.flatten().tolist()) for image in made}) > 30
+
+
+def test_the_readable_twin_trains_as_long_as_it_is_told(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = from_file("examples/train_cifar_lt.py")
+    assert len((ROOT / "examples" / "train_cifar_lt.py").read_text().splitlines()) < 150
+    monkeypatch.setattr("longtail.datasets.load", lambda name, root: tiny)
+    monkeypatch.setattr(
+        sys, "argv", ["twin", "--imbalance", "5", "--epochs", "2", "--loss", "focal", "--device", "cpu"]
+    )
+    twin.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["epoch", "epoch"]
+    assert lines[2].startswith("error ")
+
+
+def test_packed_batches_come_back_byte_for_byte(tmp_path: Path) -> None:
+    gpu = from_file("benchmarks/gpu.py")
+    records = np.random.default_rng(0).integers(0, 256, (40, 3073), dtype=np.uint8)
+    records[:, 0] %= 10
+    (tmp_path / "there").mkdir()
+    records.tofile(tmp_path / "there" / "data_batch_1.bin")
+    gpu.pack(tmp_path / "there", tmp_path / "packed")
+    gpu.unpack([tmp_path / "packed" / "data_batch_1.webp"], tmp_path / "back")
+    back = tmp_path / "back" / "cifar-10-batches-bin" / "data_batch_1.bin"
+    assert back.read_bytes() == records.tobytes()
+
+
+def test_the_gpu_command_asks_for_the_most_telling_cells_first() -> None:
+    jobs = from_file("benchmarks/gpu.py").most_wanted(Path("runs"), "bf16")
+    assert (
+        len({job.recipe.hash for job in jobs}) == len(jobs) == 3 * len(cells("table2", datasets=["cifar10"]))
+    )
+    assert {job.cell.imbalance_factor for job in jobs[:21]} == {100}
+    assert {(str(job.cell), job.recipe.seed) for job in jobs[:21]} == {
+        (f"cifar10 imbalance 100 {loss} beta {beta}", seed)
+        for seed in range(3)
+        for loss, beta in [
+            *(("softmax", "0"), ("sigmoid", "0"), ("focal gamma 1", "0")),
+            *(("softmax", "0.9999"), ("sigmoid", "0.9999")),
+            *(("focal gamma 1", "0.9999"), ("focal gamma 2", "0.9999")),
+        ]
+    }

@@ -15,6 +15,7 @@ from longtail.datasets import Dataset, Split
 from longtail.models import SmallCNN
 from longtail.training import DivergedError, PausedError, RunFolderError, derive_seed, digits, load_run, train
 from longtail.training.data import TrainingData, crop
+from longtail.training.graphs import DeviceEpochs
 from longtail.training.loop import _Run
 
 CPU = torch.device("cpu")
@@ -145,7 +146,7 @@ def test_equal_recipes_end_with_equal_bits_and_leave_the_callers_generators_alon
 
 
 def test_threads_do_not_disturb_each_other(monkeypatch):
-    monkeypatch.setitem(models._MODELS, "dropout_net", dropout_net)
+    monkeypatch.setitem(models._IMAGES, "dropout_net", dropout_net)
     recipes = [short(seed=seed, model=model) for seed in (0, 1) for model in ("small_cnn", "dropout_net")]
     alone = [train(recipe) for recipe in recipes]
     with ThreadPoolExecutor(4) as pool:
@@ -304,6 +305,8 @@ def test_a_run_folder_holds_everything_and_is_read_back(tmp_path):
     _, kept = datasets.load("digits").long_tailed(50, seed=0)
     assert about["subset_sha256"] == datasets.subset_sha256(kept)
     assert about["seconds"] > 0
+    assert about["class_names"] == list("0123456789")
+    assert about["inputs"] == {"kind": "images", "shape": [1, 8, 8], "dtype": "uint8"}
 
     back = load_run(folder)
     assert (back.recipe, back.history, back.evaluation) == (recipe, result.history, result.evaluation)
@@ -323,7 +326,7 @@ def test_a_finished_run_is_returned_without_training(tmp_path):
     "changes", [{}, {"optimizer": "adam", "learning_rate": 1e-3}, {"model": "dropout_net"}]
 )
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch, changes):
-    monkeypatch.setitem(models._MODELS, "dropout_net", dropout_net)
+    monkeypatch.setitem(models._IMAGES, "dropout_net", dropout_net)
     recipe = short(epochs=5, **changes)
     whole = train(recipe, tmp_path / "whole")
     for at in (1, 4):
@@ -458,8 +461,89 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
     ).read_bytes()
 
 
+@pytest.mark.parametrize("augmentation", ["none", "shift", "crop_flip"])
+def test_epochs_driven_by_device_tensors_train_as_the_plain_loop(augmentation, monkeypatch):
+    recipe = short(augmentation=augmentation, loss="focal")
+    plain = train(recipe)
+
+    def driven(self, *arguments):
+        initialise(self, *arguments)
+        self.epochs = DeviceEpochs(self._step, self.data, self.steps, capture=False)
+
+    initialise = _Run.__init__
+    monkeypatch.setattr(_Run, "__init__", driven)
+    result = train(recipe)
+    # learning rates are float32 on a device and Python's float64 on the host, nothing else differs
+    for ours, theirs in zip(result.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert [m.loss for m in result.history] == pytest.approx([m.loss for m in plain.history], 1e-5)
+
+
+def test_graphs_are_refused_with_the_reason_where_they_cannot_be():
+    with pytest.raises(ValueError, match=r"acceleration='graphs' needs CUDA, .* but the device is cpu"):
+        train(short(), device="cpu", acceleration="graphs")
+    with pytest.raises(ValueError, match=r"acceleration must be one of 'auto', .*, got 'fast'"):
+        train(short(), acceleration="fast")
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@needs_cuda
+@pytest.mark.parametrize("model", ["small_cnn", "resnet20"])
+def test_replayed_graphs_compute_what_eager_steps_compute(model):
+    recipe = short(model=model, augmentation="crop_flip", loss="focal")
+    eager = train(recipe, device="cuda", acceleration="none")
+    captured = train(recipe, device="cuda", acceleration="graphs")
+    assert same(eager.model, captured.model)
+    assert eager.history == captured.history
+    cpu = train(recipe, device="cpu")
+    start, end = cpu.history[0].loss, captured.history[0].loss
+    assert end == pytest.approx(start, rel=0.02)
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_both_batch_sizes_of_an_epoch_are_captured():
+    recipe = short(epochs=8)
+    device = torch.device("cuda")
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        run = _Run(recipe, None, TrainingData(recipe, None, device), device, "graphs")
+        run.finish([], None)
+    assert len(run.data) % recipe.batch_size
+    assert run.epochs.captured == 2
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_a_step_on_the_device_never_waits_for_it():
+    recipe = short(epochs=8)
+    device = torch.device("cuda")
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        run = _Run(recipe, None, TrainingData(recipe, None, device), device, "none")
+        run._train_epoch(1)  # libraries set themselves up
+        run.epochs._play_step(recipe.batch_size)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run.epochs._play_step(recipe.batch_size)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_threads_that_share_a_gpu_train_as_one_alone():
+    recipes = [short(seed=seed, epochs=6) for seed in range(4)]
+    alone = [train(recipe, device="cuda") for recipe in recipes]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda recipe: train(recipe, device="cuda"), recipes))
+    for one, other in zip(alone, together, strict=True):
+        assert same(one.model, other.model)
+
+
+@pytest.mark.cuda
+@needs_cuda
 def test_cuda_resumes_with_the_same_bits_and_guards_like_the_cpu(tmp_path):
     whole = train(short(epochs=4), device="cuda")
     with pytest.raises(Killed):

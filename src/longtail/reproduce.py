@@ -7,19 +7,19 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from longtail import _checks
+from longtail import _checks, datasets
 from longtail.datasets import Dataset
-from longtail.evaluation import Summary, summarize
-from longtail.paper.tables import Cell, published
+from longtail.evaluation import PairedDifference, Summary, paired_difference, summarize
+from longtail.paper.tables import ACCURACIES, SPLITS, Cell, SkeletonCell, published
 from longtail.training.files import locked, write_atomic
-from longtail.training.recipe import Recipe, paper_cifar
+from longtail.training.recipe import Recipe, ddnet, paper_cifar
 
-COLUMNS = (
-    *("dataset", "imbalance_factor", "loss", "gamma", "beta", "seed", "error_percent"),
+_PROVENANCE = (
     *(
         "recipe_hash",
         "subset_sha256",
@@ -32,6 +32,14 @@ COLUMNS = (
         "commit",
     ),
     *("seconds", "per_class_error_percent"),
+)
+COLUMNS = (
+    *("dataset", "imbalance_factor", "loss", "gamma", "beta", "seed", "error_percent"),
+    *_PROVENANCE,
+)
+SKELETON_COLUMNS = (
+    *("dataset", "classes", "split", "filters", "seed", "loss", "beta", "imbalance_factor"),
+    *("accuracy_percent", *_PROVENANCE),
 )
 _LOCK_SECONDS = 60.0
 
@@ -46,7 +54,7 @@ class Job:
         folder: where the run keeps its checkpoints.
     """
 
-    cell: Cell
+    cell: Cell | SkeletonCell
     recipe: Recipe
     folder: Path
 
@@ -57,9 +65,10 @@ class Result:
 
     Attributes:
         job: the run.
-        state: "done" | "paused" (out of budget, checkpoint kept) | "failed".
+        state: "done" | "failed" | "paused" (out of budget, checkpoint kept) | "waiting" (out of budget before
+            it began).
         error_percent: of a run that is done.
-        why: of a run that failed or paused, in one line.
+        why: of a run that is not done, in one line.
     """
 
     job: Job
@@ -69,38 +78,27 @@ class Result:
 
 
 def jobs_for(
-    cells: Sequence[Cell], seeds: int, runs: Path, *, epochs: int | None = None, precision: str = "fp32"
+    cells: Sequence[Cell | SkeletonCell],
+    seeds: int,
+    runs: Path,
+    *,
+    epochs: int | None = None,
+    precision: str = "fp32",
 ) -> list[Job]:
     """Return every cell's runs, seed by seed: all cells once before any cell twice.
 
     Args:
-        cells: from :func:`longtail.paper.tables.cells`.
+        cells: from :func:`longtail.paper.tables.cells` or :func:`longtail.paper.tables.skeleton_cells`.
         seeds: runs of each cell, seeds 0, 1, ...
         runs: folder for the run folders.
-        epochs: for a trial, fewer than the paper's 200: the schedule shrinks with them.
+        epochs: for a trial, fewer than the recipe's: the schedule shrinks with them.
         precision: "fp32" | "bf16".
     """
     _checks.integer("seeds", seeds, low=1)
-    changes: dict[str, Any] = {"precision": precision}
-    if epochs is not None:
-        epochs = _checks.integer("epochs", epochs, low=4, remedy="warm-up and two drops need room")
-        marks = (epochs * 160 // 200, max(epochs * 180 // 200, epochs * 160 // 200 + 1))
-        if marks[1] >= epochs:
-            marks = (epochs - 2, epochs - 1)
-        changes |= {"epochs": epochs, "milestones": marks, "warmup_epochs": min(5, max(1, epochs * 5 // 200))}
     jobs = []
     for seed in range(seeds):
         for cell in cells:
-            recipe = paper_cifar(
-                cell.dataset,
-                float(cell.imbalance_factor),
-                cell.loss,
-                scheme="none" if cell.beta == 0.0 else "effective",
-                beta=cell.beta,
-                gamma=1.0 if cell.gamma is None else cell.gamma,
-                seed=seed,
-                **changes,
-            )
+            recipe = _recipe(cell, epochs).replace(seed=seed, precision=precision)
             jobs.append(Job(cell, recipe, runs / recipe.short_hash))
     return jobs
 
@@ -122,7 +120,8 @@ def reproduce(
         results: the CSV file; rows of other jobs in it are kept.
         data: the folder with the data set's files, or the data set itself; None as in
             :func:`longtail.datasets.cifar10`.
-        parallel: runs at a time, in processes; a joblib backend chosen by the caller is used.
+        parallel: runs at a time: in threads on a GPU, where each run has its own stream, in processes on the
+            CPU; a joblib backend chosen by the caller is used.
         budget_minutes: stop then; a run that is not finished keeps a checkpoint and goes on the next time.
         device: "auto" | "cpu" | "cuda".
         progress: called after each job as ``progress(done, total, result)``.
@@ -139,12 +138,15 @@ def reproduce(
     if budget_minutes is not None:
         budget_minutes = _checks.number("budget", budget_minutes, low=0.0, open_low=True)
     path = Path(results)
-    finished = {row["recipe_hash"] for row in read_rows(path)}
+    columns = SKELETON_COLUMNS if any(isinstance(job.cell, SkeletonCell) for job in jobs) else COLUMNS
+    finished = {row["recipe_hash"] for row in read_rows(path, columns)}
     todo = [job for job in jobs if job.recipe.short_hash not in finished]
     deadline = None if budget_minutes is None else time.time() + 60.0 * budget_minutes
     tasks = (delayed(_run)(job, path, data, device, deadline, parallel) for job in todo)
     ended: list[Result] = []
-    runs: Iterator[Result] = Parallel(n_jobs=parallel, return_as="generator_unordered", batch_size=1)(tasks)
+    prefer = "threads" if _on_gpu(device) else "processes"
+    pool = Parallel(n_jobs=parallel, prefer=prefer, return_as="generator_unordered", batch_size=1)
+    runs: Iterator[Result] = pool(tasks)
     for result in runs:
         ended.append(result)
         if progress is not None:
@@ -152,8 +154,12 @@ def reproduce(
     return ended
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, str]]:
     """Return the rows of a results file; none where there is no file yet.
+
+    Args:
+        path: the CSV file.
+        columns: `COLUMNS`, or `SKELETON_COLUMNS` for DD-Net's.
 
     Raises:
         ValueError: its columns are not this version's, or a row is broken.
@@ -161,9 +167,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    if tuple(reader.fieldnames or ()) != tuple(columns):
         raise ValueError(
-            f"results file {path} has other columns than this version writes ({', '.join(COLUMNS)}); "
+            f"results file {path} has other columns than this version writes ({', '.join(columns)}); "
             "move it away or name another file"
         )
     rows = list(reader)
@@ -178,6 +184,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def add_row(path: Path, row: dict[str, Any]) -> bool:
     """Add a row unless its recipe is there already; safe against other processes on the same file.
 
+    Args:
+        path: the CSV file.
+        row: a value for each column, in their order.
+
     Returns:
         Whether the row was added.
 
@@ -186,11 +196,11 @@ def add_row(path: Path, row: dict[str, Any]) -> bool:
         RunFolderError: the file cannot be written, or is locked for longer than a minute.
     """
     with locked(path.parent, wait=_LOCK_SECONDS):
-        rows = read_rows(path)
+        rows = read_rows(path, tuple(row))
         if any(old["recipe_hash"] == row["recipe_hash"] for old in rows):
             return False
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, tuple(row), lineterminator="\n")
         writer.writeheader()
         writer.writerows([*rows, row])
         write_atomic(path, text.getvalue().encode())
@@ -231,44 +241,172 @@ def compare_with_paper(
     return [PaperCell(c, known.get(c), summarize(errors[c]) if c in errors else None) for c in cells]
 
 
+@lru_cache(maxsize=4)
+def _load(name: str, root: str | os.PathLike[str] | None) -> Dataset:
+    """Load a data set once a process, not once a run."""
+    return datasets.load(name, root)
+
+
+def _on_gpu(device: str) -> bool:
+    import torch
+
+    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A skeleton setting's published accuracy beside the measured ones, in percent.
+
+    Attributes:
+        cell: the setting, its split None: a seed counts by its mean over the three splits.
+        published: None where the authors give no number.
+        measured: over seeds; None where it was not run.
+        gain: over the same loss without weights on the same tail, paired by seed; None on whole sets.
+    """
+
+    cell: SkeletonCell
+    published: float | None
+    measured: Summary | None
+    gain: PairedDifference | None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured mean minus published accuracy, in points."""
+        if self.published is None or self.measured is None:
+            return None
+        return self.measured.mean - self.published
+
+
+def compare_accuracies(
+    cells: Sequence[SkeletonCell], rows: Sequence[dict[str, str]], *, epochs: int | None = None
+) -> list[Accuracy]:
+    """Set measured accuracies beside the published ones, splits taken together.
+
+    Args:
+        cells: of any splits; the result has one entry for all splits of a setting.
+        rows: from :func:`read_rows`; those of another number of epochs, or of a seed that lacks a split, are
+            left out.
+        epochs: of the rows that count; None for the recipe's.
+    """
+    found: dict[SkeletonCell, dict[int, dict[int, float]]] = {}
+    for row in rows:
+        cell = SkeletonCell(
+            int(row["classes"]),
+            None,
+            int(row["filters"]),
+            row["loss"],
+            float(row["beta"]),
+            int(row["imbalance_factor"]),
+        )
+        if int(row["epochs"]) == _recipe(cell, epochs).epochs:
+            splits = found.setdefault(cell, {}).setdefault(int(row["seed"]), {})
+            splits[int(row["split"])] = float(row["accuracy_percent"])
+    means = {
+        cell: {seed: sum(s.values()) / len(s) for seed, s in seeds.items() if len(s) == len(SPLITS)}
+        for cell, seeds in found.items()
+    }
+    compared = []
+    for cell in dict.fromkeys(replace(c, split=None) for c in cells):
+        ours, plain = means.get(cell, {}), means.get(replace(cell, beta=0.0), {})
+        both = sorted(ours.keys() & plain.keys()) if cell.beta else []
+        gain = paired_difference([ours[s] for s in both], [plain[s] for s in both]) if both else None
+        measured = summarize(list(ours.values())) if ours else None
+        compared.append(Accuracy(cell, ACCURACIES.get(cell), measured, gain))
+    return compared
+
+
+def _recipe(cell: Cell | SkeletonCell, epochs: int | None) -> Recipe:
+    """The cell's recipe for seed 0."""
+    scheme = "none" if cell.beta == 0.0 else "effective"
+    if isinstance(cell, SkeletonCell):
+        recipe = ddnet(
+            f"jhmdb{cell.classes}-{cell.split or SPLITS[0]}",
+            cell.filters,
+            loss=cell.loss,
+            scheme=scheme,
+            beta=cell.beta,
+        )
+        if cell.imbalance_factor != 1:
+            # a third of the clips makes a third of the updates in an epoch: twice the epochs
+            recipe = recipe.replace(imbalance_factor=float(cell.imbalance_factor), epochs=2 * recipe.epochs)
+        return recipe if epochs is None else recipe.replace(epochs=epochs)
+    changes: dict[str, Any] = {}
+    if epochs is not None:
+        epochs = _checks.integer("epochs", epochs, low=4, remedy="warm-up and two drops need room")
+        marks = (epochs * 160 // 200, max(epochs * 180 // 200, epochs * 160 // 200 + 1))
+        if marks[1] >= epochs:
+            marks = (epochs - 2, epochs - 1)
+        changes = {"epochs": epochs, "milestones": marks, "warmup_epochs": min(5, max(1, epochs * 5 // 200))}
+    return paper_cifar(
+        cell.dataset,
+        float(cell.imbalance_factor),
+        cell.loss,
+        scheme=scheme,
+        beta=cell.beta,
+        gamma=1.0 if cell.gamma is None else cell.gamma,
+        **changes,
+    )
+
+
+def _setting(cell: Cell | SkeletonCell, seed: int, error_percent: float) -> dict[str, Any]:
+    """The columns of a row before its provenance."""
+    if isinstance(cell, SkeletonCell):
+        return {
+            "dataset": "jhmdb",
+            "classes": cell.classes,
+            "split": cell.split,
+            "filters": cell.filters,
+            "seed": seed,
+            "loss": cell.loss,
+            "beta": f"{cell.beta:g}",
+            "imbalance_factor": cell.imbalance_factor,
+            "accuracy_percent": f"{100.0 - error_percent:.2f}",
+        }
+    return {
+        "dataset": cell.dataset,
+        "imbalance_factor": cell.imbalance_factor,
+        "loss": cell.loss,
+        "gamma": "" if cell.gamma is None else f"{cell.gamma:g}",
+        "beta": f"{cell.beta:g}",
+        "seed": seed,
+        "error_percent": f"{error_percent:.2f}",
+    }
+
+
 def _run(job: Job, results: Path, data: Any, device: str, deadline: float | None, parallel: int) -> Result:
     from joblib import cpu_count
 
-    from longtail import datasets
     from longtail.training.folder import environment_of
     from longtail.training.loop import PausedError, train
 
     if deadline is not None and time.time() >= deadline:
-        return Result(job, "paused", None, "the budget was used up before it began")
+        return Result(job, "waiting", None, "the budget was used up before it began")
     try:
-        dataset = data if isinstance(data, datasets.Dataset) else datasets.load(job.recipe.dataset, data)
-        threads = None if parallel == 1 else max(1, cpu_count() // parallel)
+        dataset = (
+            data
+            if isinstance(data, datasets.Dataset)
+            else _load(job.recipe.dataset, data or os.environ.get("LONGTAIL_DATA"))
+        )
+        threads = None if parallel == 1 or _on_gpu(device) else max(1, cpu_count() // parallel)
         run = train(
             job.recipe, job.folder, dataset=dataset, device=device, threads=threads, deadline=deadline
         )
         about = environment_of(job.folder)
-        cell = job.cell
         percent = 100.0 * run.evaluation.error
         per_class = ("" if e is None else f"{100.0 * e:.2f}" for e in run.evaluation.per_class_error)
-        row = {
-            "dataset": cell.dataset,
-            "imbalance_factor": cell.imbalance_factor,
-            "loss": cell.loss,
-            "gamma": "" if cell.gamma is None else f"{cell.gamma:g}",
-            "beta": f"{cell.beta:g}",
-            "seed": job.recipe.seed,
-            "error_percent": f"{percent:.2f}",
+        known = {
             "recipe_hash": job.recipe.short_hash,
             "epochs": job.recipe.epochs,
             "precision": job.recipe.precision,
             "seconds": f"{run.seconds:.1f}",
             "per_class_error_percent": " ".join(per_class),
-            **{
-                key: about.get(key) or ""
-                for key in ("subset_sha256", "device", "longtail", "torch", "numpy", "commit")
-            },
         }
-        add_row(results, row)
+        provenance = {key: known.get(key, about.get(key)) for key in _PROVENANCE}
+        add_row(
+            results,
+            _setting(job.cell, job.recipe.seed, percent)
+            | {key: "" if value is None else value for key, value in provenance.items()},
+        )
     except PausedError as pause:
         return Result(job, "paused", None, str(pause))
     except Exception as error:  # one failing cell must not cost the others

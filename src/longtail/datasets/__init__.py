@@ -5,12 +5,14 @@ Importing this package needs NumPy alone; a data set imports what it reads with 
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 from longtail import _checks
 from longtail.datasets.cifar import cifar10, cifar20, cifar100, download
 from longtail.datasets.digits import digits
 from longtail.datasets.fetch import DownloadError
 from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
+from longtail.datasets.skeletons import jhmdb, shrec
 
 __all__ = [
     "long_tail_counts",
@@ -22,6 +24,8 @@ __all__ = [
     "cifar10",
     "cifar20",
     "cifar100",
+    "jhmdb",
+    "shrec",
     "load",
     "download",
     "DownloadError",
@@ -32,6 +36,13 @@ _FROM_FILES: dict[str, Callable[[str | os.PathLike[str] | None], Dataset]] = {
     "cifar10": cifar10,
     "cifar20": cifar20,
     "cifar100": cifar100,
+    **{
+        f"jhmdb{classes}-{split}": partial(jhmdb, classes=classes, split=split)
+        for classes in (14, 21)
+        for split in (1, 2, 3)
+    },
+    "shrec14": partial(shrec, gestures=14),
+    "shrec28": partial(shrec, gestures=28),
 }
 NAMES = (*_BUILT_IN, *_FROM_FILES)
 
@@ -40,7 +51,8 @@ def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
     """Load a data set by its name.
 
     Args:
-        name: ``"digits"``, ``"cifar10"``, ``"cifar20"`` or ``"cifar100"``.
+        name: ``"digits"``; ``"cifar10"``, ``"cifar20"`` or ``"cifar100"``; ``"jhmdb14-1"`` to ``"jhmdb21-3"``
+            (classes and split), ``"shrec14"`` or ``"shrec28"``.
         root: The folder that holds the files of a data set which is not built in; None as in `cifar10`.
 
     Returns:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
-from longtail.datasets.fetch import Archive, fetch
+from longtail.datasets.fetch import Archive, data_root, fetch
 from longtail.datasets.long_tail import Dataset, Split
 from longtail.datasets.pickles import read_pickle, text
 
@@ -151,7 +151,7 @@ def download(
         same archives.
     """
     family = _FAMILIES[_checks.choice("name", name, _FAMILIES)]
-    return fetch(family.archive, _root(root)[0], url=url, progress=progress)
+    return fetch(family.archive, data_root(root)[0], url=url, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -225,20 +225,9 @@ def _load(name: str, family: _Family, key: str, root: str | os.PathLike[str] | N
 # where the files are
 
 
-def _root(root: str | os.PathLike[str] | None) -> tuple[Path, str]:
-    """The folder to look in, and what it was named by."""
-    if root is not None:
-        if not isinstance(root, str | os.PathLike):
-            raise TypeError(f"root must be a path, got {_checks.describe(root)}; give a folder, or None")
-        return Path(root).expanduser(), "root"
-    if named := os.environ.get("LONGTAIL_DATA"):
-        return Path(named).expanduser(), "LONGTAIL_DATA"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "longtail", "the cache folder"
-
-
 def _locate(name: str, family: _Family, root: str | os.PathLike[str] | None) -> tuple[Path, bool]:
     """The folder to read, and whether it is in the binary layout; a complete one first."""
-    start, origin = _root(root)
+    start, origin = data_root(root)
     nearest: tuple[int, Path, list[str]] | None = None
     for folder in (start / family.python_folder, start / family.binary_folder, start):
         for binary in (False, True):

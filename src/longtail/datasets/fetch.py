@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from longtail import _checks
+
 _BLOCK = 1 << 18
 _TIMEOUT = 30  # seconds without a single byte
 
@@ -22,6 +24,17 @@ class DownloadError(RuntimeError):
     Args:
         message: One line that says what to fetch, where to put it, or what else to do.
     """
+
+
+def data_root(root: str | os.PathLike[str] | None) -> tuple[Path, str]:
+    """The folder to look in, and what it was named by."""
+    if root is not None:
+        if not isinstance(root, str | os.PathLike):
+            raise TypeError(f"root must be a path, got {_checks.describe(root)}; give a folder, or None")
+        return Path(root).expanduser(), "root"
+    if named := os.environ.get("LONGTAIL_DATA"):
+        return Path(named).expanduser(), "LONGTAIL_DATA"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "longtail", "the cache folder"
 
 
 @dataclass(frozen=True)

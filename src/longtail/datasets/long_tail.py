@@ -15,6 +15,7 @@ import numpy.typing as npt
 from longtail import _checks
 
 _PROFILES = ("exponential", "step", "pareto")
+_KINDS = {"images": "(N, C, H, W)", "skeletons": "(N, T, J, D)", "vectors": "(N, ...)"}
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: splitmix64's increment
 _WORD = 2**64 - 1
 
@@ -199,9 +200,13 @@ class Dataset:
         train: The training split.
         test: The test split; inputs shaped as the training split's.
         class_names: One name per class, in the order of the targets.
+        kind: What an input is: ``"images"`` (N, C, H, W), ``"skeletons"`` (N, T, J, D), that is T frames of
+            J joints in D dimensions, or ``"vectors"`` of any shape; networks and augmentations belong to one
+            kind. None becomes ``"images"`` for 4-D inputs and ``"vectors"`` for others.
 
     Raises:
-        ValueError: Input shapes differ, class names are missing or repeated, or a target has no name.
+        ValueError: Input shapes differ or do not fit the kind, class names are missing or repeated, or a
+            target has no name.
 
     Example:
         >>> from longtail.datasets import load
@@ -214,6 +219,7 @@ class Dataset:
     train: Split
     test: Split
     class_names: tuple[str, ...]
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
@@ -222,6 +228,14 @@ class Dataset:
             raise ValueError(
                 f"test inputs have shape {self.test.inputs.shape[1:]} per sample, train inputs "
                 f"{self.train.inputs.shape[1:]}; shape both alike"
+            )
+        planar = self.train.inputs.ndim == 4
+        if self.kind is None:
+            object.__setattr__(self, "kind", "images" if planar else "vectors")
+        elif _checks.choice("kind", self.kind, _KINDS) != "vectors" and not planar:
+            raise ValueError(
+                f"kind={self.kind!r} needs inputs of shape {_KINDS[self.kind]}, got "
+                f"{self.train.inputs.shape}; shape them so, or give kind='vectors'"
             )
         for part, split in (("train", self.train), ("test", self.test)):
             _class_sizes(

@@ -1,4 +1,7 @@
-"""Published errors of Cui et al. (CVPR 2019), and the cells of the grids behind them."""
+"""Published figures, and the cells of the grids behind them.
+
+Errors are those of Cui et al. (CVPR 2019), accuracies on skeletons those of Yang et al. (DD-Net, 2019).
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,12 @@ IMBALANCES = (100, 50, 200, 20, 10, 1)
 LOSSES = ("softmax", "sigmoid", "focal")
 BETAS = (0.0, 0.9999, 0.999, 0.99, 0.9)
 GAMMAS = (1.0, 2.0, 0.5)
+
+SPLITS = (1, 2, 3)
+FILTERS = (64, 32, 16)
+SKELETON_LOSSES = ("softmax", "focal")
+SKELETON_BETAS = (0.0, 1.0, 0.9, 0.99, 0.5)
+LONG_TAIL = (14, 16, 10)  # classes, filters, imbalance factor
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ def cells(
         >>> str(cells("fig9", losses=["focal"])[0])
         'cifar20 imbalance 100 focal gamma 1 beta 0'
     """
-    _checks.choice("table", table, TABLES)
+    _checks.choice("table", table, TABLES, also="'ddnet'")
     chosen = [_checks.choice("dataset", d, TABLES[table]) for d in (datasets or TABLES[table])]
     kinds = [_checks.choice("loss", loss, LOSSES) for loss in (losses or LOSSES)]
     factors = list(imbalances or IMBALANCES)
@@ -99,3 +108,87 @@ def cells(
             if factor != 1 or (first == 0 and beta == 0.0):
                 found.append(Cell(dataset, factor, loss, gamma, beta))
     return found
+
+
+@dataclass(frozen=True)
+class SkeletonCell:
+    """One setting of DD-Net on JHMDB, to be run over seeds.
+
+    Attributes:
+        classes: 14 | 21.
+        split: 1 | 2 | 3; None stands for all three.
+        filters: 16 | 32 | 64.
+        loss: "softmax" | "focal" (with gamma 1).
+        beta: 0 is the plain loss; 1, where the effective number is the count, is the inverse frequency.
+        imbalance_factor: largest over smallest class; 1 is the whole training set as it is.
+    """
+
+    classes: int
+    split: int | None
+    filters: int
+    loss: str
+    beta: float
+    imbalance_factor: int
+
+    def __str__(self) -> str:
+        split = "" if self.split is None else f" split {self.split}"
+        tail = "" if self.imbalance_factor == 1 else f" imbalance {self.imbalance_factor}"
+        name = f"jhmdb{self.classes}{split}{tail} filters {self.filters}"
+        return f"{name} {self.loss} beta {self.beta:g}"
+
+
+# Table 3 of Yang et al. (2019): mean of the three splits, whole training sets
+ACCURACIES = {
+    SkeletonCell(21, None, 64, "softmax", 0.0, 1): 77.2,
+    SkeletonCell(21, None, 32, "softmax", 0.0, 1): 73.7,
+}
+
+
+def skeleton_cells(
+    *,
+    datasets: Sequence[str] | None = None,
+    imbalances: Sequence[int] | None = None,
+    losses: Sequence[str] | None = None,
+    filters: Sequence[int] | None = None,
+) -> list[SkeletonCell]:
+    """Return the cells of DD-Net's grid: whole training sets, widest network first, then the long tail.
+
+    The long tail is cut from the 14-class training sets, which are complete; those of 21 classes lack clips
+    in seven classes, so that a tail would start at 11 clips.
+
+    Args:
+        datasets: "jhmdb14", "jhmdb21", to take only some.
+        imbalances: 1 (whole training sets), 10.
+        losses: "softmax", "focal".
+        filters: any of 64, 32, 16.
+
+    Raises:
+        ValueError: a name or number that the grid does not have.
+
+    Example:
+        >>> str(skeleton_cells(filters=[64])[0])
+        'jhmdb14 split 1 filters 64 softmax beta 0'
+    """
+    for name in datasets or ():
+        _checks.choice("dataset", name, ("jhmdb14", "jhmdb21"))
+    for name in losses or ():
+        _checks.choice("loss", name, SKELETON_LOSSES)
+    tail_classes, tail_filters, factor = LONG_TAIL
+    for what, given, known in (("imbalance", imbalances, (1, factor)), ("filters", filters, FILTERS)):
+        for value in given or ():
+            if value not in known:
+                raise ValueError(f"{what} must be one of {', '.join(map(str, known))}, got {value!r}")
+    whole = itertools.product((14, 21), SPLITS, FILTERS, ("softmax",), (0.0,), (1,))
+    tail = itertools.product(
+        (tail_classes,), SPLITS, (tail_filters,), SKELETON_LOSSES, SKELETON_BETAS, (factor,)
+    )
+    found = [SkeletonCell(*setting) for setting in (*whole, *tail)]
+    found.sort(key=lambda c: (c.imbalance_factor, -c.filters))  # stable
+    return [
+        c
+        for c in found
+        if (not datasets or f"jhmdb{c.classes}" in datasets)
+        and (not imbalances or c.imbalance_factor in imbalances)
+        and (not losses or c.loss in losses)
+        and (not filters or c.filters in filters)
+    ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from longtail._checks import short
 from longtail.datasets import long_tail_counts
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from longtail.compare import Comparison, Row
+    from longtail.evaluation import Evaluation
     from longtail.reproduce import PaperCell
 
 COLOURS = {"none": "#000000", "inverse": "#D55E00", "inverse_sqrt": "#56B4E9", "effective": "#009E73"}
@@ -28,6 +30,11 @@ NAMES = {
     "inverse_sqrt": "inverse sqrt",
     "effective": "effective",
 }
+# JHMDB's joints: neck, belly, face, then right and left of shoulders, hips, elbows, knees, wrists, ankles
+JHMDB_BONES = (
+    *((0, 2), (0, 1), (0, 3), (0, 4), (1, 5), (1, 6)),
+    *((3, 7), (4, 8), (7, 11), (8, 12), (5, 9), (6, 10), (9, 13), (10, 14)),
+)
 
 
 PALETTE = ("#000000", "#D55E00", "#56B4E9", "#009E73", "#E69F00", "#0072B2", "#CC79A7")

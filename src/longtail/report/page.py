@@ -21,7 +21,7 @@ from longtail.compare import CONFIDENCE, GROUPS, Comparison, Outcome, Row
 from longtail.counts import ClassCounts
 from longtail.evaluation import Evaluation, PairedDifference, paired_difference
 from longtail.report import advice, runs, tables
-from longtail.reproduce import PaperCell
+from longtail.reproduce import Accuracy, PaperCell
 from longtail.weights import class_weights
 
 _MATRIX_CLASSES = 100  # more are no picture any more
@@ -35,7 +35,7 @@ def report_page(
     comparisons: Sequence[Comparison],
     *,
     left_out: Sequence[runs.LeftOut] = (),
-    paper: Sequence[PaperCell] = (),
+    paper: Sequence[PaperCell] | Sequence[Accuracy] = (),
     title: str | None = None,
 ) -> str:
     """Return the report of some runs as one self-contained HTML file, to be written as UTF-8.
@@ -43,7 +43,7 @@ def report_page(
     Args:
         comparisons: one a training set, such as :func:`longtail.report.runs.comparisons` makes.
         left_out: runs that are named but not counted.
-        paper: cells of the paper's grids beside their measurement, drawn first where there are any.
+        paper: cells of a paper's grids beside their measurement, shown first where there are any.
         title: of the page; default: the first training set's name.
 
     Raises:
@@ -434,9 +434,17 @@ def _provenance(rows: Sequence[Row]) -> tables.Sheet:
 # ---- the paper's grids
 
 
-def _paper(compared: Sequence[PaperCell]) -> dict[str, Any] | None:
+def _paper(compared: Sequence[PaperCell] | Sequence[Accuracy]) -> dict[str, Any] | None:
     if not compared:
         return None
+    about = {"done": sum(c.measured is not None for c in compared), "cells": len(compared), "data": []}
+    if isinstance(compared[0], Accuracy):
+        accuracies = [c for c in compared if isinstance(c, Accuracy)]
+        return about | {"source": "Yang et al., DD-Net, 2019", "table": tables.accuracy_sheet(accuracies)}
+    return about | _grids([c for c in compared if isinstance(c, PaperCell)])
+
+
+def _grids(compared: Sequence[PaperCell]) -> dict[str, Any]:
     grids: dict[str, dict[str, Any]] = {}
     for c in compared:
         grid = grids.setdefault(c.cell.dataset, {"dataset": c.cell.dataset, "cells": []})
@@ -450,11 +458,9 @@ def _paper(compared: Sequence[PaperCell]) -> dict[str, Any] | None:
                 "measured": None if c.measured is None else _number(c.measured.mean),
             }
         )
-    done = sum(c.measured is not None for c in compared)
     return {
         "data": list(grids.values()),
-        "done": done,
-        "cells": len(compared),
+        "source": "Cui et al., CVPR 2019",
         "table": tables.paper_sheet(compared),
     }
 

@@ -15,7 +15,7 @@ from longtail.evaluation import PairedDifference, Summary
 
 if TYPE_CHECKING:
     from longtail.compare import Comparison, Row
-    from longtail.reproduce import PaperCell
+    from longtail.reproduce import Accuracy, PaperCell
 
 GROUPS = ("many", "medium", "few")
 _HEAD = ("loss", "weights", "error %", "many", "medium", "few", "vs none [95 %]")
@@ -268,6 +268,69 @@ def paper_table(compared: Sequence[PaperCell]) -> Table:
     for row in sheet.rows:
         table.add_row(*(cell.text for cell in row))
     return table
+
+
+_ACCURACY_HEAD = ("data", "f", "loss", "weights", "published", "measured", "seeds", "difference")
+
+
+def accuracy_cells(compared: Sequence[Accuracy]) -> list[tuple[str, ...]]:
+    """Return published and measured accuracies on skeletons as text, one row a setting."""
+    cells: list[tuple[str, ...]] = []
+    for row in compared:
+        cell, measured, gain = row.cell, row.measured, row.gain
+        sd = "" if measured is None or measured.sd is None else f" ± {measured.sd:.1f}"
+        change = "" if row.difference is None else f"{row.difference:+.1f}"
+        if gain is not None:
+            change = f"{gain.mean:+.1f}"
+            if gain.low is not None and gain.high is not None:
+                change += f" [{gain.low:+.1f}, {gain.high:+.1f}]"
+        cells.append(
+            (
+                f"jhmdb{cell.classes}"
+                + ("" if cell.imbalance_factor == 1 else f"-lt{cell.imbalance_factor}"),
+                str(cell.filters),
+                cell.loss,
+                {0.0: "none", 1.0: "inverse"}.get(cell.beta, f"beta {cell.beta:g}"),
+                "-" if row.published is None else f"{row.published:.1f}",
+                "not run" if measured is None else f"{measured.mean:.1f}{sd}",
+                "0" if measured is None else str(measured.n),
+                change,
+            )
+        )
+    return cells
+
+
+def accuracy_sheet(compared: Sequence[Accuracy]) -> Sheet:
+    """Return published and measured accuracies on skeletons as a sheet."""
+    numbers = [
+        (c.cell.filters, c.published, None if c.measured is None else c.measured.mean) for c in compared
+    ]
+    rows = []
+    for texts, (filters, published, measured) in zip(accuracy_cells(compared), numbers, strict=True):
+        values = (None, filters, None, None, published, measured, None, None)
+        rows.append([Cell(text, value) for text, value in zip(texts, values, strict=True)])
+    return Sheet(_ACCURACY_HEAD, rows)
+
+
+def accuracy_table(compared: Sequence[Accuracy]) -> Table:
+    """Return published and measured accuracies on skeletons for the terminal, within 80 columns."""
+    title = (
+        "test accuracy in %, mean of three splits; f: filters; measured: mean ± standard deviation over "
+        "seeds; difference: to the published figure, or (lt: long tail) to the same loss without weights, "
+        "paired, with its 95 % interval"
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=title)
+    for name in _ACCURACY_HEAD:
+        left = name in ("data", "loss", "weights")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for cells in accuracy_cells(compared):
+        table.add_row(*cells)
+    return table
+
+
+def accuracy_markdown(compared: Sequence[Accuracy]) -> str:
+    """Return published and measured accuracies on skeletons as a Markdown table."""
+    return markdown(_ACCURACY_HEAD, accuracy_cells(compared))
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -15,10 +16,12 @@ from longtail import _checks, datasets
 from longtail.datasets import Dataset
 from longtail.training.recipe import Recipe
 
-__all__ = ["TrainingData", "crop", "derive_seed", "generator"]
+__all__ = ["TrainingData", "crop", "derive_seed", "generator", "keep_frames", "play", "scale"]
 
 _PAD: Final = {"none": 0, "shift": 1, "crop_flip": 4}
-_CHUNK: Final = 1024  # images gathered at once: few calls for small sets, little memory for large ones
+_KINDS: Final = {"shift": "images", "crop_flip": "images", "temporal": "skeletons"}
+_CHUNK: Final = 1024  # samples gathered at once: few calls for small sets, little memory for large ones
+_SHORTEST: Final = 0.9  # of a clip's frames are left by temporal augmentation
 
 
 def derive_seed(seed: int, epoch: int, purpose: str) -> int:
@@ -52,6 +55,53 @@ def crop(images: Tensor, rows: Tensor, shifts: Tensor, size: Sequence[int], flip
     return torch.where(flips[:, None, None, None], windows.flip(3), windows)
 
 
+def keep_frames(clips: int, frames: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw which frames each clip keeps: 90 to 100 % of them, in a row or with gaps, half of the clips each.
+
+    Args:
+        clips: how many clips.
+        frames: T, of every clip.
+        draw: a CPU generator.
+
+    Returns:
+        The frames kept, int64 of shape (clips, T), rising along each row, of which only the first ones of a
+        row count; and how many those are, int64 of shape (clips,).
+    """
+    kept = torch.randint(math.ceil(_SHORTEST * frames), frames + 1, (clips,), generator=draw)
+    frame = torch.arange(frames)
+    first = (torch.rand(clips, generator=draw) * (frames - kept + 1)).long()
+    place = torch.rand(clips, frames, generator=draw).argsort(1).argsort(1)
+    gaps = torch.where(place < kept[:, None], frame, frames - 1).sort(1).values
+    row = torch.minimum(first[:, None] + frame, torch.tensor(frames - 1))
+    return torch.where(torch.rand(clips, 1, generator=draw) < 0.5, row, gaps), kept
+
+
+def play(clips: Tensor, frames: Tensor, kept: Tensor) -> Tensor:
+    """Play the frames that each clip keeps at the speed that fills its length again.
+
+    Args:
+        clips: floating point, of shape (n, T, J, D).
+        frames: as `keep_frames` returns them, int64 of shape (n, T).
+        kept: int64 of shape (n,), 2 .. T.
+
+    Returns:
+        Shape (n, T, J, D): linear between kept frames, the first and last of them first and last.
+    """
+    length = clips.shape[1]
+    place = torch.arange(length, device=clips.device) * (kept[:, None] - 1) / (length - 1)
+    before = torch.minimum(place.long(), kept[:, None] - 2)
+    clip = torch.arange(len(clips), device=clips.device)[:, None]
+    start, end = (clips[clip, frames.gather(1, i)] for i in (before, before + 1))
+    return torch.lerp(start, end, (place - before)[:, :, None, None].to(clips.dtype))
+
+
+def scale(inputs: Tensor, recipe: Recipe) -> Tensor:
+    """Return what a network sees of its inputs, float32: integers become ``x / input_scale - 1``."""
+    if inputs.is_floating_point() or recipe.input_scale is None:
+        return inputs.float()
+    return inputs.float().div_(recipe.input_scale).sub_(1)
+
+
 class TrainingData:
     """One run's samples, held on the device in their own type, and handed out batch by batch."""
 
@@ -69,13 +119,21 @@ class TrainingData:
             data, kept = data.long_tailed(recipe.imbalance_factor, profile=recipe.profile, seed=seed)
             self.subset_sha256 = datasets.subset_sha256(kept)
         self.recipe, self.counts = recipe, data.class_counts
-        self.images, self.size = data.train.inputs.ndim == 4, data.train.inputs.shape[2:]
-        self.shape = {"in_channels": int(data.train.inputs.shape[1]), "num_classes": data.num_classes}
-        self.pad = _PAD[recipe.augmentation]
-        if self.pad and not self.images:
+        self.images, self.size = data.kind == "images", data.train.inputs.shape[2:]
+        dtype, shape = data.train.inputs.dtype.name, data.train.inputs.shape[1:]
+        self.shape = {"in_channels": int(shape[0]), "num_classes": data.num_classes}
+        if data.kind == "skeletons":
+            self.shape |= {"in_channels": int(shape[2]), "joints": int(shape[1])}
+        # what a prediction has to know of the data
+        self.about = {
+            "inputs": {"kind": data.kind, "shape": shape, "dtype": dtype},
+            "class_names": data.class_names,
+        }
+        self.pad = _PAD.get(recipe.augmentation, 0)
+        if (wanted := _KINDS.get(recipe.augmentation, data.kind)) != data.kind:
             raise ValueError(
-                f"augmentation={recipe.augmentation!r} needs images of shape (N, C, H, W), "
-                f"got {data.train.inputs.shape}; set augmentation='none'"
+                f"augmentation={recipe.augmentation!r} needs {wanted}, got {data.kind} of shape "
+                f"{data.train.inputs.shape}; set augmentation='none'"
             )
         self.inputs = self._stored(data.train.inputs, self.pad).to(device)
         self.targets = torch.from_numpy(data.train.targets.astype(np.int64)).to(device)
@@ -88,35 +146,45 @@ class TrainingData:
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the epoch's inputs and targets, shuffled and augmented; the last batch may be smaller."""
         batch, device, n = self.recipe.batch_size, self.targets.device, len(self)
-        order = torch.randperm(n, generator=generator(self.recipe.seed, epoch, "order")).to(device)
-        shifts, flips = self._draw(epoch)
+        draws = self.draw(epoch).to(device)
         chunk = max(1, _CHUNK // batch) * batch
         for start in range(0, n, chunk):
-            part = slice(start, start + chunk)
-            rows = order[part]
-            if shifts is None:
-                raw = self._planes(self.inputs[rows])
-            else:
-                raw = crop(
-                    self.inputs, rows, shifts[:, part], self.size, None if flips is None else flips[part]
-                )
-            yield from zip(
-                torch.split(self._scale(raw), batch), torch.split(self.targets[rows], batch), strict=True
-            )
+            inputs, targets = self.gather(draws[:, start : start + chunk])
+            yield from zip(torch.split(inputs, batch), torch.split(targets, batch), strict=True)
+
+    def draw(self, epoch: int) -> Tensor:
+        """Return the epoch's random numbers: int64 of shape (k, N) on the CPU.
+
+        Rows are the order of the samples and, where the augmentation wants them, top, left and mirror, or
+        how many frames a clip keeps and which.
+        """
+        seed, n = self.recipe.seed, len(self)
+        rows = [torch.randperm(n, generator=generator(seed, epoch, "order"))[None]]
+        draw = generator(seed, epoch, "augmentation")
+        if self.pad:
+            rows.append(torch.randint(0, 2 * self.pad + 1, (2, n), generator=draw))
+        if self.recipe.augmentation == "crop_flip":
+            rows.append(torch.randint(0, 2, (1, n), generator=draw))
+        elif self.recipe.augmentation == "temporal":
+            frames, kept = keep_frames(n, self.inputs.shape[1], draw)
+            rows += [kept[None], frames.T]
+        return torch.cat(rows)
+
+    def gather(self, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets for some columns of `draw`, which are on the device."""
+        rows = draws[0]
+        if self.recipe.augmentation == "temporal":
+            raw = play(self.inputs[rows], draws[2:].T, draws[1])
+        elif self.pad:
+            raw = crop(self.inputs, rows, draws[1:3], self.size, draws[3].bool() if len(draws) > 3 else None)
+        else:
+            raw = self._planes(self.inputs[rows])
+        return scale(raw, self.recipe), self.targets[rows]
 
     def test_batches(self) -> Iterator[Tensor]:
         """Yield the test inputs in order."""
         for part in torch.split(self.test_inputs, _CHUNK):
-            yield self._scale(self._planes(part))
-
-    def _draw(self, epoch: int) -> tuple[Tensor | None, Tensor | None]:
-        if not self.pad:
-            return None, None
-        draw, n, device = generator(self.recipe.seed, epoch, "augmentation"), len(self), self.targets.device
-        shifts = torch.randint(0, 2 * self.pad + 1, (2, n), generator=draw).to(device)
-        if self.recipe.augmentation != "crop_flip":
-            return shifts, None
-        return shifts, torch.randint(0, 2, (n,), generator=draw).bool().to(device)
+            yield scale(self._planes(part), self.recipe)
 
     def _stored(self, inputs: npt.NDArray[Any], pad: int) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(inputs))
@@ -127,8 +195,3 @@ class TrainingData:
 
     def _planes(self, stored: Tensor) -> Tensor:
         return stored.permute(0, 3, 1, 2) if self.images else stored
-
-    def _scale(self, inputs: Tensor) -> Tensor:
-        if inputs.is_floating_point() or self.recipe.input_scale is None:
-            return inputs.float()
-        return inputs.float().div_(self.recipe.input_scale).sub_(1)

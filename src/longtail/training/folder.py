@@ -165,7 +165,7 @@ def load_run(run_dir: str | os.PathLike[str]) -> RunResult:
 
 
 def environment_of(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a run was made with: device, versions, commit, seconds, hash of the subset."""
+    """Read what a run was made with: device, versions, commit, seconds, subset's hash, inputs, classes."""
     found: dict[str, Any] = json.loads((Path(run_dir) / "environment.json").read_bytes())
     return found
 
@@ -203,12 +203,16 @@ def _version() -> str | None:
 
 @functools.cache
 def _commit() -> str | None:
-    """The last commit that touched this package, where it runs from a git checkout; None elsewhere."""
+    """The last commit that touched this package, where it runs from a git checkout.
+
+    Elsewhere LONGTAIL_COMMIT says it, for a copy of the files without their history.
+    """
     command = ["git", "log", "-1", "--format=%H", "--", "."]
     try:
         done = subprocess.run(
             command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
+        done = None
+    found = "" if done is None else done.stdout.strip()
+    return found or os.environ.get("LONGTAIL_COMMIT") or None

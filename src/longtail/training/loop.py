@@ -29,10 +29,13 @@ from longtail.training import checkpoint
 from longtail.training.data import TrainingData, derive_seed
 from longtail.training.files import locked
 from longtail.training.folder import EpochMetrics, RunFolder, RunResult, environment, load_run
+from longtail.training.graphs import DeviceEpochs
 from longtail.training.progress import Progress, progress_bar, tensorboard_log
 from longtail.training.recipe import Recipe, learning_rate_at
 
-__all__ = ["DivergedError", "PausedError", "evaluate_run", "train"]
+__all__ = ["ACCELERATIONS", "DivergedError", "PausedError", "evaluate_run", "train"]
+
+ACCELERATIONS: Final = ("auto", "none", "graphs", "compile")
 
 _SAVE_SECONDS: Final = 30.0
 _DRAWS: Final = threading.Lock()  # torch's default generators are shared by all threads
@@ -66,6 +69,7 @@ def train(
     checkpoint_every: int | None = None,
     tensorboard: bool = False,
     deadline: float | None = None,
+    acceleration: str = "auto",
 ) -> RunResult:
     """Train one recipe, or go on where it was killed, or return it if it is finished.
 
@@ -85,9 +89,13 @@ def train(
         tensorboard: also write TensorBoard events into `run_dir`.
         deadline: a ``time.time()``; the first epoch that ends after it and is not the last ends the call with
             a checkpoint. Needs `run_dir`.
+        acceleration: "graphs" replays captured CUDA graphs, bit for bit what "none" computes; "compile" also
+            fuses the network by ``torch.compile``, which rounds otherwise and takes up to a minute at the
+            start; "auto" takes graphs where they apply (CUDA, SGD, a network without dropout).
 
     Returns:
-        The finished run.
+        The finished run. Several calls may train at a time on one GPU, each in a thread of its own: every
+        call works on its own stream.
 
     Raises:
         ValueError: an unknown data set, model or device, a setting out of range, or a folder that holds
@@ -109,6 +117,7 @@ def train(
         raise ValueError("tensorboard=True needs a place for its events; give run_dir")
     if deadline is not None and run_dir is None:
         raise ValueError("deadline needs a place for the checkpoint; give run_dir")
+    _checks.choice("acceleration", acceleration, ACCELERATIONS)
     target = _device(device)
     folder = None if run_dir is None else RunFolder(Path(run_dir))
     with contextlib.ExitStack() as stack:
@@ -120,12 +129,9 @@ def train(
             torch.set_num_threads(threads)
             stack.callback(torch.set_num_threads, before)
         if target.type == "cuda":
-            # cuDNN's fastest backward kernels add in an order that varies, and resumes would differ
-            cudnn = torch.backends.cudnn
-            stack.callback(setattr, cudnn, "deterministic", cudnn.deterministic)
-            stack.callback(setattr, cudnn, "benchmark", cudnn.benchmark)
-            cudnn.deterministic, cudnn.benchmark = True, False
-        run = _Run(recipe, folder, TrainingData(recipe, dataset, target), target)
+            stack.enter_context(_deterministic_cudnn())
+            stack.enter_context(torch.cuda.stream(torch.cuda.Stream(target)))  # type: ignore[no-untyped-call]
+        run = _Run(recipe, folder, TrainingData(recipe, dataset, target), target, acceleration)
         reports: list[Progress] = []
         if progress is True:
             reports.append(
@@ -164,7 +170,12 @@ class _Run:
     """The state that training changes: network, optimizer, history; and its way to and from the disk."""
 
     def __init__(
-        self, recipe: Recipe, folder: RunFolder | None, data: TrainingData, device: torch.device
+        self,
+        recipe: Recipe,
+        folder: RunFolder | None,
+        data: TrainingData,
+        device: torch.device,
+        acceleration: str = "auto",
     ) -> None:
         self.started, self.earlier_seconds = time.perf_counter(), 0.0
         self.recipe, self.folder, self.data, self.device = recipe, folder, data, device
@@ -184,6 +195,12 @@ class _Run:
         ).to(device)
         self.one = torch.ones((), device=device)
         self.steps = math.ceil(len(data) / recipe.batch_size)
+        capture = _captures(acceleration, recipe, self.model, device)
+        self.acceleration = "compile" if acceleration == "compile" else "graphs" if capture else "none"
+        compiled = acceleration == "compile"
+        self.forward = torch.compile(self.model, dynamic=False) if compiled else self.model
+        on_device = device.type == "cuda"
+        self.epochs = DeviceEpochs(self._step, data, self.steps, capture=capture) if on_device else None
         self.history: list[EpochMetrics] = []
         if folder is not None:
             folder.claim(recipe)
@@ -195,7 +212,14 @@ class _Run:
         """Train the epochs that are left, evaluate, write the results."""
         recipe, folder = self.recipe, self.folder
         if folder is not None:
-            about = environment(self.device) | {"subset_sha256": self.data.subset_sha256}
+            about = (
+                environment(self.device)
+                | self.data.about
+                | {
+                    "subset_sha256": self.data.subset_sha256,
+                    "acceleration": self.acceleration,
+                }
+            )
             folder.write_json("environment.json", about)
             folder.write_metrics(self.history)
         saved = time.perf_counter()
@@ -244,15 +268,16 @@ class _Run:
     def _train_epoch(self, epoch: int) -> float:
         """Train once over the data and return the mean loss; the only wait for the device is at the end."""
         first = (epoch - 1) * self.steps
-        losses = torch.zeros(self.steps, device=self.device)
-        stopped = torch.zeros(self.steps, device=self.device)
-        stop = torch.zeros((), device=self.device)
+        rates = [learning_rate_at(self.recipe, first + step, self.steps) for step in range(self.steps)]
         self.model.train()
         with _seeded(self.model, derive_seed(self.recipe.seed, epoch, "dropout"), self.device):
-            for step, (inputs, targets) in enumerate(self.data.batches(epoch)):
-                rate = learning_rate_at(self.recipe, first + step, self.steps)
-                losses[step] = self._step(inputs, targets, rate, stop)
-                stopped[step] = stop
+            if self.epochs is not None:
+                losses, stopped = self.epochs.play(epoch, torch.tensor(rates))
+            else:
+                losses, stopped, stop = torch.zeros(self.steps), torch.zeros(self.steps), torch.zeros(())
+                for step, (inputs, targets) in enumerate(self.data.batches(epoch)):
+                    losses[step] = self._step(inputs, targets, rates[step], stop)
+                    stopped[step] = stop
         values, bad = losses.double().cpu().numpy(), np.flatnonzero(stopped.cpu().numpy())
         if len(bad):
             raise self._diverged("loss or its gradient", epoch, int(bad[0]) + 1)
@@ -260,12 +285,12 @@ class _Run:
         sizes[-1] = len(self.data) - sizes[:-1].sum()
         return float(np.average(values, weights=sizes))
 
-    def _step(self, inputs: Tensor, targets: Tensor, rate: float, stop: Tensor) -> Tensor:
+    def _step(self, inputs: Tensor, targets: Tensor, rate: float | Tensor, stop: Tensor) -> Tensor:
         """Make one update and return the loss; if it or its gradient is not finite, raise `stop` instead."""
         for parameter in self.parameters:
             parameter.grad = None
         with self._precision():
-            loss = self.criterion(self.model(inputs), targets)
+            loss = self.criterion(self.forward(inputs), targets)
         loss.backward()
         value: Tensor = loss.detach()
         # The guard of a gradient scaler: one kernel sets the flag to 1 where any value is not finite, and the
@@ -360,10 +385,48 @@ def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
 
 
+def _captures(acceleration: str, recipe: Recipe, model: nn.Module, device: torch.device) -> bool:
+    """Whether steps are captured as CUDA graphs; refuses where they were asked for and cannot be."""
+    why = None
+    if device.type != "cuda":
+        why = f"the device is {device}"
+    elif recipe.optimizer != "sgd":
+        why = f"the optimizer is {recipe.optimizer!r}"
+    elif _has_dropout(model):
+        why = "the network has dropout, whose random numbers would differ"
+    if acceleration == "graphs" and why is not None:
+        raise ValueError(f"acceleration='graphs' needs CUDA, SGD and no dropout, but {why}; use 'auto'")
+    return acceleration != "none" and why is None
+
+
+def _has_dropout(model: nn.Module) -> bool:
+    return any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules())
+
+
+_CUDNN: Final = threading.Lock()
+_cudnn_users: list[tuple[bool, bool]] = []
+
+
+@contextlib.contextmanager
+def _deterministic_cudnn() -> Iterator[None]:
+    """Keep cuDNN to kernels that add in a fixed order, while any thread trains; resumes would differ."""
+    cudnn = torch.backends.cudnn
+    with _CUDNN:
+        _cudnn_users.append(_cudnn_users[0] if _cudnn_users else (cudnn.deterministic, cudnn.benchmark))
+        cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        with _CUDNN:
+            before = _cudnn_users.pop()
+            if not _cudnn_users:
+                cudnn.deterministic, cudnn.benchmark = before
+
+
 @contextlib.contextmanager
 def _seeded(model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
     """Seed what dropout draws from, and leave the caller's generators as they were."""
-    if not any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
+    if not _has_dropout(model):
         yield
         return
     cuda = device.type == "cuda"

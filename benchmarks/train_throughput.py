@@ -1,0 +1,256 @@
+"""Images a second of the paper's CIFAR recipe: our loop against the loop of tutorials, in one run.
+
+    python benchmarks/train_throughput.py                 # on the CPU, about five minutes on two cores
+    python benchmarks/train_throughput.py --device cuda   # eager, graphs, compiled; one run and several
+
+The plain script is fp32, channels first, with a DataLoader that pads, crops, mirrors and scales image by
+image and `loss.item()` in each step. Pixels are random: their values change no speed. Writes
+results/benchmarks/train_throughput-DEVICE.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from core import RESULTS, ROOT, provenance
+from torch.utils.data import DataLoader, Dataset
+
+import longtail
+from longtail import models, recipes
+from longtail.datasets import Split
+from longtail.training import train
+
+CASES = [("fp32", "none"), ("fp32", "graphs"), ("bf16", "none"), ("bf16", "graphs"), ("bf16", "compile")]
+TARGETS = {"cpu_speed_up": 3.0, "cuda_images_per_second": 150_000}
+
+
+class Images(Dataset[tuple[torch.Tensor, int]]):
+    """The usual data set: each image is padded, cropped, mirrored and scaled when it is asked for."""
+
+    def __init__(self, data: longtail.datasets.Dataset) -> None:
+        self.inputs, self.targets = torch.from_numpy(data.train.inputs), data.train.targets.tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        padded = F.pad(self.inputs[index], (4, 4, 4, 4))
+        top, left = torch.randint(0, 9, (2,)).tolist()
+        image = padded[:, top : top + 32, left : left + 32]
+        image = image.flip(2) if torch.rand(()) < 0.5 else image
+        return image.float() / 128.0 - 1.0, self.targets[index]
+
+
+def random_cifar(images: int) -> longtail.datasets.Dataset:
+    """Make a data set of CIFAR-10's shapes."""
+    draw = np.random.default_rng(0)
+    splits = [
+        Split(draw.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), np.arange(n, dtype=np.int64) % 10)
+        for n in (images, 128)
+    ]
+    return longtail.datasets.Dataset("cifar10", *splits, class_names=tuple("abcdefghij"))
+
+
+def recipe_for(precision: str, epochs: int) -> recipes.Recipe:
+    """Return the paper's recipe with a constant rate, evaluated once at the end."""
+    return recipes.paper_cifar(
+        imbalance_factor=None,
+        precision=precision,
+        epochs=epochs,
+        eval_every=epochs,
+        schedule="constant",
+        milestones=(),
+        warmup_epochs=0,
+        learning_rate=1e-3,
+    )
+
+
+def stamps_of(
+    data: longtail.datasets.Dataset, precision: str, epochs: int, device: str, acceleration: str
+) -> list[float]:
+    """Train and return the moments at which its epochs ended."""
+    stamps: list[float] = []
+
+    def report(*_: object) -> None:
+        if device == "cuda":
+            torch.cuda.current_stream().synchronize()
+        stamps.append(time.time())
+
+    recipe = recipe_for(precision, epochs)
+    train(recipe, dataset=data, device=device, acceleration=acceleration, progress=report)
+    return stamps
+
+
+def together(
+    runs: int, pool: Executor | None, *arguments: Any, skip: int = 2, images: int
+) -> tuple[float, int]:
+    """Return images a second of several runs together, while all of them train; and the epochs counted."""
+    if pool is None:
+        found = [stamps_of(*arguments)]
+    else:
+        found = [task.result() for task in [pool.submit(stamps_of, *arguments) for _ in range(runs)]]
+    begin, end = max(s[skip] for s in found), min(s[-2] for s in found)
+    epochs = [moment for stamps in found for moment in stamps if begin < moment <= end]
+    return len(epochs) * images / (end - begin), len(epochs)
+
+
+def plain_script(data: longtail.datasets.Dataset, device: str, workers: int) -> Callable[[], None]:
+    """Return the training loop of tutorials, one epoch a call."""
+    loader = DataLoader(
+        Images(data), 128, shuffle=True, num_workers=workers, persistent_workers=workers > 0, drop_last=False
+    )
+    model = models.build("resnet32", in_channels=3, num_classes=10).to(device)
+    criterion = torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=2e-4)
+
+    def epoch() -> None:
+        model.train()
+        total = 0.0
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            loss = criterion(model(inputs.to(device)), targets.to(device))
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+
+    return epoch
+
+
+def bytes_per_image(itemsize: int) -> float:
+    """Return the least traffic of one training step, in bytes an image.
+
+    Counted are the activations alone, each pass once: forward reads a convolution's input and writes its
+    output, and batch norm, which needs the whole batch's statistics first, reads it again and writes the
+    activation; backward reads the activation's gradient and the output twice (sums, gradient), writes
+    the output's gradient, reads it for the input's and for the weight's gradient, reads the input and writes
+    its gradient. Weights, masks and shortcuts are left out, so the bound is an upper one.
+    """
+    model, total = models.build("resnet32", in_channels=3, num_classes=10), 0.0
+
+    def count(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal total
+        x, y = inputs[0].numel(), output.numel()
+        total += (x + 3 * y) + (4 * y + 3 * y + 2 * x)
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    model(torch.zeros(1, 3, 32, 32))
+    return total * itemsize
+
+
+def copy_bandwidth() -> float:
+    """Return bytes a second of a large copy on the GPU, read and written."""
+    source = torch.empty(2**30, dtype=torch.uint8, device="cuda").random_()
+    target, times = torch.empty_like(source), []
+    for _ in range(12):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        target.copy_(source)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
+    return 2 * source.numel() / statistics.median(times[2:])
+
+
+def on_cpu(rounds: int, images: int) -> Iterator[dict[str, Any]]:
+    """Compare with the plain script, taking turns."""
+    data = random_cifar(images)
+    plain = plain_script(data, "cpu", workers=0)
+    plain()
+    ours, theirs = [], []
+    for turn in range(rounds):
+        for side in (0, 1) if turn % 2 == 0 else (1, 0):
+            if side == 0:
+                stamps = stamps_of(data, "fp32", 4, "cpu", "none")
+                ours.append(images / statistics.median(b - a for a, b in pairwise(stamps[:-1])))
+            else:
+                start = time.perf_counter()
+                plain()
+                theirs.append(images / (time.perf_counter() - start))
+    low, ratio, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)
+    yield {
+        "case": f"train, fp32, {torch.get_num_threads()} threads",
+        "compared_with": "plain fp32 DataLoader script",
+        "images_per_second": {"ours": statistics.median(ours), "other": statistics.median(theirs)},
+        "speed_up": ratio,
+        "speed_up_quartiles": [low, high],
+        "target": TARGETS["cpu_speed_up"],
+        "passed": ratio >= TARGETS["cpu_speed_up"],
+    }
+
+
+def on_cuda(images: int) -> Iterator[dict[str, Any]]:
+    """Measure every form of our loop, one run and several, beside the plain script and the traffic bound."""
+    bandwidth, traffic = copy_bandwidth(), bytes_per_image(2)
+    yield {
+        "case": "bound",
+        "copy_bytes_per_second": bandwidth,
+        "bytes_per_image_bf16": traffic,
+        "images_per_second": bandwidth / traffic,
+    }
+    data = random_cifar(images)
+    for workers in (0, 8):
+        epoch = plain_script(data, "cuda", workers)
+        epoch()
+        start = time.perf_counter()
+        epoch()
+        torch.cuda.synchronize()
+        rate = images / (time.perf_counter() - start)
+        yield {"case": f"plain fp32 DataLoader script, {workers} workers", "images_per_second": rate}
+    single: dict[tuple[str, str], float] = {}
+    for precision, acceleration in CASES:
+        rate, epochs = together(1, None, data, precision, 16, "cuda", acceleration, images=images)
+        single[precision, acceleration] = rate
+        yield {"case": f"{precision} {acceleration}, 1 run", "images_per_second": rate, "epochs": epochs}
+    best = max((c for c in single if c[1] != "none"), key=lambda c: single[c])
+    for precision, acceleration in dict.fromkeys([("bf16", "graphs"), best]):
+        for runs in (2, 4, 8):
+            with ThreadPoolExecutor(runs) as pool:
+                rate, epochs = together(
+                    runs, pool, data, precision, 48, "cuda", acceleration, skip=4, images=images
+                )
+            yield {
+                "case": f"{precision} {acceleration}, {runs} runs in threads",
+                "images_per_second": rate,
+                "epochs": epochs,
+                "target": TARGETS["cuda_images_per_second"],
+                "passed": rate >= TARGETS["cuda_images_per_second"],
+            }
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        rate, epochs = together(4, pool, data, "bf16", 48, "cuda", "graphs", skip=4, images=images)
+    yield {"case": "bf16 graphs, 4 runs in processes", "images_per_second": rate, "epochs": epochs}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=5, help="on the CPU")
+    chosen = parser.parse_args()
+    about = provenance()
+    if chosen.device == "cuda":
+        about["device"] = torch.cuda.get_device_name()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"train_throughput-{chosen.device}.json"
+    rows: list[dict[str, Any]] = []
+    for row in on_cuda(12_406) if chosen.device == "cuda" else on_cpu(chosen.rounds, 1280):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        path.write_text(json.dumps({"name": path.stem} | about | {"rows": rows}, indent=2) + "\n")
+    print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
