@@ -559,9 +559,10 @@ def _report_on_paper(table: str, compared: Any, folders: list[Path], results: Pa
     )
     page = _write(results.with_suffix(".html"), text)
     stem = results.with_suffix("")
+    drawn = drawing.draw_papers(compared, drawing.OF_TABLES[table]) if table in drawing.OF_TABLES else ()
     pictures = [
         path
-        for name, picture in drawing.draw_papers(compared, drawing.OF_TABLES.get(table, ()))
+        for name, picture in drawn
         for path in drawing.save(picture, stem.with_name(f"{stem.name}-{name}"), ["png"])
     ]
     _out.print("\n".join([f"page    {page}", *(f"picture {path}" for path in pictures)]), highlight=False)

@@ -487,6 +487,119 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pat
     return target
 
 
+def draw_confusion(
+    evaluations: Sequence[Evaluation], class_names: Sequence[str], path: str | os.PathLike[str]
+) -> Path:
+    """Draw which classes are taken for which: the share of each true class, all runs counted together.
+
+    Args:
+        evaluations: runs on the same classes, one or more.
+        class_names: C names, in the order of the classes.
+        path: the picture's file; the ending chooses the format (.png, .svg, .pdf).
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: no evaluation, one without a confusion matrix, or another number of names.
+    """
+    from matplotlib.figure import Figure
+
+    tables = [np.asarray(e.confusion) for e in evaluations if e.confusion is not None]
+    if not tables or len(tables) < len(evaluations):
+        raise ValueError("evaluations must be one or more with a confusion matrix; it ends at 1000 classes")
+    if len(class_names) != len(tables[0]):
+        raise ValueError(f"class_names must be {len(tables[0])} names, got {len(class_names)}")
+    counts = np.sum(tables, axis=0)
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = 2 + 0.32 * len(share)
+    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    for true, predicted in zip(*np.nonzero(share >= 0.5), strict=True):
+        value = share[true, predicted]
+        colour = "white" if value > 60 else "black"
+        axes.text(predicted, true, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(len(share)), class_names, rotation=90)
+    axes.set_yticks(range(len(share)), class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    runs = f"{len(tables)} runs" if len(tables) > 1 else "one run"
+    axes.set_title(f"% of each true class, {runs}", fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    target = Path(path)
+    figure.savefig(target, dpi=150)
+    return target
+
+
+def draw_skeleton(
+    clip: npt.NDArray[np.floating],
+    path: str | os.PathLike[str],
+    *,
+    bones: Sequence[tuple[int, int]] = JHMDB_BONES,
+    title: str = "",
+) -> Path:
+    """Draw one clip and what DD-Net sees of it: five poses, the distances' matrix, and both motions.
+
+    Args:
+        clip: joint positions of shape (T, J, D) with T at least 5; the first two coordinates are drawn, the
+            second one downwards, as pixels count.
+        path: the picture's file; the ending chooses the format (.png, .svg, .pdf).
+        bones: pairs of joints to join by a line.
+        title: above the poses.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: another number of axes, or too few frames.
+    """
+    import torch
+    from matplotlib.figure import Figure
+
+    from longtail.models import joint_collection_distances, two_scale_motion
+
+    if clip.ndim != 3 or len(clip) < 5:
+        raise ValueError(f"clip must have shape (T, J, D) with T at least 5, got {clip.shape}")
+    frames, joints = clip.shape[:2]
+    positions = torch.from_numpy(np.asarray(clip, np.float32))[None]
+    slow, fast = (m[0].reshape(m.shape[1], joints, -1).norm(dim=2).T for m in two_scale_motion(positions))
+    middle = frames // 2
+    matrix = np.zeros((joints, joints))
+    matrix[np.triu_indices(joints, 1)] = joint_collection_distances(positions)[0, middle].numpy()
+
+    figure = Figure(figsize=(9.5, 5.2), layout="constrained")
+    grid = figure.add_gridspec(2, 3, height_ratios=(1, 1.15))
+    poses = figure.add_subplot(grid[0, :])
+    width = 1.4 * np.ptp(clip[..., 0])
+    for place, k in enumerate(np.linspace(0, frames - 1, 5).round().astype(int)):
+        x, y = clip[k, :, 0] + place * width, clip[k, :, 1]
+        for one, other in bones:
+            poses.plot(x[[one, other]], y[[one, other]], color="#0072B2", linewidth=2)
+        poses.plot(x, y, "o", color="#D55E00", markersize=3)
+        middle_x, below = place * width + clip[..., 0].mean(), clip[..., 1].max()
+        poses.text(middle_x, below, f"\nframe {k}", ha="center", va="top", fontsize=9)
+    poses.set_aspect("equal")
+    poses.invert_yaxis()
+    poses.set_axis_off()
+    poses.set_title(title, fontsize=10)
+    panels = (
+        (matrix + matrix.T, f"distances of joints (JCD), frame {middle}", "joint"),
+        (slow.numpy(), "slow motion, length per joint", "frame"),
+        (fast.numpy(), "fast motion, length per joint", "every other frame"),
+    )
+    for column, (values, name, below) in enumerate(panels):
+        axes = figure.add_subplot(grid[1, column])
+        image = axes.imshow(values, aspect="auto", cmap="viridis", interpolation="nearest")
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel(below)
+        axes.set_ylabel("joint")
+        figure.colorbar(image, ax=axes)
+    target = Path(path)
+    figure.savefig(target, dpi=150)
+    return target
+
+
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
