@@ -328,6 +328,26 @@ def test_reproduce_writes_page_and_figures_beside_the_results(run: Run, tmp_path
     assert "0 of 5 cells were run" in page
     assert "66.01" in page
 
+    # runs of the table's cells get a section, in whichever seed and precision; others do not
+    def finished(**changes: object) -> None:
+        counts = longtail.datasets.long_tail_counts(100, 500, 100)
+        evaluation = longtail.evaluate([0] * 100, list(range(100)), counts)
+        recipe = longtail.recipes.paper_cifar(
+            "cifar100", 100.0, "softmax", scheme="none", beta=0.0, **changes
+        )
+        folder = tmp_path / "runs" / "reproduce" / recipe.short_hash
+        folder.mkdir(parents=True)
+        (folder / "recipe.json").write_text(recipe.to_json())
+        (folder / "evaluation.json").write_text(json.dumps(evaluation.to_dict()))
+
+    finished(seed=3, precision="bf16")
+    finished(weight_decay=0.1)
+    assert run("reproduce", "fig10", "--imbalance", "100", "--loss", "softmax", "--show").returncode == 0
+    page = (tmp_path / "results" / "fig10.html").read_text()
+    assert "cifar100, imbalance 100" in page
+    assert "1 seed a method (3)" in page
+    assert "weight_decay=0.1" not in page
+
 
 def test_nothing_starts_before_everything_is_checked(run: Run) -> None:
     for arguments in (["--loss", "hinge"], ["--seeds", "0"], ["--device", "gpu"]):

@@ -347,7 +347,7 @@ def reproduce(
         rows = reproducing.read_rows(path)
         compared = reproducing.compare_with_paper(chosen, rows, epochs=epochs or 200)
         _out.print(paper_table(compared), highlight=False)
-    _report_on_paper(table, compared, [job.folder for job in todo], path)
+    _report_on_paper(table, compared, [job.recipe for job in todo], path, epochs)
     if not show and "failed" in states:
         raise SystemExit(1)
 
@@ -546,17 +546,20 @@ def _paper_cells(results: list[Path]) -> Any:
     return compare_with_paper([*cells("fig8"), *cells("fig9"), *cells("fig10")], rows)
 
 
-def _report_on_paper(table: str, compared: Any, folders: list[Path], results: Path) -> None:
+def _report_on_paper(
+    table: str, compared: Any, recipes: list[Any], results: Path, epochs: int | None
+) -> None:
     """Write the page and the figures of a reproduced table beside its results file."""
     from longtail.report import figures as drawing
     from longtail.report.page import report_page
     from longtail.report.runs import comparisons, find_runs
 
-    finished = [folder for folder in folders if (folder / "evaluation.json").is_file()]
-    found, left_out = find_runs(finished) if finished else ([], [])
-    text = report_page(
-        comparisons(found), left_out=left_out, paper=compared, title=f"{table}: paper and measurement"
-    )
+    runs = Path("runs") / "reproduce"
+    finished = find_runs([runs])[0] if any(runs.glob("*/evaluation.json")) else []
+    wanted = {recipe.replace(seed=0, precision="fp32") for recipe in recipes}  # in any seed and precision
+    found = [run for run in finished if run.recipe.replace(seed=0, precision="fp32") in wanted]
+    trial = "" if epochs is None else f", a trial of {epochs} epochs"
+    text = report_page(comparisons(found), paper=compared, title=f"{table}: paper and measurement{trial}")
     page = _write(results.with_suffix(".html"), text)
     stem = results.with_suffix("")
     drawn = drawing.draw_papers(compared, drawing.OF_TABLES[table]) if table in drawing.OF_TABLES else ()

@@ -348,6 +348,7 @@
     }
     if (!node.classList.contains("js-plotly-plot")) node.replaceChildren();
     node.style.minHeight = `${made[1].height}px`;
+    if (document.documentElement.classList.contains("printing")) made[1].width = node.clientWidth; // paper's, from the style
     Plotly.react(node, made[0], made[1], CONFIG);
   }
   const redraw = (id, kinds) => [...drawn].filter((n) => n.dataset.set === id && kinds.includes(n.dataset.chart)).forEach(draw);
