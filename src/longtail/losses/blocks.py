@@ -1,4 +1,4 @@
-"""The losses on the CPU: loss and gradient together, a few samples at a time, so that temporaries stay in cache.
+"""The losses on the CPU: loss and gradient together, some samples at a time, so that temporaries stay cached.
 
 A block of samples goes through torch's own kernels, into buffers that are used again; that needs no compiler.
 The sigmoid losses spend their time in exponentials and logarithms: where the input is large and a C++
@@ -53,7 +53,7 @@ def rows(
     samples, classes = x.shape
     ignored = index == ignore_index
     index = index.masked_fill(ignored, 0)
-    if samples and not (0 <= int(index.min()) and int(index.max()) < classes):
+    if samples and (int(index.min()) < 0 or int(index.max()) >= classes):
         raise IndexError("class index out of range")
     if weight is not None:
         factor = factor * weight.index_select(0, index)

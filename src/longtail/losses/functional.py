@@ -546,12 +546,14 @@ def _run(
     try:
         if backend != "torch" and _fusible(b, form, denominator, backend):
             assert b.index is not None
-            factor: Tensor | float = 1.0
+            divisor: Tensor | float = 1.0
             if reduction == "mean":
-                factor = 1.0 / mean_divisor(b.index, b.sample_weight, b.valid, normalizer, denominator)
-            if not isinstance(factor, Tensor):
-                factor = torch.full((), factor, device=b.logits.device)
-            factor = factor.to(torch.float64 if b.logits.dtype is torch.float64 else torch.float32)
+                divisor = mean_divisor(b.index, b.sample_weight, b.valid, normalizer, denominator)
+            like: Any = {"dtype": torch.promote_types(b.logits.dtype, torch.float32)}
+            if isinstance(divisor, Tensor):
+                factor = divisor.to(**like).reciprocal()
+            else:
+                factor = torch.full((), 1.0 / divisor, device=b.logits.device, **like)
             options = {"total": reduction != "none", "inplace": inplace_backward, "plain": formula}
             return fused.losses(b.logits, b.index, b.weight, factor, form, **options)
         return formula(b.logits)

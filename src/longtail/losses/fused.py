@@ -43,6 +43,7 @@ class Form(NamedTuple):
 
     @property
     def options(self) -> tuple[int, str, float, float]:
+        """In the order of the kernels' arguments."""
         return self.ignore_index, self.kind, self.gamma, self.smoothing
 
 

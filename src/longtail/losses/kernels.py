@@ -5,8 +5,8 @@ that equal inputs give equal bits. The logits are addressed as sample (outer, in
 strides, so that (N, C, d1, ...) needs no copy; what lies densest in memory lies along the tile.
 
 The sigmoid losses read a sample once. The softmax losses need the whole sample before its gradient: up to
-``ON_CHIP`` classes stay in registers and are read once, longer ones are read twice, the second time backwards,
-when the end is still in the cache.
+``ON_CHIP`` classes stay in registers and are read once; more are read twice, the second time backwards, while
+the end is still in the cache.
 """
 
 from __future__ import annotations

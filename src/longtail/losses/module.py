@@ -36,8 +36,8 @@ class ClassBalancedLoss(nn.Module):
         ignore_index: index targets of this value have loss 0 and are not counted.
         label_smoothing: epsilon in [0, 1); not for a callable loss.
         volume: N = 1 / (1 - beta), instead of ``beta``.
-        backend: "auto" | "torch" | "fused": see :mod:`longtail.losses.functional`; a callable loss ignores it.
-        inplace_backward: let the fused path write the gradient over the logits: likewise.
+        backend: "auto" | "torch" | "fused": see :mod:`longtail.losses.functional`; not for a callable loss.
+        inplace_backward: let the fused path write the gradient over the logits.
 
     Attributes:
         weight: float32 buffer, (C). It moves with the module, stays out of its state_dict (a saved loss
