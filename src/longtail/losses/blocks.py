@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 BLOCK = 1 << 17  # elements a thread has in a block: the buffers stay small, and in cache
-UNBUFFERED = 1 << 19  # likewise, where every pass can write into the gradient itself
 COMPILED = 1 << 20  # elements from which on a compiled loop repays the compiler's seconds
+_softplus: Any = torch.nn.functional.softplus  # takes out=, though its stub does not say so
 _COMPILED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -25,91 +26,100 @@ def rows(
     index: Tensor,
     weight: Tensor | None,
     factor: Tensor,
-    ignore_index: int,
+    ignore_index: int | None,
     kind: str,
     gamma: float,
     smoothing: float,
     *,
-    losses: Tensor | None,
-    gradient: Tensor | None,
-) -> None:
-    """Fill ``losses`` and ``gradient``, each unless None.
+    gradient: bool,
+    out: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return per-sample losses (N), and the gradient (N, C) of their sum where it is wanted.
 
     Args:
         x: logits, (N, C), of any floating dtype.
         index: int64 class indices, (N).
         weight: float32, or float64 for float64 logits, (C), or None.
-        factor: of the same dtype, one for all samples or one each; multiplies loss and gradient.
-        ignore_index: samples with this index have loss and gradient 0.
+        factor: of the same dtype, 0-d or (N); multiplies loss and gradient.
+        ignore_index: samples with this index have loss and gradient 0; None where there are none.
         kind: "softmax" | "sigmoid".
         gamma: of the focal modulator.
         smoothing: epsilon of label smoothing.
-        losses: (N), of ``factor``'s dtype.
-        gradient: (N, C), of ``x``'s dtype; may be ``x`` itself.
+        gradient: whether to compute the gradient.
+        out: what to write it into, of ``x``'s shape and dtype; may be ``x`` itself.
 
     Raises:
         IndexError: an index out of range.
     """
     samples, classes = x.shape
-    ignored = index == ignore_index
-    index = index.masked_fill(ignored, 0)
-    if samples and (int(index.min()) < 0 or int(index.max()) >= classes):
-        raise IndexError("class index out of range")
+    large, inplace = x.numel() >= COMPILED, out is not None and out.data_ptr() == x.data_ptr()
+    ignored = None if ignore_index is None else index == ignore_index
+    if ignored is not None:
+        index = index.masked_fill(ignored, 0)
+    if large or inplace:  # before anything is overwritten; otherwise torch.gather looks in time
+        _check_range(index, classes)
     if weight is not None:
         factor = factor * weight.index_select(0, index)
-    factor = factor.expand(samples).masked_fill(ignored, 0.0)
-    losses = factor.new_empty(samples) if losses is None else losses
-    inplace = gradient is not None and gradient.data_ptr() == x.data_ptr()
-    if kind == "sigmoid" and smoothing == 0.0 and gradient is not None and not inplace:
-        large = x.numel() >= COMPILED and x.dtype in _COMPILED_DTYPES and classes < 1 << 24
-        if large and _run_compiled(x, index, factor, gamma, losses, gradient):
-            return
-    direct = gradient is not None and not inplace and gradient.dtype == factor.dtype
-    unbuffered = kind == "softmax" and direct
-    share = UNBUFFERED if unbuffered else BLOCK
-    size = max(1, min(samples, share * min(torch.get_num_threads(), 8) // classes))
-    spare = factor.new_empty(0 if unbuffered else 1 if kind == "softmax" else 4, size, classes)
-    block: Callable[..., None] = _softmax if kind == "softmax" else _sigmoid
+    factor = factor.expand(samples) if ignored is None else factor.expand(samples).masked_fill(ignored, 0.0)
+    wanted = gradient
+    block: Callable[..., tuple[Tensor, Tensor | None]] = _softmax if kind == "softmax" else _sigmoid
     if smoothing:
-        block = functools.partial(
-            _smooth_sigmoid if kind == "sigmoid" else _smooth_focal if gamma else _smooth, smoothing
-        )
-    for start in range(0, samples, size):
-        part = slice(start, start + size)
-        z = x[part].to(factor.dtype)
-        f, out, buffers = factor[part].unsqueeze(1), losses[part], spare[:, : len(z)]
-        g = None
-        if gradient is not None:
-            g = gradient[part] if direct else buffers[0]
-        block(z, index[part].unsqueeze(1), f, gamma, out, g, buffers)
-        if g is not None and gradient is not None and not direct:
-            gradient[part] = g
-    if bool(ignored.any()):  # 0 * NaN is not 0
-        losses.masked_fill_(ignored, 0.0)
-        if gradient is not None:
-            gradient[ignored] = 0.0
+        smooth = _smooth_sigmoid if kind == "sigmoid" else _smooth_focal if gamma else _smooth
+        block = functools.partial(smooth, smoothing)
+    # a softmax needs no buffers, where it may write into the gradient
+    free = kind == "softmax" and gradient and not inplace and x.dtype is factor.dtype
+    size = max(1, samples if free else BLOCK * min(torch.get_num_threads(), 8) // classes)
+    done: tuple[Tensor, Tensor | None] | None = None
+    if block is _sigmoid and large and gradient and not inplace and x.dtype in _COMPILED_DTYPES:
+        done = _compiled_rows(x, index, factor, gamma, out)
+    if done is None and size >= samples:
+        z = x if x.dtype is factor.dtype else x.to(factor.dtype)
+        done = block(z, index.unsqueeze(1), factor, gamma, wanted, out if free else None, _ALLOCATE)
+    if done is None:
+        losses, g = factor.new_empty(samples), torch.empty_like(x) if gradient and out is None else out
+        spare = factor.new_empty(4, size, classes)
+        for start in range(0, samples, size):
+            part = slice(start, start + size)
+            z, f, i = x[part].to(factor.dtype), factor[part], index[part].unsqueeze(1)
+            losses[part], slope = block(z, i, f, gamma, wanted, None, spare[:, : len(z)].unbind())
+            if g is not None and slope is not None:
+                g[part] = slope
+        done = losses, g
+    losses, g = done
+    if ignored is not None:  # a factor of 0 leaves NaN as it is
+        losses = losses.masked_fill_(ignored, 0.0)
+        g = g if g is None else g.masked_fill_(ignored.unsqueeze(1), 0.0)
+    if g is not None and out is not None and g is not out:
+        g = out.copy_(g)
+    return losses, g if g is None or g.dtype is x.dtype else g.to(x.dtype)
 
 
-def _of_margin(m: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """Loss sigmoid(m)^gamma * softplus(m) of a margin, and its derivative."""
-    wrong, softplus = torch.sigmoid(m), -torch.nn.functional.logsigmoid(-m)
-    if gamma == 0.0:
-        return softplus, wrong
-    modulator = wrong**gamma
-    return modulator * softplus, modulator * (gamma * torch.sigmoid(-m) * softplus + wrong)
+_ALLOCATE = (None,) * 4  # as out=, for inputs so small that buffers do not pay
+_Buffers = Sequence[Tensor] | tuple[None, ...]
+
+
+def _check_range(index: Tensor, classes: int) -> None:
+    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= classes):
+        raise IndexError("class index out of range")
 
 
 def _softmax(
-    z: Tensor, index: Tensor, f: Tensor, gamma: float, losses: Tensor, g: Tensor | None, spare: Tensor
-) -> None:
-    p = spare[0] if g is None else g
-    torch.softmax(z, 1, out=p)
+    z: Tensor, index: Tensor, f: Tensor, gamma: float, wanted: bool, out: Tensor | None, spare: _Buffers
+) -> tuple[Tensor, Tensor | None]:
+    p = torch.softmax(z, 1, out=spare[0] if out is None else out)
     own = p.gather(1, index)
-    rivals = p.scatter_(1, index, 0.0).sum(1, keepdim=True)  # 1 - p of the true class, without cancelling
     tiny = torch.finfo(p.dtype).tiny * 1e8
-    if bool(
-        (torch.minimum(own, rivals) < tiny).any()
-    ):  # beyond exp's range: again, apart from the true class
+    if gamma == 0.0:
+        log_p = own.log().squeeze(1)
+        lost = (own < tiny).squeeze(1)  # beyond exp's range
+        if bool(lost.any()):
+            log_p[lost] = torch.log_softmax(z[lost], 1).gather(1, index[lost]).squeeze(1)
+        if wanted:
+            column = f.unsqueeze(1)
+            p.mul_(column).scatter_add_(1, index, -column)
+        return log_p.mul_(-f), p if wanted else None
+    rivals = p.scatter_(1, index, 0.0).sum(1, keepdim=True)  # 1 - p of the true class, without cancelling
+    if bool((torch.minimum(own, rivals) < tiny).any()):  # again, apart from the true class
         true = z.gather(1, index)
         others = z.scatter(1, index, torch.finfo(z.dtype).min)
         largest = others.amax(1, keepdim=True)
@@ -118,34 +128,32 @@ def _softmax(
         rivals = torch.ones_like(rivals)
     else:
         margin = rivals.log() - own.log()
-    loss, slope = _of_margin(margin, gamma)
-    torch.mul(loss, f, out=losses.unsqueeze(1))
-    if g is not None:
-        slope *= f
-        g.mul_(slope / rivals).scatter_(1, index, -slope)
+    wrong, softplus = torch.sigmoid(margin), -torch.nn.functional.logsigmoid(-margin)
+    modulator = wrong**gamma
+    if wanted:
+        slope = modulator * (gamma * torch.sigmoid(-margin) * softplus + wrong) * f.unsqueeze(1)
+        p.mul_(slope / rivals).scatter_(1, index, -slope)
+    return (modulator * softplus).squeeze(1) * f, p if wanted else None
 
 
 def _sigmoid(
-    z: Tensor, index: Tensor, f: Tensor, gamma: float, losses: Tensor, g: Tensor | None, spare: Tensor
-) -> None:
-    wrong, softplus, t, modulator = spare
-    loss, slope = _of_margin(-z.gather(1, index), gamma)  # of the true class; the passes take all for absent
-    torch.ops.aten.softplus.out(z, 1, 40, out=softplus)
+    z: Tensor, index: Tensor, f: Tensor, gamma: float, wanted: bool, out: Tensor | None, spare: _Buffers
+) -> tuple[Tensor, Tensor | None]:
+    m = torch.scatter(z, 1, index, -z.gather(1, index), out=spare[0])
+    softplus = _softplus(m, 1, 40, out=spare[1])
     if gamma == 0.0:
-        if g is not None:
-            torch.sigmoid(z, out=g).mul_(f)
+        g = torch.sigmoid(m, out=m) if wanted else None
     else:
-        torch.sigmoid(z, out=wrong)
-        torch.pow(wrong, gamma, out=modulator)
-        if g is not None:
-            torch.sub(1.0, wrong, out=t)
-            torch.add(wrong, t.mul_(softplus), alpha=gamma, out=t)
-            torch.mul(t.mul_(f), modulator, out=g)
+        wrong = torch.sigmoid(m, out=spare[2])
+        modulator = torch.pow(wrong, gamma, out=spare[3])
+        g = None
+        if wanted:
+            g = torch.sub(1.0, wrong, out=m).mul_(softplus)
+            g = torch.add(wrong, g, alpha=gamma, out=g).mul_(modulator)
         softplus.mul_(modulator)
     if g is not None:
-        g.scatter_(1, index, -slope * f)
-    total = softplus.scatter_(1, index, loss).sum(1)
-    torch.mul(total, f.squeeze(1), out=losses)
+        g.mul_(f.unsqueeze(1)).scatter_(1, index, -g.gather(1, index))
+    return softplus.sum(1).mul_(f), g
 
 
 def _smooth(
@@ -154,16 +162,16 @@ def _smooth(
     index: Tensor,
     f: Tensor,
     gamma: float,
-    losses: Tensor,
-    g: Tensor | None,
-    spare: Tensor,
-) -> None:
-    log_p = torch.log_softmax(z, 1, out=spare[0] if g is None else g)
-    loss = (1.0 - epsilon) * log_p.gather(1, index) + epsilon * log_p.mean(1, keepdim=True)
-    torch.mul(loss, -f, out=losses.unsqueeze(1))
-    if g is not None:
-        g.exp_().sub_(epsilon / z.shape[1]).mul_(f)
-        g.scatter_add_(1, index, (epsilon - 1.0) * f)
+    wanted: bool,
+    out: Tensor | None,
+    spare: _Buffers,
+) -> tuple[Tensor, Tensor | None]:
+    log_p = torch.log_softmax(z, 1, out=spare[0] if out is None else out)
+    loss = (1.0 - epsilon) * log_p.gather(1, index).squeeze(1) + epsilon * log_p.mean(1)
+    if wanted:
+        column = f.unsqueeze(1)
+        log_p.exp_().sub_(epsilon / z.shape[1]).mul_(column).scatter_add_(1, index, (epsilon - 1.0) * column)
+    return loss.mul_(-f), log_p if wanted else None
 
 
 def _smooth_focal(
@@ -172,22 +180,23 @@ def _smooth_focal(
     index: Tensor,
     f: Tensor,
     gamma: float,
-    losses: Tensor,
-    g: Tensor | None,
-    spare: Tensor,
-) -> None:
+    wanted: bool,
+    out: Tensor | None,
+    spare: _Buffers,
+) -> tuple[Tensor, Tensor | None]:
     largest, top = z.max(1, keepdim=True)
-    share = (z - largest).exp_().scatter_(1, top, 0.0)
+    share = torch.sub(z, largest, out=out).exp_().scatter_(1, top, 0.0)
     others = share.sum(1, keepdim=True)  # without the largest: 1 - p would cancel for that one alone
     p = share.scatter_(1, top, 1.0).div_(1.0 + others)
     miss = (1.0 - p).scatter_(1, top, others / (1.0 + others)).clamp_(min=torch.finfo(z.dtype).tiny)
     minus_log_p = (largest - z).add_(torch.log1p(others))
     part = miss**gamma
     part.mul_(torch.full_like(z, epsilon / z.shape[1]).scatter_(1, index, _hot(epsilon, z)))
-    torch.mul((part * minus_log_p).sum(1, keepdim=True), f, out=losses.unsqueeze(1))
-    if g is not None:
-        h = part.mul_(minus_log_p.mul_(p).div_(miss).mul_(gamma).add_(1.0)).mul_(f)
-        torch.mul(p, h.sum(1, keepdim=True), out=g).sub_(h)
+    loss = (part * minus_log_p).sum(1).mul_(f)
+    if wanted:
+        h = part.mul_(minus_log_p.mul_(p).div_(miss).mul_(gamma).add_(1.0)).mul_(f.unsqueeze(1))
+        p.mul_(h.sum(1, keepdim=True)).sub_(h)
+    return loss, p if wanted else None
 
 
 def _smooth_sigmoid(
@@ -196,10 +205,10 @@ def _smooth_sigmoid(
     index: Tensor,
     f: Tensor,
     gamma: float,
-    losses: Tensor,
-    g: Tensor | None,
-    spare: Tensor,
-) -> None:
+    wanted: bool,
+    out: Tensor | None,
+    spare: _Buffers,
+) -> tuple[Tensor, Tensor | None]:
     uniform = epsilon / z.shape[1]
     t = torch.full_like(z, uniform).scatter_(1, index, _hot(epsilon, z))
     not_t = torch.full_like(z, 1.0 - uniform).scatter_(1, index, epsilon - uniform)
@@ -212,9 +221,7 @@ def _smooth_sigmoid(
         modulator = miss.pow_(gamma)
         loss.mul_(modulator)
         slope.mul_(modulator)
-    torch.mul(loss.sum(1), f.squeeze(1), out=losses)
-    if g is not None:
-        torch.mul(slope, f, out=g)
+    return loss.sum(1).mul_(f), slope.mul_(f.unsqueeze(1)) if wanted else None
 
 
 def _hot(epsilon: float, z: Tensor) -> float:
@@ -271,13 +278,14 @@ def _compiled() -> Callable[..., None]:
 _compiles = True
 
 
-def _run_compiled(
-    x: Tensor, index: Tensor, factor: Tensor, gamma: float, losses: Tensor, gradient: Tensor
-) -> bool:
-    """Run the compiled loop; say False where it cannot be had, now and for good."""
+def _compiled_rows(
+    x: Tensor, index: Tensor, factor: Tensor, gamma: float, out: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """Run the compiled loop; None where it cannot be had, now and for good."""
     global _compiles
-    if not _compiles:
-        return False
+    if not _compiles or x.shape[1] >= 1 << 24:
+        return None
+    losses, gradient = factor.new_empty(len(x)), torch.empty_like(x) if out is None else out
     columns = torch.arange(x.shape[1], dtype=torch.float32)
     power = int(gamma) if gamma in (0.0, 1.0, 2.0) else -1  # an exp less
     try:
@@ -286,4 +294,5 @@ def _run_compiled(
             _compiled()(x, index.float(), columns, factor, torch.tensor(gamma), power, losses, gradient)
     except Exception:  # no compiler, no place for its files, ...: the blocks give the same values
         _compiles = False
-    return _compiles
+        return None
+    return losses, gradient

@@ -102,7 +102,7 @@ def class_balanced_cross_entropy(
     divides by the sum of the weights instead (``normalizer="weights"``).
     """
     b = _check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
-    form = Form("softmax", 0.0, label_smoothing, ignore_index)
+    form = Form("softmax", 0.0, label_smoothing, ignore_index, b.valid is not None)
     return _run(_cross_entropy, b, form, reduction, normalizer, denominator, backend, inplace_backward)
 
 
@@ -152,7 +152,7 @@ def class_balanced_binary_cross_entropy(
     Source: Cui et al. (CVPR 2019), section 4.2.
     """
     b = _check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
-    form = Form("sigmoid", 0.0, label_smoothing, ignore_index)
+    form = Form("sigmoid", 0.0, label_smoothing, ignore_index, b.valid is not None)
     return _run(_sigmoid, b, form, reduction, normalizer, denominator, backend, inplace_backward)
 
 
@@ -204,7 +204,7 @@ def class_balanced_focal_loss(
     ``exp(-gamma y z - gamma log(1 + exp(-z)))``, overflows for z <= -89 in float32; this one does not.
     """
     b = _check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
-    form = Form("sigmoid", _gamma(gamma), label_smoothing, ignore_index)
+    form = Form("sigmoid", _gamma(gamma), label_smoothing, ignore_index, b.valid is not None)
     return _run(_sigmoid, b, form, reduction, normalizer, denominator, backend, inplace_backward)
 
 
@@ -254,7 +254,7 @@ def class_balanced_softmax_focal_loss(
     Source: the multi-class form of Lin et al. (ICCV 2017); not in Cui et al., whose focal loss is sigmoid.
     """
     b = _check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
-    form = Form("softmax", _gamma(gamma), label_smoothing, ignore_index)
+    form = Form("softmax", _gamma(gamma), label_smoothing, ignore_index, b.valid is not None)
     return _run(_softmax_focal, b, form, reduction, normalizer, denominator, backend, inplace_backward)
 
 
@@ -538,37 +538,60 @@ def _run(
     inplace_backward: bool,
 ) -> Tensor:
     """Compute a checked loss by the backend asked for."""
-
-    def formula(logits: Tensor) -> Tensor:
-        logits = logits if logits.dtype is torch.float64 else logits.float()
-        return plain(replace(b, logits=logits), form, reduction, normalizer, denominator)
-
     try:
-        if backend != "torch" and _fusible(b, form, denominator, backend):
-            assert b.index is not None
-            divisor: Tensor | float = 1.0
-            if reduction == "mean":
-                divisor = mean_divisor(b.index, b.sample_weight, b.valid, normalizer, denominator)
-            like: Any = {"dtype": torch.promote_types(b.logits.dtype, torch.float32)}
-            if isinstance(divisor, Tensor):
-                factor = divisor.to(**like).reciprocal()
-            else:
-                factor = torch.full((), 1.0 / divisor, device=b.logits.device, **like)
-            options = {"total": reduction != "none", "inplace": inplace_backward, "plain": formula}
-            return fused.losses(b.logits, b.index, b.weight, factor, form, **options)
-        return formula(b.logits)
+        wanted = fused.worthwhile(b.logits, form) if backend == "auto" else backend != "torch"
+        if wanted and _fusible(b, form, denominator, backend):
+            return _run_fused(plain, b, form, reduction, normalizer, denominator, inplace_backward)
+        b.logits = _upcast(b.logits)
+        return plain(b, form, reduction, normalizer, denominator)
     except (IndexError, RuntimeError) as error:
         _explain(b.index, b.logits.shape[1], form.ignore_index, error)
 
 
+def _upcast(logits: Tensor) -> Tensor:
+    return logits if logits.dtype is torch.float32 or logits.dtype is torch.float64 else logits.float()
+
+
 def _fusible(b: _Batch, form: Form, denominator: Tensor | float | None, backend: str) -> bool:
-    if backend == "auto" and not fused.worthwhile(b.logits, form):
-        return False
     fused.check_backend(backend)
     reason = fused.reason_against(b.logits, b.index is None, b.weight, denominator, form)
     if reason and backend == "fused":
         raise ValueError(f"backend='fused' cannot take this input: {reason}; pass backend='auto'")
     return not reason
+
+
+def _run_fused(
+    plain: Callable[..., Tensor],
+    b: _Batch,
+    form: Form,
+    reduction: str,
+    normalizer: str,
+    denominator: Tensor | float | None,
+    inplace_backward: bool,
+) -> Tensor:
+    assert b.index is not None
+    divisor: Tensor | float = 1.0
+    if reduction == "mean":
+        divisor = mean_divisor(b.index, b.sample_weight, b.valid, normalizer, denominator)
+    dtype = torch.float64 if b.logits.dtype is torch.float64 else torch.float32
+    if isinstance(divisor, Tensor):
+        factor = divisor.to(dtype).reciprocal()
+    else:
+        factor = torch.full((), 1.0 / divisor, device=b.logits.device, dtype=dtype)
+
+    def formula(logits: Tensor) -> Tensor:
+        return plain(replace(b, logits=_upcast(logits)), form, reduction, normalizer, denominator)
+
+    return fused.losses(
+        b.logits,
+        b.index,
+        b.weight,
+        factor,
+        form,
+        total=reduction != "none",
+        inplace=inplace_backward,
+        plain=formula,
+    )
 
 
 def _cross_entropy(

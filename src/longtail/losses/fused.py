@@ -40,11 +40,7 @@ class Form(NamedTuple):
     gamma: float
     smoothing: float
     ignore_index: int
-
-    @property
-    def options(self) -> tuple[int, str, float, float]:
-        """In the order of the kernels' arguments."""
-        return self.ignore_index, self.kind, self.gamma, self.smoothing
+    ignores: bool = True  # False where no label is ignore_index
 
 
 def reason_against(
@@ -75,13 +71,12 @@ def reason_against(
 
 def worthwhile(input: Tensor, form: Form) -> bool:
     """Whether "auto" prefers the fused path for inputs that could take it."""
-    if input.is_cuda:
-        return True
-    if (
-        INTERPRETED or input.ndim != 2 or torch.compiler.is_compiling()
-    ):  # torch.compile fuses the plain formula by itself
+    if not input.is_cpu:
+        return input.is_cuda
+    if form.kind == "softmax" and form.gamma == 0.0 and input.numel() < SOFTMAX_FROM:
         return False
-    return not (form.kind == "softmax" and form.gamma == 0.0) or input.numel() >= SOFTMAX_FROM
+    # torch.compile fuses the plain formula by itself
+    return input.ndim == 2 and not INTERPRETED and not torch.compiler.is_compiling()
 
 
 def losses(
@@ -112,14 +107,15 @@ def losses(
         ValueError: ``inplace`` for logits that are a leaf of the graph.
     """
     if torch.compiler.is_compiling():
-        each = per_sample(input, index, weight, factor, *form.options)
+        each: Tensor = per_sample(input, index, weight, factor, *form[:4])
         return each.sum() if total else each
     if not (torch.is_grad_enabled() and input.requires_grad):
-        each = _compute(input, index, weight, factor, form)
+        each = _compute(input.detach(), index, weight, factor, form, gradient=False)[0]
         return each.sum() if total else each
     if inplace and input.is_leaf:
         raise ValueError("inplace_backward=True needs logits that a model computed, got a leaf of the graph")
-    return _Fused.apply(input, index, weight, factor, form, total, inplace, plain)  # type: ignore[no-any-return,no-untyped-call]
+    loss: Tensor = _Fused.apply(input, index, weight, factor, form, total, inplace, plain)  # type: ignore[no-untyped-call]
+    return loss
 
 
 class _Fused(torch.autograd.Function):
@@ -137,14 +133,15 @@ class _Fused(torch.autograd.Function):
         inplace: bool,
         plain: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        ctx.form, ctx.inplace, ctx.plain, ctx.gradient = form, inplace, plain, None
-        known = total and input.dtype != torch.float16
-        if known:
-            ctx.gradient = input.detach() if inplace else torch.empty_like(input)
-        each = _compute(input.detach(), index, weight, factor, form, ctx.gradient)
-        if known and inplace:
+        known = total and input.dtype is not torch.float16
+        out = input.detach() if inplace and known else None
+        each, gradient = _compute(input, index, weight, factor, form, gradient=known, out=out)
+        ctx.form, ctx.inplace, ctx.plain, ctx.gradient = form, inplace, plain, gradient
+        if out is None:
+            ctx.save_for_backward(input, index, weight, factor)
+        else:
+            ctx.save_for_backward(None, index, weight, factor)
             torch.autograd.graph.increment_version(input)  # whoever saved these logits shall notice
-        ctx.save_for_backward(None if known and inplace else input, index, weight, factor)
         return each.sum() if total else each
 
     @staticmethod
@@ -152,21 +149,19 @@ class _Fused(torch.autograd.Function):
         (upstream,) = upstreams
         input, index, weight, factor = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None
-        nothing = (None,) * 7
         if torch.is_grad_enabled():  # create_graph=True
             if ctx.inplace:
                 raise RuntimeError("inplace_backward=True leaves no logits to differentiate the gradient by")
-            loss = ctx.plain(input)
-            return torch.autograd.grad(loss, input, upstream, create_graph=True)[0], *nothing
-        if gradient is not None:
+            (gradient,) = torch.autograd.grad(ctx.plain(input), input, upstream, create_graph=True)
+        elif gradient is not None:
             _scale_(gradient, upstream)
-            return gradient, *nothing
-        if input is None:
+        elif input is None:
             raise RuntimeError("inplace_backward=True allows one backward pass")
-        gradient = input.detach() if ctx.inplace else torch.empty_like(input)
-        factor = (factor * upstream.to(factor.dtype)).contiguous()
-        _compute(input.detach(), index, weight, factor, ctx.form, gradient, losses=False)
-        return gradient, *nothing
+        else:
+            out = input.detach() if ctx.inplace else None
+            factor = factor * upstream.to(factor.dtype)
+            _, gradient = _compute(input, index, weight, factor, ctx.form, gradient=True, out=out)
+        return gradient, None, None, None, None, None, None, None
 
 
 def _compute(
@@ -175,36 +170,30 @@ def _compute(
     weight: Tensor | None,
     factor: Tensor,
     form: Form,
-    gradient: Tensor | None = None,
     *,
-    losses: bool = True,
-) -> Tensor:
-    """Return losses of ``index``'s shape (unless told that nobody looks), and fill ``gradient``."""
-    each = torch.empty(index.shape if losses else (0,), dtype=factor.dtype, device=input.device)
+    gradient: bool,
+    out: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return losses of ``index``'s shape and, where wanted, the gradient of ``input``'s, into ``out``."""
     if input.is_cuda or INTERPRETED:
-        _kernels().rows(
-            *(input, index, weight, factor, *form.options),
-            losses=each if losses else None,
-            gradient=gradient,
+        done: tuple[Tensor, Tensor | None] = _kernels().rows(
+            input, index, weight, factor, *_options(form), gradient=gradient, out=out
         )
-    elif input.ndim == 2:
-        blocks.rows(
-            *(input, index, weight, factor.reshape(-1), *form.options),
-            losses=each if losses else None,
-            gradient=gradient,
-        )
-    else:
-        flat = input.movedim(1, -1).reshape(-1, input.shape[1])
-        part = None if gradient is None else torch.empty_like(flat)
-        factor = factor.reshape(-1)
-        blocks.rows(
-            *(flat, index.reshape(-1), weight, factor, *form.options),
-            losses=each.view(-1) if losses else None,
-            gradient=part,
-        )
-        if gradient is not None and part is not None:
-            gradient.movedim(1, -1).copy_(part.reshape(gradient.movedim(1, -1).shape))
-    return each
+        return done
+    if input.ndim == 2:
+        return blocks.rows(input, index, weight, factor, *_options(form), gradient=gradient, out=out)
+    moved = input.movedim(1, -1)
+    flat, labels = moved.reshape(-1, input.shape[1]), index.reshape(-1)
+    factor = factor.reshape(-1) if factor.ndim else factor
+    each, part = blocks.rows(flat, labels, weight, factor, *_options(form), gradient=gradient)
+    if part is not None:
+        out = torch.empty_like(input) if out is None else out
+        out.movedim(1, -1).copy_(part.view(moved.shape))
+    return each.view(index.shape), out
+
+
+def _options(form: Form) -> tuple[int | None, str, float, float]:
+    return form.ignore_index if form.ignores else None, form.kind, form.gamma, form.smoothing
 
 
 def _scale_(gradient: Tensor, upstream: Tensor) -> None:
@@ -223,17 +212,18 @@ def per_sample(
     index: Tensor,
     weight: Tensor | None,
     factor: Tensor,
-    ignore_index: int,
     kind: str,
     gamma: float,
     smoothing: float,
+    ignore_index: int,
 ) -> Tensor:
     """Per-sample losses times ``factor``: see :func:`losses`."""
-    return _compute(input, index, weight, factor, Form(kind, gamma, smoothing, ignore_index))
+    form = Form(kind, gamma, smoothing, ignore_index)
+    return _compute(input, index, weight, factor, form, gradient=False)[0]
 
 
 @per_sample.register_fake
-def _(input, index, weight, factor, ignore_index, kind, gamma, smoothing):  # type: ignore[no-untyped-def]
+def _(input, index, weight, factor, kind, gamma, smoothing, ignore_index):  # type: ignore[no-untyped-def]
     return factor.new_empty(index.shape)
 
 
@@ -243,31 +233,29 @@ def _gradient(
     index: Tensor,
     weight: Tensor | None,
     factor: Tensor,
-    ignore_index: int,
     kind: str,
     gamma: float,
     smoothing: float,
+    ignore_index: int,
 ) -> Tensor:
-    gradient = torch.empty_like(input)
-    form = Form(kind, gamma, smoothing, ignore_index)
-    _compute(input, index, weight, factor.contiguous(), form, gradient, losses=False)
-    return gradient
+    form, out = Form(kind, gamma, smoothing, ignore_index), torch.empty_like(input)
+    _compute(input, index, weight, factor, form, gradient=True, out=out)
+    return out
 
 
 @_gradient.register_fake
-def _(input, index, weight, factor, ignore_index, kind, gamma, smoothing):  # type: ignore[no-untyped-def]
+def _(input, index, weight, factor, kind, gamma, smoothing, ignore_index):  # type: ignore[no-untyped-def]
     return torch.empty_like(input)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.ignore_index, ctx.kind, ctx.gamma, ctx.smoothing = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.options = inputs[4:]
+    ctx.save_for_backward(*inputs[:4])
 
 
 def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     input, index, weight, factor = ctx.saved_tensors
-    options = (ctx.ignore_index, ctx.kind, ctx.gamma, ctx.smoothing)
-    return _gradient(input, index, weight, factor * upstream, *options), *(None,) * 7
+    return _gradient(input, index, weight, factor * upstream, *ctx.options), *(None,) * 7
 
 
 per_sample.register_autograd(_backward, setup_context=_keep)
@@ -283,7 +271,8 @@ def _kernels() -> Any:
 
 def _transformed(input: Tensor) -> bool:
     """Whether torch.func or forward-mode differentiation looks on, which needs the plain formula."""
-    return torch._C._are_functorch_transforms_active() or forward_ad.unpack_dual(input).tangent is not None
+    tangent = forward_ad.unpack_dual(input).tangent  # type: ignore[no-untyped-call]
+    return tangent is not None or torch._C._are_functorch_transforms_active()
 
 
 def check_backend(backend: str) -> None:

@@ -98,7 +98,6 @@ def _rows(
     GAMMA: tl.constexpr,
     SMOOTH: tl.constexpr,
     WEIGHED: tl.constexpr,
-    LOSS: tl.constexpr,
     GRADIENT: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
@@ -147,9 +146,8 @@ def _rows(
         minus_log_p = (largest - z) + log_total
         modulator = tl.exp(gamma * tl.log(miss))
         part = tl.where(c == label[:, None], hot_t, cold_t) * factor[:, None] * modulator
-        if LOSS:
-            loss = tl.sum(tl.where(inside, part * minus_log_p, 0.0), 1)
-            tl.store(loss_ptr + r, tl.where(live, loss, 0.0), mask=here)
+        loss = tl.sum(tl.where(inside, part * minus_log_p, 0.0), 1)
+        tl.store(loss_ptr + r, tl.where(live, loss, 0.0), mask=here)
         if GRADIENT:
             h = tl.where(inside, part * (gamma * p * minus_log_p / miss + 1.0), 0.0)
             g = tl.where(inside, p * tl.sum(h, 1)[:, None] - h, 0.0)
@@ -185,8 +183,7 @@ def _rows(
         loss, slope = _focal((largest - own) + tl.log(tl.maximum(total, 1e-37)), gamma, GAMMA)
         if SMOOTH:
             loss = loss - cold_t * lead
-        if LOSS:
-            tl.store(loss_ptr + r, tl.where(live, loss * factor, 0.0), mask=here)
+        tl.store(loss_ptr + r, tl.where(live, loss * factor, 0.0), mask=here)
         if GRADIENT:
             slope = slope * factor
             scale = (slope / tl.where(total > 0.0, total, 1.0))[:, None]
@@ -221,14 +218,12 @@ def _rows(
             else:
                 loss, slope = _focal(tl.where(hot, -z, z), gamma, GAMMA)
                 slope = tl.where(hot, -slope, slope)
-            if LOSS:
-                losses += tl.where(inside, loss, 0.0)
+            losses += tl.where(inside, loss, 0.0)
             if GRADIENT:
                 g = tl.where(live[:, None], slope * factor[:, None], 0.0)
                 out = here[:, None] & (c < classes)
                 tl.store(g_row[:, None] + c * g_class, g.to(gradient_ptr.dtype.element_ty), mask=out)
-        if LOSS:
-            tl.store(loss_ptr + r, tl.where(live, tl.sum(losses, 1) * factor, 0.0), mask=here)
+        tl.store(loss_ptr + r, tl.where(live, tl.sum(losses, 1) * factor, 0.0), mask=here)
 
 
 @triton.jit
@@ -250,61 +245,59 @@ def rows(
     index: Tensor,
     weight: Tensor | None,
     factor: Tensor,
-    ignore_index: int,
+    ignore_index: int | None,
     kind: str,
     gamma: float,
     smoothing: float,
     *,
-    losses: Tensor | None,
-    gradient: Tensor | None,
-) -> None:
-    """Fill ``losses`` (of ``index``'s shape) and ``gradient`` (of ``x``'s), each unless None.
+    gradient: bool,
+    out: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return per-sample losses, of ``index``'s shape, and the gradient of their sum where it is wanted.
 
     Args:
         x: logits, (N, C) or (N, C, d1, ...), float32, bfloat16 or float16.
         index: int64 class indices, (N) or (N, d1, ...).
-        weight: float32, contiguous, (C), or None.
-        factor: float32, one for all samples or one each, contiguous; multiplies loss and gradient.
-        ignore_index: samples with this index have loss and gradient 0.
+        weight: float32, (C), or None.
+        factor: float32, 0-d or of ``index``'s shape; multiplies loss and gradient.
+        ignore_index: samples with this index have loss and gradient 0; None where there are none.
         kind: "softmax" | "sigmoid".
         gamma: of the focal modulator.
         smoothing: epsilon of label smoothing.
-        losses: float32, contiguous.
-        gradient: of ``x``'s dtype; may be ``x`` itself.
+        gradient: whether to compute the gradient.
+        out: what to write it into, of ``x``'s shape and dtype; may be ``x`` itself.
     """
+    losses = torch.empty(index.shape, dtype=torch.float32, device=x.device)
+    out = torch.empty_like(x) if gradient and out is None else out
     samples, classes = index.numel(), x.shape[1]
     if samples == 0:
-        return
-    strides = _strides(x)
-    if strides is None:
-        x = x.contiguous()
-        strides = _strides(x)
-    out = strides if gradient is None else _strides(gradient)
-    assert strides is not None
-    assert out is not None
+        return losses, out
+    x, source = _addressable(x)
+    target = source
+    if out is not None:
+        out, target = _addressable(out)
+    index, factor = index.contiguous(), factor.contiguous()
+    weight = weight if weight is None else weight.contiguous()
     softmax = kind == "softmax"
-    pixels = strides[1] < strides[2]  # samples lie closer together than classes
-    tile_rows, cols, warps = tile(classes, softmax, pixels)
-    uniform = smoothing / classes
-    even = math.gcd(16, classes, strides[0], out[0])
-    unused = factor  # a pointer that is not followed
+    tile_rows, cols, warps = tile(classes, softmax, pixels=source[1] < source[2])
+    even, uniform = math.gcd(16, classes, source[0], target[0]), smoothing / classes
     with torch.cuda.device_of(x):
         _rows[(triton.cdiv(samples, tile_rows),)](
             x,
-            unused if gradient is None else gradient,
-            unused if losses is None else losses,
-            index.contiguous(),
-            unused if weight is None else weight,
+            factor if out is None else out,  # for the pointers that are not followed, any
+            losses,
+            index,
+            factor if weight is None else weight,
             factor,
             samples,
             classes // even,
             samples // x.shape[0],
-            strides[0] // even,
-            *strides[1:],
-            out[0] // even,
-            *out[1:],
-            int(factor.numel() > 1),
-            ignore_index,
+            source[0] // even,
+            *source[1:],
+            target[0] // even,
+            *target[1:],
+            int(factor.ndim > 0),
+            -1 if ignore_index is None else ignore_index,
             gamma,
             1.0 - smoothing + uniform,
             smoothing - uniform,
@@ -314,16 +307,16 @@ def rows(
             GAMMA=int(gamma) if gamma in (0.0, 1.0, 2.0) else -1,
             SMOOTH=smoothing > 0.0,
             WEIGHED=weight is not None,
-            LOSS=losses is not None,
-            GRADIENT=gradient is not None,
+            GRADIENT=gradient,
             ROWS=tile_rows,
             COLS=cols,
             WHOLE=cols >= classes,
-            WIDE=classes * max(strides[2], out[2]) >= 2**31,
+            WIDE=classes * max(source[2], target[2]) >= 2**31,
             EVEN=even,
             num_warps=warps,
             **_ASSERTS,
         )
+    return losses, out
 
 
 def scale_(x: Tensor, factor: Tensor) -> None:
@@ -333,7 +326,7 @@ def scale_(x: Tensor, factor: Tensor) -> None:
             _scale[(triton.cdiv(x.numel(), 4096),)](x, factor, x.numel(), BLOCK=4096, num_warps=8)
 
 
-def tile(classes: int, softmax: bool, pixels: bool) -> tuple[int, int, int]:
+def tile(classes: int, softmax: bool, *, pixels: bool) -> tuple[int, int, int]:
     """Return samples and classes of a program's tile, and its warps."""
     cols = triton.next_power_of_2(classes)
     if pixels:
@@ -344,14 +337,13 @@ def tile(classes: int, softmax: bool, pixels: bool) -> tuple[int, int, int]:
     return rows, cols, min(32, max(4, rows * cols // (1024 if cols > TILE else 512)))
 
 
-def _strides(x: Tensor) -> tuple[int, int, int] | None:
-    """Strides of the outer sample, the inner one and the class, or None where d1, ... have no single one."""
-    size, stride = 1, None
+def _addressable(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    """Return ``x``, copied where d1, ... have no single stride, and its strides by sample and class."""
+    size, stride = 1, 1
     for n, s in zip(reversed(x.shape[2:]), reversed(x.stride()[2:]), strict=True):
         if n > 1:
-            if stride is None:
-                stride = s
-            elif s != stride * size:
-                return None
+            stride = s if size == 1 else stride
+            if s != stride * size:
+                return _addressable(x.contiguous())
             size *= n
-    return x.stride(0), 1 if stride is None else stride, x.stride(1)
+    return x, (x.stride(0), stride, x.stride(1))
