@@ -101,7 +101,7 @@ def class_balanced_cross_entropy(
     Source: Cui et al. (CVPR 2019), section 4.1. ``torch.nn.functional.cross_entropy`` with index targets
     divides by the sum of the weights instead (``normalizer="weights"``).
     """
-    b = _check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
+    b = check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
     form = Form("softmax", 0.0, label_smoothing, ignore_index, b.valid is not None)
     return _run(_cross_entropy, b, form, reduction, normalizer, denominator, backend, inplace_backward)
 
@@ -151,7 +151,7 @@ def class_balanced_binary_cross_entropy(
 
     Source: Cui et al. (CVPR 2019), section 4.2.
     """
-    b = _check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
+    b = check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
     form = Form("sigmoid", 0.0, label_smoothing, ignore_index, b.valid is not None)
     return _run(_sigmoid, b, form, reduction, normalizer, denominator, backend, inplace_backward)
 
@@ -203,8 +203,8 @@ def class_balanced_focal_loss(
     Source: Cui et al. (CVPR 2019), section 4.3; Lin et al. (ICCV 2017). The official code's modulator,
     ``exp(-gamma y z - gamma log(1 + exp(-z)))``, overflows for z <= -89 in float32; this one does not.
     """
-    b = _check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
-    form = Form("sigmoid", _gamma(gamma), label_smoothing, ignore_index, b.valid is not None)
+    b = check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
+    form = Form("sigmoid", check_gamma(gamma), label_smoothing, ignore_index, b.valid is not None)
     return _run(_sigmoid, b, form, reduction, normalizer, denominator, backend, inplace_backward)
 
 
@@ -253,8 +253,8 @@ def class_balanced_softmax_focal_loss(
 
     Source: the multi-class form of Lin et al. (ICCV 2017); not in Cui et al., whose focal loss is sigmoid.
     """
-    b = _check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
-    form = Form("softmax", _gamma(gamma), label_smoothing, ignore_index, b.valid is not None)
+    b = check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
+    form = Form("softmax", check_gamma(gamma), label_smoothing, ignore_index, b.valid is not None)
     return _run(_softmax_focal, b, form, reduction, normalizer, denominator, backend, inplace_backward)
 
 
@@ -297,7 +297,7 @@ def class_balanced_callable(
 
     Source: Cui et al. (CVPR 2019), equation 12: the term multiplies any loss.
     """
-    b = _check(input, target, weight, reduction, normalizer, ignore_index, 0.0, denominator)
+    b = check(input, target, weight, reduction, normalizer, ignore_index, 0.0, denominator)
     try:
         value = loss(input, target if b.index is None else b.safe_index())
         shape = input.select(1, 0).shape
@@ -313,7 +313,7 @@ def class_balanced_callable(
         value = value if value.dtype == torch.float64 else value.float()
         return _weigh_and_reduce(b, value, reduction, normalizer, denominator)
     except (IndexError, RuntimeError) as error:
-        _explain(b.index, b.logits.shape[1], ignore_index, error)
+        explain(b.index, b.logits.shape[1], ignore_index, error)
 
 
 def count(
@@ -356,7 +356,7 @@ def count(
         soft = target if target.dtype == torch.float64 else target.float()  # as the losses compute
         b = _Batch(soft, None, soft, weight, None)
         return divisor(soft.select(1, 0), b.sample_weight, None, normalizer)
-    index = _as_index(target)
+    index = as_index(target)
     valid = index != ignore_index
     if normalizer == "samples" or weight is None:
         return divisor(index, lambda: None, valid, normalizer)
@@ -364,7 +364,7 @@ def count(
     try:
         return divisor(index, b.sample_weight, valid, normalizer)
     except (IndexError, RuntimeError) as error:
-        _explain(index, weight.shape[0], ignore_index, error)
+        explain(index, weight.shape[0], ignore_index, error)
 
 
 @dataclass(slots=True)
@@ -402,7 +402,7 @@ class _Batch:
         return self.weight.index_select(0, index.reshape(-1)).reshape(index.shape)
 
 
-def _check(
+def check(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
@@ -461,17 +461,17 @@ def _check(
             )
         _check_probabilities(target)
         return _Batch(input, None, target if target.dtype is dtype else target.to(dtype), weight, None)
-    index = target if target.dtype is torch.int64 else _as_index(target)
+    index = target if target.dtype is torch.int64 else as_index(target)
     if target_shape != shape[:1] + shape[2:]:
         hint = "; one-hot and multi-hot targets must be floating point, target.float()"
         raise ValueError(
             f"target must have shape {tuple(shape[:1] + shape[2:])} for input of shape {tuple(shape)}, "
             f"got {tuple(target_shape)}{hint if target_shape == shape else ''}"
         )
-    return _Batch(input, index, None, weight, _valid(index, ignore_index))
+    return _Batch(input, index, None, weight, valid_labels(index, ignore_index))
 
 
-def _valid(index: Tensor, ignore_index: int) -> Tensor | None:
+def valid_labels(index: Tensor, ignore_index: int) -> Tensor | None:
     """Return which labels count, or None where all do.
 
     On the CPU one look at the smallest label saves the masks; a GPU would have to stop for it.
@@ -508,7 +508,7 @@ def _check_probabilities(target: Tensor) -> None:
         )
 
 
-def _as_index(target: Tensor) -> Tensor:
+def as_index(target: Tensor) -> Tensor:
     if target.dtype == torch.int64:
         return target
     if target.dtype not in _INTEGERS:
@@ -519,7 +519,7 @@ def _as_index(target: Tensor) -> Tensor:
     return target.long()
 
 
-def _gamma(gamma: float) -> float:
+def check_gamma(gamma: float) -> float:
     return (
         gamma
         if type(gamma) is float and 0.0 <= gamma < torch.inf
@@ -545,7 +545,7 @@ def _run(
         b.logits = _upcast(b.logits)
         return plain(b, form, reduction, normalizer, denominator)
     except (IndexError, RuntimeError) as error:
-        _explain(b.index, b.logits.shape[1], form.ignore_index, error)
+        explain(b.index, b.logits.shape[1], form.ignore_index, error)
 
 
 def _upcast(logits: Tensor) -> Tensor:
@@ -710,7 +710,7 @@ def _reduce_valid(
     return reduce(loss, b.sample_weight, b.valid, reduction, normalizer, denominator)
 
 
-def _explain(index: Tensor | None, classes: int, ignore_index: int, error: Exception) -> NoReturn:
+def explain(index: Tensor | None, classes: int, ignore_index: int, error: Exception) -> NoReturn:
     """Turn torch's indexing error into one that names the label; anything else goes on as it is."""
     if index is not None and index.device.type == "cpu":
         try:

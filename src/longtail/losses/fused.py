@@ -110,7 +110,7 @@ def losses(
         each: Tensor = per_sample(input, index, weight, factor, *form[:4])
         return each.sum() if total else each
     if not (torch.is_grad_enabled() and input.requires_grad):
-        each = _compute(input.detach(), index, weight, factor, form, gradient=False)[0]
+        each = compute(input.detach(), index, weight, factor, form, gradient=False)[0]
         return each.sum() if total else each
     if inplace and input.is_leaf:
         raise ValueError("inplace_backward=True needs logits that a model computed, got a leaf of the graph")
@@ -135,7 +135,7 @@ class _Fused(torch.autograd.Function):
     ) -> Tensor:
         known = total and input.dtype is not torch.float16
         out = input.detach() if inplace and known else None
-        each, gradient = _compute(input, index, weight, factor, form, gradient=known, out=out)
+        each, gradient = compute(input, index, weight, factor, form, gradient=known, out=out)
         ctx.form, ctx.inplace, ctx.plain, ctx.gradient = form, inplace, plain, gradient
         if out is None:
             ctx.save_for_backward(input, index, weight, factor)
@@ -160,11 +160,11 @@ class _Fused(torch.autograd.Function):
         else:
             out = input.detach() if ctx.inplace else None
             factor = factor * upstream.to(factor.dtype)
-            _, gradient = _compute(input, index, weight, factor, ctx.form, gradient=True, out=out)
+            _, gradient = compute(input, index, weight, factor, ctx.form, gradient=True, out=out)
         return gradient, None, None, None, None, None, None, None
 
 
-def _compute(
+def compute(
     input: Tensor,
     index: Tensor,
     weight: Tensor | None,
@@ -219,7 +219,7 @@ def per_sample(
 ) -> Tensor:
     """Per-sample losses times ``factor``: see :func:`losses`."""
     form = Form(kind, gamma, smoothing, ignore_index)
-    return _compute(input, index, weight, factor, form, gradient=False)[0]
+    return compute(input, index, weight, factor, form, gradient=False)[0]
 
 
 @per_sample.register_fake
@@ -239,7 +239,7 @@ def _gradient(
     ignore_index: int,
 ) -> Tensor:
     form, out = Form(kind, gamma, smoothing, ignore_index), torch.empty_like(input)
-    _compute(input, index, weight, factor, form, gradient=True, out=out)
+    compute(input, index, weight, factor, form, gradient=True, out=out)
     return out
 
 
