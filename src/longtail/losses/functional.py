@@ -412,6 +412,7 @@ def check(
     label_smoothing: float,
     denominator: Tensor | float | None,
 ) -> _Batch:
+    """Check the arguments that all losses share."""
     check_options(reduction, normalizer, denominator)
     if type(label_smoothing) is not float or not 0.0 <= label_smoothing < 1.0:
         _checks.number(
@@ -509,6 +510,7 @@ def _check_probabilities(target: Tensor) -> None:
 
 
 def as_index(target: Tensor) -> Tensor:
+    """Return class indices as int64; refuse what is no index."""
     if target.dtype == torch.int64:
         return target
     if target.dtype not in _INTEGERS:
@@ -520,6 +522,7 @@ def as_index(target: Tensor) -> Tensor:
 
 
 def check_gamma(gamma: float) -> float:
+    """Return gamma as a float >= 0."""
     return (
         gamma
         if type(gamma) is float and 0.0 <= gamma < torch.inf

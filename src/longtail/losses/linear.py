@@ -1,17 +1,16 @@
 """The last layer and its loss as one function, for heads so wide that the logits do not fit.
 
-``loss(features @ weight.T + bias, target)`` needs several tensors of samples x classes. Here some samples at a
-time become logits, the logits become their own gradient in place, and that is multiplied into the gradients
+``loss(features @ weight.T + bias, target)`` needs several tensors of samples x classes. Here some samples at
+a time become logits, the logits become their own gradient in place, and that is multiplied into the gradients
 of features, weight and bias, which are all that is kept for backward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from longtail import _checks
@@ -123,8 +122,7 @@ def class_balanced_linear_focal_loss(
     return _linear(features, weight, bias, target, class_weight, form, reduction, normalizer, denominator)
 
 
-@torch.compiler.disable  # a graph of its own for every chunk would gain nothing
-def _linear(
+def _compute(
     features: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -157,6 +155,10 @@ def _linear(
     return total / divisor if reduction == "mean" else total
 
 
+# traced, every chunk would become a part of the graph
+_linear: Callable[..., Tensor] = torch.compiler.disable(_compute)  # type: ignore[no-untyped-call]
+
+
 def _check(
     features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, class_weight: Tensor | None
 ) -> Tensor:
@@ -175,7 +177,7 @@ def _check(
     if weight.ndim != 2 or weight.shape[1] != features.shape[-1]:
         raise ValueError(
             f"weight must have shape (C, {features.shape[-1]}) for features of shape "
-            f"{tuple(features.shape)}, got {tuple(weight.shape)}; pass the layer's weight, torch.nn.Linear's way"
+            f"{tuple(features.shape)}, got {tuple(weight.shape)}; pass torch.nn.Linear's weight"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}; or pass None")
