@@ -32,6 +32,7 @@ check-tests: $(READY)
 
 bench: $(READY) ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/loss.py
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
