@@ -29,7 +29,7 @@ CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SMOOTH_FOCAL_TO = 1 << 14  # classes that stay in a program's registers three passes long
 TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # the kernels run on the CPU, slowly: for tests
-# below this many elements F.cross_entropy's few kernels cost less than our bookkeeping
+# below this many elements, and for segmentation, F.cross_entropy's few kernels cost less than ours
 SOFTMAX_FROM = 1 << 18
 
 
@@ -73,10 +73,10 @@ def worthwhile(input: Tensor, form: Form) -> bool:
     """Whether "auto" prefers the fused path for inputs that could take it."""
     if not input.is_cpu:
         return input.is_cuda
-    if form.kind == "softmax" and form.gamma == 0.0 and input.numel() < SOFTMAX_FROM:
+    if form.kind == "softmax" and form.gamma == 0.0 and (input.numel() < SOFTMAX_FROM or input.ndim > 2):
         return False
     # torch.compile fuses the plain formula by itself
-    return input.ndim == 2 and not INTERPRETED and not torch.compiler.is_compiling()
+    return not INTERPRETED and not torch.compiler.is_compiling()
 
 
 def losses(
