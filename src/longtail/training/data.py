@@ -16,12 +16,22 @@ from longtail import _checks, datasets
 from longtail.datasets import Dataset
 from longtail.training.recipe import Recipe
 
-__all__ = ["TrainingData", "crop", "derive_seed", "generator", "keep_frames", "play", "scale"]
+__all__ = [
+    "TrainingData",
+    "change_view",
+    "crop",
+    "derive_seed",
+    "generator",
+    "keep_frames",
+    "play",
+    "scale",
+]
 
 _PAD: Final = {"none": 0, "shift": 1, "crop_flip": 4}
-_KINDS: Final = {"shift": "images", "crop_flip": "images", "temporal": "skeletons"}
+_KINDS: Final = {"shift": "images", "crop_flip": "images", "temporal": "skeletons", "skeleton": "skeletons"}
 _CHUNK: Final = 1024  # samples gathered at once: few calls for small sets, little memory for large ones
 _SHORTEST: Final = 0.9  # of a clip's frames are left by temporal augmentation
+_TURN, _STRETCH, _BODY = math.radians(15), 0.2, 0.05  # at most, at most, standard deviation
 
 
 def derive_seed(seed: int, epoch: int, purpose: str) -> int:
@@ -95,6 +105,34 @@ def play(clips: Tensor, frames: Tensor, kept: Tensor) -> Tensor:
     return torch.lerp(start, end, (place - before)[:, :, None, None].to(clips.dtype))
 
 
+def change_view(clips: int, joints: int, dimensions: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw another view of each clip, and another body in it.
+
+    The first coordinate of half of the clips is mirrored; all turn by up to 15 degrees in the plane of the
+    first two coordinates; then each coordinate is stretched or shrunk by up to 20 %; each joint is moved for
+    the whole clip.
+
+    Args:
+        clips: how many clips.
+        joints: J.
+        dimensions: D.
+        draw: a CPU generator.
+
+    Returns:
+        The maps M, float of shape (clips, D, D), and moves m of shape (clips, J, D) with a standard deviation
+        of 0.05: a clip X becomes X M + m s, with s the spread of the data set's coordinates.
+    """
+    maps = torch.eye(dimensions).repeat(clips, 1, 1)
+    if dimensions > 1:
+        angle = _TURN * (2 * torch.rand(clips, generator=draw) - 1)
+        maps[:, 0, 0] = maps[:, 1, 1] = angle.cos()
+        maps[:, 1, 0] = angle.sin()
+        maps[:, 0, 1] = -angle.sin()
+    maps[:, 0] *= 1.0 - 2 * torch.randint(0, 2, (clips, 1), generator=draw)
+    maps *= 1 + _STRETCH * (2 * torch.rand(clips, 1, dimensions, generator=draw) - 1)
+    return maps, _BODY * torch.randn(clips, joints, dimensions, generator=draw)
+
+
 def scale(inputs: Tensor, recipe: Recipe) -> Tensor:
     """Return what a network sees of its inputs, float32: integers become ``x / input_scale - 1``."""
     if inputs.is_floating_point() or recipe.input_scale is None:
@@ -136,6 +174,7 @@ class TrainingData:
                 f"{data.train.inputs.shape}; set augmentation='none'"
             )
         self.inputs = self._stored(data.train.inputs, self.pad).to(device)
+        self.spread = self.inputs.std() if recipe.augmentation == "skeleton" else None
         self.targets = torch.from_numpy(data.train.targets.astype(np.int64)).to(device)
         self.test_inputs = self._stored(data.test.inputs, 0).to(device)
         self.test_targets = torch.from_numpy(data.test.targets.astype(np.int64)).to(device)
@@ -154,7 +193,10 @@ class TrainingData:
             part = slice(start, start + chunk)
             rows = order[part]
             if played is not None:
-                raw = play(self.inputs[rows], *(drawn[part] for drawn in played))
+                frames, kept, *view = (drawn[part] for drawn in played)
+                raw = play(self.inputs[rows], frames, kept)
+                if view:
+                    raw = raw @ view[0][:, None] + view[1][:, None] * self.spread
             elif shifts is None:
                 raw = self._planes(self.inputs[rows])
             else:
@@ -179,10 +221,13 @@ class TrainingData:
         return shifts, torch.randint(0, 2, (n,), generator=draw).bool().to(device)
 
     def _draw_frames(self, epoch: int) -> list[Tensor] | None:
-        if self.recipe.augmentation != "temporal":
+        if self.recipe.augmentation not in ("temporal", "skeleton"):
             return None
         draw = generator(self.recipe.seed, epoch, "augmentation")
-        drawn = keep_frames(len(self), self.inputs.shape[1], draw)
+        frames, joints, dimensions = self.inputs.shape[1:]
+        drawn = keep_frames(len(self), frames, draw)
+        if self.recipe.augmentation == "skeleton":
+            drawn += change_view(len(self), joints, dimensions, draw)
         return [tensor.to(self.targets.device) for tensor in drawn]
 
     def _stored(self, inputs: npt.NDArray[Any], pad: int) -> Tensor:
