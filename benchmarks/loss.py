@@ -20,7 +20,6 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,10 +125,9 @@ def clock(call: Callable[[], object], repeat: int, device: str) -> float:
     return float(start_event.elapsed_time(end_event)) / 1e3 / repeat
 
 
-def peak_bytes(call: Callable[[], object], x: torch.Tensor) -> int | None:
-    """Most memory that a call holds at once beyond its logits; it replaces the gradient of the last call."""
-    call()
-    gradient = x.numel() * x.element_size()
+def peak_bytes(call: Callable[[], object], x: torch.Tensor) -> int:
+    """Most memory that forward and backward hold at once beyond the logits, as torch's allocators see it."""
+    x.grad = None
     gc.collect()
     if x.is_cuda:
         torch.cuda.synchronize()
@@ -137,19 +135,13 @@ def peak_bytes(call: Callable[[], object], x: torch.Tensor) -> int | None:
         before = torch.cuda.memory_allocated()
         call()
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before + gradient
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the process's peak
-        before = _status("VmRSS")
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         call()
-        return _status("VmHWM") - before + gradient
-    except OSError:
-        return None
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return int(np.cumsum([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]).max())
 
 
 def free_bytes(device: str) -> int:
@@ -175,16 +167,13 @@ def measure(
     clock(copy, 3, device)
     copying = statistics.median(clock(copy, 10, device) for _ in range(5))
     leaf = x.requires_grad_()
-    # memory is read off matrices beyond 32 MiB, which glibc maps and unmaps and never keeps: 1,040 rows, not 1,024
-    more = torch.arange(shape[0] + shape[0] // 64 if size > 30 << 20 else 0, device=device) % shape[0]
-    big, labels = x.detach()[more].requires_grad_(), y[more]
     rows = []
     for family, calls in contestants(shape, device, peers).items():
 
-        def step(call: Call, x: torch.Tensor = leaf, y: torch.Tensor = y) -> Callable[[], None]:
+        def step(call: Call) -> Callable[[], None]:
             def run() -> None:
-                x.grad = None
-                call(x, y).backward()
+                leaf.grad = None
+                call(leaf, y).backward()
 
             return run
 
@@ -213,7 +202,6 @@ def measure(
             low, ratio, high = statistics.quantiles(
                 [t / o for t, o in zip(times[name], times["ours"], strict=True)], n=4
             )
-            leaf.grad = big.grad = None
             limit = LIMITS.get((device, family, name), {}).get(shape)
             rows.append(
                 {
@@ -227,8 +215,8 @@ def measure(
                     "times_ours_quartiles": [low, high],
                     "limit": limit,
                     "passed": None if limit is None else ratio >= limit,
-                    "peak_bytes": peak_bytes(step(calls[name], big, labels), big) if len(big) else None,
-                    "gradient_bytes": big.numel() * big.element_size(),
+                    "peak_bytes": peak_bytes(steps[name], leaf),
+                    "gradient_bytes": size,
                     "share_of_copy_bandwidth": 2
                     * size
                     / statistics.median(times[name])
@@ -310,7 +298,7 @@ def write_page() -> None:
             low, high = r["times_ours_quartiles"]
             ratio = "1" if r["name"] == "ours" else f"{r['times_ours']:.2f} ({low:.2f} to {high:.2f})"
             asked = {True: f"{r['limit']}, met", False: f"{r['limit']}, **missed**", None: ""}[r["passed"]]
-            peak = "" if r["peak_bytes"] is None else f"{r['peak_bytes'] / r['gradient_bytes']:.2f}"
+            peak = f"{r['peak_bytes'] / r['gradient_bytes']:.2f}"
             shape = "x".join(str(n) for n in r["shape"]) + (" bf16" if r["dtype"] == "bfloat16" else "")
             cells = [shape, r["loss"], r["name"], f"{r['seconds'] * 1e3:.3g}", ratio, asked, peak]
             lines.append(f"| {' | '.join(cells)} | {r['share_of_copy_bandwidth']:.0%} |")

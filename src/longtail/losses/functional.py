@@ -102,6 +102,8 @@ def class_balanced_cross_entropy(
     divides by the sum of the weights instead (``normalizer="weights"``).
     """
     b = check(input, target, weight, reduction, normalizer, ignore_index, label_smoothing, denominator)
+    if backend == "auto" and input.numel() < fused.SOFTMAX_FROM and input.is_cpu:
+        backend = "torch"  # known at once: for small batches each microsecond counts
     form = Form("softmax", 0.0, label_smoothing, ignore_index, b.valid is not None)
     return _run(_cross_entropy, b, form, reduction, normalizer, denominator, backend, inplace_backward)
 
@@ -479,7 +481,7 @@ def valid_labels(index: Tensor, ignore_index: int) -> Tensor | None:
     """
     if ignore_index < 0 and type(index) is Tensor and index.is_cpu and not torch.compiler.is_compiling():
         try:
-            if index.numel() and int(index.min()) >= 0:
+            if index.numel() and index.min().item() >= 0:
                 return None
         except RuntimeError:  # torch.func.vmap has no single smallest label
             pass
@@ -542,10 +544,12 @@ def _run(
 ) -> Tensor:
     """Compute a checked loss by the backend asked for."""
     try:
-        wanted = fused.worthwhile(b.logits, form) if backend == "auto" else backend != "torch"
-        if wanted and _fusible(b, form, denominator, backend):
-            return _run_fused(plain, b, form, reduction, normalizer, denominator, inplace_backward)
-        b.logits = _upcast(b.logits)
+        if backend != "torch":
+            wanted = backend != "auto" or fused.worthwhile(b.logits, form)
+            if wanted and _fusible(b, form, denominator, backend):
+                return _run_fused(plain, b, form, reduction, normalizer, denominator, inplace_backward)
+        if b.logits.dtype is not torch.float32:
+            b.logits = _upcast(b.logits)
         return plain(b, form, reduction, normalizer, denominator)
     except (IndexError, RuntimeError) as error:
         explain(b.index, b.logits.shape[1], form.ignore_index, error)

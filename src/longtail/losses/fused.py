@@ -73,7 +73,8 @@ def worthwhile(input: Tensor, form: Form) -> bool:
     """Whether "auto" prefers the fused path for inputs that could take it."""
     if not input.is_cpu:
         return input.is_cuda
-    if form.kind == "softmax" and form.gamma == 0.0 and (input.numel() < SOFTMAX_FROM or input.ndim > 2):
+    small = input.numel() < SOFTMAX_FROM
+    if form.kind == "softmax" and form.gamma == 0.0 and (small or input.ndim > 2):
         return False
     # torch.compile fuses the plain formula by itself
     return not INTERPRETED and not torch.compiler.is_compiling()
