@@ -29,7 +29,7 @@ from longtail.datasets.fetch import data_root
 from longtail.datasets.skeleton_files import read_compact
 from longtail.datasets.skeletons import prepare
 from longtail.models import joint_collection_distances, two_scale_motion
-from longtail.models.inference import folded
+from longtail.models.inference import SingleClip
 from longtail.predict import Classifier, StreamClassifier
 from longtail.training import Recipe, load_run, train
 
@@ -109,7 +109,7 @@ def bench_training() -> Rows:
 
 
 def bench_latency() -> Rows:
-    """Batch 1 on one thread: the network as it trains, folded, and from a new frame to the answer."""
+    """Batch 1, one thread: the network as trained and as it predicts; from a clip or frame to the answer."""
     rows = []
     torch.set_num_threads(1)
     draw = np.random.default_rng(0)
@@ -124,12 +124,12 @@ def bench_latency() -> Rows:
             )
             network, stream = load_run(folder).model, StreamClassifier(folder, window=40)
             classify = Classifier(folder)
-        quick, clip = folded(network), torch.from_numpy(split.inputs[:1])
+        quick, clip = SingleClip(network), torch.from_numpy(split.inputs[:1])
         for frame in frames[:40]:
             stream.push(frame)
         calls: dict[str, Callable[[], object]] = {
             "network as trained": lambda network=network, clip=clip: network(clip),
-            "network folded": lambda quick=quick, clip=clip: quick(clip),
+            "network as it predicts": lambda quick=quick: quick(split.inputs[0]),
             "clip in, answer out": lambda classify=classify: classify(frames[:40]),
             "frame in, answer out": lambda stream=stream: stream.push(frames[0]),
         }

@@ -16,7 +16,7 @@ from longtail.evaluation import evaluate
 from longtail.models import DDNet, joint_collection_distances, two_scale_motion
 from longtail.report.figures import draw_confusion, draw_skeleton
 from longtail.training import load_run, train
-from longtail.training.data import TrainingData, generator, keep_frames, play
+from longtail.training.data import TrainingData, change_view, generator, keep_frames, play
 
 CPU = torch.device("cpu")
 
@@ -184,6 +184,42 @@ def test_a_clip_is_played_over_its_whole_length(rng):
     )
 
 
+# another view, another body
+
+
+@given(st.integers(1, 4), st.integers(0, 999))
+def test_another_view_turns_mirrors_and_stretches_within_bounds(dimensions, seed):
+    maps, moves = change_view(50, 6, dimensions, torch.Generator().manual_seed(seed))
+    assert maps.shape == (50, dimensions, dimensions)
+    assert moves.shape == (50, 6, dimensions)
+    stretch = torch.linalg.norm(maps, dim=1)  # of each new coordinate: turning and mirroring keep lengths
+    assert 0.8 <= stretch.min() <= stretch.max() <= 1.2
+    turned = maps / stretch[:, None]
+    torch.testing.assert_close(turned @ turned.mT, torch.eye(dimensions).expand_as(turned))
+    mirrored = torch.linalg.det(turned)
+    torch.testing.assert_close(mirrored.abs(), torch.ones(50))
+    assert 10 < (mirrored < 0).sum() < 40
+    if dimensions > 1:
+        assert turned[:, 1, 1].min() >= math.cos(math.radians(15)) - 1e-6
+        assert turned[:, 1, 0].std() > 0.1
+    assert 0.04 < moves.std() < 0.06
+
+
+def test_the_skeleton_augmentation_is_a_map_and_a_move_of_played_clips(waves):
+    varied, straight = (
+        torch.cat([x for x, _ in TrainingData(recipe(augmentation=name), waves, CPU).batches(1)])
+        for name in ("skeleton", "temporal")
+    )
+    for one, other in zip(varied, straight, strict=True):
+        # motion forgets the move and keeps the map: one map explains every joint and frame
+        before, after = (x.diff(dim=0).flatten(0, 1) for x in (other, one))
+        found = torch.linalg.lstsq(before, after).solution
+        torch.testing.assert_close(before @ found, after, rtol=1e-3, atol=1e-4)
+        moved = one - other @ found
+        torch.testing.assert_close(moved, moved[:1].expand_as(moved), rtol=1e-3, atol=1e-4)
+        assert moved.abs().max() < 0.5 * waves.train.inputs.std()
+
+
 # in the loop
 
 
@@ -202,7 +238,7 @@ def waves():
 
 
 def recipe(**changes):
-    short = {"epochs": 20, "batch_size": 12, "learning_rate": 5e-3}
+    short = {"epochs": 20, "batch_size": 12, "learning_rate": 5e-3, "augmentation": "temporal"}
     return recipes.ddnet("waves", 16).replace(**(short | changes))
 
 
@@ -278,7 +314,7 @@ def test_bad_input_is_named(call, message):
 def test_networks_and_augmentations_belong_to_a_kind_of_data(waves):
     with pytest.raises(ValueError, match=r"augmentation='shift' needs images, got skeletons of shape"):
         train(recipe(augmentation="shift"), dataset=waves)
-    with pytest.raises(ValueError, match=r"augmentation='temporal' needs skeletons, got images of shape"):
+    with pytest.raises(ValueError, match=r"augmentation='temporal' needs skeletons, got images"):
         train(recipe(dataset="digits"))
     with pytest.raises(ValueError, match="model 'small_cnn' is not for skeletons"):
         train(recipe(model="small_cnn"), dataset=waves)

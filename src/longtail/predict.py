@@ -15,7 +15,8 @@ import torch
 from longtail import _checks
 from longtail.datasets.skeleton_files import MIN_FRAMES, check_clip, read_clip, read_npy
 from longtail.datasets.skeletons import prepare
-from longtail.models.inference import folded
+from longtail.models import DDNet
+from longtail.models.inference import SingleClip
 from longtail.training.data import scale
 from longtail.training.folder import environment_of, load_run
 
@@ -51,8 +52,7 @@ class Classifier:
     """The network of a finished run, on the CPU, for one sample at a time.
 
     A clip is prepared as the data sets prepare theirs (`longtail.datasets.skeletons.prepare`), so the network
-    sees what it was trained on. DD-Net's batch norm is folded into its weights, which moves logits by
-    rounding only.
+    sees what it was trained on.
 
     Args:
         run_dir: the folder of a finished run.
@@ -79,7 +79,8 @@ class Classifier:
         self.kind: str = inputs["kind"]
         self.shape: tuple[int, ...] = tuple(inputs["shape"])
         self._dtype: str = inputs["dtype"]
-        self._recipe, self._model = run.recipe, folded(run.model)
+        self._recipe = run.recipe
+        self._network = SingleClip(run.model) if isinstance(run.model, DDNet) else run.model
 
     def __call__(self, sample: str | os.PathLike[str] | npt.ArrayLike) -> Prediction:
         """Classify one sample.
@@ -112,7 +113,10 @@ class Classifier:
             self._expect(array.dtype.name, self._dtype, where, "dtype")
             inputs = array[np.newaxis]
         with torch.inference_mode():
-            logits = self._model(scale(torch.from_numpy(inputs), self._recipe))[0].double()
+            if isinstance(self._network, SingleClip):
+                logits = torch.from_numpy(self._network(inputs[0])).double()
+            else:
+                logits = self._network(scale(torch.from_numpy(inputs), self._recipe))[0].double()
             alone = self._recipe.activation == "sigmoid"
             probabilities = logits.sigmoid() if alone else logits.softmax(0)
         return Prediction(self.class_names, probabilities.numpy())

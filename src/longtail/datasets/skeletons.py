@@ -218,8 +218,9 @@ def _find(
             return folder, read(folder)
     state = f"has no {files[0]}, and no {' and '.join(official)}" if start.is_dir() else "is not there"
     raise FileNotFoundError(
-        f"{origin} is {start}, which {state}; unpack the official files there, or name the folder that holds "
-        "them with root= or the environment variable LONGTAIL_DATA"
+        f"{origin} is {start}, which {state}; unpack the official files there, or make {files[0]} of them "
+        "with longtail data skeletons, or name another folder with root= or the environment variable "
+        "LONGTAIL_DATA"
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail import _checks, effective
-from longtail.losses import functional
+from longtail.losses import functional, fused
 from longtail.losses.reduction import check_options
 from longtail.weights import DEFAULT_BETA, SCHEMES, weigh
 
@@ -36,6 +36,8 @@ class ClassBalancedLoss(nn.Module):
         ignore_index: index targets of this value have loss 0 and are not counted.
         label_smoothing: epsilon in [0, 1); not for a callable loss.
         volume: N = 1 / (1 - beta), instead of ``beta``.
+        backend: "auto" | "torch" | "fused": see :mod:`longtail.losses.functional`; not for a callable loss.
+        inplace_backward: let the fused path write the gradient over the logits.
 
     Attributes:
         weight: float32 buffer, (C). It moves with the module, stays out of its state_dict (a saved loss
@@ -70,6 +72,8 @@ class ClassBalancedLoss(nn.Module):
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
         volume: Any = None,
+        backend: str = "auto",
+        inplace_backward: bool = False,
     ) -> None:
         super().__init__()
         if not callable(loss):
@@ -80,6 +84,7 @@ class ClassBalancedLoss(nn.Module):
             )
         _checks.choice("scheme", scheme, SCHEMES)
         check_options(reduction, normalizer)
+        fused.check_backend(backend)
         counts = _in_output_order(class_counts)
         weight = _values(weigh("class_counts", counts, scheme, beta, volume, "classes", "zero"))
         self.loss = loss
@@ -89,6 +94,8 @@ class ClassBalancedLoss(nn.Module):
         self.scheme = scheme
         self.reduction = reduction
         self.normalizer = normalizer
+        self.backend = backend
+        self.inplace_backward = inplace_backward
         self.ignore_index = _checks.integer("ignore_index", ignore_index, low=-(2**63))
         self.label_smoothing = _checks.number(
             "label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True, remedy=functional.SMOOTHING
@@ -125,6 +132,7 @@ class ClassBalancedLoss(nn.Module):
         if not isinstance(loss, str):
             return functional.class_balanced_callable(loss, input, target, weight, **options)
         options["label_smoothing"] = self.label_smoothing
+        options["backend"], options["inplace_backward"] = self.backend, self.inplace_backward
         if loss == "softmax":
             return functional.class_balanced_cross_entropy(input, target, weight, **options)
         if loss == "sigmoid":

@@ -270,7 +270,7 @@ def paper_table(compared: Sequence[PaperCell]) -> Table:
     return table
 
 
-_ACCURACY_HEAD = ("data", "f", "loss", "weights", "published", "measured", "seeds", "difference")
+_ACCURACY_HEAD = ("data", "f", "loss", "weights", "paper", "measured", "seeds", "difference")
 
 
 def accuracy_cells(compared: Sequence[Accuracy]) -> list[tuple[str, ...]]:
@@ -315,8 +315,8 @@ def accuracy_sheet(compared: Sequence[Accuracy]) -> Sheet:
 def accuracy_table(compared: Sequence[Accuracy]) -> Table:
     """Return published and measured accuracies on skeletons for the terminal, within 80 columns."""
     title = (
-        "test accuracy in %, mean of three splits; f: filters; measured: mean ± standard deviation over "
-        "seeds; difference: to the published figure, or (lt: long tail) to the same loss without weights, "
+        "test accuracy in %, mean of three splits; lt: long tail; f: filters; measured: mean ± standard "
+        "deviation over seeds; difference: to the paper, or on a long tail to the same loss without weights, "
         "paired, with its 95 % interval"
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=title)

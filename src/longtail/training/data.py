@@ -16,12 +16,22 @@ from longtail import _checks, datasets
 from longtail.datasets import Dataset
 from longtail.training.recipe import Recipe
 
-__all__ = ["TrainingData", "crop", "derive_seed", "generator", "keep_frames", "play", "scale"]
+__all__ = [
+    "TrainingData",
+    "change_view",
+    "crop",
+    "derive_seed",
+    "generator",
+    "keep_frames",
+    "play",
+    "scale",
+]
 
 _PAD: Final = {"none": 0, "shift": 1, "crop_flip": 4}
-_KINDS: Final = {"shift": "images", "crop_flip": "images", "temporal": "skeletons"}
+_KINDS: Final = {"shift": "images", "crop_flip": "images", "temporal": "skeletons", "skeleton": "skeletons"}
 _CHUNK: Final = 1024  # samples gathered at once: few calls for small sets, little memory for large ones
 _SHORTEST: Final = 0.9  # of a clip's frames are left by temporal augmentation
+_TURN, _STRETCH, _BODY = math.radians(15), 0.2, 0.05  # at most, at most, standard deviation
 
 
 def derive_seed(seed: int, epoch: int, purpose: str) -> int:
@@ -95,6 +105,34 @@ def play(clips: Tensor, frames: Tensor, kept: Tensor) -> Tensor:
     return torch.lerp(start, end, (place - before)[:, :, None, None].to(clips.dtype))
 
 
+def change_view(clips: int, joints: int, dimensions: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw another view of each clip, and another body in it.
+
+    The first coordinate of half of the clips is mirrored; all turn by up to 15 degrees in the plane of the
+    first two coordinates; then each coordinate is stretched or shrunk by up to 20 %; each joint is moved for
+    the whole clip.
+
+    Args:
+        clips: how many clips.
+        joints: J.
+        dimensions: D.
+        draw: a CPU generator.
+
+    Returns:
+        The maps M, float of shape (clips, D, D), and moves m of shape (clips, J, D) with a standard deviation
+        of 0.05: a clip X becomes X M + m s, with s the spread of the data set's coordinates.
+    """
+    maps = torch.eye(dimensions).repeat(clips, 1, 1)
+    if dimensions > 1:
+        angle = _TURN * (2 * torch.rand(clips, generator=draw) - 1)
+        maps[:, 0, 0] = maps[:, 1, 1] = angle.cos()
+        maps[:, 1, 0] = angle.sin()
+        maps[:, 0, 1] = -angle.sin()
+    maps[:, 0] *= 1.0 - 2 * torch.randint(0, 2, (clips, 1), generator=draw)
+    maps *= 1 + _STRETCH * (2 * torch.rand(clips, 1, dimensions, generator=draw) - 1)
+    return maps, _BODY * torch.randn(clips, joints, dimensions, generator=draw)
+
+
 def scale(inputs: Tensor, recipe: Recipe) -> Tensor:
     """Return what a network sees of its inputs, float32: integers become ``x / input_scale - 1``."""
     if inputs.is_floating_point() or recipe.input_scale is None:
@@ -136,6 +174,7 @@ class TrainingData:
                 f"{data.train.inputs.shape}; set augmentation='none'"
             )
         self.inputs = self._stored(data.train.inputs, self.pad).to(device)
+        self.spread = self.inputs.std() if recipe.augmentation == "skeleton" else torch.ones(())
         self.targets = torch.from_numpy(data.train.targets.astype(np.int64)).to(device)
         self.test_inputs = self._stored(data.test.inputs, 0).to(device)
         self.test_targets = torch.from_numpy(data.test.targets.astype(np.int64)).to(device)
@@ -146,37 +185,42 @@ class TrainingData:
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the epoch's inputs and targets, shuffled and augmented; the last batch may be smaller."""
         batch, device, n = self.recipe.batch_size, self.targets.device, len(self)
-        draws = self.draw(epoch).to(device)
+        draws = [drawn.to(device) for drawn in self.draw(epoch)]
         chunk = max(1, _CHUNK // batch) * batch
         for start in range(0, n, chunk):
-            inputs, targets = self.gather(draws[:, start : start + chunk])
+            inputs, targets = self.gather([drawn[start : start + chunk] for drawn in draws])
             yield from zip(torch.split(inputs, batch), torch.split(targets, batch), strict=True)
 
-    def draw(self, epoch: int) -> Tensor:
-        """Return the epoch's random numbers: int64 of shape (k, N) on the CPU.
+    def draw(self, epoch: int) -> list[Tensor]:
+        """Return the epoch's random numbers, on the CPU, each tensor of shape (N, ...).
 
-        Rows are the order of the samples and, where the augmentation wants them, top, left and mirror, or
-        how many frames a clip keeps and which.
+        The first is the order of the samples; the others are what the augmentation wants of the sample that
+        comes at that place: corner and mirror of a crop; frames, how many, and the view of a clip.
         """
-        seed, n = self.recipe.seed, len(self)
-        rows = [torch.randperm(n, generator=generator(seed, epoch, "order"))[None]]
-        draw = generator(seed, epoch, "augmentation")
+        n, draw = len(self), generator(self.recipe.seed, epoch, "augmentation")
+        drawn = [torch.randperm(n, generator=generator(self.recipe.seed, epoch, "order"))]
         if self.pad:
-            rows.append(torch.randint(0, 2 * self.pad + 1, (2, n), generator=draw))
+            drawn.append(torch.randint(0, 2 * self.pad + 1, (2, n), generator=draw).T)
         if self.recipe.augmentation == "crop_flip":
-            rows.append(torch.randint(0, 2, (1, n), generator=draw))
-        elif self.recipe.augmentation == "temporal":
-            frames, kept = keep_frames(n, self.inputs.shape[1], draw)
-            rows += [kept[None], frames.T]
-        return torch.cat(rows)
+            drawn.append(torch.randint(0, 2, (n,), generator=draw).bool())
+        if self.recipe.augmentation in ("temporal", "skeleton"):
+            frames, joints, dimensions = self.inputs.shape[1:]
+            drawn += keep_frames(n, frames, draw)
+            if self.recipe.augmentation == "skeleton":
+                drawn += change_view(n, joints, dimensions, draw)
+        return drawn
 
-    def gather(self, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets for some columns of `draw`, which are on the device."""
-        rows = draws[0]
-        if self.recipe.augmentation == "temporal":
-            raw = play(self.inputs[rows], draws[2:].T, draws[1])
-        elif self.pad:
-            raw = crop(self.inputs, rows, draws[1:3], self.size, draws[3].bool() if len(draws) > 3 else None)
+    def gather(self, draws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets for some rows of what `draw` gave, moved to the device."""
+        rows, *drawn = draws
+        if self.pad:
+            shifts, *flips = drawn
+            raw = crop(self.inputs, rows, shifts.T, self.size, flips[0] if flips else None)
+        elif drawn:
+            frames, kept, *view = drawn
+            raw = play(self.inputs[rows], frames, kept)
+            if view:
+                raw = raw @ view[0][:, None] + view[1][:, None] * self.spread
         else:
             raw = self._planes(self.inputs[rows])
         return scale(raw, self.recipe), self.targets[rows]

@@ -46,7 +46,7 @@ class DeviceEpochs:
         device, batch = data.targets.device, data.recipe.batch_size
         self._update, self._data, self._capture = update, data, capture
         self._sizes = [batch] * (steps - 1) + [len(data) - batch * (steps - 1)]
-        self._draws = data.draw(1).to(device)
+        self._draws = [drawn.to(device) for drawn in data.draw(1)]
         self._rates = torch.zeros(steps, device=device)
         self._losses, self._stopped = torch.zeros(steps, device=device), torch.zeros(steps, device=device)
         self._stop = torch.zeros((), device=device)
@@ -72,7 +72,8 @@ class DeviceEpochs:
         Returns:
             The loss of each step and the flag after it, on the device.
         """
-        self._draws.copy_(self._data.draw(epoch))
+        for tensor, drawn in zip(self._draws, self._data.draw(epoch), strict=True):
+            tensor.copy_(drawn)
         self._rates.copy_(rates)
         for tensor in (self._stop, self._first, self._step):
             tensor.zero_()
@@ -97,7 +98,8 @@ class DeviceEpochs:
             graph.replay()
 
     def _one(self, size: int) -> None:
-        inputs, targets = self._data.gather(self._draws[:, self._range[:size] + self._first])
+        now = self._range[:size] + self._first
+        inputs, targets = self._data.gather([drawn[now] for drawn in self._draws])
         self._rate.copy_(self._rates[self._step][0])
         loss = self._update(inputs, targets, self._rate, self._stop)
         self._losses.index_copy_(0, self._step, loss.view(1))

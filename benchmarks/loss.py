@@ -1,0 +1,402 @@
+"""The loss against every peer: time, memory, and how close it comes to merely copying the matrix.
+
+    python benchmarks/loss.py                    # the CPU, some minutes
+    python benchmarks/loss.py --device cuda      # a GPU, under three minutes; started again, it goes on
+
+Forward and backward of a batch mean, index targets. All contestants of a shape take turns in one process; a
+ratio is the median over rounds of theirs / ours. Peers that are not installed, or whose temporaries would not
+fit into the free memory, are left out and named. Writes results/benchmarks/loss-DEVICE.json after every
+shape, and the table and the chart of docs/benchmarks.md at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from core import PAGE, RESULTS, provenance
+
+import longtail
+
+SHAPES = [
+    (128, 10),
+    (128, 100),
+    (256, 1000),
+    (1024, 8142),
+    (4096, 32_000),
+    (2048, 128_256),
+    (4, 19, 512, 512),
+]
+CHART = PAGE.parent / "images" / "loss-speed.png"
+PEERS = {"balanced-loss": "balanced_loss", "kornia": "kornia.losses", "torchvision": "torchvision.ops"} | {
+    "liger-kernel": "liger_kernel.transformers"
+}
+TEMPORARIES = 14  # matrices that the hungriest peer holds at once
+CPU_ELEMENTS = 1 << 25  # beyond that one round of all contestants can take minutes on two cores
+LIMITS = {  # theirs / ours, at least; the issue's measures, judged where they were asked
+    ("cpu", "focal", "balanced-loss"): {(1024, 8142): 8.0, (128, 10): 1.5, (128, 100): 1.5, (256, 1000): 1.5},
+    ("cpu", "softmax", "torch cross_entropy"): {(1024, 8142): 1.3},
+    ("cuda", "focal", "torchvision"): dict.fromkeys(SHAPES[2:6], 5.0),
+    ("cuda", "softmax", "liger-kernel"): dict.fromkeys(SHAPES[2:6], 1.0),
+}
+Call = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def installed() -> tuple[dict[str, Any], dict[str, str]]:
+    """Import the peers; say why one is missing."""
+    found, missing = {}, {}
+    for name, module in PEERS.items():
+        try:
+            found[name] = importlib.import_module(module)
+        except Exception as error:
+            missing[name] = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+    return found, missing
+
+
+def contestants(shape: tuple[int, ...], device: str, peers: dict[str, Any]) -> dict[str, dict[str, Call]]:
+    """Every way to compute a loss of this shape, by family; the first of a family is ours."""
+    classes = shape[1]
+    counts = np.maximum(1, np.round(5000 * 0.01 ** (np.arange(classes) / (classes - 1)))).astype(np.int64)
+
+    def ours(loss: str, backend: str) -> Call:
+        return longtail.ClassBalancedLoss(
+            counts,
+            beta=0.999,
+            loss=loss,
+            backend=backend,
+            normalizer="weights" if loss == "softmax" else "samples",
+        ).to(device)
+
+    weight = ours("softmax", "auto").weight
+
+    def one_hot(y: torch.Tensor) -> torch.Tensor:
+        return F.one_hot(y, classes).movedim(-1, 1).float()
+
+    table: dict[str, dict[str, Call]] = {
+        loss: {"ours": ours(loss, "auto"), "ours, torch": ours(loss, "torch")}
+        for loss in ("softmax", "focal", "softmax_focal")
+    }
+    if device == "cpu" and len(shape) > 2:  # "auto" is the plain path there
+        table["softmax"]["ours, fused"] = ours("softmax", "fused")
+    table["softmax"]["torch cross_entropy"] = lambda x, y: F.cross_entropy(x, y, weight)
+    if "balanced-loss" in peers and len(shape) == 2:
+        table["focal"]["balanced-loss"] = peers["balanced-loss"].Loss(
+            "focal_loss", beta=0.999, fl_gamma=2.0, samples_per_class=counts, class_balanced=True
+        )
+    if "torchvision" in peers:
+        focal = peers["torchvision"].sigmoid_focal_loss
+        table["focal"]["torchvision"] = lambda x, y: (
+            focal(x, one_hot(y), alpha=-1, reduction="sum") / y.numel()
+        )
+    if "kornia" in peers:
+        binary, multi = peers["kornia"].binary_focal_loss_with_logits, peers["kornia"].focal_loss
+        table["focal"]["kornia"] = lambda x, y: binary(x, one_hot(y), None, reduction="sum") / y.numel()
+        table["softmax_focal"]["kornia"] = lambda x, y: multi(x, y, None, reduction="mean", weight=weight)
+    if "liger-kernel" in peers and device == "cuda" and len(shape) == 2:
+        liger = peers["liger-kernel"].LigerCrossEntropyLoss(weight=weight)
+        table["softmax"]["liger-kernel"] = lambda x, y: liger(x * 1, y)  # it overwrites its logits
+    return table
+
+
+def clock(call: Callable[[], object], repeat: int, device: str) -> float:
+    """Seconds of one call, by the device's own clock."""
+    if device == "cpu":
+        start = time.perf_counter()
+        for _ in range(repeat):
+            call()
+        return (time.perf_counter() - start) / repeat
+    start_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start_event.record()
+    for _ in range(repeat):
+        call()
+    end_event.record()
+    torch.cuda.synchronize()
+    return float(start_event.elapsed_time(end_event)) / 1e3 / repeat
+
+
+def peak_bytes(call: Callable[[], object], x: torch.Tensor) -> int | None:
+    """Most memory that a call holds at once beyond its logits; it replaces the gradient of the last call."""
+    call()
+    gradient = x.numel() * x.element_size()
+    gc.collect()
+    if x.is_cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before + gradient
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the process's peak
+        before = _status("VmRSS")
+        call()
+        return _status("VmHWM") - before + gradient
+    except OSError:
+        return None
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
+
+
+def free_bytes(device: str) -> int:
+    """Free memory of the device."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(
+    shape: tuple[int, ...], dtype: torch.dtype, device: str, peers: dict[str, Any], seconds: float
+) -> list[dict[str, Any]]:
+    """Time all contestants of one shape in turns."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=draw).to(device, dtype)
+    y = torch.randint(0, shape[1], shape[:1] + shape[2:], generator=draw).to(device)
+    size = x.numel() * x.element_size()
+    spare = torch.empty_like(x)
+
+    def copy() -> None:
+        spare.copy_(x)
+
+    clock(copy, 3, device)
+    copying = statistics.median(clock(copy, 10, device) for _ in range(5))
+    leaf = x.requires_grad_()
+    # memory is read off matrices beyond 32 MiB, which glibc maps and unmaps and never keeps: 1,040 rows, not 1,024
+    more = torch.arange(shape[0] + shape[0] // 64 if size > 30 << 20 else 0, device=device) % shape[0]
+    big, labels = x.detach()[more].requires_grad_(), y[more]
+    rows = []
+    for family, calls in contestants(shape, device, peers).items():
+
+        def step(call: Call, x: torch.Tensor = leaf, y: torch.Tensor = y) -> Callable[[], None]:
+            def run() -> None:
+                x.grad = None
+                call(x, y).backward()
+
+            return run
+
+        steps, failed, value = {}, {}, None
+        for name, call in calls.items():
+            try:
+                steps[name] = step(call)
+                steps[name]()  # compilers, caches
+                now = float(call(leaf.detach(), y))
+            except Exception as error:
+                failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+                steps.pop(name)
+                continue
+            value = now if value is None else value
+            comparable = name.startswith("ours") or name in ("torch cross_entropy", "balanced-loss")
+            if comparable and abs(now - value) > 1e-4 * abs(value):
+                raise AssertionError(f"{family} {shape}: {name} gives {now}, ours {value}")
+        repeat = {n: max(1, round(0.005 / max(clock(s, 1, device), 1e-6))) for n, s in steps.items()}
+        times: dict[str, list[float]] = {n: [] for n in steps}
+        begin = time.perf_counter()
+        while len(times["ours"]) < 41 and (len(times["ours"]) < 3 or time.perf_counter() - begin < seconds):
+            order = list(steps) if len(times["ours"]) % 2 else list(reversed(steps))
+            for name in order:
+                times[name].append(clock(steps[name], repeat[name], device))
+        for name in steps:
+            low, ratio, high = statistics.quantiles(
+                [t / o for t, o in zip(times[name], times["ours"], strict=True)], n=4
+            )
+            leaf.grad = big.grad = None
+            limit = LIMITS.get((device, family, name), {}).get(shape)
+            rows.append(
+                {
+                    "loss": family,
+                    "shape": list(shape),
+                    "dtype": str(dtype).removeprefix("torch."),
+                    "name": name,
+                    "rounds": len(times[name]),
+                    "seconds": statistics.median(times[name]),
+                    "times_ours": ratio,
+                    "times_ours_quartiles": [low, high],
+                    "limit": limit,
+                    "passed": None if limit is None else ratio >= limit,
+                    "peak_bytes": peak_bytes(step(calls[name], big, labels), big) if len(big) else None,
+                    "gradient_bytes": big.numel() * big.element_size(),
+                    "share_of_copy_bandwidth": 2
+                    * size
+                    / statistics.median(times[name])
+                    / (2 * size / copying),
+                }
+            )
+            ms = rows[-1]["seconds"] * 1e3
+            print(
+                f"{shape!s:18} {rows[-1]['dtype']:9} {family:14} {name:20} {ms:9.3f} ms "
+                f"{ratio:6.2f} x ours [{low:.2f}, {high:.2f}]",
+                flush=True,
+            )
+        rows += [
+            {"loss": family, "shape": list(shape), "name": name, "failed": why}
+            for name, why in failed.items()
+        ]
+    return rows
+
+
+def run(device: str, seconds: float) -> None:
+    """Measure every shape that fits, going on where an interrupted run of the same code stopped."""
+    path = RESULTS / f"loss-{device}.json"
+    about = provenance()
+    about["device"] = torch.cuda.get_device_name() if device == "cuda" else about["device"]
+    for name in (*PEERS, "triton"):
+        try:
+            about["versions"][name] = version(name)
+        except PackageNotFoundError:
+            continue
+    peers, missing = installed()
+    result: dict[str, Any] = {"name": f"loss-{device}"} | about | {"not_installed": missing}
+    result |= {"finished": False, "skipped": [], "cases": {}}
+    if path.exists():
+        old = json.loads(path.read_text())
+        same = all(old.get(k) == about[k] for k in ("commit", "device")) and not about["uncommitted_changes"]
+        if same and not old["finished"]:
+            result["cases"] = old["cases"]
+    dtypes = (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,)
+    for shape in SHAPES:
+        for dtype in dtypes:
+            case = f"{shape} {dtype}"
+            size = int(np.prod(shape)) * dtype.itemsize
+            reason = None
+            if device == "cpu" and np.prod(shape) > CPU_ELEMENTS:
+                reason = "a round of all contestants can take minutes on a CPU"
+            elif TEMPORARIES * size > free_bytes(device):
+                reason = f"{TEMPORARIES} matrices of {size / 2**30:.1f} GiB do not fit"
+            if reason:
+                result["skipped"].append({"case": case, "reason": reason})
+                print(f"{case}: skipped, {reason}")
+                continue
+            if case not in result["cases"]:
+                result["cases"][case] = measure(shape, dtype, device, peers, seconds)
+                path.write_text(json.dumps(result, indent=1) + "\n")
+    result["finished"] = True
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def write_page() -> None:
+    """Put the table and the chart's caption between their marks in docs/benchmarks.md."""
+    head, found, tail = PAGE.read_text().partition("<!-- loss table -->\n")
+    if not found:
+        raise SystemExit(f"{PAGE} has no line '<!-- loss table -->'")
+    lines: list[str] = []
+    for device in ("cpu", "cuda"):
+        path = RESULTS / f"loss-{device}.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        v = result["versions"]
+        lines += [
+            f"{result['device']}, {result['cores']} cores, torch {v['torch']}, {result['date'][:10]}, commit "
+            f"{(result['commit'] or 'unknown')[:10]}, load {result['load_average_before']} before:",
+            "",
+            "| shape | loss | | ms | times ours (quartiles) | asked | peak / gradient | of copy speed |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for r in (r for rows in result["cases"].values() for r in rows if "failed" not in r):
+            low, high = r["times_ours_quartiles"]
+            ratio = "1" if r["name"] == "ours" else f"{r['times_ours']:.2f} ({low:.2f} to {high:.2f})"
+            asked = {True: f"{r['limit']}, met", False: f"{r['limit']}, **missed**", None: ""}[r["passed"]]
+            peak = "" if r["peak_bytes"] is None else f"{r['peak_bytes'] / r['gradient_bytes']:.2f}"
+            shape = "x".join(str(n) for n in r["shape"]) + (" bf16" if r["dtype"] == "bfloat16" else "")
+            cells = [shape, r["loss"], r["name"], f"{r['seconds'] * 1e3:.3g}", ratio, asked, peak]
+            lines.append(f"| {' | '.join(cells)} | {r['share_of_copy_bandwidth']:.0%} |")
+        left_out = [f"{s['case']}: {s['reason']}" for s in result["skipped"]]
+        left_out += [f"{name}: not installed" for name in result["not_installed"]]
+        left_out += [
+            f"{r['name']} at {tuple(r['shape'])}: {r['failed']}"
+            for rows in result["cases"].values()
+            for r in rows
+            if "failed" in r
+        ]
+        lines += ["", "Left out: " + "; ".join(left_out) + "." if left_out else "", ""]
+    if not (RESULTS / "loss-cuda.json").exists():
+        lines += [
+            "**No figure of a GPU exists yet.** `python benchmarks/loss.py --device cuda` adds them here.",
+            "",
+        ]
+    rest = tail.partition("<!-- loss end -->\n")[2]
+    PAGE.write_text(f"{head}<!-- loss table -->\n\n" + "\n".join(lines) + f"\n<!-- loss end -->\n{rest}")
+
+
+def draw() -> None:
+    """Chart time relative to ours, by shape and contestant."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    files = [p for p in (RESULTS / f"loss-{d}.json" for d in ("cpu", "cuda")) if p.exists()]
+    families = ("softmax", "focal", "softmax_focal")
+    figure, axes = plt.subplots(len(files), 3, figsize=(11, 3.4 * len(files)), squeeze=False)
+    colours = {"ours": "#1b4f72", "ours, torch": "#85c1e9", "ours, fused": "#2e86c1"} | {
+        "torch cross_entropy": "#7f8c8d",
+        "balanced-loss": "#c0392b",
+        "kornia": "#e67e22",
+        "torchvision": "#8e44ad",
+        "liger-kernel": "#27ae60",
+    }
+    for path, line in zip(files, axes, strict=True):
+        result = json.loads(path.read_text())
+        rows = [
+            r for rs in result["cases"].values() for r in rs if "failed" not in r and r["dtype"] == "float32"
+        ]
+        for family, axis in zip(families, line, strict=True):
+            mine = [r for r in rows if r["loss"] == family]
+            shapes = list(dict.fromkeys(tuple(r["shape"]) for r in mine))
+            names = list(dict.fromkeys(r["name"] for r in mine))
+            width = 0.8 / max(1, len(names))
+            for i, name in enumerate(names):
+                points = [
+                    (shapes.index(tuple(r["shape"])), r["times_ours"]) for r in mine if r["name"] == name
+                ]
+                axis.bar(
+                    [x + (i - (len(names) - 1) / 2) * width for x, _ in points],
+                    [t for _, t in points],
+                    width,
+                    label=name,
+                    color=colours.get(name),
+                )
+            axis.axhline(1, color="black", linewidth=0.6)
+            axis.set_yscale("log")
+            axis.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+            axis.minorticks_off()
+            axis.set_xticks(
+                range(len(shapes)), ["x".join(map(str, s)) for s in shapes], rotation=30, ha="right"
+            )
+            axis.set_title(f"{family.replace('_', ' ')}, {path.stem.removeprefix('loss-')}")
+            axis.legend(fontsize=7)
+        line[0].set_ylabel("time / ours (log)")
+    figure.tight_layout()
+    figure.savefig(CHART, dpi=110)
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--seconds", type=float, help="of measuring per shape and loss; default 3, on cuda 1")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("no CUDA device; run without --device for the CPU")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    run(options.device, options.seconds or (3.0 if options.device == "cpu" else 1.0))
+    write_page()
+    draw()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""A head and its loss as one function: the same as the layer, then the loss, without the logits."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from longtail import functional
+from longtail.losses import linear
+
+LOSSES = {
+    "softmax": (
+        functional.class_balanced_linear_cross_entropy,
+        functional.class_balanced_cross_entropy,
+        {},
+    ),
+    "smooth": (
+        functional.class_balanced_linear_cross_entropy,
+        functional.class_balanced_cross_entropy,
+        {"label_smoothing": 0.1},
+    ),
+    "focal": (
+        functional.class_balanced_linear_focal_loss,
+        functional.class_balanced_focal_loss,
+        {"gamma": 0.5},
+    ),
+    "sigmoid": (
+        functional.class_balanced_linear_focal_loss,
+        functional.class_balanced_focal_loss,
+        {"gamma": 0.0},
+    ),
+}
+losses = pytest.mark.parametrize("loss", LOSSES)
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(linear, "CHUNK", 25)  # 3 samples of 8 classes
+
+
+def problem(dtype=torch.float64, lead=(7,), weight_dtype=None):
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(*lead, 5, generator=draw, dtype=torch.float64).to(dtype).requires_grad_()
+    weight = torch.randn(8, 5, generator=draw, dtype=torch.float64).to(weight_dtype or dtype).requires_grad_()
+    bias = torch.randn(8, generator=draw, dtype=torch.float64).to(weight_dtype or dtype).requires_grad_()
+    target = torch.randint(8, lead, generator=draw)
+    target.view(-1)[2] = -100
+    return features, weight, bias, target, torch.rand(8, generator=draw) + 0.5
+
+
+def both(loss, features, weight, bias, target, class_weight, **options):
+    fused, plain, own = LOSSES[loss]
+    one = fused(features, weight, bias, target, class_weight, **own, **options)
+    logits = F.linear(features, weight, bias).movedim(-1, 1)
+    return one, plain(logits, target, class_weight, backend="torch", **own, **options)
+
+
+def gradients(loss, *inputs):
+    return torch.autograd.grad(loss, [x for x in inputs if x is not None])
+
+
+@losses
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"reduction": "sum"}, {"normalizer": "weights"}, {"denominator": 3.0}, {"ignore_index": 4}],
+    ids=str,
+)
+def test_equals_the_layer_and_its_loss(loss, options):
+    features, weight, bias, target, class_weight = problem()
+    target = target.clamp(min=0) if "ignore_index" in options else target
+    for w, b in ((class_weight, bias), (None, None)):
+        one, other = both(loss, features, weight, b, target, w, **options)
+        torch.testing.assert_close(one, other)
+        inputs = (features, weight, b)
+        torch.testing.assert_close(gradients(2 * one, *inputs), gradients(2 * other, *inputs))
+
+
+@losses
+def test_tokens_of_sentences(loss):
+    features, weight, bias, target, class_weight = problem(lead=(2, 6))
+    one, other = both(loss, features, weight, bias, target, class_weight)
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(gradients(one, features, weight), gradients(other, features, weight))
+
+
+@losses
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_low_precision_and_autocast(loss, dtype):
+    features, weight, bias, target, class_weight = problem(dtype)
+    one, other = both(loss, features, weight, bias, target, class_weight)
+    assert one.dtype == torch.float32
+    torch.testing.assert_close(one, other, rtol=0.02, atol=0.02)
+    for a, b in zip(
+        gradients(one, features, weight, bias), gradients(other, features, weight, bias), strict=True
+    ):
+        assert a.dtype == dtype
+        torch.testing.assert_close(a, b, rtol=0.05, atol=0.02)
+    features, weight, bias, target, class_weight = problem(torch.float32)
+    with torch.autocast("cpu", dtype=dtype):
+        one, other = both(loss, features, weight, bias, target, class_weight)
+    torch.testing.assert_close(one, other, rtol=0.02, atol=0.02)
+    for a, b in zip(
+        gradients(one, features, weight, bias), gradients(other, features, weight, bias), strict=True
+    ):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=0.05, atol=0.02)
+
+
+def test_only_what_needs_a_gradient_gets_one():
+    features, weight, bias, target, _ = problem()
+    one, other = both("softmax", features, weight.detach(), bias.detach(), target, None)
+    torch.testing.assert_close(gradients(one, features), gradients(other, features))
+    frozen = functional.class_balanced_linear_cross_entropy(
+        features.detach(), weight.detach(), None, target.clamp(min=0)
+    )
+    assert not frozen.requires_grad
+
+
+def test_a_trainer_may_scale_in_place_and_look_twice():
+    features, weight, bias, target, _ = problem()
+    expected = gradients(both("focal", features, weight, bias, target, None)[1], features, weight)
+    loss = both("focal", features, weight, bias, target, None)[0]
+    loss *= 4
+    first = torch.autograd.grad(loss, [features, weight], retain_graph=True)
+    for got in (first, gradients(loss, features, weight)):
+        torch.testing.assert_close(got, tuple(4 * g for g in expected))
+    loss = both("focal", features, weight, bias, target, None)[0]
+    with pytest.raises(RuntimeError, match="no second derivatives; apply the layer"):
+        torch.autograd.grad(loss, features, create_graph=True)
+
+
+@pytest.mark.parametrize("lead", [(0,), (2, 0)], ids=str)
+def test_empty_and_all_ignored(lead):
+    features, weight, bias, _, _ = problem()
+    empty = torch.zeros(*lead, 5, dtype=torch.float64, requires_grad=True)
+    everything = torch.full((7,), -100)
+    for x, y in ((empty, torch.zeros(lead, dtype=torch.long)), (features, everything)):
+        loss = functional.class_balanced_linear_cross_entropy(x, weight, bias, y)
+        assert loss.item() == 0
+        assert all((g == 0).all() for g in gradients(loss, x, weight, bias))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own, where a graph breaks
+def test_inside_a_compiled_step():
+    features, weight, bias, target, _ = problem()
+
+    def step(features):
+        return functional.class_balanced_linear_cross_entropy(2 * features, weight, bias, target)
+
+    torch.testing.assert_close(torch.compile(step, backend="eager")(features), step(features))
+
+
+BAD = {
+    "list": ({"features": [[0.0]]}, TypeError, r"features must be a tensor, got list"),
+    "swapped": ({"weight": torch.zeros(8, 5).long()}, TypeError, r"weight must be floating point.*swapped"),
+    "transposed": ({"weight": torch.zeros(5, 8)}, ValueError, r"weight must have shape \(C, 5\).*\(5, 8\)"),
+    "bias": ({"bias": torch.zeros(3)}, ValueError, r"bias must have shape \(8,\), got \(3,\)"),
+    "target": ({"target": torch.zeros(6).long()}, ValueError, r"target must have shape \(7,\).*got \(6,\)"),
+    "soft": ({"target": torch.zeros(7)}, TypeError, r"target must hold integer class indices"),
+    "label": ({"target": torch.full((7,), 8)}, ValueError, r"target must be in 0\.\.7 .*got 8 \(7 such\)"),
+    "one-d": ({"features": torch.zeros(5)}, ValueError, r"features must have shape \(N, D\)"),
+    "class weight": ({"class_weight": torch.ones(7)}, ValueError, r"weight must have one entry .*8 classes"),
+    "none": ({"reduction": "none"}, ValueError, r"reduction must be 'mean' or 'sum', got 'none'"),
+    "elsewhere": (
+        {"bias": torch.zeros(8, device="meta")},
+        ValueError,
+        r"bias is on meta but features on cpu",
+    ),
+}
+
+
+@losses
+@pytest.mark.parametrize("case", BAD)
+def test_bad_calls(loss, case):
+    changed, error, message = BAD[case]
+    features, weight, bias, target, _ = problem(torch.float32)
+    arguments = {"features": features, "weight": weight, "bias": bias, "target": target} | changed
+    function, _, options = LOSSES[loss]
+    with pytest.raises(error, match=message):
+        function(**arguments, **options)
+
+
+PEAK = """
+import resource, sys, torch
+from longtail.functional import class_balanced_cross_entropy, class_balanced_linear_cross_entropy
+from longtail.losses import linear
+torch.set_num_threads(1)
+linear.CHUNK = 1 << 18
+n, d, c = 1024, 16, 32_000
+features, weight = torch.randn(n, d, requires_grad=True), torch.randn(c, d, requires_grad=True)
+target = torch.randint(c, (n,))
+class_balanced_linear_cross_entropy(features[:2], weight, None, target[:2]).backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if sys.argv[1] == "fused":
+    class_balanced_linear_cross_entropy(features, weight, None, target).backward()
+else:
+    class_balanced_cross_entropy(features @ weight.t(), target, backend="torch").backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+def test_peak_memory_is_a_tenth():
+    peak = {
+        which: int(
+            subprocess.run(
+                [sys.executable, "-c", PEAK, which], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for which in ("fused", "plain")
+    }
+    assert peak["fused"] * 10 <= peak["plain"]
