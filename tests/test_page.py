@@ -98,16 +98,17 @@ def _runs(
     return made
 
 
-def scroll_through(page: Any) -> None:
-    """Bring every chart into view, so that all are drawn."""
+def scroll_through(page: Any, charts: str = ".chart") -> None:
+    """Bring charts into view one by one, and wait until each is drawn."""
     page.evaluate(
-        """async () => {
-            for (let y = 0; y < document.documentElement.scrollHeight; y += 700) {
-                scrollTo(0, y);
-                await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 20)));
+        """async (charts) => {
+            for (const node of document.querySelectorAll(charts)) {
+                node.scrollIntoView();
+                while (!node.children.length) await new Promise((done) => setTimeout(done, 10));
             }
             scrollTo(0, 0);
-        }"""
+        }""",
+        charts,
     )
 
 
@@ -139,7 +140,7 @@ CUT_OFF = """() => {
 }"""
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (800, "light"), (1400, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1400, "light")])
 def test_nothing_is_cut_off_and_every_chart_is_drawn(
     show: Any, tmp_path: Path, width: int, scheme: str
 ) -> None:
@@ -273,7 +274,7 @@ def test_tables_sort_by_keyboard_with_n_a_last(show: Any) -> None:
 def test_methods_and_matrices_can_be_chosen(show: Any) -> None:
     made = _runs()
     page = show(report_page([made]))
-    scroll_through(page)
+    scroll_through(page, "[data-chart=groups], [data-chart=matrix-best]")
     count = "document.querySelector('[data-chart=groups]').data.length"
     assert page.evaluate(count) == 2  # the best and its baseline
     page.locator(".shown input:not(:checked)").first.check()
