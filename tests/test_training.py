@@ -270,7 +270,7 @@ def test_bad_arguments_are_named(recipe, arguments, message):
 def test_augmentation_needs_images():
     split = Split(np.zeros((4, 3)), np.array([0, 1, 0, 1]))
     data = Dataset("flat", split, split, ("a", "b"))
-    with pytest.raises(ValueError, match=r"augmentation='shift' needs images of shape \(N, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"augmentation='shift' needs images, got vectors of shape \(4, 3\)"):
         train(short(dataset="flat", imbalance_factor=None), dataset=data)
 
 
