@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 
 from longtail import cli, datasets
+from longtail.paper.tables import skeleton_cells
+from longtail.report.tables import accuracy_markdown
+from longtail.reproduce import SKELETON_COLUMNS, compare_accuracies, read_rows
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -142,3 +145,11 @@ def test_result_tables_are_the_result_files() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         for line in lines:
             assert line in text, f"{page} lacks the measured row {line}"
+
+
+def test_the_skeleton_table_is_the_result_file() -> None:
+    rows = read_rows(ROOT / "results" / "ddnet.csv", SKELETON_COLUMNS)
+    table = accuracy_markdown(compare_accuracies(skeleton_cells(), rows)).splitlines()
+    text = (ROOT / "docs" / "skeletons.md").read_text(encoding="utf-8")
+    for line in table:
+        assert line in text, f"docs/skeletons.md lacks the measured row {line}"
