@@ -154,8 +154,13 @@ def weights(
 
 @app.command()
 def compare(
-    dataset: Annotated[str, typer.Argument(help="A data set that longtail knows.")] = "digits",
-    imbalance: Annotated[float, typer.Option(help="Largest over smallest class of the training set.")] = 50.0,
+    dataset: Annotated[
+        str, typer.Argument(help="A data set that longtail knows, or a folder of small pictures.")
+    ] = "digits",
+    imbalance: Annotated[
+        float | None,
+        typer.Option(help="Largest over smallest class; default 50, a folder of yours stays as it is."),
+    ] = None,
     loss: Annotated[
         list[str] | None, typer.Option(help="Repeat for several; default softmax sigmoid focal.")
     ] = None,
@@ -188,8 +193,11 @@ def compare(
     from longtail.report.page import report_page
     from longtail.report.tables import comparison_markdown, comparison_table
 
+    own, recipe = _own_or_known(dataset)
+    if own is None:
+        imbalance = 50.0 if imbalance is None else imbalance
+    dataset, tail = recipe.dataset, "" if imbalance is None else f", imbalance {imbalance:g}"
     given: dict[str, Any] = {"imbalance_factor": imbalance, "beta": beta, "gamma": gamma, "epochs": epochs}
-    recipe = _recipe_for(dataset)
     if epochs is not None and recipe.warmup_epochs >= epochs > 0:
         given["warmup_epochs"] = epochs // 4  # a warm-up as long as the run is no run
     recipe = recipe.replace(**{k: v for k, v in given.items() if v is not None})
@@ -199,7 +207,7 @@ def compare(
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"
     total = len(methods) * len(chosen)
     _err.print(
-        f"{dataset}, imbalance {imbalance:g}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
+        f"{dataset}{tail}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
         f"{len(losses)} losses x {len(schemes)} weightings x {seeds} seeds = {total} runs",
         highlight=False,
     )
@@ -224,6 +232,7 @@ def compare(
             losses=losses,
             schemes=schemes,
             seeds=seeds,
+            dataset=own,
             out=folder,
             jobs=jobs,
             device=device,
@@ -239,8 +248,8 @@ def compare(
     many, few = measured.thresholds
     counts = ", ".join(map(str, measured.class_counts))
     text = (
-        "\nerror: mean ± standard deviation over seeds, balanced test set. many / medium / few: classes with "
-        f"> {many}, {few} to {many}, < {few} training samples (here {counts}). vs none: paired "
+        f"\nerror: mean ± standard deviation over seeds, {'balanced ' * (own is None)}test set. "
+        f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here {counts}). vs none: paired "
         "difference to the same loss without re-weighting, negative is better, with its 95 % interval; "
         "* significant after Bonferroni's correction."
     )
@@ -248,7 +257,7 @@ def compare(
     picture = draw_comparison(result, folder / "compare.png")
     page = _write(folder / "compare.html", report_page([result]))
     lines = [
-        f"# {dataset}, imbalance {imbalance:g}\n",
+        f"# {dataset}{tail}\n",
         comparison_markdown(result),
         f"{result.verdict()}\n{text}",
         "",
@@ -646,6 +655,18 @@ def _recipe_for(name: str) -> Any:
             raise ValueError(f"recipe {name!r} is not a file; check the path")
         return recipes.Recipe.from_json(path.read_bytes())
     return recipes.default(name)
+
+
+def _own_or_known(name: str) -> tuple[Any, Any]:
+    """A folder's pictures and their recipe; None and the recipe of a data set that is known."""
+    from longtail.datasets.images import in_memory, load_images
+    from longtail.training import recipe as recipes
+
+    path = Path(name)
+    if not path.is_dir():
+        return None, _recipe_for(name)
+    title = path.resolve().name
+    return in_memory(*load_images(path), 32, name=title), recipes.small_images(title)
 
 
 def _field(text: str) -> tuple[str, Any]:

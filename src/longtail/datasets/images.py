@@ -24,6 +24,7 @@ from longtail.datasets.decoding import (
     IMAGENET_STD,
     INATURALIST_MEAN,
     INATURALIST_STD,
+    MARGIN,
     EvalTransform,
     TrainTransform,
     cut,
@@ -466,7 +467,7 @@ def _square(image: Image, size: int) -> npt.NDArray[np.uint8]:
     width, height = upright_size(image)
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    return np.asarray(cut(image, (left, top, left + side, top + side), size))
+    return np.asarray(cut(image, (left, top, left + side, top + side), size, MARGIN))
 
 
 def _listing(source: Any, root: Path | None) -> Listing:

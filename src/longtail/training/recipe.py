@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from longtail import _checks
 
-__all__ = ["Recipe", "ddnet", "default", "digits", "gtsrb", "learning_rate_at", "paper_cifar"]
+__all__ = ["Recipe", "ddnet", "default", "digits", "gtsrb", "learning_rate_at", "paper_cifar", "small_images"]
 
 
 class Recipe(BaseModel):
@@ -355,8 +355,21 @@ def gtsrb(**changes: Any) -> Recipe:
     Raises:
         ValueError: as `Recipe`.
     """
+    return small_images("gtsrb", **{"epochs": 8, "eval_every": 8, **changes})
+
+
+def small_images(dataset: str, **changes: Any) -> Recipe:
+    """Return a recipe for a folder of pictures brought to 32x32 pixels, for a first look on a CPU.
+
+    Args:
+        dataset: the name of the data set that `longtail.datasets.images.in_memory` made.
+        **changes: any other fields of `Recipe` to set otherwise.
+
+    Raises:
+        ValueError: as `Recipe`.
+    """
     start = Recipe(
-        dataset="gtsrb",
+        dataset=dataset,
         model="strided_cnn",
         beta=0.99,
         gamma=0.5,
@@ -364,10 +377,10 @@ def gtsrb(**changes: Any) -> Recipe:
         weight_decay=5e-4,
         schedule="cosine",
         warmup_epochs=1,
-        epochs=8,
+        epochs=30,
         batch_size=64,
         augmentation="shift",
-        eval_every=8,
+        eval_every=10,
     )
     return start.replace(**changes)
 
