@@ -135,6 +135,7 @@ HEAVY = (
     "joblib",
     "safetensors",
     "jinja2",
+    "PIL",
 )
 
 LIGHT = """

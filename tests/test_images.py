@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from longtail import datasets
+from longtail import cli, datasets
 from longtail.datasets.decoding import MARGIN, cut, normalise, upright_size
 from longtail.datasets.images import (
     IMAGENET_MEAN,
@@ -29,7 +30,11 @@ from longtail.datasets.images import (
     in_memory,
     load_images,
 )
-from longtail.datasets.long_tail import long_tail_subset
+from longtail.datasets.long_tail import Dataset, Split, long_tail_subset
+from longtail.models import StridedCNN
+from longtail.paper.tables import SignCell, sign_cells
+from longtail.report.tables import sign_texts
+from longtail.reproduce import SIGN_COLUMNS, compare_signs, jobs_for, read_rows, reproduce
 
 BILINEAR = Image.Resampling.BILINEAR
 
@@ -791,6 +796,136 @@ def test_the_real_signs():
     assert (data.class_counts.min(), data.class_counts.max()) == (90, 1020)
     assert len(data.train) == 18478
     assert len(data.test) == 4080
+
+
+def test_the_grid_of_signs_is_the_issues(tmp_path):
+    grid = sign_cells()
+    assert len(set(grid)) == len(grid) == 8
+    assert [(c.loss, c.scheme) for c in grid[:2]] == [("softmax", "none"), ("softmax", "inverse")]
+    for loss in ("softmax", "focal"):
+        assert len({c.beta for c in sign_cells(losses=[loss]) if c.scheme == "effective"}) == 3
+    with pytest.raises(ValueError, match="loss must be one of 'softmax', 'focal', got 'sigmoid'"):
+        sign_cells(losses=["sigmoid"])
+    jobs = jobs_for(grid, 3, tmp_path)
+    assert len({job.recipe.hash for job in jobs}) == 24
+    assert {job.recipe.augmentation for job in jobs} == {"shift"}  # a mirrored sign is another sign
+    for job in jobs:
+        assert (job.recipe.loss, job.recipe.scheme) == (job.cell.loss, job.cell.scheme)
+        assert job.cell.beta in (None, job.recipe.beta)
+        assert job.cell.gamma in (None, job.recipe.gamma)
+
+
+def test_the_grid_of_signs_runs_and_goes_on(tmp_path, rng):
+    def split(each):
+        targets = np.repeat(np.arange(43), each)
+        return Split(rng.integers(0, 256, (43 * each, 3, 32, 32), dtype=np.uint8), targets)
+
+    signs = Dataset("gtsrb", split(2), split(1), tuple(map(str, range(43))))
+    results, todo = (
+        tmp_path / "gtsrb.csv",
+        [SignCell("softmax", "none"), SignCell("focal", "effective", 0.99, 0.5)],
+    )
+    jobs = jobs_for(todo, 1, tmp_path / "runs", epochs=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # equal counts: no weight does anything
+        assert [r.state for r in reproduce(jobs, results, data=signs, device="cpu")] == ["done", "done"]
+    rows = read_rows(results, SIGN_COLUMNS)
+    assert [tuple(row[name] for name in SIGN_COLUMNS[:5]) for row in rows] == [
+        ("softmax", "none", "", "", "0"),
+        ("focal", "effective", "0.99", "0.5", "0"),
+    ]
+    assert all(row["error_percent"] == row["balanced_error_percent"] for row in rows)  # one image a class
+    assert reproduce(jobs, results, data=signs, device="cpu") == []
+    first, second = compare_signs(todo, rows, epochs=2)
+    assert first.error.mean == float(rows[0]["error_percent"])
+    assert second.difference.mean == pytest.approx(second.error.mean - first.error.mean)
+    assert compare_signs(todo, rows)[0].error is None  # 2 epochs are not the recipe's
+
+
+def test_signs_are_compared_with_the_plain_loss_by_seed():
+    errors = {
+        SignCell("softmax", "none"): [(10, 20), (12, 22), (14, 24)],
+        SignCell("focal", "effective", 0.99, 0.5): [(9, 17), (11, 19), (13, 21)],
+    }
+    rows = [
+        {
+            **{"loss": cell.loss, "scheme": cell.scheme, "seed": str(seed), "epochs": "8"},
+            **{"beta": "" if cell.beta is None else "0.99", "gamma": "" if cell.gamma is None else "0.5"},
+            **{"error_percent": str(error), "balanced_error_percent": str(balanced)},
+        }
+        for cell, pairs in errors.items()
+        for seed, (error, balanced) in enumerate(pairs)
+    ]
+    plain, focal, missing = compare_signs([*errors, SignCell("softmax", "inverse")], rows)
+    assert sign_texts([plain, focal, missing]) == [
+        ("softmax", "none", "12.0 ± 2.0", "", "22.0 ± 2.0", "", "3"),
+        ("focal", "beta 0.99", "11.0 ± 2.0", "-1.0 [-1.0, -1.0]", "19.0 ± 2.0", "-3.0 [-3.0, -3.0]", "3"),
+        ("softmax", "inverse", "not run", "", "not run", "", "0"),
+    ]
+
+
+@pytest.mark.parametrize("size", [25, 32, 48])
+def test_the_network_for_signs_takes_other_sizes(size):
+    torch = pytest.importorskip("torch")
+    assert StridedCNN(3, 43)(torch.zeros(2, 3, size, size)).shape == (2, 43)
+
+
+# ---- the command line
+
+
+@pytest.fixture
+def longtail(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["longtail", *arguments])
+        monkeypatch.setattr(cli._err, "width", 400)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, capsys.readouterr()
+
+    return run
+
+
+def test_compare_takes_a_folder_as_it_is(write, longtail):
+    write(*(f"photos/{name}/{i}.jpg" for name, n in (("cat", 12), ("lynx", 4)) for i in range(n)))
+    options = (
+        "--loss",
+        "softmax",
+        "--scheme",
+        "none",
+        "--scheme",
+        "inverse",
+        "--seeds",
+        "1",
+        "--epochs",
+        "4",
+    )
+    code, said = longtail("compare", "photos", *options, "--jobs", "1", "--out", "runs/photos")
+    assert code == 0, said.err
+    assert "photos, strided_cnn, 4 epochs" in said.err
+    recipe = json.loads(Path("runs/photos/softmax-none/seed0/recipe.json").read_text())
+    assert (recipe["dataset"], recipe["imbalance_factor"]) == ("photos", None)
+    assert "classes with > 10" in Path("runs/photos/compare.md").read_text().replace("\n", " ")
+    assert "(here 10, 3)" in said.out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "empty"], r"has no class folders with images"),
+        (["reproduce", "gtsrb", "--imbalance", "100"], r"--dataset and --imbalance do not belong to gtsrb"),
+        (
+            ["reproduce", "gtsrb", "--loss", "sigmoid"],
+            r"loss must be one of 'softmax', 'focal', got 'sigmoid'",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(longtail, arguments, message):
+    Path("empty").mkdir()
+    code, said = longtail(*arguments)
+    assert code == 2
+    assert message in said.err
 
 
 def test_cut_reads_from_the_box(photographs):
