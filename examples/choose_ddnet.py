@@ -8,7 +8,7 @@ by heart would win. The official splits keep films together. So the two folds ar
 are test clips in another split: a film is never on both sides, and the split's own test clips are not used.
 
 Prints, for each candidate, the accuracy on the held-out training clips: mean and standard deviation over
-seeds. With `--output FILE` writes them as CSV, too.
+seeds. With `--output FILE` every run becomes a row of a CSV file, and started again it goes on from there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
+import subprocess
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -34,9 +36,9 @@ CANDIDATES: tuple[dict[str, object], ...] = (
     {"epochs": 120},
     {"epochs": 120, "scheme": "effective", "beta": 0.9},
     {"epochs": 120, "scheme": "inverse"},
-    {"epochs": 120, "label_smoothing": 0.1},
-    {"epochs": 240},
+    {"epochs": 120, "batch_size": 16},
 )
+COLUMNS = ("recipe_hash", "changes", "seed", "accuracy_percent", "device", "torch", "numpy", "commit")
 
 
 def folds(classes: int, split: int) -> list[Dataset]:
@@ -65,7 +67,13 @@ def right(recipe: Recipe, part: Dataset) -> float:
     return len(part.test.targets) * (1 - train(recipe, dataset=part).evaluation.error)
 
 
-if __name__ == "__main__":
+def commit() -> str:
+    """Return the commit that this script belongs to, if there is one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -74,27 +82,37 @@ if __name__ == "__main__":
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--output")
+    parser.add_argument("--output", type=Path)
     options = parser.parse_args()
 
     parts = folds(options.classes, options.split)
     clips = sum(len(part.test.targets) for part in parts)
-    rows = []
+    rows: list[dict[str, object]] = []
+    if options.output and options.output.exists():
+        with open(options.output, newline="") as file:
+            rows = [dict(row) for row in csv.DictReader(file)]
+    about = dict(zip(COLUMNS[4:], ("cpu", torch.__version__, np.__version__, commit()), strict=True))
+    name = f"jhmdb{options.classes}-{options.split}"
     for changes in CANDIDATES:
-        recipe = recipes.ddnet(
-            f"jhmdb{options.classes}-{options.split}", options.filters, eval_every=1000, **changes
+        recipe = recipes.ddnet(name, options.filters, eval_every=1000, **changes)
+        seeded = [recipe.replace(seed=seed) for seed in range(options.seeds)]
+        done = {row["recipe_hash"]: float(str(row["accuracy_percent"])) for row in rows}
+        todo = [r for r in seeded if r.hash not in done]
+        scores = joblib.Parallel(n_jobs=options.jobs)(
+            joblib.delayed(right)(r, p) for r in todo for p in parts
         )
-        runs = [(recipe.replace(seed=seed), part) for seed in range(options.seeds) for part in parts]
-        scores = joblib.Parallel(n_jobs=options.jobs)(joblib.delayed(right)(*run) for run in runs)
-        percents = [100 * sum(scores[i : i + 2]) / clips for i in range(0, len(scores), 2)]
+        for i, r in enumerate(todo):
+            done[r.hash] = round(100 * sum(scores[i * len(parts) : (i + 1) * len(parts)]) / clips, 2)
+            rows.append(dict(zip(COLUMNS, (r.hash, changes, r.seed, done[r.hash]), strict=False)) | about)
+        percents = [done[r.hash] for r in seeded]
         spread = f" +- {statistics.stdev(percents):.1f}" if len(percents) > 1 else ""
         print(f"{statistics.fmean(percents):.1f}{spread} %  {changes}", flush=True)
-        rows += [
-            {"candidate": recipe.short_hash, "changes": changes, "seed": seed, "accuracy_percent": f"{p:.2f}"}
-            for seed, p in enumerate(percents)
-        ]
         if options.output:
             with open(options.output, "w", newline="") as file:
-                writer = csv.DictWriter(file, rows[0])
+                writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
                 writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
