@@ -758,7 +758,7 @@ def test_a_skipped_item_weighs_nothing_and_is_named(broken):
     logits = torch.randn(12, 2)
     good = batch["labels"] >= 0
     torch.testing.assert_close(loss(logits, batch["labels"]), loss(logits[good], batch["labels"][good]))
-    with pytest.warns(UserWarning, match=r"cat/2.jpg cannot be read: .*; it is skipped"):
+    with pytest.warns(UserWarning, match=r"skipped: image .*cat/2.jpg cannot be read: .*truncated"):
         TorchDataset(images, EvalTransform(16), on_error="skip")[2]
     with pytest.raises(UnreadableImageError, match=r"cat/2.jpg cannot be read"):
         TorchDataset(images, EvalTransform(16))[2]

@@ -229,7 +229,9 @@ class ImageList:
         ) as error:
             if isinstance(error, UnreadableImageError):
                 raise
-            raise UnreadableImageError(f"image {self.name(index)} cannot be read: {error}") from error
+            raise UnreadableImageError(
+                f"image {self.name(index)} cannot be read: {error}; replace or remove it"
+            ) from error
 
 
 def load_images(
@@ -361,7 +363,7 @@ class TorchDataset:
                 raise
             if not self._skipped[index]:
                 self._skipped[index] = True
-                _checks.warn(f"{error}; it is skipped")
+                _checks.warn(f"skipped: {error}")
             size = getattr(self.transform, "size", 1)
             return {"pixel_values": torch.zeros(3, size, size), "labels": -100}
         return {"pixel_values": torch.from_numpy(pixels), "labels": int(self.images.targets[index])}
