@@ -280,6 +280,16 @@ def test_a_class_that_is_called_train(write):
     assert train.class_names == ("plane", "train")
 
 
+def test_links_are_followed_but_not_in_circles(write):
+    root = write("set/cat/0.jpg", "set/dog/0.jpg", "set/cat/1.jpg", "set/dog/1.jpg", "elsewhere/2.jpg")
+    (root / "set/cat/again").symlink_to(root / "set")
+    (root / "set/dog/more").symlink_to(root / "elsewhere")
+    train, test = load_images(root / "set")
+    assert sorted(f for f, _ in names_of(train) + names_of(test)) == [
+        *("cat/0.jpg", "cat/1.jpg", "dog/0.jpg", "dog/1.jpg", "dog/more/2.jpg"),
+    ]
+
+
 def test_imagenet_with_its_flat_validation_folder(write):
     data = "ILSVRC/Data/CLS-LOC"
     root = write(
