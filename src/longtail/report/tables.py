@@ -367,15 +367,16 @@ def sign_texts(compared: Sequence[SignErrors]) -> list[tuple[str, ...]]:
 def sign_table(compared: Sequence[SignErrors]) -> Table:
     """Return the errors on traffic signs for the terminal, within 80 columns."""
     title = (
-        "test error in %, over images and as the mean over classes: mean ± standard deviation over seeds; "
+        "test error in %, over images and as the mean over classes: mean ± standard deviation over n seeds; "
         "vs plain: difference to softmax without weights, paired by seed, with its 95 % interval"
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=title)
-    for name in _SIGN_HEAD:
+    for name in ("loss", "weights", "error", "vs plain", "balanced", "vs plain", "n"):
         left = name in ("loss", "weights")
-        table.add_column(name.replace(" (balanced)", ""), justify="left" if left else "right", no_wrap=True)
-    for cells in sign_texts(compared):
-        table.add_row(*cells)
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for loss, weights, *rest in sign_texts(compared):
+        # the interval on a line of its own
+        table.add_row(loss, weights, *(text.replace(" [", "\n[") for text in rest))
     return table
 
 
