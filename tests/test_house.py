@@ -25,6 +25,7 @@ SRC = Path(__file__).parents[1] / "src" / "longtail"
 RANK = {
     "_checks": 0,
     "effective": 1,
+    "label_files": 1,
     "counts": 2,
     "weights": 3,
     "losses": 4,
@@ -135,6 +136,9 @@ HEAVY = (
     "joblib",
     "safetensors",
     "jinja2",
+    "duckdb",
+    "datasets",
+    "pyarrow",
 )
 
 LIGHT = """
