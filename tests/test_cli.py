@@ -143,7 +143,7 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["weights", "nowhere.csv"], r"source 'nowhere.csv' is not a file; check the path"),
+        (["weights", "nowhere.csv"], r"source 'nowhere.csv' is no file and no folder; check the path"),
         (["weights", "3,-1"], r"counts must be finite and >= 0, got -1.0 at position 1"),
         (["weights", "3,1", "--beta", "1.5"], r"beta must be in [0, 1], got 1.5"),
         (["weights", "3,1", "--normalize", "sum"], r"normalize must be one of 'classes', 'samples'"),

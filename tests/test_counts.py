@@ -239,9 +239,9 @@ def test_bad_files(tmp_path, text, label, message):
 
 
 def test_bad_paths(tmp_path):
-    with pytest.raises(ValueError, match=r"source .*gone\.csv' is no file and no folder; give a \.csv"):
+    with pytest.raises(ValueError, match=r"source .*gone\.csv' is no file and no folder; check the path"):
         class_counts(tmp_path / "gone.csv")
-    with pytest.raises(ValueError, match=r"source 'cat' is no file and no folder; give a \.csv"):
+    with pytest.raises(ValueError, match=r"source 'cat' is no file and no folder; check the path"):
         class_counts("cat")
     with pytest.raises(
         ValueError, match=r"source must be a \.csv, .*x\.txt'; read other formats into a list"

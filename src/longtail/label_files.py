@@ -56,7 +56,7 @@ def read_counts(source: str, label: str | None) -> Counted:
     if not paths:
         if glob.has_magic(source):
             raise ValueError(f"source {source!r} matches no file; check the pattern")
-        raise ValueError(f"source {source!r} is no file and no folder; give {_KINDS}")
+        raise ValueError(f"source {source!r} is no file and no folder; check the path")
     kinds = {_kind(path) for path in paths}
     if len(kinds) > 1:
         raise ValueError(f"source {source!r} matches files of the kinds {', '.join(sorted(kinds))}; give one")
