@@ -4,7 +4,7 @@
     python benchmarks/counts.py --rows 10000000    # a trial; writes nothing
 
 Each call runs in a new interpreter, timed inside it after its imports; both sides take turns, and the peak is
-that of the whole interpreter (Linux). Writes results/benchmarks/counts.json and the table in docs/benchmarks.md.
+that of the whole interpreter (Linux). Writes results/benchmarks/counts.json and docs/benchmarks.md's table.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ start = time.perf_counter()
 seconds = time.perf_counter() - start
 # of this process alone; getrusage would tell the peak of the one that started it
 peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1e3
-found = {{"seconds": seconds, "megabytes": peak, "classes": len(counted), "total": int(sum(counted.values()))}}
-json.dump(found, sys.stdout)
+total = int(sum(counted.values()))
+json.dump({{"seconds": seconds, "megabytes": peak, "classes": len(counted), "total": total}}, sys.stdout)
 """
 SIDES = {
     "ours": (
@@ -97,7 +97,7 @@ def write_page(result: dict[str, Any]) -> None:
     if not found:
         raise SystemExit(f"{PAGE} has no line '<!-- counts table -->' to put the table after")
     lines = [
-        "| label column | time ratio to pandas (quartiles) | limit | | peak, MB | limit | | pandas' peak, MB |",
+        "| labels | time ratio to pandas (quartiles) | limit | | peak, MB | limit | | pandas' peak, MB |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in result["rows"]:
@@ -110,8 +110,8 @@ def write_page(result: dict[str, Any]) -> None:
     v, seconds = result["versions"], [r["seconds"]["ours"] for r in result["rows"]]
     note = (
         f"{result['date'][:10]}, {result['device']}, {result['cores']} cores, load "
-        f"{result['load_average_before']} before, DuckDB {v['duckdb']}, pandas {v['pandas']}, pyarrow {v['pyarrow']}; ours in "
-        f"{' and '.join(f'{s:.1f}' for s in seconds)} s."
+        f"{result['load_average_before']} before, DuckDB {v['duckdb']}, pandas {v['pandas']}, pyarrow "
+        f"{v['pyarrow']}; ours took {' and '.join(f'{s:.1f}' for s in seconds)} s."
     )
     rest = tail.partition("<!-- counts end -->\n")[2]
     body = "\n".join([*lines, "", note])

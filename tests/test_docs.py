@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shlex
 import subprocess
@@ -12,6 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from longtail import cli, datasets
@@ -63,6 +66,16 @@ def test_longtail_commands_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.csv").write_text("file,species\na.jpg,cat\nb.jpg,cat\nc.jpg,lynx\n")
+    labels = pa.table({"species": ["cat", "cat", "lynx"]})
+    pq.write_table(labels, tmp_path / "train.parquet")
+    annotations = {
+        "annotations": [{"category_id": 1}, {"category_id": 2}],
+        "categories": [{"id": i, "name": f"species {i}", "supercategory": "Aves"} for i in (1, 2)],
+    }
+    (tmp_path / "train2018.json").write_text(json.dumps(annotations))
+    for name in ("cat", "lynx"):
+        (tmp_path / "photos" / "train" / name).mkdir(parents=True)
+        (tmp_path / "photos" / "train" / name / "a.jpg").touch()
     np.save(tmp_path / "image.npy", datasets.load("digits").test.inputs[0])
     commands = [c for name, c in _commands() if name == page.name and c not in NOT_RUN]
     if not commands:
