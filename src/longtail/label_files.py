@@ -199,12 +199,12 @@ def _connect(*, remote: str = "") -> Any:
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "enable_external_file_cache": False,  # would keep what is read once
-            "enable_progress_bar": False,  # would be printed into what the command line prints
             "python_enable_replacements": False,
             "temp_directory": "",
             "allow_persistent_secrets": bool(remote),  # the user's keys to object stores
         },
     )
+    database.execute("SET enable_progress_bar = false")  # it is printed into what the command line prints
     # a column of classes needs little; one of file names would need everything
     cores = os.cpu_count() or 1
     database.execute(f"SET memory_limit = '{256 + 64 * cores}MB'")
