@@ -209,6 +209,12 @@ def test_nothing_is_left_behind(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_no_progress_bar_gets_into_the_output():
+    """DuckDB prints one on standard output after two seconds, and so into the command line's JSON."""
+    query = "SELECT current_setting('enable_progress_bar')"
+    assert label_files._connect().execute(query).fetchall() == [(False,)]
+
+
 # ---- object stores
 
 

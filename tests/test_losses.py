@@ -102,24 +102,9 @@ def each(argument, values):
 
 subjects = each("subject", SUBJECTS)
 one_of_each = each("subject", ONE_OF_EACH)
+pytestmark = pytest.mark.usefixtures("one_thread")
 # torch's own compiler and torch.func import modules that warn of torch.jit
 torch_imports_torchscript = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Threads only wait for one another on tensors this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
-def device(request):
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return request.param
 
 
 @pytest.fixture

@@ -41,25 +41,11 @@ forms = pytest.mark.parametrize("form", FORMS)
 some_forms = pytest.mark.parametrize("form", SOME)
 # numpy, which the interpreter computes with, warns where a GPU rounds to infinity and the result is discarded
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:triton"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
-def device(request):
-    if request.param == "cuda" and (KERNELS or not torch.cuda.is_available()):
-        pytest.skip("no CUDA device")
-    return request.param
 
 
 @pytest.fixture
