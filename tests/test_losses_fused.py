@@ -110,11 +110,18 @@ def test_any_number_of_classes(form, classes, device, rng):
     agree(form, *problem(rng, (3, classes), device=device), rtol=5e-5)
 
 
-@pytest.mark.parametrize("form", ["softmax", "smooth", "softmax_focal", "focal_half"])
-@pytest.mark.parametrize("classes", [50_257, 128_256])
-def test_the_vocabularies_of_language_models(form, classes, device, rng):
-    agree(form, *problem(rng, (2, classes), device=device), rtol=1e-4)
-    agree(form, *problem(rng, (2, classes), torch.bfloat16, device), rtol=1e-4)
+@pytest.mark.parametrize(
+    ("form", "narrow", "wide"),  # each form with each size and type, each size with each type
+    [
+        ("softmax", torch.float32, torch.bfloat16),
+        ("smooth", torch.bfloat16, torch.float32),
+        ("softmax_focal", torch.bfloat16, torch.float32),
+        ("focal_half", torch.float32, torch.bfloat16),
+    ],
+)
+def test_the_vocabularies_of_language_models(form, narrow, wide, device, rng):
+    agree(form, *problem(rng, (2, 50_257), narrow, device), rtol=1e-4)
+    agree(form, *problem(rng, (2, 128_256), wide, device), rtol=1e-4)
 
 
 @forms
@@ -166,6 +173,7 @@ def test_ignored_samples_leave_nothing_behind(form, device, rng):
     assert (gradient(loss, x) == 0).all()
 
 
+@pytest.mark.skipif(KERNELS, reason="the interpreter runs one program after the other, in order")
 @forms
 def test_equal_inputs_give_equal_bits(form, device, rng):
     x, y, w = problem(rng, (64, 33), device=device)
@@ -191,10 +199,10 @@ def test_scaled_in_place_or_differentiated_twice(form, dtype, device, rng):
 
 
 def test_a_loss_scale_saves_small_gradients_in_float16(device, rng):
-    x, y, w = problem(rng, (64, 4096), torch.float16, device, scale=0.1)
+    x, y, w = problem(rng, (16, 4096), torch.float16, device, scale=0.1)
     loss = functional.class_balanced_cross_entropy(x, y, w, backend="fused")
     scaled = gradient(loss * 65536.0, x)
-    assert (scaled != 0).float().mean() > 0.98  # 1 / (64 * 4096) each, below float16's smallest normal
+    assert (scaled != 0).float().mean() > 0.98  # 1 / (16 * 4096) each, below float16's smallest normal
 
 
 @some_forms

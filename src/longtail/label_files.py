@@ -31,6 +31,7 @@ SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "
 _STORES = ("s3", "gs", "gcs", "r2", "hf", "http", "https")
 _KINDS = "a .csv, .tsv or .parquet file, a .json file of annotations, or a folder of images"
 _BLOCK = 1 << 20
+_CLASSES = 1 << 22  # more distinct labels than any classifier has, and few enough to hold
 _NESTED = "nested"
 
 
@@ -118,9 +119,8 @@ def _count_column(path: str, label: str) -> Counter[str]:
     with _rows(path) as (header, rows):
         at = _position(path, header, label)
         try:
-            counted = Counter(
-                map(itemgetter(at), filter(None, rows))
-            )  # no step of it in Python: 3 times as fast
+            # no step of it in Python, which makes it three times as fast
+            counted = Counter(map(itemgetter(at), filter(None, rows)))
         except IndexError:
             counted = Counter()
     if counted and all(map(str.strip, counted)):
@@ -205,7 +205,7 @@ def _connect(*, remote: str = "") -> Any:
         },
     )
     database.execute("SET enable_progress_bar = false")  # it is printed into what the command line prints
-    # a column of classes needs little; one of file names would need everything
+    # enough for a column of classes, where one of file names would need everything
     cores = os.cpu_count() or 1
     database.execute(f"SET memory_limit = '{256 + 64 * cores}MB'")
     if remote:
@@ -240,8 +240,7 @@ def _count_remote_table(database: Any, source: str, label: str, delimiter: str) 
     given = [source, delimiter]
     columns = [row[0] for row in _ask(database, f"DESCRIBE SELECT * FROM {table}", given, source)]
     _position(source, columns, label)
-    query = f"SELECT {_quoted(label)}, count(*) FROM {table} GROUP BY 1"
-    counted = dict(_ask(database, query, given, source))
+    counted = dict(_group(database, label, table, given, source))
     missing = sum(n for name, n in counted.items() if name is None or not name.strip())
     if missing:
         raise ValueError(f"label {label!r} is empty in {missing} rows of {source!r}; fill them")
@@ -272,11 +271,8 @@ def _count_parquet(database: Any, paths: list[str], source: str, label: str | No
     if len({_family(kind) for kind in types}) > 1:
         found = ", ".join(f"{kind} in {path!r}" for kind, path in types.items())
         raise TypeError(f"labels mix the types {found}; convert them to one")
-    query = (
-        f"SELECT {_quoted(str(label))}, count(*) "
-        "FROM read_parquet(?, union_by_name = true, hive_partitioning = false) GROUP BY 1"
-    )
-    return _checked(_ask(database, query, [paths], source), f"source {source!r}")
+    table = "read_parquet(?, union_by_name = true, hive_partitioning = false)"
+    return _checked(_group(database, str(label), table, [paths], source), f"source {source!r}")
 
 
 def _checked(counted: Iterable[tuple[Any, int]], source: str) -> Counted:
@@ -299,22 +295,33 @@ def _checked(counted: Iterable[tuple[Any, int]], source: str) -> Counted:
     return _sorted(known.items())
 
 
+def _group(database: Any, label: str, table: str, given: list[Any], source: str) -> list[Any]:
+    """Count the rows of each label."""
+    column = '"' + label.replace('"', '""') + '"'
+    query = f"SELECT {column}, count(*) FROM {table} GROUP BY 1"
+    with contextlib.suppress(MemoryError):
+        return _ask(database, query, given, source)
+    # either huge row groups, which DuckDB reads whole, or a column of something else than classes
+    database.execute("RESET memory_limit")
+    (about,) = _ask(database, f"SELECT approx_count_distinct({column}) FROM {table}", given, source)[0]
+    if about > _CLASSES:
+        raise ValueError(
+            f"label {label!r} of {source!r} has about {about:,} distinct values, too many to be classes; "
+            "name the column of the class"
+        )
+    return _ask(database, query, given, source)
+
+
 def _ask(database: Any, query: str, given: list[Any], source: str) -> list[Any]:
     import duckdb
 
     try:
         return list(database.execute(query, given).fetchall())
     except duckdb.OutOfMemoryException as error:
-        raise ValueError(
-            f"source {source!r} has too many distinct labels to be classes; name the column of the class"
-        ) from error
+        raise MemoryError(f"source {source!r} needs more memory than there is") from error
     except duckdb.Error as error:
         why = str(error).strip().splitlines()[0]
         raise ValueError(f"source {source!r} is not readable ({why}); check the file") from error
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _top_level(rows: Iterable[tuple[str, str, int | None, str]]) -> Iterator[tuple[str, str]]:
