@@ -64,41 +64,48 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_longtail_commands_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "train.csv").write_text("file,species\na.jpg,cat\nb.jpg,cat\nc.jpg,lynx\n")
-    labels = pa.table({"species": ["cat", "cat", "lynx"]})
-    pq.write_table(labels, tmp_path / "train.parquet")
-    annotations = {
-        "annotations": [{"category_id": 1}, {"category_id": 2}],
-        "categories": [{"id": i, "name": f"species {i}", "supercategory": "Aves"} for i in (1, 2)],
-    }
-    (tmp_path / "train2018.json").write_text(json.dumps(annotations))
-    for name in ("cat", "lynx"):
-        (tmp_path / "photos" / "train" / name).mkdir(parents=True)
-        (tmp_path / "photos" / "train" / name / "a.jpg").touch()
-    np.save(tmp_path / "image.npy", datasets.load("digits").test.inputs[0])
-    before = [p.name for p in PAGES[: PAGES.index(page)]]
-    # such commands need nothing of their page, so once is enough for all pages that show them
-    done = {
-        c
-        for name, c in _commands()
-        if name in before and c.startswith(("longtail reproduce ", "longtail weights "))
-    }
-    commands = [c for name, c in _commands() if name == page.name and c not in NOT_RUN and c not in done]
+    # what reproduce and weights show needs nothing of a page, so once is enough for all pages
+    earlier = [p.name for p in PAGES[: PAGES.index(page)]]
+    alone = {c for name, c in _commands() if name in earlier and c.split()[1] in ("reproduce", "weights")}
+    commands = [c for name, c in _commands() if name == page.name and c not in {*NOT_RUN, *alone}]
     if not commands:
         pytest.skip(f"{page.name} has no command to run")
+    monkeypatch.chdir(tmp_path)
+    _make_data()
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "longtail", (
             f"{page.name} shows {command!r}: run it here or give the reason in NOT_RUN"
         )
-        quick = (
-            ["--set", "epochs=6", "--set", "warmup_epochs=1"] if arguments[:2] == ["train", "digits"] else []
-        )
-        monkeypatch.setattr(sys, "argv", [program, *arguments, *quick])
+        monkeypatch.setattr(sys, "argv", [program, *arguments, *_quick(arguments)])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert not stop.value.code, capsys.readouterr().err
+
+
+def _make_data() -> None:
+    """What the commands of the pages read, in the working directory."""
+    Path("train.csv").write_text("file,species\na.jpg,cat\nb.jpg,cat\nc.jpg,lynx\n")
+    pq.write_table(pa.table({"species": ["cat", "cat", "lynx"]}), "train.parquet")
+    annotations = [{"category_id": i} for i in (1, 2)]
+    categories = [{"id": i, "name": f"species {i}", "supercategory": "Aves"} for i in (1, 2)]
+    Path("train2018.json").write_text(json.dumps({"annotations": annotations, "categories": categories}))
+    for name in ("cat", "lynx"):
+        folder = Path("photos", "train", name)
+        folder.mkdir(parents=True)
+        (folder / "a.jpg").touch()
+    np.save("image.npy", datasets.load("digits").test.inputs[0])
+
+
+def _quick(arguments: list[str]) -> list[str]:
+    """Options that make a command do less of the same."""
+    if arguments[:2] == ["train", "digits"]:
+        return ["--set", "epochs=6", "--set", "warmup_epochs=1"]
+    if arguments[:2] == ["reproduce", "table2"]:
+        return ["--dataset", "cifar10"]
+    if arguments[0] == "figures" and "--format" not in arguments:  # test_report.py draws them in each format
+        return ["--format", "png"]
+    return []
 
 
 def test_the_list_of_exceptions_is_current() -> None:

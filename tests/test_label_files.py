@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longtail import class_counts, label_files
@@ -45,6 +45,7 @@ def parquet(path, labels, type=None, **more):
 # ---- the same answer as in memory
 
 
+@settings(max_examples=25)
 @given(LABELS)
 def test_a_parquet_column_counts_as_the_same_labels_in_memory(labels):
     in_memory = class_counts(labels)
@@ -69,6 +70,7 @@ def test_a_hugging_face_column_counts_as_the_same_labels_in_memory(labels):
 CELLS = st.text(st.sampled_from(list("ab01 ,\"'\t;|#\nÄ")), min_size=1, max_size=4).filter(str.strip)
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=12), st.sampled_from([",", "\t"]))
 def test_a_text_table_counts_as_the_same_labels_in_memory_also_by_duckdb(rows, delimiter):
     """DuckDB reads those in object stores; here it reads a local one."""
