@@ -1,0 +1,182 @@
+"""From an image file to a normalised array: decode no more than is needed, crop and resize in one step.
+
+A JPEG can be decoded at a half, a quarter or an eighth of its size for less work, and a resize can read
+from a box of its input. Together they replace decoding everything, cropping and resizing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail import _checks
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Pixels = npt.NDArray[np.float32]
+Box = tuple[float, float, float, float]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INATURALIST_MEAN, INATURALIST_STD = (0.466, 0.471, 0.380), (0.195, 0.194, 0.192)
+_ORIENTATION: Final = 0x0112  # of EXIF
+_SCALES: Final = (8, 4, 2)  # at which libjpeg decodes for less work
+_TRIES: Final = 10
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """A random part of an image, resized to a square, mirrored in half of the cases.
+
+    As `torchvision.transforms.RandomResizedCrop` and a horizontal flip: the part has an area of `area` of
+    the image and a width of `ratio` of its height, log-uniform; if ten draws do not fit, it is the middle
+    of the image.
+
+    Args:
+        size: Height and width of the result, such as 224 or 320.
+        mean: Of each channel, in 0..1.
+        std: Of each channel, above 0.
+        area: Smallest and largest part of the image's area.
+        ratio: Smallest and largest width over height.
+        flip: Probability of a mirrored image; 0 where left and right differ, as on traffic signs.
+
+    Example:
+        >>> from PIL import Image
+        >>> TrainTransform(32)(Image.new("RGB", (100, 80)), np.random.default_rng(0)).shape
+        (3, 32, 32)
+    """
+
+    size: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(self.size, self.mean, self.std)
+        for name, (low, high), top in (("area", self.area, 1.0), ("ratio", self.ratio, math.inf)):
+            if not 0 < low <= high <= top:
+                raise ValueError(f"{name} must rise and lie in (0, {top:g}], got {(low, high)}")
+        _checks.number("flip", self.flip, low=0, high=1)
+
+    def __call__(self, image: Image, draw: np.random.Generator) -> Pixels:
+        """Return float32 of shape (3, size, size).
+
+        Args:
+            image: Just opened, so that a JPEG need not be decoded at its full size.
+            draw: Gives five numbers or more; the result depends on it and the image alone.
+        """
+        width, height = upright_size(image)
+        pixels = np.asarray(cut(image, self._box(width, height, draw), self.size))
+        if draw.random() < self.flip:
+            pixels = pixels[:, ::-1]
+        return normalise(pixels, self.mean, self.std)
+
+    def _box(self, width: int, height: int, draw: np.random.Generator) -> Box:
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for _ in range(_TRIES):
+            part = width * height * (self.area[0] + draw.random() * (self.area[1] - self.area[0]))
+            ratio = math.exp(low + draw.random() * (high - low))
+            w, h = round(math.sqrt(part * ratio)), round(math.sqrt(part / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left = int(draw.random() * (width - w + 1))
+                top = int(draw.random() * (height - h + 1))
+                return left, top, left + w, top + h
+        w = min(width, round(height * self.ratio[1]))
+        h = min(height, round(width / self.ratio[0]))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """The middle of an image: its shorter side resized to size * 256 / 224, then a centre crop.
+
+    Args:
+        size: Height and width of the result, such as 224 or 320.
+        mean: Of each channel, in 0..1.
+        std: Of each channel, above 0.
+
+    Example:
+        >>> from PIL import Image
+        >>> EvalTransform(32)(Image.new("RGB", (100, 80))).shape
+        (3, 32, 32)
+    """
+
+    size: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        _check(self.size, self.mean, self.std)
+
+    def __call__(self, image: Image, draw: np.random.Generator | None = None) -> Pixels:
+        """Return float32 of shape (3, size, size).
+
+        Args:
+            image: Just opened, so that a JPEG need not be decoded at its full size.
+            draw: Not used; transforms for training and evaluation are called alike.
+        """
+        width, height = upright_size(image)
+        short = round(self.size * 256 / 224)
+        # the size after a resize of the whole image, in whole pixels as torchvision rounds them
+        w, h = (
+            (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+        )
+        left, top = round((w - self.size) / 2), round((h - self.size) / 2)
+        x, y = width / w, height / h
+        box = (left * x, top * y, (left + self.size) * x, (top + self.size) * y)
+        return normalise(np.asarray(cut(image, box, self.size)), self.mean, self.std)
+
+
+def upright_size(image: Image) -> tuple[int, int]:
+    """Return width and height of an image held as its EXIF orientation says."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+
+
+def cut(image: Image, box: Box, size: int) -> Image:
+    """Return a box of an image, upright, in RGB, resized to a square.
+
+    Args:
+        image: Just opened; decoding happens here.
+        box: Left, top, right and bottom, in pixels of the upright image.
+        size: Height and width of the result.
+    """
+    from PIL.Image import Resampling
+    from PIL.ImageOps import exif_transpose
+
+    sides = box[2] - box[0], box[3] - box[1]
+    scale = next((s for s in _SCALES if min(sides) >= s * size), 1)
+    if scale > 1 and image.draft("RGB", (image.width // scale, image.height // scale)) is None:
+        scale = 1  # no JPEG
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        exif_transpose(image, in_place=True)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    part = (box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return image.resize((size, size), Resampling.BILINEAR, box=part)
+
+
+def normalise(pixels: npt.NDArray[np.uint8], mean: Any, std: Any) -> Pixels:
+    """Return (x / 255 - mean) / std of an image (H, W, 3), as float32 of shape (3, H, W)."""
+    factor = (1 / (255 * np.asarray(std))).astype(np.float32)
+    offset = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)
+    out = np.empty((3, *pixels.shape[:2]), np.float32)
+    np.multiply(pixels.transpose(2, 0, 1), factor[:, np.newaxis, np.newaxis], out=out)
+    out += offset[:, np.newaxis, np.newaxis]
+    return out
+
+
+def _check(size: int, mean: Any, std: Any) -> None:
+    _checks.integer("size", size, low=1)
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != 3 or (name == "std" and min(values) <= 0):
+            raise ValueError(f"{name} must be three numbers{' above 0' * (name == 'std')}, got {values!r}")

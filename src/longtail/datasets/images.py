@@ -1,0 +1,549 @@
+"""Your own images: a folder, an official layout, list files or a Hugging Face data set, as one list.
+
+Importing this module needs NumPy alone; Pillow, datasets and torch are loaded by what uses them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail import _checks
+from longtail.counts import ClassCounts, encode
+from longtail.datasets.decoding import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INATURALIST_MEAN,
+    INATURALIST_STD,
+    EvalTransform,
+    TrainTransform,
+    cut,
+    upright_size,
+)
+from longtail.datasets.image_files import (
+    TESTS,
+    Files,
+    Listing,
+    Targets,
+    partner,
+    read_folder,
+    read_inaturalist,
+    read_lists,
+)
+from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "INATURALIST_MEAN",
+    "INATURALIST_STD",
+    "EvalTransform",
+    "ImageList",
+    "TorchDataset",
+    "TrainTransform",
+    "UnreadableImageError",
+    "in_memory",
+    "load_images",
+]
+
+Transform = Callable[["Image", np.random.Generator], npt.NDArray[np.float32]]
+_ON_ERROR = ("raise", "skip")
+
+
+class UnreadableImageError(OSError):
+    """An image cannot be decoded; the message names it and says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageList:
+    """Labelled images on the disk, or in rows of a Hugging Face data set, none of them decoded yet.
+
+    Attributes:
+        targets: classes, int64 of shape (N,), 0 or more.
+        class_names: one name per class.
+        root: the folder that file names start from; None for rows.
+        files: file names in bytes, of shape (N,); None for rows.
+        rows: a `datasets.Dataset` whose column `column` holds undecoded images; None for files.
+        column: the image column of the rows.
+
+    Example:
+        >>> images = ImageList(np.array([0, 0, 1]), ("cat", "lynx"), Path("photos"), np.array([b"a.jpg"] * 3))
+        >>> len(images), images.class_counts
+        (3, ClassCounts({'cat': 2, 'lynx': 1}))
+    """
+
+    targets: Targets
+    class_names: tuple[str, ...]
+    root: Path | None = None
+    files: Files | None = None
+    rows: Any = None
+    column: str = "image"
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return len(self.class_names)
+
+    @property
+    def class_counts(self) -> ClassCounts:
+        """Images of every class, under the classes' names."""
+        return ClassCounts(self.class_names, np.bincount(self.targets, minlength=self.num_classes))
+
+    def name(self, index: int) -> str:
+        """Return the path of an image; for a row, its number and the path that it carries, if any."""
+        if self.files is not None:
+            return str((self.root or Path()) / os.fsdecode(self.files[index]))
+        path = self.rows[int(index)][self.column].get("path")
+        return f"row {index}" + (f" ({path})" if path else "")
+
+    def open(self, index: int) -> Image:
+        """Open an image; its pixels are decoded when they are asked for.
+
+        Raises:
+            UnreadableImageError: no such file, or no image.
+        """
+        pillow = _needs("PIL.Image")
+        with self._naming(index):
+            if self.files is not None:
+                image: Image = pillow.open(self.name(index))
+            else:
+                cell = self.rows[int(index)][self.column]
+                image = pillow.open(io.BytesIO(cell["bytes"]) if cell.get("bytes") else cell["path"])
+            return image
+
+    def decode(self, index: int, transform: Transform, draw: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Open an image and apply a transform.
+
+        Raises:
+            UnreadableImageError: no such file, no image, or a truncated one.
+        """
+        with self.open(index) as image, self._naming(index):
+            return transform(image, draw)
+
+    def select(self, indices: npt.ArrayLike) -> ImageList:
+        """Return the images at these places, in this order."""
+        places = np.asarray(indices, np.int64)
+        return replace(
+            self,
+            targets=self.targets[places],
+            files=None if self.files is None else self.files[places],
+            rows=None if self.rows is None else self.rows.select(places),
+        )
+
+    def long_tailed(
+        self,
+        imbalance_factor: float,
+        *,
+        profile: str = "exponential",
+        seed: int = 0,
+        max_count: int | None = None,
+    ) -> tuple[ImageList, npt.NDArray[np.int64]]:
+        """Cut a long tail, as `Dataset.long_tailed` does.
+
+        Args:
+            imbalance_factor: Largest class over smallest class, at least 1.
+            profile: As in `long_tail_counts`; class 0 is the largest.
+            seed: As in `long_tail_subset`.
+            max_count: Images of class 0; the size of the smallest class if None.
+
+        Returns:
+            The images, and the indices kept, int64, ascending.
+
+        Raises:
+            TypeError: As in `long_tail_counts` and `long_tail_subset`.
+            ValueError: As in `long_tail_counts` and `long_tail_subset`.
+        """
+        largest = int(self.class_counts.counts.min()) if max_count is None else max_count
+        counts = long_tail_counts(self.num_classes, largest, imbalance_factor, profile)
+        kept = long_tail_subset(self.targets, counts, seed)
+        return self.select(kept), kept
+
+    def checked(self, on_error: str = "raise") -> ImageList:
+        """Look at every image before hours are spent: what is no image, or broken off, is found.
+
+        Headers are read, and the end of JPEG and PNG files, a fraction of a millisecond each; images of
+        other kinds, and those without the usual end, are decoded.
+
+        Args:
+            on_error: "raise" refuses the first image that cannot be read; "skip" leaves all such out, with
+                one warning that counts and names them.
+
+        Raises:
+            UnreadableImageError: an image cannot be read, or a class has no other.
+        """
+        _checks.choice("on_error", on_error, _ON_ERROR)
+        bad = {}
+        for index in range(len(self)):
+            try:
+                with self.open(index) as image, self._naming(index):
+                    if not _ends_well(image):
+                        image.load()
+            except UnreadableImageError as error:
+                if on_error == "raise":
+                    raise
+                bad[index] = error
+        return self._without(bad) if bad else self
+
+    def _without(self, bad: dict[int, UnreadableImageError]) -> ImageList:
+        """Leave out what could not be read, and say so."""
+        left = self.select(np.setdiff1d(np.arange(len(self)), list(bad)))
+        lost = np.flatnonzero((left.class_counts.counts == 0) & (self.class_counts.counts > 0))
+        first = next(iter(bad.values()))
+        if len(lost):
+            raise UnreadableImageError(f"class {self.class_names[lost[0]]!r} has no readable image: {first}")
+        _checks.warn(f"{len(bad)} of {len(self)} images are left out, they cannot be read: {_first(bad)}")
+        return left
+
+    @contextlib.contextmanager
+    def _naming(self, index: int) -> Iterator[None]:
+        """Turn what Pillow raises on broken files into one error that names the file."""
+        pillow = _needs("PIL.Image")
+        try:
+            yield
+        # broken files make Pillow's readers raise any of these
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            EOFError,
+            IndexError,
+            pillow.DecompressionBombError,
+        ) as error:
+            if isinstance(error, UnreadableImageError):
+                raise
+            raise UnreadableImageError(f"image {self.name(index)} cannot be read: {error}") from error
+
+
+def load_images(
+    source: Any,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    validation: float = 0.2,
+    seed: int = 0,
+) -> tuple[ImageList, ImageList]:
+    """List the images of a training set and a test set, and their classes; nothing is decoded.
+
+    Args:
+        source: One of
+
+            - a folder with ``train`` and one of ``val``, ``validation`` and ``test`` (the first of them that
+              holds class folders), each with a folder of images for every class;
+            - a folder with a folder of images for every class: a share is held out;
+            - ImageNet's: ``train/nXXXXXXXX`` and ``val``, either in class folders or flat with
+              ``LOC_val_solution.csv`` beside it, which comes with ILSVRC's files (whose
+              ``ILSVRC/Data/CLS-LOC`` is found, too);
+            - iNaturalist's: a folder with ``train2018.json``, ``val2018.json`` (2017, ...) and the images
+              that they name, or the path of the former;
+            - lists of ``path label`` lines, such as ``ImageNet_LT_train.txt``, whose partner ``_val`` or
+              ``_test`` lies beside it, or a pair (train, test) of such;
+            - a Hugging Face data set: a ``datasets.Dataset`` or ``DatasetDict``, a folder where one was
+              saved by ``save_to_disk``, or ``"hf:NAME"`` for whatever ``datasets.load_dataset(NAME)`` reads.
+        image: The image column of a Hugging Face data set; None takes the only one.
+        label: Its label column; None takes the only one that names classes, else ``"label"``.
+        root: The folder that paths in list files start from; None is the training list's own.
+        validation: The share of every class that is held out where the source has no test set, between 0
+            and 1; at least one image, if there are two.
+        seed: Of what is held out, as in `long_tail_subset`: the same images on every machine.
+
+    Returns:
+        Training and test images with the same classes, numbered in the order of the folders' names, of the
+        category ids, or of the labels.
+
+    Raises:
+        FileNotFoundError: The source is not there, or a file that it names (of files in lists, a thousand
+            are looked for).
+        ValueError: There are no classes or only one, a class has no training image, annotations are of
+            another year or broken, a column is missing.
+        ModuleNotFoundError: A Hugging Face data set without the library ``datasets``.
+
+    Example:
+        >>> train, test = load_images("photos")  # doctest: +SKIP
+        >>> train.class_counts  # doctest: +SKIP
+        ClassCounts({'cat': 320, 'lynx': 8})
+        >>> load_images("no/such/folder")
+        Traceback (most recent call last):
+        FileNotFoundError: image folder no/such/folder is not there; check the path
+    """
+    share = _checks.number("validation", validation, low=0, high=1, open_low=True, open_high=True)
+    rows = _rows(source)
+    for name, value, fits in (("image", image, rows), ("label", label, rows), ("root", root, rows is None)):
+        if value is not None and (fits is None or fits is False):
+            other = "list files" if name == "root" else "a Hugging Face data set"
+            raise ValueError(f"{name}={value!r} belongs to {other}; leave it out for {str(source)!r}")
+    if rows is not None:
+        train, test = _of_rows(rows, image, label, str(source) if isinstance(source, str) else "source")
+    else:
+        found = _listing(source, None if root is None else Path(root))
+        whole = found.train, found.test
+        train = ImageList(whole[0][1], found.class_names, found.root, whole[0][0])
+        test = whole[1] and ImageList(whole[1][1], found.class_names, found.root, whole[1][0])
+    if test is not None:
+        return train, test
+    sizes = train.class_counts.counts
+    held = np.minimum(np.maximum(1, np.rint(share * sizes).astype(np.int64)), sizes - 1)
+    if not held.any():
+        raise ValueError("every class has one image, so that none can be held out; give test images")
+    out = long_tail_subset(train.targets, held, seed)
+    return train.select(np.setdiff1d(np.arange(len(train)), out)), train.select(out)
+
+
+class TorchDataset:
+    """Images as a map-style data set for `torch.utils.data.DataLoader` and the Hugging Face Trainer.
+
+    An item is ``{"pixel_values": float32 (3, size, size), "labels": int}``. What an image looks like depends
+    on (seed, epoch, index) alone, not on workers, order or processes. `set_epoch` reaches the workers of a
+    loader, persistent ones too.
+
+    Args:
+        images: What to read.
+        transform: `TrainTransform`, `EvalTransform` or a function (image, draw) -> float32 array.
+        seed: Of the random numbers.
+        on_error: "raise", or "skip": an image that cannot be read becomes zeros with the label -100, which
+            `ClassBalancedLoss` and torch's losses ignore; `skipped` names them.
+
+    Example:
+        >>> train, test = load_images("photos")  # doctest: +SKIP
+        >>> TorchDataset(train, TrainTransform(224))[0]["pixel_values"].shape  # doctest: +SKIP
+        torch.Size([3, 224, 224])
+    """
+
+    def __init__(
+        self, images: ImageList, transform: Transform, *, seed: int = 0, on_error: str = "raise"
+    ) -> None:
+        torch = _needs("torch", "torch")
+        self.images, self.transform = images, transform
+        self.seed = _checks.integer("seed", seed, low=0)
+        self.on_error = _checks.choice("on_error", on_error, _ON_ERROR)
+        # in shared memory: one number for all worker processes
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._skipped = torch.zeros(len(images), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Change the random numbers; call it before each epoch."""
+        self._epoch.fill_(_checks.integer("epoch", epoch, low=0))
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The images that could not be read so far, in any worker."""
+        return tuple(self.images.name(i) for i in self._skipped.nonzero().flatten().tolist())
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        torch = _needs("torch", "torch")
+        index = range(len(self))[index]
+        draw = np.random.default_rng((self.seed, int(self._epoch), index))
+        try:
+            pixels = self.images.decode(index, self.transform, draw)
+        except UnreadableImageError as error:
+            if self.on_error == "raise":
+                raise
+            if not self._skipped[index]:
+                self._skipped[index] = True
+                _checks.warn(f"{error}; it is skipped")
+            size = getattr(self.transform, "size", 1)
+            return {"pixel_values": torch.zeros(3, size, size), "labels": -100}
+        return {"pixel_values": torch.from_numpy(pixels), "labels": int(self.images.targets[index])}
+
+
+def in_memory(train: ImageList, test: ImageList, size: int, *, name: str, on_error: str = "raise") -> Dataset:
+    """Decode all images into one array, for the in-memory loop: folders of small pictures.
+
+    Args:
+        train: The training images.
+        test: The test images, of the same classes.
+        size: Height and width: the middle square of each image is resized to it.
+        name: What to call the data set in tables and files.
+        on_error: "raise", or "skip": images that cannot be read are left out, with one warning.
+
+    Returns:
+        Images as uint8 of shape (N, 3, size, size), kind ``"images"``.
+
+    Raises:
+        UnreadableImageError: An image cannot be read, or with "skip" no image of a class can.
+        ValueError: The classes differ.
+
+    Example:
+        >>> data = in_memory(*load_images("photos"), 32, name="photos")  # doctest: +SKIP
+        >>> in_memory(*load_images("no/such/folder"), 32, name="photos")
+        Traceback (most recent call last):
+        FileNotFoundError: image folder no/such/folder is not there; check the path
+    """
+    _checks.integer("size", size, low=1)
+    _checks.choice("on_error", on_error, _ON_ERROR)
+    if train.class_names != test.class_names:
+        raise ValueError("train and test have other class_names; load them together")
+    parts = []
+    for images in (train, test):
+        pixels = np.empty((len(images), 3, size, size), np.uint8)
+        bad: dict[int, UnreadableImageError] = {}
+        for index in range(len(images)):
+            try:
+                with images.open(index) as image, images._naming(index):
+                    pixels[index] = _square(image, size).transpose(2, 0, 1)
+            except UnreadableImageError as error:
+                if on_error == "raise":
+                    raise
+                bad[index] = error
+        if bad:
+            images = images._without(bad)
+            pixels = np.delete(pixels, list(bad), axis=0)
+        parts.append(Split(pixels, images.targets))
+    return Dataset(name, train=parts[0], test=parts[1], class_names=train.class_names, kind="images")
+
+
+def _square(image: Image, size: int) -> npt.NDArray[np.uint8]:
+    width, height = upright_size(image)
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return np.asarray(cut(image, (left, top, left + side, top + side), size))
+
+
+def _listing(source: Any, root: Path | None) -> Listing:
+    if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
+        if len(source) != 2:
+            raise ValueError(f"source must be a pair (train, test) of list files, got {len(source)} names")
+        return read_lists(Path(source[0]), Path(source[1]), root)
+    path = Path(source)
+    if path.suffix == ".txt":
+        return read_lists(path, partner(path), root)
+    if root is not None:
+        raise ValueError(f"root={str(root)!r} belongs to list files; leave it out for {str(source)!r}")
+    return read_inaturalist(path) if path.suffix == ".json" else read_folder(path)
+
+
+def _rows(source: Any) -> dict[str, Any] | None:
+    """Return the splits of a Hugging Face data set, or None if the source is none."""
+    if isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+        saved = Path(name)
+        if any((saved / f).is_file() for f in ("dataset_dict.json", "state.json")):
+            source = _needs("datasets").load_from_disk(name)
+        elif not name.startswith("hf:"):
+            return None
+        else:
+            try:
+                source = _needs("datasets").load_dataset(name[3:])
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"{name!r} cannot be loaded by datasets.load_dataset: {error}; check the name and the "
+                    "connection, or give a folder where the data set was saved by save_to_disk"
+                ) from error
+    if hasattr(source, "features") and hasattr(source, "select"):
+        return {"train": source}
+    if isinstance(source, dict) and source and all(hasattr(rows, "features") for rows in source.values()):
+        return dict(source)
+    if isinstance(source, (str, os.PathLike, Sequence)):
+        return None
+    raise TypeError(f"source must be a folder, list files or a data set, got {_checks.describe(source)}")
+
+
+def _of_rows(
+    splits: dict[str, Any], image: str | None, label: str | None, source: str
+) -> tuple[ImageList, ImageList | None]:
+    if "train" not in splits:
+        raise ValueError(f"{source} has the splits {', '.join(splits)}, but no 'train'; rename one")
+    library = _needs("datasets")
+    features = splits["train"].features
+    kinds = {name: type(feature).__name__ for name, feature in features.items()}
+    image = _column("image", image, kinds, "Image", source)
+    label = _column("label", label, kinds, "ClassLabel", source)
+    test = next((splits[name] for name in TESTS if name in splits), None)
+    raw = []
+    for rows in filter(lambda rows: rows is not None, (splits["train"], test)):
+        for column in (image, label):
+            if column not in rows.features:
+                raise ValueError(f"{source}: a split lacks the column {column!r} of the training split")
+        labels = rows.with_format("numpy", columns=[label])[label][:]
+        raw.append((rows.cast_column(image, library.Image(decode=False)), np.asarray(labels)))
+    if kinds[label] == "ClassLabel":
+        names = tuple(features[label].names)
+        codes = [labels.astype(np.int64) for _, labels in raw]
+        if min(int(c.min()) for c in codes) < 0:
+            raise ValueError(f"{source}: column {label!r} has rows without a label (-1); leave them out")
+        counts = np.bincount(codes[0], minlength=len(names))
+        bare = [names[i] for i in np.flatnonzero(counts == 0)]
+        if bare:
+            raise ValueError(
+                f"{source}: {len(bare)} classes have no training image: {_checks.shorten(bare)}; add some or "
+                "leave those classes out"
+            )
+    else:
+        known, first = encode(raw[0][1])
+        names, codes = tuple(map(str, known)), [first.astype(np.int64)]
+        for _, labels in raw[1:]:
+            unseen = sorted({str(x) for x in labels.tolist()} - set(names))
+            if unseen:
+                raise ValueError(
+                    f"{source}: the test images have {len(unseen)} classes that no training image has: "
+                    f"{_checks.shorten(unseen)}; add training images or leave those classes out"
+                )
+            codes.append(np.searchsorted(np.array(known), labels).astype(np.int64))
+    if len(names) < 2:
+        raise ValueError(f"{source} has one class, {names[0]!r}; a classifier needs two or more")
+    lists = [ImageList(c, names, rows=r, column=image) for (r, _), c in zip(raw, codes, strict=True)]
+    return lists[0], lists[1] if len(lists) > 1 else None
+
+
+def _column(name: str, given: str | None, kinds: dict[str, str], kind: str, source: str) -> str:
+    """Return the column that is meant."""
+    columns = ", ".join(f"{column!r} ({k})" for column, k in kinds.items())
+    if given is not None:
+        if given not in kinds:
+            raise ValueError(f"{name}={given!r} is no column of {source}; it has {columns}")
+        if name == "image" and kinds[given] != kind:
+            raise ValueError(
+                f"image={given!r} is a column of {kinds[given]}s, not of images; it has {columns}"
+            )
+        return given
+    fitting = [column for column, k in kinds.items() if k == kind] or [c for c in kinds if c == name]
+    if len(fitting) != 1:
+        found = "no" if not fitting else "more than one"
+        raise ValueError(f"{source} has {found} {name} column; name it by {name}=; it has {columns}")
+    return fitting[0]
+
+
+def _ends_well(image: Image) -> bool:
+    """Whether a JPEG or PNG file ends as it should; False for other kinds, which say nothing by their end."""
+    end = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}.get(image.format or "")
+    file = getattr(image, "fp", None)
+    if end is None or file is None:
+        return False
+    place = file.tell()
+    file.seek(-len(end), os.SEEK_END)
+    found = file.read() == end
+    file.seek(place)
+    return bool(found)
+
+
+def _first(bad: dict[int, UnreadableImageError], limit: int = 5) -> str:
+    more = len(bad) - limit
+    text = "; ".join(str(error) for error in list(bad.values())[:limit])
+    return text if more <= 0 else f"{text}; and {more} more"
+
+
+def _needs(module: str, extra: str = "images") -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"images need {module.partition('.')[0]}; pip install 'longtail[{extra}]'", name=error.name
+        ) from error
