@@ -36,7 +36,10 @@ OPTIONS = {
             "out",
         ),
     ],
-    "train": ["recipe", "out", "set", "device", "tensorboard"],
+    "train": [
+        *("recipe", "out", "model", "loss", "scheme", "beta", "gamma", "epochs", "batch_size"),
+        *("learning_rate", "size", "seed", "set", "device_batch", "skip_unreadable", "device", "tensorboard"),
+    ],
     "reproduce": [
         *("table", "dataset", "imbalance", "loss", "filters", "seeds", "jobs", "budget", "data", "device"),
         *("precision", "epochs", "results", "show"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -57,7 +58,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
     try:
         app()
-    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ModuleNotFoundError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _err.print("stopped; finished runs and checkpoints are kept, the same command goes on from them")
@@ -265,25 +266,64 @@ def compare(
 @app.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE_OR_DATASET", help="A recipe's .json file, or a data set.")
+        str,
+        typer.Argument(
+            metavar="RECIPE_OR_DATA",
+            help="A recipe's .json file, a data set, or your images: a folder, a list file, hf:NAME.",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Run folder; default: one under runs/ named by the recipe.")
     ] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Change a field; repeatable.")
+    model: Annotated[
+        str | None, typer.Option(help="For images: resnet50 | resnet101 | resnet152, a folder, a hub name.")
     ] = None,
+    loss: Annotated[str | None, typer.Option(help="softmax | sigmoid | focal | softmax_focal.")] = None,
+    scheme: Annotated[str | None, typer.Option(help="none | inverse | inverse_sqrt | effective.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Of the effective number.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Of the focal losses.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples in an update, over all processes.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The largest.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Change any field; repeatable.")
+    ] = None,
+    device_batch: Annotated[
+        int | None, typer.Option(help="For images: samples on a device at a time; more are accumulated.")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda.")] = "auto",
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events into the run folder.")] = False,
 ) -> None:
-    """One run; started again, it goes on where it was stopped."""
-    from longtail.training.loop import train as run
+    """One run; started again, it goes on where it was stopped. With images, also under torchrun."""
+    from longtail.training.recipe import ImageRecipe
 
-    chosen = _recipe_for(recipe).replace(**dict(map(_field, set or [])))
+    options = {
+        **{"model": model, "loss": loss, "scheme": scheme, "beta": beta, "gamma": gamma, "epochs": epochs},
+        **{"batch_size": batch_size, "learning_rate": learning_rate, "size": size, "seed": seed},
+    }
+    changes = {name: value for name, value in options.items() if value is not None}
+    chosen, source = _what_to_train(recipe, changes | dict(map(_field, set or [])))
     folder = out or Path("runs") / f"{chosen.dataset}-{chosen.loss}-{chosen.scheme}-{chosen.short_hash}"
-    result = run(chosen, folder, device=device, progress=True, tensorboard=tensorboard)
-    _print_evaluation(result.evaluation)
-    _out.print(f"run folder {folder}", highlight=False)
+    shared: dict[str, Any] = {"device": device, "progress": True, "tensorboard": tensorboard}
+    if isinstance(chosen, ImageRecipe):
+        from longtail.training.finetune import finetune
+
+        on_error = "skip" if skip_unreadable else "raise"
+        result = finetune(chosen, source, folder, device_batch=device_batch, on_error=on_error, **shared)
+    else:
+        from longtail.training.loop import train as run
+
+        if device_batch is not None or skip_unreadable:
+            raise ValueError(f"--device-batch and --skip-unreadable are for images, not for {recipe!r}")
+        result = run(chosen, folder, **shared)
+    if os.environ.get("RANK", "0") == "0":  # one voice for all processes
+        _print_evaluation(result.evaluation)
+        _out.print(f"run folder {folder}", highlight=False)
 
 
 @app.command()
@@ -618,7 +658,6 @@ def _write(path: Path, text: str) -> Path:
 
 def _open(path: Path) -> None:
     """Show a page in the browser, where there is a screen."""
-    import os
     import webbrowser
 
     if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
@@ -634,6 +673,29 @@ def _recipe_for(name: str) -> Any:
             raise ValueError(f"recipe {name!r} is not a file; check the path")
         return recipes.Recipe.from_json(path.read_bytes())
     return recipes.default(name)
+
+
+def _what_to_train(name: str, changes: dict[str, Any]) -> tuple[Any, Any]:
+    """The recipe, and for images where they are."""
+    from longtail.datasets import NAMES
+    from longtail.training import recipe as recipes
+
+    path = Path(name)
+    annotations = path.name.startswith("train20") and path.suffix == ".json"
+    images = path.is_dir() or path.suffix == ".txt" or annotations or name.startswith("hf:")
+    if images and name not in NAMES:
+        title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
+        return recipes.images(title.replace("/", "-"), **changes), name
+    chosen = _recipe_for(name).replace(**changes)
+    if not isinstance(chosen, recipes.ImageRecipe):
+        return chosen, None
+    try:
+        return chosen, json.loads((path.parent / "environment.json").read_bytes())["source"]
+    except (OSError, ValueError, KeyError):
+        raise ValueError(
+            f"recipe {name!r} is for images, but no environment.json beside it says where they are; give the "
+            "images, and the recipe's fields by --set"
+        ) from None
 
 
 def _field(text: str) -> tuple[str, Any]:

@@ -192,7 +192,8 @@ class ClassAwareSampler:
         cards = cards[np.argsort(key, kind="stable")]
         of_class = decks * self._sizes
         rank = np.arange(len(cards)) - np.repeat(np.cumsum(of_class) - of_class, of_class)
-        return cards[rank < np.repeat(draws, of_class)]
+        dealt: npt.NDArray[np.int64] = cards[rank < np.repeat(draws, of_class)]
+        return dealt
 
 
 def _codes(labels: Any) -> npt.NDArray[np.integer[Any]]:

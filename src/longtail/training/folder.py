@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from longtail import models
 from longtail.evaluation import Evaluation
+from longtail.models.image_classifiers import build_classifier
 from longtail.training.files import RunFolderError, write_atomic
 from longtail.training.recipe import Recipe
 
@@ -152,10 +153,13 @@ def load_run(run_dir: str | os.PathLike[str]) -> RunResult:
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         history = tuple(EpochMetrics(**json.loads(line)) for line in lines)
         seconds = float(environment_of(folder)["seconds"])
-        weights, shape = _read_model(folder / "model.safetensors")
-        with torch.device("meta"):  # the weights come from the file; none are drawn
-            model = models.build(recipe.model, **shape)
-        model.load_state_dict(weights, assign=True)
+        if (folder / "config.json").is_file():
+            model = build_classifier(str(folder), environment_of(folder)["class_names"])
+        else:
+            weights, shape = _read_model(folder / "model.safetensors")
+            with torch.device("meta"):  # the weights come from the file; none are drawn
+                model = models.build(recipe.model, **shape)
+            model.load_state_dict(weights, assign=True)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"the run in {folder} is damaged ({type(error).__name__}: {error}); "
@@ -191,7 +195,8 @@ def _read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
 
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:
-    return [name for name in Recipe.model_fields if getattr(one, name) != getattr(other, name)]
+    names = dict.fromkeys((*type(one).model_fields, *type(other).model_fields))
+    return [name for name in names if getattr(one, name, None) != getattr(other, name, None)]
 
 
 def _version() -> str | None:
