@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from torch import nn
 
-
 __all__ = ["RESNETS", "build_classifier", "head_of", "transformers_library"]
 
 RESNETS: Final = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}

@@ -110,7 +110,7 @@ def finetune(
     """
     if not isinstance(recipe, ImageRecipe):
         raise TypeError(
-            f"recipe must be an ImageRecipe, got {_checks.describe(recipe)}; longtail.recipes.images makes one"
+            f"recipe must be an ImageRecipe, got {_checks.describe(recipe)}; recipes.images makes one"
         )
     if recipe.normalizer != "samples":
         raise ValueError(
@@ -216,8 +216,8 @@ def _split(recipe: ImageRecipe, world: _World, device_batch: int | None) -> tupl
     steps, rest = divmod(part, _checks.integer("device_batch", device_batch, low=1))
     if rest:
         raise ValueError(
-            f"device_batch={device_batch} does not divide the {part} samples that each process has of a batch; "
-            "change it"
+            f"device_batch={device_batch} does not divide the {part} samples that each process has of a "
+            "batch; change it"
         )
     return device_batch, steps
 

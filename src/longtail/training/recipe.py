@@ -398,8 +398,8 @@ def images(dataset: str, model: str = "resnet50", **changes: Any) -> ImageRecipe
     """Return a recipe for your own images: a start, not the winner of a search.
 
     SGD with a cosine after a warm-up, 30 epochs of batches of 64. The learning rate follows the batch: 0.1
-    per 256 samples for "resnet50" and its like (Goyal et al., 2017), a tenth of it for all other models, which
-    mostly come with weights.
+    per 256 samples for "resnet50" and its like (Goyal et al., 2017), a tenth of it for all other models,
+    which mostly come with weights.
 
     Args:
         dataset: what to call the data in tables; `longtail.training.finetune` is given where they are.
