@@ -39,6 +39,7 @@ browser: ## chromium for the tests of the report's page, where one may be instal
 bench: $(READY) ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/ddnet.py
+	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/loss.py
 
 gpu: ## on a CUDA machine, GPU_PYTHON with its torch: tests, speed, missing cells; again goes on

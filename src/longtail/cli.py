@@ -155,8 +155,13 @@ def weights(
 
 @app.command()
 def compare(
-    dataset: Annotated[str, typer.Argument(help="A data set that longtail knows.")] = "digits",
-    imbalance: Annotated[float, typer.Option(help="Largest over smallest class of the training set.")] = 50.0,
+    dataset: Annotated[
+        str, typer.Argument(help="A data set that longtail knows, or a folder of small pictures.")
+    ] = "digits",
+    imbalance: Annotated[
+        float | None,
+        typer.Option(help="Largest over smallest class; default 50, a folder of yours stays as it is."),
+    ] = None,
     loss: Annotated[
         list[str] | None, typer.Option(help="Repeat for several; default softmax sigmoid focal.")
     ] = None,
@@ -189,8 +194,11 @@ def compare(
     from longtail.report.page import report_page
     from longtail.report.tables import comparison_markdown, comparison_table
 
+    own, recipe = _own_or_known(dataset)
+    if own is None:
+        imbalance = 50.0 if imbalance is None else imbalance
+    dataset, tail = recipe.dataset, "" if imbalance is None else f", imbalance {imbalance:g}"
     given: dict[str, Any] = {"imbalance_factor": imbalance, "beta": beta, "gamma": gamma, "epochs": epochs}
-    recipe = _recipe_for(dataset)
     if epochs is not None and recipe.warmup_epochs >= epochs > 0:
         given["warmup_epochs"] = epochs // 4  # a warm-up as long as the run is no run
     recipe = recipe.replace(**{k: v for k, v in given.items() if v is not None})
@@ -200,7 +208,7 @@ def compare(
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"
     total = len(methods) * len(chosen)
     _err.print(
-        f"{dataset}, imbalance {imbalance:g}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
+        f"{dataset}{tail}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
         f"{len(losses)} losses x {len(schemes)} weightings x {seeds} seeds = {total} runs",
         highlight=False,
     )
@@ -225,6 +233,7 @@ def compare(
             losses=losses,
             schemes=schemes,
             seeds=seeds,
+            dataset=own,
             out=folder,
             jobs=jobs,
             device=device,
@@ -240,8 +249,8 @@ def compare(
     many, few = measured.thresholds
     counts = ", ".join(map(str, measured.class_counts))
     text = (
-        "\nerror: mean ± standard deviation over seeds, balanced test set. many / medium / few: classes with "
-        f"> {many}, {few} to {many}, < {few} training samples (here {counts}). vs none: paired "
+        f"\nerror: mean ± standard deviation over seeds, {'balanced ' * (own is None)}test set. "
+        f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here {counts}). vs none: paired "
         "difference to the same loss without re-weighting, negative is better, with its 95 % interval; "
         "* significant after Bonferroni's correction."
     )
@@ -249,7 +258,7 @@ def compare(
     picture = draw_comparison(result, folder / "compare.png")
     page = _write(folder / "compare.html", report_page([result]))
     lines = [
-        f"# {dataset}, imbalance {imbalance:g}\n",
+        f"# {dataset}{tail}\n",
         comparison_markdown(result),
         f"{result.verdict()}\n{text}",
         "",
@@ -328,7 +337,7 @@ def train(
 
 @app.command()
 def reproduce(
-    table: Annotated[str, typer.Argument(help="table2 | fig8 | fig9 | fig10 | ddnet.")],
+    table: Annotated[str, typer.Argument(help="table2 | fig8 | fig9 | fig10 | ddnet | gtsrb.")],
     dataset: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
     imbalance: Annotated[list[int] | None, typer.Option(help="Only these; repeatable.")] = None,
     loss: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
@@ -347,13 +356,19 @@ def reproduce(
 ) -> None:
     """The papers' tables: runs the missing cells, most telling first; resumable."""
     from longtail import reproduce as reproducing
-    from longtail.paper.tables import cells, skeleton_cells
-    from longtail.report.tables import accuracy_table, paper_table
+    from longtail.paper.tables import cells, sign_cells, skeleton_cells
+    from longtail.report.tables import accuracy_table, paper_table, sign_table
 
     if filters and table != "ddnet":
         raise ValueError(f"--filters belongs to ddnet, got it with {table!r}; leave it out")
     if table == "ddnet":
         chosen: Any = skeleton_cells(datasets=dataset, imbalances=imbalance, losses=loss, filters=filters)
+    elif table == "gtsrb":
+        if dataset or imbalance:
+            raise ValueError(
+                "--dataset and --imbalance do not belong to gtsrb, which is as it is; leave them out"
+            )
+        chosen = sign_cells(losses=loss)
     else:
         chosen = cells(table, datasets=dataset, imbalances=imbalance, losses=loss)
     path = results or Path("results") / f"{table}.csv"
@@ -383,6 +398,10 @@ def reproduce(
         rows = reproducing.read_rows(path, reproducing.SKELETON_COLUMNS)
         compared: Any = reproducing.compare_accuracies(chosen, rows, epochs=epochs)
         _out.print(accuracy_table(compared), highlight=False)
+    elif table == "gtsrb":
+        rows = reproducing.read_rows(path, reproducing.SIGN_COLUMNS)
+        _out.print(sign_table(reproducing.compare_signs(chosen, rows, epochs=epochs)), highlight=False)
+        compared = []  # no paper has such a table
     else:
         rows = reproducing.read_rows(path)
         compared = reproducing.compare_with_paper(chosen, rows, epochs=epochs or 200)
@@ -598,6 +617,8 @@ def _report_on_paper(
     finished = find_runs([runs])[0] if any(runs.glob("*/evaluation.json")) else []
     wanted = {recipe.replace(seed=0, precision="fp32") for recipe in recipes}  # in any seed and precision
     found = [run for run in finished if run.recipe.replace(seed=0, precision="fp32") in wanted]
+    if not found and not compared:
+        return
     trial = "" if epochs is None else f", a trial of {epochs} epochs"
     text = report_page(comparisons(found), paper=compared, title=f"{table}: paper and measurement{trial}")
     page = _write(results.with_suffix(".html"), text)
@@ -696,6 +717,18 @@ def _what_to_train(name: str, changes: dict[str, Any]) -> tuple[Any, Any]:
             f"recipe {name!r} is for images, but no environment.json beside it says where they are; give the "
             "images, and the recipe's fields by --set"
         ) from None
+
+
+def _own_or_known(name: str) -> tuple[Any, Any]:
+    """A folder's pictures and their recipe; None and the recipe of a data set that is known."""
+    from longtail.datasets.images import in_memory, load_images
+    from longtail.training import recipe as recipes
+
+    path = Path(name)
+    if not path.is_dir():
+        return None, _recipe_for(name)
+    title = path.resolve().name
+    return in_memory(*load_images(path), 32, name=title), recipes.small_images(title)
 
 
 def _field(text: str) -> tuple[str, Any]:

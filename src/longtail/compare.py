@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from longtail import _checks
+from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, PairedDifference, Summary, paired_difference, summarize
 from longtail.training.files import write_atomic
 from longtail.training.recipe import Recipe
@@ -256,6 +257,7 @@ def compare(
     losses: Sequence[str] = LOSSES,
     schemes: Sequence[str] = SCHEMES,
     seeds: int | Sequence[int] = 5,
+    dataset: Dataset | None = None,
     out: str | os.PathLike[str] = "runs/compare",
     jobs: int | None = None,
     device: str = "auto",
@@ -272,6 +274,7 @@ def compare(
         losses: any of "softmax", "sigmoid", "focal", "softmax_focal".
         schemes: any of "none", "inverse", "inverse_sqrt", "effective".
         seeds: how many (0, 1, ...), or which.
+        dataset: the data that the recipe names, if they are none of longtail's own.
         out: folder for the runs and for compare.json and compare.csv.
         jobs: runs at a time, in processes; default: one per available core on a CPU. A joblib backend
             chosen by the caller (``joblib.parallel_config``), such as Dask's or Ray's, is used.
@@ -299,7 +302,7 @@ def compare(
     places = [folder / f"{r.loss}-{r.scheme}" / f"seed{r.seed}" for r in recipes]
     for r, place in zip(recipes, places, strict=True):
         _refuse_other_recipe(r, place)
-    outcomes = list(_run_all(recipes, places, jobs, device, progress))
+    outcomes = list(_run_all(recipes, places, dataset, jobs, device, progress))
     rows = []
     for loss, scheme in methods:
         mine = [o for o in outcomes if (o.recipe.loss, o.recipe.scheme) == (loss, scheme) and o.evaluation]
@@ -326,15 +329,19 @@ def plan(
 
 
 def _run_all(
-    recipes: list[Recipe], places: list[Path], jobs: int | None, device: str, progress: Progress | None
+    recipes: list[Recipe],
+    places: list[Path],
+    dataset: Dataset | None,
+    jobs: int | None,
+    device: str,
+    progress: Progress | None,
 ) -> Iterator[Outcome]:
     from joblib import Parallel, cpu_count, delayed
 
     jobs = _checks.integer("jobs", jobs, low=1) if jobs is not None else cpu_count()
     jobs = min(jobs, len(recipes))
-    todo = (
-        delayed(_run_one)(r, p, device, 1 if jobs > 1 else None) for r, p in zip(recipes, places, strict=True)
-    )
+    threads = 1 if jobs > 1 else None
+    todo = (delayed(_run_one)(r, p, dataset, device, threads) for r, p in zip(recipes, places, strict=True))
     results = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(todo)
     for done, outcome in enumerate(results, start=1):
         if progress is not None:
@@ -342,11 +349,13 @@ def _run_all(
         yield outcome
 
 
-def _run_one(recipe: Recipe, place: Path, device: str, threads: int | None) -> Outcome:
+def _run_one(
+    recipe: Recipe, place: Path, dataset: Dataset | None, device: str, threads: int | None
+) -> Outcome:
     from longtail.training.loop import train  # in the worker: the parent never needs torch
 
     try:
-        result = train(recipe, place, device=device, threads=threads)
+        result = train(recipe, place, dataset=dataset, device=device, threads=threads)
     except Exception as error:  # one failing cell must not cost the others
         return Outcome(recipe, None, 0.0, f"{type(error).__name__}: {error}", place)
     return Outcome(recipe, result.evaluation, result.seconds, None, place)

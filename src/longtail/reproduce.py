@@ -14,10 +14,12 @@ from typing import Any
 
 from longtail import _checks, datasets
 from longtail.datasets import Dataset
-from longtail.evaluation import PairedDifference, Summary, paired_difference, summarize
-from longtail.paper.tables import ACCURACIES, SPLITS, Cell, SkeletonCell, published
+from longtail.evaluation import Evaluation, PairedDifference, Summary, paired_difference, summarize
+from longtail.paper.tables import ACCURACIES, SPLITS, Cell, SignCell, SkeletonCell, published
 from longtail.training.files import locked, write_atomic
-from longtail.training.recipe import Recipe, ddnet, paper_cifar
+from longtail.training.recipe import Recipe, ddnet, gtsrb, paper_cifar
+
+AnyCell = Cell | SkeletonCell | SignCell
 
 _PROVENANCE = (
     *(
@@ -41,6 +43,10 @@ SKELETON_COLUMNS = (
     *("dataset", "classes", "split", "filters", "seed", "loss", "beta", "imbalance_factor"),
     *("accuracy_percent", *_PROVENANCE),
 )
+SIGN_COLUMNS = (
+    *("loss", "scheme", "beta", "gamma", "seed", "error_percent", "balanced_error_percent"),
+    *_PROVENANCE,
+)
 _LOCK_SECONDS = 60.0
 
 
@@ -54,7 +60,7 @@ class Job:
         folder: where the run keeps its checkpoints.
     """
 
-    cell: Cell | SkeletonCell
+    cell: AnyCell
     recipe: Recipe
     folder: Path
 
@@ -78,7 +84,7 @@ class Result:
 
 
 def jobs_for(
-    cells: Sequence[Cell | SkeletonCell],
+    cells: Sequence[AnyCell],
     seeds: int,
     runs: Path,
     *,
@@ -88,7 +94,7 @@ def jobs_for(
     """Return every cell's runs, seed by seed: all cells once before any cell twice.
 
     Args:
-        cells: from :func:`longtail.paper.tables.cells` or :func:`longtail.paper.tables.skeleton_cells`.
+        cells: from :func:`longtail.paper.tables.cells`, `skeleton_cells` or `sign_cells`.
         seeds: runs of each cell, seeds 0, 1, ...
         runs: folder for the run folders.
         epochs: for a trial, fewer than the recipe's: the schedule shrinks with them.
@@ -138,7 +144,8 @@ def reproduce(
     if budget_minutes is not None:
         budget_minutes = _checks.number("budget", budget_minutes, low=0.0, open_low=True)
     path = Path(results)
-    columns = SKELETON_COLUMNS if any(isinstance(job.cell, SkeletonCell) for job in jobs) else COLUMNS
+    kinds = {SkeletonCell: SKELETON_COLUMNS, SignCell: SIGN_COLUMNS}
+    columns = kinds.get(type(jobs[0].cell), COLUMNS) if jobs else COLUMNS
     finished = {row["recipe_hash"] for row in read_rows(path, columns)}
     todo = [job for job in jobs if job.recipe.short_hash not in finished]
     deadline = None if budget_minutes is None else time.time() + 60.0 * budget_minutes
@@ -159,7 +166,7 @@ def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, st
 
     Args:
         path: the CSV file.
-        columns: `COLUMNS`, or `SKELETON_COLUMNS` for DD-Net's.
+        columns: `COLUMNS`, `SKELETON_COLUMNS` for DD-Net's, `SIGN_COLUMNS` for GTSRB's.
 
     Raises:
         ValueError: its columns are not this version's, or a row is broken.
@@ -315,8 +322,63 @@ def compare_accuracies(
     return compared
 
 
-def _recipe(cell: Cell | SkeletonCell, epochs: int | None) -> Recipe:
+@dataclass(frozen=True)
+class SignErrors:
+    """A setting's errors on traffic signs, in percent.
+
+    Attributes:
+        cell: the setting.
+        error: over all test images; None where it was not run.
+        balanced: the mean over the classes.
+        difference: of the error to that of the plain softmax loss, paired by seed; None for that itself.
+        balanced_difference: the same of the balanced error.
+    """
+
+    cell: SignCell
+    error: Summary | None
+    balanced: Summary | None
+    difference: PairedDifference | None
+    balanced_difference: PairedDifference | None
+
+
+def compare_signs(
+    cells: Sequence[SignCell], rows: Sequence[dict[str, str]], *, epochs: int | None = None
+) -> list[SignErrors]:
+    """Set the measured errors of all settings beside those of the plain softmax loss.
+
+    Args:
+        cells: from :func:`longtail.paper.tables.sign_cells`.
+        rows: from :func:`read_rows`; those of another number of epochs are left out.
+        epochs: of the rows that count; None for the recipe's.
+    """
+    plain = SignCell("softmax", "none")
+    found: dict[SignCell, dict[int, tuple[float, float]]] = {}
+    for row in rows:
+        beta, gamma = (float(row[name]) if row[name] else None for name in ("beta", "gamma"))
+        cell = SignCell(row["loss"], row["scheme"], beta, gamma)
+        if int(row["epochs"]) == _recipe(cell, epochs).epochs:
+            pair = float(row["error_percent"]), float(row["balanced_error_percent"])
+            found.setdefault(cell, {})[int(row["seed"])] = pair
+    compared = []
+    for cell in cells:
+        ours, base = found.get(cell, {}), found.get(plain, {})
+        both = sorted(ours.keys() & base.keys()) if cell != plain else []
+        error, balanced = (summarize([pair[i] for pair in ours.values()]) if ours else None for i in (0, 1))
+        change, balanced_change = (
+            paired_difference([ours[s][i] for s in both], [base[s][i] for s in both]) if both else None
+            for i in (0, 1)
+        )
+        compared.append(SignErrors(cell, error, balanced, change, balanced_change))
+    return compared
+
+
+def _recipe(cell: AnyCell, epochs: int | None) -> Recipe:
     """The cell's recipe for seed 0."""
+    if isinstance(cell, SignCell):
+        signs = gtsrb(loss=cell.loss, scheme=cell.scheme)
+        for name, value in (("beta", cell.beta), ("gamma", cell.gamma), ("epochs", epochs)):
+            signs = signs if value is None else signs.replace(**{name: value})
+        return signs
     scheme = "none" if cell.beta == 0.0 else "effective"
     if isinstance(cell, SkeletonCell):
         recipe = ddnet(
@@ -348,8 +410,19 @@ def _recipe(cell: Cell | SkeletonCell, epochs: int | None) -> Recipe:
     )
 
 
-def _setting(cell: Cell | SkeletonCell, seed: int, error_percent: float) -> dict[str, Any]:
+def _setting(cell: AnyCell, seed: int, evaluation: Evaluation) -> dict[str, Any]:
     """The columns of a row before its provenance."""
+    error_percent = 100.0 * evaluation.error
+    if isinstance(cell, SignCell):
+        return {
+            "loss": cell.loss,
+            "scheme": cell.scheme,
+            "beta": "" if cell.beta is None else f"{cell.beta:g}",
+            "gamma": "" if cell.gamma is None else f"{cell.gamma:g}",
+            "seed": seed,
+            "error_percent": f"{error_percent:.2f}",
+            "balanced_error_percent": f"{100.0 * evaluation.balanced_error:.2f}",
+        }
     if isinstance(cell, SkeletonCell):
         return {
             "dataset": "jhmdb",
@@ -404,7 +477,7 @@ def _run(job: Job, results: Path, data: Any, device: str, deadline: float | None
         provenance = {key: known.get(key, about.get(key)) for key in _PROVENANCE}
         add_row(
             results,
-            _setting(job.cell, job.recipe.seed, percent)
+            _setting(job.cell, job.recipe.seed, run.evaluation)
             | {key: "" if value is None else value for key, value in provenance.items()},
         )
     except PausedError as pause:

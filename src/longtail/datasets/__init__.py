@@ -11,6 +11,7 @@ from longtail import _checks
 from longtail.datasets.cifar import cifar10, cifar20, cifar100, download
 from longtail.datasets.digits import digits
 from longtail.datasets.fetch import DownloadError
+from longtail.datasets.images import ImageList, gtsrb, load_images
 from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
 from longtail.datasets.skeletons import jhmdb, shrec
 
@@ -26,6 +27,9 @@ __all__ = [
     "cifar100",
     "jhmdb",
     "shrec",
+    "gtsrb",
+    "ImageList",
+    "load_images",
     "load",
     "download",
     "DownloadError",
@@ -43,6 +47,7 @@ _FROM_FILES: dict[str, Callable[[str | os.PathLike[str] | None], Dataset]] = {
     },
     "shrec14": partial(shrec, gestures=14),
     "shrec28": partial(shrec, gestures=28),
+    "gtsrb": gtsrb,
 }
 NAMES = (*_BUILT_IN, *_FROM_FILES)
 
@@ -52,7 +57,7 @@ def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
 
     Args:
         name: ``"digits"``; ``"cifar10"``, ``"cifar20"`` or ``"cifar100"``; ``"jhmdb14-1"`` to ``"jhmdb21-3"``
-            (classes and split), ``"shrec14"`` or ``"shrec28"``.
+            (classes and split), ``"shrec14"``, ``"shrec28"`` or ``"gtsrb"``.
         root: The folder that holds the files of a data set which is not built in; None as in `cifar10`.
 
     Returns:

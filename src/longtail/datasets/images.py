@@ -24,11 +24,13 @@ from longtail.datasets.decoding import (
     IMAGENET_STD,
     INATURALIST_MEAN,
     INATURALIST_STD,
+    MARGIN,
     EvalTransform,
     TrainTransform,
     cut,
     upright_size,
 )
+from longtail.datasets.fetch import data_root
 from longtail.datasets.image_files import (
     TESTS,
     Files,
@@ -54,6 +56,7 @@ __all__ = [
     "TorchDataset",
     "TrainTransform",
     "UnreadableImageError",
+    "gtsrb",
     "in_memory",
     "load_images",
 ]
@@ -410,11 +413,61 @@ def in_memory(train: ImageList, test: ImageList, size: int, *, name: str, on_err
     return Dataset(name, train=parts[0], test=parts[1], class_names=train.class_names, kind="images")
 
 
+def gtsrb(root: str | os.PathLike[str] | None = None) -> Dataset:
+    """Load traffic signs: 43 classes of small pictures, naturally imbalanced.
+
+    Thirty pictures in a row, ``TRACK_FRAME``, are one sign from one passing car: a class has as many
+    prototypes as it has tracks, and training and test images must not share any.
+
+    Args:
+        root: The folder with ``train/CLASS/TRACK_FRAME.jpg`` and the same under ``test``, perhaps in a
+            folder ``gtsrb``; None as in `longtail.datasets.cifar10`.
+
+    Returns:
+        Images as uint8 of shape (N, 3, 32, 32).
+
+    Raises:
+        FileNotFoundError: The folders are not there.
+        ValueError: There are not 43 classes, or a track is in both training and test.
+
+    Example:
+        >>> gtsrb().num_classes  # doctest: +SKIP
+        43
+        >>> gtsrb("no/such/folder")
+        Traceback (most recent call last):
+        FileNotFoundError: root is no/such/folder, which has no train and test; ...
+
+    Source:
+        Stallkamp et al., "The German traffic sign recognition benchmark", IJCNN 2011.
+    """
+    start, origin = data_root(root)
+    places = (start, start / "gtsrb")
+    folder = next((f for f in places if all((f / part).is_dir() for part in ("train", "test"))), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{origin} is {start}, which has no train and test; put GTSRB's class folders there, tracks "
+            "apart, or name another folder with root= or the environment variable LONGTAIL_DATA"
+        )
+    train, test = load_images(folder)
+    if train.num_classes != 43:
+        raise ValueError(f"{folder} has {train.num_classes} classes, GTSRB has 43; name its folder")
+    shared = _tracks(train) & _tracks(test)
+    if shared:
+        raise ValueError(f"{folder}: track {'/'.join(min(shared))} is in both train and test; split by track")
+    return in_memory(train, test, 32, name="gtsrb")
+
+
+def _tracks(images: ImageList) -> set[tuple[str, str]]:
+    """Class and track of all images."""
+    paths = [Path(images.name(i)) for i in range(len(images))]
+    return {(path.parent.name, path.name.rpartition("_")[0]) for path in paths}
+
+
 def _square(image: Image, size: int) -> npt.NDArray[np.uint8]:
     width, height = upright_size(image)
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    return np.asarray(cut(image, (left, top, left + side, top + side), size))
+    return np.asarray(cut(image, (left, top, left + side, top + side), size, MARGIN))
 
 
 def _listing(source: Any, root: Path | None) -> Listing:

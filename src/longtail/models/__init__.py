@@ -11,9 +11,17 @@ from torch import nn
 from longtail import _checks
 from longtail.models.ddnet import DDNet, joint_collection_distances, two_scale_motion
 from longtail.models.resnet_cifar import CifarResNet
-from longtail.models.small_cnn import SmallCNN
+from longtail.models.small_cnn import SmallCNN, StridedCNN
 
-__all__ = ["CifarResNet", "DDNet", "SmallCNN", "build", "joint_collection_distances", "two_scale_motion"]
+__all__ = [
+    "CifarResNet",
+    "DDNet",
+    "SmallCNN",
+    "StridedCNN",
+    "build",
+    "joint_collection_distances",
+    "two_scale_motion",
+]
 
 # Every entry takes (in_channels, num_classes), for skeletons (joints, in_channels, num_classes), draws its
 # randomness from torch's default generator, and uses torch.nn's dropout modules rather than the function:
@@ -23,6 +31,7 @@ _SKELETONS: Final[dict[str, Callable[[int, int, int], nn.Module]]] = {
 }
 _IMAGES: Final[dict[str, Callable[[int, int], nn.Module]]] = {
     "small_cnn": SmallCNN,
+    "strided_cnn": StridedCNN,
     **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},
 }
 
@@ -31,8 +40,8 @@ def build(name: str, *, in_channels: int, num_classes: int, joints: int | None =
     """Make a freshly initialised network.
 
     Args:
-        name: for images ``"small_cnn"``, ``"resnet20"``, ``"resnet32"``, ``"resnet44"``, ``"resnet56"`` or
-            ``"resnet110"``; for skeletons ``"ddnet16"``, ``"ddnet32"`` or ``"ddnet64"``.
+        name: for images ``"small_cnn"``, ``"strided_cnn"``, ``"resnet20"``, ``"resnet32"``, ``"resnet44"``,
+            ``"resnet56"`` or ``"resnet110"``; for skeletons ``"ddnet16"``, ``"ddnet32"`` or ``"ddnet64"``.
         in_channels: channels of the input images, or coordinates of a joint, at least 1.
         num_classes: number of outputs, at least 1.
         joints: joints of a skeleton, at least 2; None for images.

@@ -15,7 +15,7 @@ from longtail.evaluation import PairedDifference, Summary
 
 if TYPE_CHECKING:
     from longtail.compare import Comparison, Row
-    from longtail.reproduce import Accuracy, PaperCell
+    from longtail.reproduce import Accuracy, PaperCell, SignErrors
 
 GROUPS = ("many", "medium", "few")
 _HEAD = ("loss", "weights", "error %", "many", "medium", "few", "vs none [95 %]")
@@ -331,6 +331,57 @@ def accuracy_table(compared: Sequence[Accuracy]) -> Table:
 def accuracy_markdown(compared: Sequence[Accuracy]) -> str:
     """Return published and measured accuracies on skeletons as a Markdown table."""
     return markdown(_ACCURACY_HEAD, accuracy_cells(compared))
+
+
+_SIGN_HEAD = ("loss", "weights", "error", "vs plain", "balanced error", "vs plain (balanced)", "seeds")
+
+
+def sign_texts(compared: Sequence[SignErrors]) -> list[tuple[str, ...]]:
+    """Return the errors on traffic signs as text, one row a setting."""
+
+    def percent(summary: Summary | None) -> str:
+        if summary is None:
+            return "not run"
+        return f"{summary.mean:.1f}" + ("" if summary.sd is None else f" ± {summary.sd:.1f}")
+
+    def change(d: PairedDifference | None) -> str:
+        if d is None:
+            return ""
+        interval = "" if d.low is None or d.high is None else f" [{d.low:+.1f}, {d.high:+.1f}]"
+        return f"{d.mean:+.1f}{interval}"
+
+    return [
+        (
+            row.cell.loss,
+            row.cell.weights,
+            percent(row.error),
+            change(row.difference),
+            percent(row.balanced),
+            change(row.balanced_difference),
+            "0" if row.error is None else str(row.error.n),
+        )
+        for row in compared
+    ]
+
+
+def sign_table(compared: Sequence[SignErrors]) -> Table:
+    """Return the errors on traffic signs for the terminal, within 80 columns."""
+    title = (
+        "test error in %, over images and as the mean over classes: mean ± standard deviation over seeds; "
+        "vs plain: difference to softmax without weights, paired by seed, with its 95 % interval"
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=title)
+    for name in _SIGN_HEAD:
+        left = name in ("loss", "weights")
+        table.add_column(name.replace(" (balanced)", ""), justify="left" if left else "right", no_wrap=True)
+    for cells in sign_texts(compared):
+        table.add_row(*cells)
+    return table
+
+
+def sign_markdown(compared: Sequence[SignErrors]) -> str:
+    """Return the errors on traffic signs as a Markdown table."""
+    return markdown(_SIGN_HEAD, sign_texts(compared))
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

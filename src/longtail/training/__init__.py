@@ -22,11 +22,16 @@ if TYPE_CHECKING:
     from longtail.training.recipe import ddnet as ddnet
     from longtail.training.recipe import default as default
     from longtail.training.recipe import digits as digits
+    from longtail.training.recipe import gtsrb as gtsrb
     from longtail.training.recipe import learning_rate_at as learning_rate_at
     from longtail.training.recipe import paper_cifar as paper_cifar
+    from longtail.training.recipe import small_images as small_images
 
 _ROOMS = {
-    "recipe": ("Recipe", "ddnet", "default", "digits", "learning_rate_at", "paper_cifar"),
+    "recipe": (
+        *("Recipe", "ddnet", "default", "digits", "gtsrb", "learning_rate_at", "paper_cifar"),
+        "small_images",
+    ),
     "loop": ("DivergedError", "PausedError", "evaluate_run", "train"),
     "folder": ("EpochMetrics", "RunResult", "load_run"),
     "files": ("RunFolderError",),
