@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from longtail import cli, datasets
 from longtail.paper.tables import skeleton_cells
@@ -63,6 +64,10 @@ def test_longtail_commands_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.csv").write_text("file,species\na.jpg,cat\nb.jpg,cat\nc.jpg,lynx\n")
+    for number in range(24):  # the folder of photographs that a user has
+        place = tmp_path / "photos" / ("cat" if number < 20 else "lynx") / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 40, 3), 10 * number, np.uint8)).save(place)
     np.save(tmp_path / "image.npy", datasets.load("digits").test.inputs[0])
     commands = [c for name, c in _commands() if name == page.name and c not in NOT_RUN]
     if not commands:
@@ -72,9 +77,10 @@ def test_longtail_commands_run(
         assert program == "longtail", (
             f"{page.name} shows {command!r}: run it here or give the reason in NOT_RUN"
         )
-        quick = (
-            ["--set", "epochs=6", "--set", "warmup_epochs=1"] if arguments[:2] == ["train", "digits"] else []
-        )
+        quick = {
+            "digits": ["--set", "epochs=6", "--set", "warmup_epochs=1"],
+            "./photos": ["--size", "32", "--batch-size", "8", "--epochs", "1"],
+        }.get(arguments[1] if arguments[0] == "train" else "", [])
         monkeypatch.setattr(sys, "argv", [program, *arguments, *quick])
         with pytest.raises(SystemExit) as stop:
             cli.main()

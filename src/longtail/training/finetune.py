@@ -48,6 +48,7 @@ from longtail.training.trainers import TrainerMetrics, logits_of, trainer_loss
 
 __all__ = ["ImagesChangedError", "evaluate_images", "finetune"]
 
+_FEW = 1000  # images that are decoded before worker processes have started
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 _FROM_RECIPE = (
     *("output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
@@ -90,7 +91,8 @@ def finetune(
         device: "auto" takes CUDA where there is one, else the CPU.
         device_batch: samples that a process holds at a time; a larger batch is accumulated. None takes all of
             its part at once.
-        workers: processes that decode images for each training process; None takes the cores, at most 8.
+        workers: processes that decode images for each training process; None takes the cores, at most 8, and
+            none for fewer than 1000 images.
         on_error: "raise" refuses an image that cannot be read, before training; "skip" leaves it out.
         progress: draw a bar.
         tensorboard: also write TensorBoard events into `run_dir`.
@@ -177,7 +179,7 @@ def evaluate_images(
     loader: DataLoader[Any] = DataLoader(
         rows,
         batch_size=64,
-        num_workers=_cores(1) if len(test) > 1000 else 0,
+        num_workers=_cores(1) if len(test) >= _FEW else 0,
     )
     model = run.model.to(target).eval()
     scores, labels = [], []
@@ -415,7 +417,9 @@ class _Run:
         import transformers
 
         recipe, run = self.recipe, self
-        workers = _cores(self.world.local) if workers is None else _checks.integer("workers", workers, low=0)
+        if workers is None:
+            workers = _cores(self.world.local) if len(self.train) >= _FEW else 0
+        workers = _checks.integer("workers", workers, low=0)
         chosen: dict[str, Any] = {
             "logging_steps": max(1, self.steps // 10),
             "save_strategy": "epoch",
