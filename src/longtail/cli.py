@@ -250,7 +250,8 @@ def compare(
     counts = ", ".join(map(str, measured.class_counts))
     text = (
         f"\nerror: mean ± standard deviation over seeds, {'balanced ' * (own is None)}test set. "
-        f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here {counts}). vs none: paired "
+        f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples "
+        f"(here {counts}). vs none: paired "
         "difference to the same loss without re-weighting, negative is better, with its 95 % interval; "
         "* significant after Bonferroni's correction."
     )
@@ -337,7 +338,7 @@ def train(
 
 @app.command()
 def reproduce(
-    table: Annotated[str, typer.Argument(help="table2 | fig8 | fig9 | fig10 | ddnet | gtsrb.")],
+    table: Annotated[str, typer.Argument(help="table2 | table3 | fig8 | fig9 | fig10 | ddnet | gtsrb.")],
     dataset: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
     imbalance: Annotated[list[int] | None, typer.Option(help="Only these; repeatable.")] = None,
     loss: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
@@ -353,8 +354,32 @@ def reproduce(
     epochs: Annotated[int | None, typer.Option(help="For a trial: fewer than the recipe's.")] = None,
     results: Annotated[Path | None, typer.Option(help="CSV file; default results/TABLE.csv.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Run nothing; print paper and measurement.")] = False,
+    network: Annotated[
+        str | None, typer.Option(help="Of table3: resnet50 (default) | resnet101 | resnet152.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Of table3: 224 (default) | 320.")] = None,
+    device_batch: Annotated[
+        int | None, typer.Option(help="Of table3: samples on a device at a time.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="Of table3's --dry-run; default 1.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Of table3: recipe, updates, memory and time; train nothing.")
+    ] = False,
 ) -> None:
     """The papers' tables: runs the missing cells, most telling first; resumable."""
+    own = {"--network": network, "--size": size, "--device-batch": device_batch, "--processes": processes}
+    others = {"--imbalance": imbalance, "--filters": filters, "--budget": budget}
+    if table == "table3":
+        _refuse(others, table)
+        path = results or Path("results") / "table3.csv"
+        chosen: Any = _table3(dataset, network or "resnet50", size or 224, loss, show, data)
+        if dry_run:
+            _plan_table3(chosen, data, device, device_batch, processes or 1, precision, epochs)
+        else:
+            run = {"seeds": seeds, "device": device, "device_batch": device_batch, "precision": precision}
+            _run_table3(chosen, None if show else data, path, epochs, run)
+        return
+    _refuse(own | {"--dry-run": dry_run or None}, table)
     from longtail import reproduce as reproducing
     from longtail.paper.tables import cells, sign_cells, skeleton_cells
     from longtail.report.tables import accuracy_table, paper_table, sign_table
@@ -362,7 +387,7 @@ def reproduce(
     if filters and table != "ddnet":
         raise ValueError(f"--filters belongs to ddnet, got it with {table!r}; leave it out")
     if table == "ddnet":
-        chosen: Any = skeleton_cells(datasets=dataset, imbalances=imbalance, losses=loss, filters=filters)
+        chosen = skeleton_cells(datasets=dataset, imbalances=imbalance, losses=loss, filters=filters)
     elif table == "gtsrb":
         if dataset or imbalance:
             raise ValueError(
@@ -409,6 +434,66 @@ def reproduce(
     _report_on_paper(table, compared, [job.recipe for job in todo], path, epochs)
     if not show and "failed" in states:
         raise SystemExit(1)
+
+
+def _refuse(options: dict[str, Any], table: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name} does not belong to {table}; leave it out")
+
+
+def _table3(
+    dataset: list[str] | None, network: str, size: int, loss: list[str] | None, show: bool, data: Path | None
+) -> Any:
+    from longtail.large_scale import large_cells
+
+    if not show:
+        if data is None:
+            raise ValueError("table3 needs the data set's folder; give --data")
+        if dataset is None:
+            years = [year for year in ("2017", "2018") if (data / f"train{year}.json").is_file()]
+            if len(years) > 1:
+                raise ValueError(f"{data} has iNaturalist 2017 and 2018; name one by --dataset")
+            dataset = [f"inaturalist{years[0]}" if years else "ilsvrc2012"]
+        elif len(dataset) != 1:
+            raise ValueError(
+                f"--data is the folder of one data set, got {len(dataset)} names; give one --dataset"
+            )
+    return large_cells(datasets=dataset, networks=[network], sizes=[size], losses=loss)
+
+
+def _plan_table3(
+    chosen: Any,
+    data: Path | None,
+    device: str,
+    device_batch: int | None,
+    processes: int,
+    precision: str,
+    epochs: int | None,
+) -> None:
+    from longtail.large_scale import load_official, plan, recipe_of
+    from longtail.report.tables import plan_table
+
+    images = load_official(chosen[0].dataset, data or "")
+    for cell in chosen:
+        recipe = recipe_of(cell, precision=precision, epochs=epochs)
+        planned = plan(recipe, images, device=device, device_batch=device_batch, processes=processes)
+        _out.print(plan_table(planned), highlight=False)
+
+
+def _run_table3(
+    chosen: Any, data: Path | None, path: Path, epochs: int | None, options: dict[str, Any]
+) -> None:
+    from longtail.large_scale import COLUMNS, compare_large, reproduce_large
+    from longtail.report.tables import large_table
+    from longtail.reproduce import read_rows
+
+    if data is not None:
+        reproduce_large(chosen, data, path, epochs=epochs, progress=True, **options)
+    if os.environ.get("RANK", "0") == "0":
+        _out.print(
+            large_table(compare_large(chosen, read_rows(path, COLUMNS), epochs=epochs)), highlight=False
+        )
 
 
 @app.command()

@@ -120,7 +120,7 @@ def finetune(
         )
     library = transformers_library()
     target, folder, world = select_device(device), RunFolder(Path(run_dir)), _World.here()
-    given = _split(recipe, world, device_batch)
+    given = split_batch(recipe, world.size, device_batch)
     reserved = sorted({*(arguments or {})} & {*_FROM_RECIPE})
     if reserved:
         raise ValueError(
@@ -134,7 +134,7 @@ def finetune(
             stack.enter_context(locked(folder.path))
         if folder.finished(recipe):
             return load_run(folder.path)
-        train, test = _images(recipe, data, on_error)
+        train, test = _images(recipe, data, on_error, world)
         about = _about(train, test, data, recipe, world, given)
         network = _network(recipe, train, model)
         if world.rank == 0:
@@ -206,12 +206,16 @@ class _World:
         return cls(int(os.environ.get("RANK", "0")), size, local)
 
 
-def _split(recipe: ImageRecipe, world: _World, device_batch: int | None) -> tuple[int, int]:
-    """Divide the recipe's batch: samples a process and step, and accumulated steps."""
-    part, rest = divmod(recipe.batch_size, world.size)
+def split_batch(recipe: ImageRecipe, processes: int, device_batch: int | None) -> tuple[int, int]:
+    """Divide the recipe's batch: samples that a process holds at a time, and how often it does.
+
+    Raises:
+        ValueError: it cannot be divided so.
+    """
+    part, rest = divmod(recipe.batch_size, processes)
     if rest:
         raise ValueError(
-            f"batch_size={recipe.batch_size} is no multiple of the {world.size} processes; change one of them"
+            f"batch_size={recipe.batch_size} is no multiple of the {processes} processes; change one of them"
         )
     if device_batch is None or device_batch >= part:
         return part, 1
@@ -224,7 +228,7 @@ def _split(recipe: ImageRecipe, world: _World, device_batch: int | None) -> tupl
     return device_batch, steps
 
 
-def _images(recipe: ImageRecipe, data: Any, on_error: str) -> Images:
+def _images(recipe: ImageRecipe, data: Any, on_error: str, world: _World) -> Images:
     """List the images, look at each, cut the tail, and refuse what would fail hours later."""
     loaded: Images = load_images(data) if isinstance(data, (str, os.PathLike)) else data
     train, test = loaded
@@ -243,7 +247,11 @@ def _images(recipe: ImageRecipe, data: Any, on_error: str) -> Images:
             f"{len(unseen)} classes of the test images have no training image: {_checks.shorten(unseen)}; "
             "add some, or leave those classes out"
         )
-    train, test = train.checked(on_error), test.checked(on_error)
+    if on_error == "raise":  # one process's find ends all: each looks at its share
+        for images in (train, test):
+            images.select(np.arange(world.rank, len(images), world.size)).checked()
+    else:
+        train, test = train.checked(on_error), test.checked(on_error)
     if len(train) < recipe.batch_size:
         raise ValueError(
             f"batch_size={recipe.batch_size} is more than the {len(train)} training images; lower it"
