@@ -6,7 +6,7 @@ JOBS ?= 2
 GPU_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tests browser bench gpu clean
+.PHONY: help demo test lint check-tests backends browser bench gpu clean
 
 help: ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ lint: $(READY) ## ruff and mypy
 
 check-tests: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
+
+backends: $(READY) ## the losses' whole battery on every backend: plain, fused, kernels interpreted (minutes)
+	$(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend torch
+	$(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend fused
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend fused
 
 browser: ## chromium for the tests of the report's page, where one may be installed
 	@command -v chromium >/dev/null \

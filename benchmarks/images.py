@@ -128,7 +128,7 @@ def write_page(result: dict[str, Any]) -> None:
     for r in result["rows"]:
         low, high = (1 / q for q in reversed(r["ratio_quartiles"]))
         rate, apart = r["images_per_second_and_core"], r.get("levels_of_255_from_plain")
-        levels = "" if apart is None else f"mean {apart['mean']:.2f}, 99 % below {apart['quantile_99']:.0f}"
+        levels = "" if apart is None else f"mean {apart['mean']:.2f}, 99 % within {apart['quantile_99']:.0f}"
         lines.append(
             f"| {r['case']} | {rate['ours']:.0f} | {rate['other']:.0f} | {r['speed_up']:.1f}x ({low:.1f} to "
             f"{high:.1f}) | 1.8x, {'met' if r['passed'] else '**missed**'} | {levels} |"

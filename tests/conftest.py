@@ -12,6 +12,16 @@ settings.register_profile("house", max_examples=50, derandomize=True, deadline=N
 settings.load_profile("house")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--backend",
+        default="auto",
+        choices=("auto", "torch", "fused"),
+        help="where the losses' battery takes the plain path, the fused one (with TRITON_INTERPRET=1 the "
+        "kernels) wherever it applies, or either as users get it",
+    )
+
+
 @pytest.fixture
 def seed(request):
     """The crc32 of the test's name: its own, and the same on every machine."""

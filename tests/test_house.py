@@ -136,6 +136,7 @@ HEAVY = (
     "joblib",
     "safetensors",
     "jinja2",
+    "PIL",
 )
 
 LIGHT = """

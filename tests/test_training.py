@@ -113,15 +113,17 @@ def test_batches_do_not_depend_on_how_many_images_are_gathered_at_once(monkeypat
         assert torch.equal(t, u)
 
 
-def test_float_inputs_are_taken_as_they_are():
-    rng = np.random.default_rng(0)
-    split = Split(rng.normal(size=(6, 1, 8, 8)), np.arange(6) % 2)
+@pytest.mark.parametrize("kind", ["images", "skeletons"])
+def test_float_inputs_are_taken_as_they_are(kind):
+    inputs = np.random.default_rng(0).normal(size=(6, 1, 8, 8))
+    inputs.setflags(write=False)  # as memory maps are, of which torch would warn
+    split = Split(inputs, np.arange(6) % 2)
     data = TrainingData(
         short(dataset="mine", imbalance_factor=None, augmentation="none"),
-        Dataset("mine", split, split, ("a", "b")),
+        Dataset("mine", split, split, ("a", "b"), kind),
         CPU,
     )
-    assert torch.equal(torch.cat(list(data.test_batches())), torch.from_numpy(split.inputs).float())
+    assert torch.equal(torch.cat(list(data.test_batches())), torch.tensor(inputs).float())
     assert data.subset_sha256 is None
 
 

@@ -250,8 +250,8 @@ def compare(
     counts = ", ".join(map(str, measured.class_counts))
     text = (
         f"\nerror: mean ± standard deviation over seeds, {'balanced ' * (own is None)}test set. "
-        f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples "
-        f"(here {counts}). vs none: paired "
+        f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here "
+        f"{counts}). vs none: paired "
         "difference to the same loss without re-weighting, negative is better, with its 95 % interval; "
         "* significant after Bonferroni's correction."
     )

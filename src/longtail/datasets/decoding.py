@@ -160,12 +160,22 @@ def cut(image: Image, box: Box, size: int, margin: float = 1.0) -> Image:
         scale = 1  # no JPEG
     if image.getexif().get(_ORIENTATION, 1) != 1:
         exif_transpose(image, in_place=True)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
     part = (box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale)
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    return image.resize((size, size), Resampling.BILINEAR, box=part)
+    return _rgb(image).resize((size, size), Resampling.BILINEAR, box=part)
+
+
+def _rgb(image: Image) -> Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):  # Pillow's own conversion turns all above 255 white
+        from PIL.Image import fromarray
+
+        image = fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"its mode is {image.mode}, whose range is unknown; save it with 8 or 16 bits")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def normalise(pixels: npt.NDArray[np.uint8], mean: Any, std: Any) -> Pixels:

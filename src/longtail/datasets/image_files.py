@@ -141,7 +141,7 @@ def read_lists(train: Path, test: Path, root: Path | None) -> Listing:
         )
     folders = [Path(name).parent.name for name in files]
     of_label = dict(zip(labels.tolist(), folders, strict=True))
-    one_each = len(set(folders)) == len(counts) == len(set(of_label.values()))
+    one_each = all(folders) and len(set(folders)) == len(counts) == len(set(of_label.values()))
     alike = one_each and all(of_label[label] == f for label, f in zip(labels.tolist(), folders, strict=True))
     names = tuple(of_label[i] if alike else str(i) for i in range(len(counts)))
     start = train.parent if root is None else root

@@ -143,7 +143,9 @@ class _Fused(torch.autograd.Function):
         else:
             ctx.save_for_backward(None, index, weight, factor)
             torch.autograd.graph.increment_version(input)  # whoever saved these logits shall notice
-        return each.sum() if total else each
+        if total:
+            return each.sum()
+        return each.clone() if each._is_view() else each  # a trainer may not scale a view in place
 
     @staticmethod
     def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:

@@ -231,7 +231,8 @@ class TrainingData:
             yield scale(self._planes(part), self.recipe)
 
     def _stored(self, inputs: npt.NDArray[Any], pad: int) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(inputs))
+        # torch warns of arrays that nobody may write to, such as memory maps shared between processes
+        tensor = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
         if not self.images:
             return tensor
         # channels last, so that a gather moves whole pixels and its result is channels-last already
