@@ -30,6 +30,7 @@ from transformers.utils import logging
 from longtail import ClassBalancedLoss, cli, recipes
 from longtail.datasets.images import ImageList, load_images
 from longtail.models.image_classifiers import build_classifier, head_of
+from longtail.predict import Classifier
 from longtail.report.runs import find_runs
 from longtail.sampling import ClassAwareSampler
 from longtail.training import DivergedError, RunFolderError, evaluate_run, load_run
@@ -228,6 +229,17 @@ def test_a_run_is_read_by_evaluate_report_and_transformers(whole, photos):
     assert again.config.id2label == {0: "class0", 1: "class1", 2: "class2"}
     for one, other in zip(again.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(one, other)
+    classify = Classifier(whole.run_dir)
+    (_, test), found = load_images(photos), []
+    for i in range(len(test)):
+        prediction = classify(test.name(i))
+        found.append(prediction.best == test.class_names[test.targets[i]])
+        assert classify(test.open(i)).top(3) == prediction.top(3)
+    assert np.mean(found) == pytest.approx(1 - whole.evaluation.error)
+    with pytest.raises(
+        ValueError, match=r"config\.json' is no image that can be read .*; the run was trained on image"
+    ):
+        classify(str(whole.run_dir / "config.json"))
     finished = finetune(whole.recipe, photos, whole.run_dir)  # returned, not trained again
     assert finished.evaluation == whole.evaluation
     assert logging.is_progress_bar_enabled()  # the caller's setting is left as it was

@@ -618,7 +618,7 @@ def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     sample: Annotated[
         Path,
-        typer.Argument(metavar="CLIP", help="A skeleton clip as .npy, .npz, .mat or .txt; an image as .npy."),
+        typer.Argument(metavar="CLIP", help="A skeleton clip as .npy, .npz, .mat or .txt; an image."),
     ],
     top: Annotated[int, typer.Option(help="How many classes.", min=1)] = 5,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
