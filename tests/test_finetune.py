@@ -150,7 +150,7 @@ def test_a_trainers_three_accumulated_batches_of_4_are_one_of_12(kind, tmp_path)
     # of "soft" targets, floats of the logits' shape, the Trainer counts every entry, as of multi-hot ones
     names = tuple(OPTIONS) if kind == "index" else ("focal",)
     for name in names:
-        for parts in (1, 3):
+        for parts in (1, 3) if name == "focal" else (3,):
             found = trainers_gradient((name, "samples", kind), parts, tmp_path)
             expected = whole_gradient((name, "samples", kind))
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6, err_msg=f"{name} {parts}")
@@ -281,6 +281,9 @@ def test_a_run_that_died_within_an_epoch_goes_on_from_its_last_whole_checkpoint(
         resumed = fails_at(99, tiny, photos, tmp_path / "run")
     np.testing.assert_array_equal(curve(resumed), curve(expected))
     assert resumed.evaluation == expected.evaluation
+    assert fails_at(99, tiny, photos, tmp_path / "run").evaluation == resumed.evaluation  # read, not trained
+    with pytest.raises(ValueError, match=r"is on a network of your own; give that as load_run\(model=\)"):
+        load_run(tmp_path / "run")
     for name in ("optimizer.pt", "trainer_state.json"):
         for checkpoint in checkpoints.iterdir():
             (checkpoint / name).write_bytes((checkpoint / name).read_bytes()[:100])

@@ -87,7 +87,7 @@ def finetune(
             (config.json and model.safetensors, as ``from_pretrained`` reads them) and evaluation.json, which
             marks a finished run. All processes see it.
         model: a network to train instead of `recipe.model`: it takes ``pixel_values`` and returns logits, one
-            a class.
+            a class. Without a ``save_pretrained`` of its own, only its weights are kept.
         device: "auto" takes CUDA where there is one, else the CPU.
         device_batch: samples that a process holds at a time; a larger batch is accumulated. None takes all of
             its part at once.
@@ -96,7 +96,7 @@ def finetune(
         on_error: "raise" refuses an image that cannot be read, before training; "skip" leaves it out.
         progress: draw a bar.
         tensorboard: also write TensorBoard events into `run_dir`.
-        arguments: further ``transformers.TrainingArguments``, such as ``{"save_steps": 500, "fsdp": ...}``.
+        arguments: further ``transformers.TrainingArguments``, such as ``{"save_steps": 500}``.
 
     Returns:
         The finished run.
@@ -133,7 +133,7 @@ def finetune(
         if world.rank == 0:
             stack.enter_context(locked(folder.path))
         if folder.finished(recipe):
-            return load_run(folder.path)
+            return load_run(folder.path, model=model)
         train, test = _images(recipe, data, on_error, world)
         about = _about(train, test, data, recipe, world, given)
         network = _network(recipe, train, model)
@@ -366,6 +366,12 @@ class _Run:
                 _log_to_tensorboard(trainer, folder.path, int(found.rpartition("-")[2]) if found else 0)
         try:
             trainer.train(resume_from_checkpoint=found)
+        except torch.OutOfMemoryError as error:
+            held = trainer.args.per_device_train_batch_size
+            raise RuntimeError(
+                f"the device has not enough memory for {held} samples of this network at a time; give a "
+                "smaller device_batch: the rest of the batch is accumulated"
+            ) from error
         except RuntimeError as error:
             if self.world.size == 1:
                 raise
@@ -492,7 +498,7 @@ class _Run:
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 run.show(state)
 
-            def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 if run.world.rank == 0:
                     run.folder.write_metrics(run.history())
 
