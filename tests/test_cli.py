@@ -189,6 +189,7 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
         (["train", "digits", "--device-batch", "3"], r"--device-batch and --skip-unreadable are for images"),
         (["train", "digits", "--size", "32"], r"unknown recipe field 'size'"),
         (["train", "lists_train.txt"], r"has no partner"),
+        (["train", "./photos"], r"image folder photos is not there; check the path"),
         (["reproduce", "ddnet", "--filters", "8"], r"filters must be one of 64, 32, 16, got 8"),
         (["reproduce", "fig9", "--budget", "0"], r"budget must be in (0, inf], got 0"),
         (["report", "nowhere"], r"'nowhere' is not a folder; give a run's folder"),

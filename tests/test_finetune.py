@@ -209,14 +209,23 @@ def test_metrics_leave_skipped_images_out():
 
 
 def test_accumulated_batches_give_the_same_curve(whole, photos, tiny, tmp_path):
-    parts = finetune(recipe_of(tiny), photos, tmp_path / "run", device_batch=4, **ARGUMENTS)
+    parts = finetune(
+        recipe_of(tiny),
+        photos,
+        tmp_path / "run",
+        device_batch=4,
+        tensorboard=True,
+        progress=True,
+        **ARGUMENTS,
+    )
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
     assert len(curve(whole)) == 3
     np.testing.assert_allclose(curve(parts), curve(whole), **CURVE)
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["accumulated"] == 3
     assert parts.evaluation.error == whole.evaluation.error
 
 
-def test_a_run_is_read_by_evaluate_report_and_transformers(whole, photos):
+def test_a_run_is_read_by_evaluate_report_predict_and_transformers(whole, photos, monkeypatch, capsys):
     read = load_run(whole.run_dir)
     assert (read.recipe, read.evaluation, read.history) == (whole.recipe, whole.evaluation, whole.history)
     assert evaluate_run(whole.run_dir, device="cpu") == whole.evaluation
@@ -240,6 +249,12 @@ def test_a_run_is_read_by_evaluate_report_and_transformers(whole, photos):
         ValueError, match=r"config\.json' is no image that can be read .*; the run was trained on image"
     ):
         classify(str(whole.run_dir / "config.json"))
+    monkeypatch.setattr(sys, "argv", ["longtail", "train", str(whole.run_dir / "recipe.json"), "--out"])
+    sys.argv.append(str(whole.run_dir))
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    assert "run folder" in capsys.readouterr().out
     finished = finetune(whole.recipe, photos, whole.run_dir)  # returned, not trained again
     assert finished.evaluation == whole.evaluation
     assert logging.is_progress_bar_enabled()  # the caller's setting is left as it was

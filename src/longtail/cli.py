@@ -370,7 +370,9 @@ def reproduce(
     own = {"--network": network, "--size": size, "--device-batch": device_batch, "--processes": processes}
     others = {"--imbalance": imbalance, "--filters": filters, "--budget": budget}
     if table == "table3":
-        _refuse(others, table)
+        _refuse(others | {"--jobs": None if jobs == 1 else jobs}, table)
+        if data is None and "LONGTAIL_DATA" in os.environ:
+            data = Path(os.environ["LONGTAIL_DATA"])
         path = results or Path("results") / "table3.csv"
         chosen: Any = _table3(dataset, network or "resnet50", size or 224, loss, show, data)
         if dry_run:
@@ -789,6 +791,7 @@ def _what_to_train(name: str, changes: dict[str, Any]) -> tuple[Any, Any]:
     path = Path(name)
     annotations = path.name.startswith("train20") and path.suffix == ".json"
     images = path.is_dir() or path.suffix == ".txt" or annotations or name.startswith("hf:")
+    images = images or ("/" in name and path.suffix != ".json")  # a folder that is not there
     if images and name not in NAMES:
         title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
         return recipes.images(title.replace("/", "-"), **changes), name

@@ -376,9 +376,9 @@ class _Run:
             if self.world.size == 1:
                 raise
             raise RuntimeError(
-                f"process {self.world.rank} of {self.world.size} stopped: {error}; if another process was "
-                "killed, start the same command again: it goes on from the last checkpoint in "
-                f"{folder.path / 'checkpoints'}"
+                f"process {self.world.rank} of {self.world.size} stopped; if another one was killed, start "
+                "the same command again: it goes on from the last checkpoint in "
+                f"{folder.path / 'checkpoints'}. What this one saw: {error}"
             ) from error
         if self.metrics.last is None:  # the last checkpoint was the end of training
             trainer.evaluate()
