@@ -280,6 +280,16 @@ def test_a_class_that_is_called_train(write):
     assert train.class_names == ("plane", "train")
 
 
+def test_links_are_followed_but_not_in_circles(write):
+    root = write("set/cat/0.jpg", "set/dog/0.jpg", "set/cat/1.jpg", "set/dog/1.jpg", "elsewhere/2.jpg")
+    (root / "set/cat/again").symlink_to(root / "set")
+    (root / "set/dog/more").symlink_to(root / "elsewhere")
+    train, test = load_images(root / "set")
+    assert sorted(f for f, _ in names_of(train) + names_of(test)) == [
+        *("cat/0.jpg", "cat/1.jpg", "dog/0.jpg", "dog/1.jpg", "dog/more/2.jpg"),
+    ]
+
+
 def test_imagenet_with_its_flat_validation_folder(write):
     data = "ILSVRC/Data/CLS-LOC"
     root = write(
@@ -758,7 +768,7 @@ def test_a_skipped_item_weighs_nothing_and_is_named(broken):
     logits = torch.randn(12, 2)
     good = batch["labels"] >= 0
     torch.testing.assert_close(loss(logits, batch["labels"]), loss(logits[good], batch["labels"][good]))
-    with pytest.warns(UserWarning, match=r"cat/2.jpg cannot be read: .*; it is skipped"):
+    with pytest.warns(UserWarning, match=r"skipped: image .*cat/2.jpg cannot be read: .*truncated"):
         TorchDataset(images, EvalTransform(16), on_error="skip")[2]
     with pytest.raises(UnreadableImageError, match=r"cat/2.jpg cannot be read"):
         TorchDataset(images, EvalTransform(16))[2]

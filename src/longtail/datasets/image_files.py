@@ -162,6 +162,32 @@ def partner(train: Path) -> Path:
     )
 
 
+def check_classes(names: tuple[str, ...], train: Targets, test: Targets | None, source: str) -> None:
+    """Refuse a single class, and classes that no training image has."""
+    if len(names) < 2:
+        raise ValueError(f"{source} has one class, {names[0]!r}; a classifier needs two or more")
+    counts = np.bincount(train, minlength=len(names))
+    if test is not None:
+        seen = np.bincount(test, minlength=len(names))[: len(names)].astype(bool)
+        unseen = [names[i] for i in np.flatnonzero(seen & (counts == 0))]
+        refuse_unseen([*unseen, *sorted({str(t) for t in test[test >= len(names)]})], source)
+    if not counts.all():
+        bare = [names[i] for i in np.flatnonzero(counts == 0)]
+        raise ValueError(
+            f"{source}: {len(bare)} classes have no training image: {_checks.shorten(bare)}; add some or "
+            "leave those classes out"
+        )
+
+
+def refuse_unseen(classes: list[str], source: str) -> None:
+    """Refuse classes of the test images that training lacks, if there are any."""
+    if classes:
+        raise ValueError(
+            f"{source}: the test images have {len(classes)} classes that no training image has: "
+            f"{_checks.shorten(classes)}; add training images or leave those classes out"
+        )
+
+
 def _listing(
     root: Path,
     names: tuple[str, ...],
@@ -169,25 +195,8 @@ def _listing(
     test: tuple[Files, Targets] | None,
     source: str,
 ) -> Listing:
-    """Check what is true of every source."""
-    if len(names) < 2:
-        raise ValueError(f"{source} has one class, {names[0]!r}; a classifier needs two or more")
-    counts = np.bincount(train[1], minlength=len(names))
-    if test is not None:
-        seen = np.bincount(test[1], minlength=len(names))[: len(names)].astype(bool)
-        unseen = [names[i] for i in np.flatnonzero(seen & (counts == 0))]
-        unseen += sorted({str(t) for t in test[1][test[1] >= len(names)]})
-        if unseen:
-            raise ValueError(
-                f"{source}: the test images have {len(unseen)} classes that no training image has: "
-                f"{_checks.shorten(unseen)}; add training images or leave those classes out"
-            )
-    if not counts.all():
-        bare = [names[i] for i in np.flatnonzero(counts == 0)]
-        raise ValueError(
-            f"{source}: {len(bare)} classes have no training image: {_checks.shorten(bare)}; add some or "
-            "leave those classes out"
-        )
+    """Check what is true of every source of files."""
+    check_classes(names, train[1], None if test is None else test[1], source)
     for files, _ in filter(None, (train, test)):
         for i in np.unique(np.linspace(0, len(files) - 1, _PROBES).astype(int)):
             if not (root / os.fsdecode(files[i])).is_file():
@@ -210,8 +219,8 @@ def _class_folders(root: Path, folder: Path) -> dict[str, list[str]]:
     classes = {}
     for name in _subfolders(folder):
         found = []
-        for place, folders, files in os.walk(folder / name, followlinks=True):
-            folders[:] = [f for f in folders if not f.startswith(".")]
+        for place, folders, files in os.walk(folder / name, onerror=_raise, followlinks=True):
+            folders[:] = [f for f in folders if not f.startswith(".") and not _circle(place, f)]
             found += [
                 os.path.join(place, f)
                 for f in files
@@ -219,6 +228,17 @@ def _class_folders(root: Path, folder: Path) -> dict[str, list[str]]:
             ]
         classes[name] = sorted(os.path.relpath(path, root) for path in found)
     return classes
+
+
+def _circle(place: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    path = os.path.join(place, name)
+    inside = os.path.join(os.path.realpath(place), "")
+    return os.path.islink(path) and inside.startswith(os.path.join(os.path.realpath(path), ""))
+
+
+def _raise(error: OSError) -> None:
+    raise error  # os.walk's own choice is to go on without the folder
 
 
 def _of_classes(
@@ -232,12 +252,7 @@ def _of_classes(
         )
     names = tuple(classes)
     if test is not None:
-        unseen = sorted(name for name, files in test.items() if files and name not in classes)
-        if unseen:
-            raise ValueError(
-                f"{root}: the test images have {len(unseen)} classes that no training image has: "
-                f"{_checks.shorten(unseen)}; add training images or leave those classes out"
-            )
+        refuse_unseen(sorted(n for n, files in test.items() if files and n not in classes), str(root))
         if not any(test.values()):
             raise ValueError(f"{root}: the class folders of the test images are empty; fill or remove them")
     parts = [None if c is None else _numbered(c, names) for c in (classes, test)]

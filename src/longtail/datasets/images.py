@@ -36,10 +36,12 @@ from longtail.datasets.image_files import (
     Files,
     Listing,
     Targets,
+    check_classes,
     partner,
     read_folder,
     read_inaturalist,
     read_lists,
+    refuse_unseen,
 )
 from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset
 
@@ -229,7 +231,9 @@ class ImageList:
         ) as error:
             if isinstance(error, UnreadableImageError):
                 raise
-            raise UnreadableImageError(f"image {self.name(index)} cannot be read: {error}") from error
+            raise UnreadableImageError(
+                f"image {self.name(index)} cannot be read: {error}; replace or remove it"
+            ) from error
 
 
 def load_images(
@@ -361,7 +365,7 @@ class TorchDataset:
                 raise
             if not self._skipped[index]:
                 self._skipped[index] = True
-                _checks.warn(f"{error}; it is skipped")
+                _checks.warn(f"skipped: {error}")
             size = getattr(self.transform, "size", 1)
             return {"pixel_values": torch.zeros(3, size, size), "labels": -100}
         return {"pixel_values": torch.from_numpy(pixels), "labels": int(self.images.targets[index])}
@@ -530,28 +534,15 @@ def _of_rows(
     if kinds[label] == "ClassLabel":
         names = tuple(features[label].names)
         codes = [labels.astype(np.int64) for _, labels in raw]
-        if min(int(c.min()) for c in codes) < 0:
+        if any((c < 0).any() for c in codes):
             raise ValueError(f"{source}: column {label!r} has rows without a label (-1); leave them out")
-        counts = np.bincount(codes[0], minlength=len(names))
-        bare = [names[i] for i in np.flatnonzero(counts == 0)]
-        if bare:
-            raise ValueError(
-                f"{source}: {len(bare)} classes have no training image: {_checks.shorten(bare)}; add some or "
-                "leave those classes out"
-            )
     else:
         known, first = encode(raw[0][1])
         names, codes = tuple(map(str, known)), [first.astype(np.int64)]
         for _, labels in raw[1:]:
-            unseen = sorted({str(x) for x in labels.tolist()} - set(names))
-            if unseen:
-                raise ValueError(
-                    f"{source}: the test images have {len(unseen)} classes that no training image has: "
-                    f"{_checks.shorten(unseen)}; add training images or leave those classes out"
-                )
+            refuse_unseen(sorted({str(x) for x in labels.tolist()} - set(names)), source)
             codes.append(np.searchsorted(np.array(known), labels).astype(np.int64))
-    if len(names) < 2:
-        raise ValueError(f"{source} has one class, {names[0]!r}; a classifier needs two or more")
+    check_classes(names, codes[0], codes[1] if len(codes) > 1 else None, source)
     lists = [ImageList(c, names, rows=r, column=image) for (r, _), c in zip(raw, codes, strict=True)]
     return lists[0], lists[1] if len(lists) > 1 else None
 
