@@ -209,15 +209,8 @@ def test_metrics_leave_skipped_images_out():
 
 
 def test_accumulated_batches_give_the_same_curve(whole, photos, tiny, tmp_path):
-    parts = finetune(
-        recipe_of(tiny),
-        photos,
-        tmp_path / "run",
-        device_batch=4,
-        tensorboard=True,
-        progress=True,
-        **ARGUMENTS,
-    )
+    options = {**ARGUMENTS, "workers": 2, "tensorboard": True, "progress": True}
+    parts = finetune(recipe_of(tiny), photos, tmp_path / "run", device_batch=4, **options)
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
     assert len(curve(whole)) == 3
     np.testing.assert_allclose(curve(parts), curve(whole), **CURVE)
@@ -445,7 +438,7 @@ def test_a_model_that_the_hub_does_not_give_is_one_line(photos, tmp_path, monkey
 # ---- many processes
 
 
-EPOCHS = 12
+EPOCHS = 16
 LAUNCH = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
 
 
@@ -472,7 +465,10 @@ def test_two_processes_are_one_and_survive_a_killed_rank(photos, tiny, tmp_path)
         job = subprocess.Popen(command, env=os.environ | environment, stdout=file, stderr=file)
         try:
             until = time.monotonic() + 240
-            while not (folder / "checkpoints" / "checkpoint-6" / "trainer_state.json").exists():
+            while not any(
+                int(state.parent.name.rpartition("-")[2]) >= 6
+                for state in folder.glob("checkpoints/checkpoint-*/trainer_state.json")
+            ):
                 assert job.poll() is None, log.read_text()
                 assert time.monotonic() < until, log.read_text()
                 time.sleep(0.02)
