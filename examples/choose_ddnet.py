@@ -36,7 +36,6 @@ CANDIDATES: tuple[dict[str, object], ...] = (
     {"epochs": 120},
     {"epochs": 120, "scheme": "effective", "beta": 0.9},
     {"epochs": 120, "scheme": "inverse"},
-    {"epochs": 120, "batch_size": 16},
 )
 COLUMNS = ("recipe_hash", "changes", "seed", "accuracy_percent", "device", "torch", "numpy", "commit")
 

@@ -1,5 +1,7 @@
 """Fixtures of all tests. Every random number in a test follows from the test's name."""
 
+import importlib.util
+import os
 import sys
 import zlib
 
@@ -31,6 +33,37 @@ def seed(request):
 @pytest.fixture
 def rng(seed):
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Threads only wait for one another on tensors as small as those of tests."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _has_cuda():
+    """Whether tests may use a CUDA device; Triton's interpreter runs kernels on the CPU."""
+    if importlib.util.find_spec("torch") is None or os.environ.get("TRITON_INTERPRET") == "1":
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def pytest_generate_tests(metafunc):
+    """Run a test that takes ``device`` on the CPU, and where there is one on a CUDA device."""
+    if "device" in metafunc.fixturenames:
+        cuda = [pytest.param("cuda", marks=pytest.mark.cuda)] if _has_cuda() else []
+        metafunc.parametrize("device", ["cpu", *cuda])
+
+
+def pytest_report_header():
+    return "CUDA: " + ("yes" if _has_cuda() else "no device, so the CUDA halves of tests are not collected")
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 
@@ -139,6 +141,37 @@ def test_weights_of_a_csv_file(run: Run, tmp_path: Path) -> None:
     assert "imbalance factor 2" in shown.stdout
 
 
+def test_weights_of_a_parquet_file_a_folder_and_annotations_are_those_of_their_counts(
+    run: Run, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"species": ["lynx", "cat", "cat"]}), tmp_path / "a, b.parquet")
+    for name in ("cat/1.jpg", "cat/2.jpg", "lynx/1.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).touch()
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "lynx"}]
+    annotations = [{"category_id": i} for i in (1, 2, 1)]
+    text = json.dumps({"annotations": annotations, "categories": categories})
+    (tmp_path / "train.json").write_text(text)
+    answers = [
+        json.loads(run("weights", *source, "--format", "json").stdout)
+        for source in (["a, b.parquet", "--label", "species"], ["photos"], ["train.json"])
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    assert [(row["class"], row["count"]) for row in answers[0]["weights"]] == [("cat", 2), ("lynx", 1)]
+    several = run("weights", "./a*.parquet", "--label", "species", "--format", "json")
+    assert json.loads(several.stdout) == answers[0]
+
+
+def test_weights_without_duckdb_say_which_extra(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)  # type: ignore[arg-type]
+    pq.write_table(pa.table({"species": ["lynx"]}), tmp_path / "train.parquet")
+    done = run("weights", "train.parquet", "--label", "species", columns=400)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: a Parquet file needs duckdb; pip install 'longtail[counts]'\n"
+
+
 def test_weights_table_keeps_its_digits_within_80_columns(run: Run) -> None:
     shown = run("weights", "5000,500,50").stdout
     assert "…" not in shown
@@ -156,7 +189,7 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["weights", "nowhere.csv"], r"source 'nowhere.csv' is not a file; check the path"),
+        (["weights", "nowhere.csv"], r"source 'nowhere.csv' is no file and no folder; check the path"),
         (["weights", "3,-1"], r"counts must be finite and >= 0, got -1.0 at position 1"),
         (["weights", "3,1", "--beta", "1.5"], r"beta must be in [0, 1], got 1.5"),
         (["weights", "3,1", "--normalize", "sum"], r"normalize must be one of 'classes', 'samples'"),

@@ -237,7 +237,8 @@ from longtail import recipes
 from longtail.compare import compare
 
 if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+    # a process of its own, which pickles cross; a second would spend ten seconds on imports
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
         with joblib.parallel_config(backend="dask"):
             recipe = recipes.digits(epochs=6, warmup_epochs=1)
             result = compare(recipe, losses=["softmax"], schemes=["none"], seeds=2, out=sys.argv[1])

@@ -239,12 +239,14 @@ def test_bad_files(tmp_path, text, label, message):
 
 
 def test_bad_paths(tmp_path):
-    with pytest.raises(ValueError, match=r"source .*gone\.csv' is not a file; check the path"):
+    with pytest.raises(ValueError, match=r"source .*gone\.csv' is no file and no folder; check the path"):
         class_counts(tmp_path / "gone.csv")
-    with pytest.raises(
-        ValueError, match=r"source must be a \.csv or \.tsv file, got 'cat'; read other formats"
-    ):
+    with pytest.raises(ValueError, match=r"source 'cat' is no file and no folder; check the path"):
         class_counts("cat")
+    with pytest.raises(
+        ValueError, match=r"source must be a \.csv, .*x\.txt'; read other formats into a list"
+    ):
+        class_counts(written(tmp_path, "x.txt", "label\n1\n"), label="label")
     with pytest.raises(ValueError, match=r"source .*latin\.csv' is not UTF-8 text"):
         class_counts(written(tmp_path, "latin.csv", "label\nmüll\n", "latin-1"), label="label")
 

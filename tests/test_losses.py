@@ -98,10 +98,11 @@ TOLERANCE = {
 DTYPES = list(TOLERANCE)
 
 
+pytestmark = [pytest.mark.usefixtures("one_thread")]
 INTERPRETED = fused.INTERPRETED  # Triton's interpreter: numpy computes, which warns where a GPU does not
 if INTERPRETED:
     TOLERANCE[torch.bfloat16] = ((2e-6, 1e-6), (2**-7, 2e-6))  # it cuts digits off where a GPU rounds
-    pytestmark = [
+    pytestmark += [
         pytest.mark.filterwarnings(
             "ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning"
         ),
@@ -126,15 +127,6 @@ torch_imports_torchscript = pytest.mark.filterwarnings("ignore:.*torch.jit:Depre
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Threads only wait for one another on tensors this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True, scope="module")
 def _backend(request):
     """Make "auto" prefer the backend under test for every input that it can take."""
     backend = request.config.getoption("--backend")
@@ -143,13 +135,6 @@ def _backend(request):
             patch.setattr(fused, "SOFTMAX_FROM", 0 if backend == "fused" else sys.maxsize)
             patch.setattr(fused, "worthwhile", lambda input, form: backend == "fused")
         yield
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
-def device(request):
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return request.param
 
 
 @pytest.fixture
@@ -782,20 +767,30 @@ def test_compile_fullgraph_all_losses_with_ignored_labels(device, rng):
     close(gradient(compiled @ mix, input), gradient(eager @ mix, input), 1e-4, 1e-6)
 
 
+OPTIONS_IN_A_GRAPH = [
+    lambda loss, x, y, w, d: loss(x, y, w, ignore_index=-1, label_smoothing=0.1, reduction="none"),
+    lambda loss, x, y, w, d: loss(x, y, w, ignore_index=-1, normalizer="weights", denominator=d),
+    lambda loss, x, y, w, d: loss(x, y, None, ignore_index=-1, denominator=3.0),
+]
+
+
 @torch_imports_torchscript
-@one_of_each
-@pytest.mark.parametrize("kind", ["index", "soft"])
-def test_graph_is_unbroken_for_every_option(subject, kind, rng):
+@pytest.mark.parametrize(
+    ("subject", "kind", "options"),  # each loss with each kind and option, each kind with each option
+    [
+        (subject, kind, options)
+        for i, subject in enumerate(ONE_OF_EACH)
+        for kind, options in (("index", {i % 3, (i + 1) % 3}), ("soft", {(i + 2) % 3}))
+    ],
+    ids=label,
+)
+def test_graph_is_unbroken_for_every_option(subject, kind, options, rng):
     input, target, weight = problem(kind, rng)
     if kind == "index":
         target[0] = -1
 
     def losses(x, y, w, d):
-        return (
-            subject(x, y, w, ignore_index=-1, label_smoothing=0.1, reduction="none"),
-            subject(x, y, w, ignore_index=-1, normalizer="weights", denominator=d),
-            subject(x, y, None, ignore_index=-1, denominator=3.0),
-        )
+        return tuple(OPTIONS_IN_A_GRAPH[i](subject, x, y, w, d) for i in options)
 
     d = torch.tensor(5)
     eager = losses(input, target, weight, d)

@@ -1,8 +1,10 @@
 """One optimizer step means one loss, however its batch is cut: over accumulation steps or processes.
 
-Run as a script, this file is one process of the distributed test: ``RANK WORLD_SIZE STORE RESULT``.
+Run as a script, this file starts the processes of the distributed test: ``WORLD_SIZE STORE RESULT``.
 """
 
+import importlib
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -101,23 +103,9 @@ def test_peers_12_a_mean_summed_over_three_steps_is_three_times_too_large():
 def test_two_processes_give_the_gradient_of_one(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     store, result = tmp_path / "store", tmp_path / "gradients.npz"
-    command = [sys.executable, __file__]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), "2", str(store), str(result)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        logs = [p.communicate(timeout=180)[0] for p in processes]
-    finally:
-        for p in processes:
-            p.kill()
-    assert [p.returncode for p in processes] == [0, 0], "\n".join(logs)
+    command = [sys.executable, __file__, "2", str(store), str(result)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
     with np.load(result) as gradients:
         assert set(gradients) == {"-".join(case) for case in CASES}
         for case in CASES:
@@ -141,5 +129,21 @@ def one_process(rank, world, store, result):
     dist.destroy_process_group()
 
 
+def all_processes(world, store, result):
+    importlib.import_module("torch._dynamo")  # else by DistributedDataParallel, two seconds in each process
+    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
+    processes = [
+        context.Process(target=one_process, args=(rank, world, store, result)) for rank in range(world)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(150)
+    failed = [process.exitcode for process in processes if process.exitcode != 0]
+    for process in processes:
+        process.kill()
+    sys.exit(f"exit codes {failed}" if failed else 0)
+
+
 if __name__ == "__main__":
-    one_process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    all_processes(int(sys.argv[1]), sys.argv[2], sys.argv[3])

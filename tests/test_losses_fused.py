@@ -41,25 +41,11 @@ forms = pytest.mark.parametrize("form", FORMS)
 some_forms = pytest.mark.parametrize("form", SOME)
 # numpy, which the interpreter computes with, warns where a GPU rounds to infinity and the result is discarded
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:triton"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
-def device(request):
-    if request.param == "cuda" and (KERNELS or not torch.cuda.is_available()):
-        pytest.skip("no CUDA device")
-    return request.param
 
 
 @pytest.fixture
@@ -114,8 +100,9 @@ def test_fused_is_plain(form, dtype, device, rng):
     x, y, w = problem(rng, (9, 5), dtype, device)
     agree(form, x, y, w)
     agree(form, x, y, None, reduction="sum")
-    agree(form, x, y.clamp(min=2), w, reduction="none", ignore_index=2)
-    agree(form, x, y, w, normalizer="weights")
+    if dtype == torch.float32 or not KERNELS:  # a kernel's type decides how it loads and stores, no more
+        agree(form, x, y.clamp(min=2), w, reduction="none", ignore_index=2)
+        agree(form, x, y, w, normalizer="weights")
 
 
 @forms
@@ -124,11 +111,18 @@ def test_any_number_of_classes(form, classes, device, rng):
     agree(form, *problem(rng, (3, classes), device=device), rtol=5e-5)
 
 
-@pytest.mark.parametrize("form", ["softmax", "smooth", "softmax_focal", "focal_half"])
-@pytest.mark.parametrize("classes", [50_257, 128_256])
-def test_the_vocabularies_of_language_models(form, classes, device, rng):
-    agree(form, *problem(rng, (2, classes), device=device), rtol=1e-4)
-    agree(form, *problem(rng, (2, classes), torch.bfloat16, device), rtol=1e-4)
+@pytest.mark.parametrize(
+    ("form", "narrow", "wide"),  # each form with each size and type, each size with each type
+    [
+        ("softmax", torch.float32, torch.bfloat16),
+        ("smooth", torch.bfloat16, torch.float32),
+        ("softmax_focal", torch.bfloat16, torch.float32),
+        ("focal_half", torch.float32, torch.bfloat16),
+    ],
+)
+def test_the_vocabularies_of_language_models(form, narrow, wide, device, rng):
+    agree(form, *problem(rng, (2, 50_257), narrow, device), rtol=1e-4)
+    agree(form, *problem(rng, (2, 128_256), wide, device), rtol=1e-4)
 
 
 @forms
@@ -180,6 +174,7 @@ def test_ignored_samples_leave_nothing_behind(form, device, rng):
     assert (gradient(loss, x) == 0).all()
 
 
+@pytest.mark.skipif(KERNELS, reason="the interpreter runs one program after the other, in order")
 @forms
 def test_equal_inputs_give_equal_bits(form, device, rng):
     x, y, w = problem(rng, (64, 33), device=device)
@@ -205,10 +200,10 @@ def test_scaled_in_place_or_differentiated_twice(form, dtype, device, rng):
 
 
 def test_a_loss_scale_saves_small_gradients_in_float16(device, rng):
-    x, y, w = problem(rng, (64, 4096), torch.float16, device, scale=0.1)
+    x, y, w = problem(rng, (64, 1024), torch.float16, device, scale=0.1)
     loss = functional.class_balanced_cross_entropy(x, y, w, backend="fused")
     scaled = gradient(loss * 65536.0, x)
-    assert (scaled != 0).float().mean() > 0.98  # 1 / (64 * 4096) each, below float16's smallest normal
+    assert (scaled != 0).float().mean() > 0.98  # 1 / (64 * 1024) each, below float16's smallest normal
 
 
 @some_forms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from longtail.report.tables import accuracy_cells
 from longtail.reproduce import (
     COLUMNS,
     SKELETON_COLUMNS,
-    add_row,
     compare_accuracies,
     compare_with_paper,
     jobs_for,
@@ -263,25 +262,21 @@ def test_what_the_skeleton_grid_does_not_have_is_refused(arguments: Any, message
         skeleton_cells(**arguments)
 
 
-def _row(recipe_hash: str) -> dict[str, str]:
-    return {name: "1" for name in COLUMNS} | {"recipe_hash": recipe_hash}
+ADD_MANY = """
+import sys
+from pathlib import Path
+from longtail.reproduce import COLUMNS, add_row
 
-
-def _add_many(path: Path, process: int) -> None:
-    for i in range(20):
-        add_row(path, _row(f"p{process}-{i}"))
-        add_row(path, _row(f"shared-{i}"))
+for i in range(20):
+    for recipe_hash in (f"p{sys.argv[2]}-{i}", f"shared-{i}"):
+        add_row(Path(sys.argv[1]), {name: "1" for name in COLUMNS} | {"recipe_hash": recipe_hash})
+"""
 
 
 def test_two_processes_lose_and_double_no_row(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_add_many, args=(path, k)) for k in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
+    workers = [subprocess.Popen([sys.executable, "-c", ADD_MANY, str(path), str(k)]) for k in range(2)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
     hashes = [row["recipe_hash"] for row in read_rows(path)]
     assert len(hashes) == len(set(hashes)) == 60
 

@@ -58,7 +58,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
     try:
         app()
-    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _err.print("stopped; finished runs and checkpoints are kept, the same command goes on from them")
@@ -85,10 +85,15 @@ def _options(
 @app.command()
 def weights(
     source: Annotated[
-        str, typer.Argument(metavar="FILE_OR_COUNTS", help="Counts such as 5000,500,50, or a .csv file.")
+        str,
+        typer.Argument(
+            metavar="DATA_OR_COUNTS",
+            help="Counts such as 5000,500,50; a .csv or .parquet file, a pattern for many or s3://...; a "
+            "folder of image folders, one a class; a .json file of annotations.",
+        ),
     ],
     label: Annotated[
-        str | None, typer.Option(help="The file's label column; without it, a column 'count' is read.")
+        str | None, typer.Option(help="The label column; without it, a .csv file's column 'count' is read.")
     ] = None,
     beta: Annotated[
         list[float] | None, typer.Option(help="Repeat for several; default 0.9 0.99 0.999 0.9999.")
@@ -112,7 +117,7 @@ def weights(
         from longtail.report.page import explorer_page
 
         _may_write(out, force)
-        name = Path(source).name if Path(source).is_file() else f"{len(counts)} classes"
+        name = Path(source).name if Path(source).exists() else f"{len(counts)} classes"
         _write(out, explorer_page(counts, title=f"Beta explorer: {name}"))
         _out.print(f"page {out}", highlight=False)
         _open(out)
@@ -837,7 +842,7 @@ def _read_counts(source: str, label: str | None) -> Any:
         try:
             numbers[i] = float(part)
         except ValueError:
-            if "," in source and not Path(source).exists():
+            if "," in source and "/" not in source and not Path(source).exists():
                 raise ValueError(
                     f"counts must be numbers, got {part!r} in {source!r}; separate them by commas"
                 ) from None

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from array_api_compat import is_array_api_obj
 
-from longtail import _checks, effective
+from longtail import _checks, effective, label_files
 
 
 class _PerClass(Mapping[Hashable, Any]):
@@ -139,10 +137,20 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
             - a data set with ``targets`` or ``labels`` (and, where it has them, ``classes``), or a
               ``torch.utils.data.Subset`` of one.
             - a mapping name -> count, ``ClassCounts`` or ``Counter``: taken as counted.
-            - the path of a CSV file, read as a stream: see ``label``.
-        label: the column of a CSV file that holds the label. Without it the file must have a column
-            ``count``: then it is a table of counts, named by its first column. Names become integers
-            where all of them are written as such.
+            - a Hugging Face ``datasets.Dataset`` (or a streamed one) with a label column. Classes are the
+              names of a ``ClassLabel``, in its order, with 0 for those without samples.
+            - the path of a table, or a pattern for several (``"data/*.csv"``, ``**`` for any depth): .csv,
+              .tsv, also with .gz, and through DuckDB (``pip install 'longtail[counts]'``) .parquet, or any of
+              them in an object store (``s3://``, ``gs://``, ``https://`` ...). A stream: see ``label``.
+            - the path of a folder of images, a folder a class: image files at any depth, in the order of the
+              folders' names as text.
+            - the path of a .json file of annotations, as COCO, LVIS and iNaturalist have them: annotations
+              (not images) of each category, in the order of the categories' ids.
+        label: the column that holds the label. A CSV file needs none where it has a column ``count``: then it
+            is a table of counts, named by its first column. Names in a CSV file become integers where all
+            of them are written as such; a Parquet column keeps its type. A Hugging Face data set needs none
+            where it has one ``ClassLabel``. Of a .json file: the field of the categories that names the
+            classes, such as ``"supercategory"`` or ``"id"``; default ``"name"``.
         num_classes: for integer labels 0..C-1: count all C classes, with 0 for those without samples.
 
     Returns:
@@ -150,8 +158,10 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
         keep their order).
 
     Raises:
-        TypeError: ``source`` is none of these, or its labels are missing (None, NaN) or mixed.
-        ValueError: labels outside 0..num_classes-1, a missing column, an unreadable count.
+        TypeError: ``source`` is none of these, or its labels are missing (None, NaN, null) or mixed.
+        ValueError: labels outside 0..num_classes-1, a missing column, an empty field of a CSV file, an
+            unreadable count, a file that is not there, empty or unreadable.
+        ModuleNotFoundError: DuckDB is needed and not installed.
 
     Example:
         >>> class_counts(["lynx", "cat", "cat"])
@@ -160,7 +170,9 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
         [1, 0, 2, 0]
     """
     if isinstance(source, (str, os.PathLike)):
-        return _resize(_from_csv(Path(source), label), num_classes)
+        return _resize(ClassCounts(*label_files.read_counts(os.fspath(source), label)), num_classes)
+    if _is_hugging_face(source):
+        return _resize(ClassCounts(*label_files.count_hugging_face(source, label)), num_classes)
     if label is not None:
         raise TypeError(f"label={label!r} names a column of a file, but source is {_checks.describe(source)}")
     if isinstance(source, ClassCounts):
@@ -232,7 +244,8 @@ def encode(labels: Any) -> tuple[tuple[Hashable, ...], np.ndarray[Any, np.dtype[
 
 
 def _label_array(labels: Any) -> np.ndarray[Any, Any]:
-    items = list(labels)
+    # a column of a Hugging Face data set would decode row by row
+    items = list(labels[:] if type(labels).__module__.split(".")[0] == "datasets" else labels)
     # np.asarray turns [1, "a"] into text and [True, 2] into integers: keep what was given instead
     if len({type(x) for x in items}) > 1 and not all(
         isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in items
@@ -250,6 +263,11 @@ def _is_missing(label: Any) -> bool:
     if type(label).__name__ in ("NAType", "NaTType"):  # pandas' own, which do not compare
         return True
     return label is None or (isinstance(label, (float, np.floating)) and bool(label != label))
+
+
+def _is_hugging_face(source: Any) -> bool:
+    """Tell a ``datasets.Dataset``, also streamed or a dict of splits, without importing its package."""
+    return type(source).__module__.split(".")[0] == "datasets" and hasattr(source, "select_columns")
 
 
 def _targets_of(source: Any) -> tuple[Any, Any] | None:
@@ -306,78 +324,3 @@ def _resize(known: ClassCounts, num_classes: int | None) -> ClassCounts:
             f"labels must be in 0..{size - 1} for num_classes={size}, got {_checks.shorten(outside)}"
         )
     return ClassCounts(range(size), [known.get(i, 0) for i in range(size)])
-
-
-def _from_csv(path: Path, label: str | None) -> ClassCounts:
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        raise ValueError(
-            f"source must be a .csv or .tsv file, got {str(path)!r}; read other formats into a list or Series"
-        )
-    if not path.is_file():
-        raise ValueError(f"source {str(path)!r} is not a file; check the path")
-    try:
-        return _read_csv(path, label)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"source {str(path)!r} is not UTF-8 text ({error.reason}); convert it") from error
-    except csv.Error as error:
-        raise ValueError(f"source {str(path)!r} is not a readable table ({error}); check the file") from error
-
-
-def _read_csv(path: Path, label: str | None) -> ClassCounts:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        header = next(rows, None)
-        if not header:
-            raise ValueError(f"source {str(path)!r} is empty; it needs a header line")
-        column = "count" if label is None else label
-        if column not in header:
-            raise ValueError(
-                f"label {column!r} is no column of {str(path)!r}; it has {_checks.shorten(header, 20)}"
-                + ("; name the label column" if label is None else "")
-            )
-        at = header.index(column)
-        if label is not None:
-            counted: Counter[str] = Counter()
-            for row in rows:
-                if row:
-                    counted[_field(path, rows.line_num, row, at)] += 1
-            if not counted:
-                raise ValueError(f"source {str(path)!r} has no rows below its header")
-            by_name = dict(zip(_integers(counted), counted.values(), strict=True))
-            return ClassCounts(sorted(by_name), [by_name[name] for name in sorted(by_name)])
-        table: dict[str, float] = {}
-        for row in rows:
-            if not row:
-                continue
-            text = _field(path, rows.line_num, row, at)
-            try:
-                value = float(text)
-            except ValueError:
-                raise ValueError(
-                    f"count {text!r} in line {rows.line_num} of {str(path)!r} is no number"
-                ) from None
-            name = row[0] if at != 0 else str(len(table))
-            if name in table:
-                raise ValueError(f"class {name!r} stands twice in {str(path)!r} (line {rows.line_num})")
-            table[name] = value
-    if not table:
-        raise ValueError(f"source {str(path)!r} has no rows below its header")
-    return ClassCounts(_integers(table), list(table.values()))
-
-
-def _integers(names: Iterable[str]) -> list[Any]:
-    """Return the names as integers where every one is written as an integer is; ``"01"`` is not."""
-    names = list(names)
-    try:
-        numbers = [int(name) for name in names]
-    except ValueError:
-        return names
-    return numbers if [str(x) for x in numbers] == names else names
-
-
-def _field(path: Path, line: int, row: list[str], at: int) -> str:
-    if at >= len(row):
-        raise ValueError(f"line {line} of {str(path)!r} has {len(row)} fields, fewer than its header")
-    if not row[at].strip():
-        raise ValueError(f"line {line} of {str(path)!r} has an empty field where a value is needed; fill it")
-    return row[at]
