@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from longtail import cli, datasets
 from longtail.paper.tables import sign_cells, skeleton_cells
@@ -90,10 +91,10 @@ def _make_data() -> None:
     annotations = [{"category_id": i} for i in (1, 2)]
     categories = [{"id": i, "name": f"species {i}", "supercategory": "Aves"} for i in (1, 2)]
     Path("train2018.json").write_text(json.dumps({"annotations": annotations, "categories": categories}))
-    for name in ("cat", "lynx"):
-        folder = Path("photos", "train", name)
-        folder.mkdir(parents=True)
-        (folder / "a.jpg").touch()
+    for number in range(24):  # the folder of photographs that a user has
+        place = Path("photos", "train", "cat" if number < 20 else "lynx", f"{number}.png")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 40, 3), 10 * number, np.uint8)).save(place)
     np.save("image.npy", datasets.load("digits").test.inputs[0])
 
 
@@ -101,6 +102,8 @@ def _quick(arguments: list[str]) -> list[str]:
     """Options that make a command do less of the same."""
     if arguments[:2] == ["train", "digits"]:
         return ["--set", "epochs=6", "--set", "warmup_epochs=1"]
+    if arguments[:2] == ["train", "./photos"]:
+        return ["--size", "32", "--batch-size", "8", "--epochs", "1"]
     if arguments[:2] == ["reproduce", "table2"]:
         return ["--dataset", "cifar10"]
     if arguments[0] == "figures" and "--format" not in arguments:  # test_report.py draws them in each format

@@ -39,9 +39,10 @@ RANK = {
     "compare": 8,
     "predict": 8,
     "reproduce": 8,
-    "report": 9,
-    "cli": 10,
-    "__main__": 11,
+    "large_scale": 9,
+    "report": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 # faces only re-export: they import any room or face, and no room but the command line imports them
 FACES = ("__init__", "functional")

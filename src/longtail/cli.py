@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -280,30 +281,69 @@ def compare(
 @app.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE_OR_DATASET", help="A recipe's .json file, or a data set.")
+        str,
+        typer.Argument(
+            metavar="RECIPE_OR_DATA",
+            help="A recipe's .json file, a data set, or your images: a folder, a list file, hf:NAME.",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Run folder; default: one under runs/ named by the recipe.")
     ] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Change a field; repeatable.")
+    model: Annotated[
+        str | None, typer.Option(help="For images: resnet50 | resnet101 | resnet152, a folder, a hub name.")
     ] = None,
+    loss: Annotated[str | None, typer.Option(help="softmax | sigmoid | focal | softmax_focal.")] = None,
+    scheme: Annotated[str | None, typer.Option(help="none | inverse | inverse_sqrt | effective.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Of the effective number.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Of the focal losses.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples in an update, over all processes.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The largest.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Change any field; repeatable.")
+    ] = None,
+    device_batch: Annotated[
+        int | None, typer.Option(help="For images: samples on a device at a time; more are accumulated.")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda.")] = "auto",
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events into the run folder.")] = False,
 ) -> None:
-    """One run; started again, it goes on where it was stopped."""
-    from longtail.training.loop import train as run
+    """One run; started again, it goes on where it was stopped. With images, also under torchrun."""
+    from longtail.training.recipe import ImageRecipe
 
-    chosen = _recipe_for(recipe).replace(**dict(map(_field, set or [])))
+    options = {
+        **{"model": model, "loss": loss, "scheme": scheme, "beta": beta, "gamma": gamma, "epochs": epochs},
+        **{"batch_size": batch_size, "learning_rate": learning_rate, "size": size, "seed": seed},
+    }
+    changes = {name: value for name, value in options.items() if value is not None}
+    chosen, source = _what_to_train(recipe, changes | dict(map(_field, set or [])))
     folder = out or Path("runs") / f"{chosen.dataset}-{chosen.loss}-{chosen.scheme}-{chosen.short_hash}"
-    result = run(chosen, folder, device=device, progress=True, tensorboard=tensorboard)
-    _print_evaluation(result.evaluation)
-    _out.print(f"run folder {folder}", highlight=False)
+    shared: dict[str, Any] = {"device": device, "progress": True, "tensorboard": tensorboard}
+    if isinstance(chosen, ImageRecipe):
+        from longtail.training.finetune import finetune
+
+        on_error = "skip" if skip_unreadable else "raise"
+        result = finetune(chosen, source, folder, device_batch=device_batch, on_error=on_error, **shared)
+    else:
+        from longtail.training.loop import train as run
+
+        if device_batch is not None or skip_unreadable:
+            raise ValueError(f"--device-batch and --skip-unreadable are for images, not for {recipe!r}")
+        result = run(chosen, folder, **shared)
+    if os.environ.get("RANK", "0") == "0":  # one voice for all processes
+        _print_evaluation(result.evaluation)
+        _out.print(f"run folder {folder}", highlight=False)
 
 
 @app.command()
 def reproduce(
-    table: Annotated[str, typer.Argument(help="table2 | fig8 | fig9 | fig10 | ddnet | gtsrb.")],
+    table: Annotated[str, typer.Argument(help="table2 | table3 | fig8 | fig9 | fig10 | ddnet | gtsrb.")],
     dataset: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
     imbalance: Annotated[list[int] | None, typer.Option(help="Only these; repeatable.")] = None,
     loss: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
@@ -319,8 +359,34 @@ def reproduce(
     epochs: Annotated[int | None, typer.Option(help="For a trial: fewer than the recipe's.")] = None,
     results: Annotated[Path | None, typer.Option(help="CSV file; default results/TABLE.csv.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Run nothing; print paper and measurement.")] = False,
+    network: Annotated[
+        str | None, typer.Option(help="Of table3: resnet50 (default) | resnet101 | resnet152.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Of table3: 224 (default) | 320.")] = None,
+    device_batch: Annotated[
+        int | None, typer.Option(help="Of table3: samples on a device at a time.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="Of table3's --dry-run; default 1.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Of table3: recipe, updates, memory and time; train nothing.")
+    ] = False,
 ) -> None:
     """The papers' tables: runs the missing cells, most telling first; resumable."""
+    own = {"--network": network, "--size": size, "--device-batch": device_batch, "--processes": processes}
+    others = {"--imbalance": imbalance, "--filters": filters, "--budget": budget}
+    if table == "table3":
+        _refuse(others | {"--jobs": None if jobs == 1 else jobs}, table)
+        if data is None and "LONGTAIL_DATA" in os.environ:
+            data = Path(os.environ["LONGTAIL_DATA"])
+        path = results or Path("results") / "table3.csv"
+        chosen: Any = _table3(dataset, network or "resnet50", size or 224, loss, show, data)
+        if dry_run:
+            _plan_table3(chosen, data, device, device_batch, processes or 1, precision, epochs)
+        else:
+            run = {"seeds": seeds, "device": device, "device_batch": device_batch, "precision": precision}
+            _run_table3(chosen, None if show else data, path, epochs, run)
+        return
+    _refuse(own | {"--dry-run": dry_run or None}, table)
     from longtail import reproduce as reproducing
     from longtail.paper.tables import cells, sign_cells, skeleton_cells
     from longtail.report.tables import accuracy_table, paper_table, sign_table
@@ -328,7 +394,7 @@ def reproduce(
     if filters and table != "ddnet":
         raise ValueError(f"--filters belongs to ddnet, got it with {table!r}; leave it out")
     if table == "ddnet":
-        chosen: Any = skeleton_cells(datasets=dataset, imbalances=imbalance, losses=loss, filters=filters)
+        chosen = skeleton_cells(datasets=dataset, imbalances=imbalance, losses=loss, filters=filters)
     elif table == "gtsrb":
         if dataset or imbalance:
             raise ValueError(
@@ -375,6 +441,66 @@ def reproduce(
     _report_on_paper(table, compared, [job.recipe for job in todo], path, epochs)
     if not show and "failed" in states:
         raise SystemExit(1)
+
+
+def _refuse(options: dict[str, Any], table: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name} does not belong to {table}; leave it out")
+
+
+def _table3(
+    dataset: list[str] | None, network: str, size: int, loss: list[str] | None, show: bool, data: Path | None
+) -> Any:
+    from longtail.large_scale import large_cells
+
+    if not show:
+        if data is None:
+            raise ValueError("table3 needs the data set's folder; give --data")
+        if dataset is None:
+            years = [year for year in ("2017", "2018") if (data / f"train{year}.json").is_file()]
+            if len(years) > 1:
+                raise ValueError(f"{data} has iNaturalist 2017 and 2018; name one by --dataset")
+            dataset = [f"inaturalist{years[0]}" if years else "ilsvrc2012"]
+        elif len(dataset) != 1:
+            raise ValueError(
+                f"--data is the folder of one data set, got {len(dataset)} names; give one --dataset"
+            )
+    return large_cells(datasets=dataset, networks=[network], sizes=[size], losses=loss)
+
+
+def _plan_table3(
+    chosen: Any,
+    data: Path | None,
+    device: str,
+    device_batch: int | None,
+    processes: int,
+    precision: str,
+    epochs: int | None,
+) -> None:
+    from longtail.large_scale import load_official, plan, recipe_of
+    from longtail.report.tables import plan_table
+
+    images = load_official(chosen[0].dataset, data or "")
+    for cell in chosen:
+        recipe = recipe_of(cell, precision=precision, epochs=epochs)
+        planned = plan(recipe, images, device=device, device_batch=device_batch, processes=processes)
+        _out.print(plan_table(planned), highlight=False)
+
+
+def _run_table3(
+    chosen: Any, data: Path | None, path: Path, epochs: int | None, options: dict[str, Any]
+) -> None:
+    from longtail.large_scale import COLUMNS, compare_large, reproduce_large
+    from longtail.report.tables import large_table
+    from longtail.reproduce import read_rows
+
+    if data is not None:
+        reproduce_large(chosen, data, path, epochs=epochs, progress=True, **options)
+    if os.environ.get("RANK", "0") == "0":
+        _out.print(
+            large_table(compare_large(chosen, read_rows(path, COLUMNS), epochs=epochs)), highlight=False
+        )
 
 
 @app.command()
@@ -499,7 +625,7 @@ def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     sample: Annotated[
         Path,
-        typer.Argument(metavar="CLIP", help="A skeleton clip as .npy, .npz, .mat or .txt; an image as .npy."),
+        typer.Argument(metavar="CLIP", help="A skeleton clip as .npy, .npz, .mat or .txt; an image."),
     ],
     top: Annotated[int, typer.Option(help="How many classes.", min=1)] = 5,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
@@ -645,7 +771,6 @@ def _write(path: Path, text: str) -> Path:
 
 def _open(path: Path) -> None:
     """Show a page in the browser, where there is a screen."""
-    import os
     import webbrowser
 
     if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
@@ -661,6 +786,30 @@ def _recipe_for(name: str) -> Any:
             raise ValueError(f"recipe {name!r} is not a file; check the path")
         return recipes.Recipe.from_json(path.read_bytes())
     return recipes.default(name)
+
+
+def _what_to_train(name: str, changes: dict[str, Any]) -> tuple[Any, Any]:
+    """The recipe, and for images where they are."""
+    from longtail.datasets import NAMES
+    from longtail.training import recipe as recipes
+
+    path = Path(name)
+    annotations = path.name.startswith("train20") and path.suffix == ".json"
+    images = path.is_dir() or path.suffix == ".txt" or annotations or name.startswith("hf:")
+    images = images or ("/" in name and path.suffix != ".json")  # a folder that is not there
+    if images and name not in NAMES:
+        title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
+        return recipes.images(title.replace("/", "-"), **changes), name
+    chosen = _recipe_for(name).replace(**changes)
+    if not isinstance(chosen, recipes.ImageRecipe):
+        return chosen, None
+    try:
+        return chosen, json.loads((path.parent / "environment.json").read_bytes())["source"]
+    except (OSError, ValueError, KeyError):
+        raise ValueError(
+            f"recipe {name!r} is for images, but no environment.json beside it says where they are; give the "
+            "images, and the recipe's fields by --set"
+        ) from None
 
 
 def _own_or_known(name: str) -> tuple[Any, Any]:

@@ -13,12 +13,15 @@ import numpy.typing as npt
 import torch
 
 from longtail import _checks
+from longtail.datasets.decoding import EvalTransform
 from longtail.datasets.skeleton_files import MIN_FRAMES, check_clip, read_clip, read_npy
 from longtail.datasets.skeletons import prepare
 from longtail.models import DDNet
 from longtail.models.inference import SingleClip
 from longtail.training.data import scale
 from longtail.training.folder import environment_of, load_run
+from longtail.training.recipe import ImageRecipe
+from longtail.training.trainers import logits_of
 
 __all__ = ["Classifier", "Prediction", "StreamClassifier"]
 
@@ -80,6 +83,9 @@ class Classifier:
         self.shape: tuple[int, ...] = tuple(inputs["shape"])
         self._dtype: str = inputs["dtype"]
         self._recipe = run.recipe
+        self._middle: EvalTransform | None = None
+        if isinstance(run.recipe, ImageRecipe):
+            self._middle = EvalTransform(run.recipe.size, run.recipe.mean, run.recipe.std)
         self._network = SingleClip(run.model) if isinstance(run.model, DDNet) else run.model
 
     def __call__(self, sample: str | os.PathLike[str] | npt.ArrayLike) -> Prediction:
@@ -87,14 +93,17 @@ class Classifier:
 
         Args:
             sample: a clip, numbers of shape (T, J, D) with at least 3 frames, in the units of the training
-                data; for a run on anything else, an array of the shape and dtype of its inputs. Or a file of
-                it: .npy; for a clip also .npz with one clip as ``poses``, JHMDB's ``joint_positions.mat`` or
-                SHREC'17's ``skeletons_world.txt``.
+                data; for a run on image files, a Pillow image of any size; for a run on anything else, an
+                array of the shape and dtype of its inputs. Or a file of it: an image; .npy; for a clip also
+                .npz with one clip as ``poses``, JHMDB's ``joint_positions.mat`` or SHREC'17's
+                ``skeletons_world.txt``.
 
         Raises:
             FileNotFoundError: the file is not there.
             ValueError: it is none of these, has another shape, or holds NaN or infinity.
         """
+        if self._middle is not None:
+            return self._classify_image(sample)
         if not isinstance(sample, str | os.PathLike):
             return self.classify(sample, "sample")
         path = Path(sample)
@@ -117,9 +126,33 @@ class Classifier:
                 logits = torch.from_numpy(self._network(inputs[0])).double()
             else:
                 logits = self._network(scale(torch.from_numpy(inputs), self._recipe))[0].double()
-            alone = self._recipe.activation == "sigmoid"
-            probabilities = logits.sigmoid() if alone else logits.softmax(0)
-        return Prediction(self.class_names, probabilities.numpy())
+        return self._prediction(logits)
+
+    def _classify_image(self, sample: Any) -> Prediction:
+        from PIL import Image
+
+        network: Any = self._network
+        assert self._middle is not None
+        try:
+            if isinstance(sample, Image.Image):
+                pixels = self._middle(sample)
+            else:
+                with Image.open(sample) as image:
+                    pixels = self._middle(image)
+        except FileNotFoundError:
+            raise
+        except (OSError, AttributeError) as error:  # what Pillow raises on broken files, and on arrays
+            what = _checks.describe(sample)
+            raise ValueError(
+                f"{what} is no image that can be read ({error}); the run was trained on image files"
+            ) from error
+        with torch.inference_mode():
+            logits = logits_of(network(pixel_values=torch.from_numpy(pixels)[None]))[0].double()
+        return self._prediction(logits)
+
+    def _prediction(self, logits: torch.Tensor) -> Prediction:
+        alone = self._recipe.activation == "sigmoid"
+        return Prediction(self.class_names, (logits.sigmoid() if alone else logits.softmax(0)).numpy())
 
     def _expect(self, found: object, wanted: object, where: str, what: str) -> None:
         if found != wanted:

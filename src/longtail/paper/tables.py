@@ -97,7 +97,7 @@ def cells(
         >>> str(cells("fig9", losses=["focal"])[0])
         'cifar20 imbalance 100 focal gamma 1 beta 0'
     """
-    _checks.choice("table", table, TABLES, also=", 'ddnet', 'gtsrb'")
+    _checks.choice("table", table, TABLES, also=", 'table3', 'ddnet', 'gtsrb'")
     chosen = [_checks.choice("dataset", d, TABLES[table]) for d in (datasets or TABLES[table])]
     kinds = [_checks.choice("loss", loss, LOSSES) for loss in (losses or LOSSES)]
     factors = list(imbalances or IMBALANCES)

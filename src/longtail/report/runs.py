@@ -245,7 +245,7 @@ def _method(recipe: Recipe) -> dict[str, Any]:
         idle.add("beta")
     if "focal" not in recipe.loss:
         idle.add("gamma")
-    return {name: getattr(recipe, name) for name in Recipe.model_fields if name not in idle}
+    return {name: getattr(recipe, name) for name in type(recipe).model_fields if name not in idle}
 
 
 def _ordered(settings: tuple[tuple[str, Any], ...]) -> list[tuple[str, float, str]]:

@@ -15,6 +15,7 @@ from longtail.evaluation import PairedDifference, Summary
 
 if TYPE_CHECKING:
     from longtail.compare import Comparison, Row
+    from longtail.large_scale import Measured, Plan
     from longtail.reproduce import Accuracy, PaperCell, SignErrors
 
 GROUPS = ("many", "medium", "few")
@@ -362,6 +363,67 @@ def sign_texts(compared: Sequence[SignErrors]) -> list[tuple[str, ...]]:
         )
         for row in compared
     ]
+
+
+def large_table(compared: Sequence[Measured]) -> Table:
+    """Return the paper's Table 3 beside what was measured, for the terminal, within 80 columns."""
+    title = "top-1 and top-5 error in %, paper and measured (mean ± standard deviation over seeds)"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=title)
+    for name in ("data", "network", "size", "loss", "paper", "measured", "top-5", "measured", "seeds"):
+        left = name in ("data", "network", "loss")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for row in compared:
+        cell = row.cell
+        table.add_row(
+            cell.dataset.replace("inaturalist", "iNat ").replace("ilsvrc2012", "ILSVRC"),
+            cell.network,
+            str(cell.size),
+            "softmax" if cell.loss == "softmax" else "CB focal",
+            f"{cell.top1:.2f}",
+            _spread(row.top1),
+            f"{cell.top5:.2f}",
+            _spread(row.top5),
+            str(row.top1.n if row.top1 else 0),
+        )
+    return table
+
+
+def _spread(summary: Summary | None) -> str:
+    if summary is None:
+        return "not run"
+    return f"{summary.mean:.2f}" + ("" if summary.sd is None else f" ± {summary.sd:.2f}")
+
+
+def plan_table(plan: Plan) -> Table:
+    """Return what a run on image files will take, for the terminal."""
+    recipe, giga = plan.recipe, 1e9
+    weighting = "" if recipe.scheme == "none" else f", {recipe.scheme} weights, beta {recipe.beta:g}"
+    focal = f", gamma {recipe.gamma:g}" if "focal" in recipe.loss else ""
+    marks = ", ".join(map(str, recipe.milestones))
+    rate = f"learning rate {recipe.learning_rate:g} after {recipe.warmup_epochs} epochs"
+    needed = f"{plan.memory / giga:.1f} GB a process, and the kernels' workspace"
+    length = f"{plan.step_seconds:.3g} s an update, {plan.hours:,.0f} hours in all"
+    how = f"from measured steps of this network on this device in {recipe.precision}"
+    speed = f"{1 / plan.decode_seconds:,.0f} images a second and core, measured"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    lines = {
+        "data": f"{recipe.dataset}, {recipe.size} x {recipe.size}",
+        "network": f"{recipe.model}, {plan.parameters:,} parameters",
+        "loss": f"{recipe.loss}{weighting or ', no weights'}{focal}",
+        "schedule": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {rate}, "
+        f"x {recipe.decay_factor:g} at {marks}",
+        "optimizer": f"SGD, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}",
+        "updates": f"{plan.steps:,} an epoch, {plan.steps * recipe.epochs:,} in all",
+        "division": f"{plan.processes} x {plan.device_batch} samples, {plan.accumulated} times accumulated",
+        "memory": f"{needed}; {plan.test_memory / giga:.1f} GB for the scores of all test images",
+        "time": f"{length}, {how}, if there are {plan.processes} such",
+        "decoding": f"{speed}; {plan.cores:.2g} cores keep up with training",
+    }
+    for name, text in lines.items():
+        table.add_row(name, text)
+    return table
 
 
 def sign_table(compared: Sequence[SignErrors]) -> Table:

@@ -18,20 +18,27 @@ if TYPE_CHECKING:
     from longtail.training.loop import PausedError as PausedError
     from longtail.training.loop import evaluate_run as evaluate_run
     from longtail.training.loop import train as train
+    from longtail.training.recipe import ImageRecipe as ImageRecipe
     from longtail.training.recipe import Recipe as Recipe
     from longtail.training.recipe import ddnet as ddnet
     from longtail.training.recipe import default as default
     from longtail.training.recipe import digits as digits
     from longtail.training.recipe import gtsrb as gtsrb
+    from longtail.training.recipe import images as images
     from longtail.training.recipe import learning_rate_at as learning_rate_at
     from longtail.training.recipe import paper_cifar as paper_cifar
+    from longtail.training.recipe import paper_large as paper_large
     from longtail.training.recipe import small_images as small_images
+    from longtail.training.trainers import TrainerMetrics as TrainerMetrics
+    from longtail.training.trainers import step_denominator as step_denominator
+    from longtail.training.trainers import trainer_loss as trainer_loss
 
 _ROOMS = {
     "recipe": (
-        *("Recipe", "ddnet", "default", "digits", "gtsrb", "learning_rate_at", "paper_cifar"),
-        "small_images",
+        *("ImageRecipe", "Recipe", "ddnet", "default", "digits", "gtsrb", "images", "learning_rate_at"),
+        *("paper_cifar", "paper_large", "small_images"),
     ),
+    "trainers": ("TrainerMetrics", "step_denominator", "trainer_loss"),
     "loop": ("DivergedError", "PausedError", "evaluate_run", "train"),
     "folder": ("EpochMetrics", "RunResult", "load_run"),
     "files": ("RunFolderError",),

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from longtail import models
 from longtail.evaluation import Evaluation
+from longtail.models.image_classifiers import build_classifier
 from longtail.training.files import RunFolderError, write_atomic
-from longtail.training.recipe import Recipe
+from longtail.training.recipe import ImageRecipe, Recipe
 
 __all__ = ["EpochMetrics", "RunFolder", "RunResult", "environment_of", "load_run"]
 
@@ -137,11 +138,16 @@ class RunFolder:
         write_atomic(self.path / "model.safetensors", content)
 
 
-def load_run(run_dir: str | os.PathLike[str]) -> RunResult:
+def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None) -> RunResult:
     """Read a finished run back from its folder.
 
+    Args:
+        run_dir: the folder.
+        model: for a run on a network of your own, that network; it gets the run's weights.
+
     Raises:
-        ValueError: the folder holds no finished run, or a file in it is damaged.
+        ValueError: the folder holds no finished run, or one on a network that is not given, or a file in it
+            is damaged.
     """
     folder = Path(run_dir)
     if not (folder / "evaluation.json").is_file():
@@ -152,16 +158,32 @@ def load_run(run_dir: str | os.PathLike[str]) -> RunResult:
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         history = tuple(EpochMetrics(**json.loads(line)) for line in lines)
         seconds = float(environment_of(folder)["seconds"])
-        weights, shape = _read_model(folder / "model.safetensors")
-        with torch.device("meta"):  # the weights come from the file; none are drawn
-            model = models.build(recipe.model, **shape)
-        model.load_state_dict(weights, assign=True)
+        if (folder / "config.json").is_file():
+            model = build_classifier(str(folder), environment_of(folder)["class_names"])
+        else:
+            weights, shape = _read_model(folder / "model.safetensors")
+            if model is not None:
+                model.load_state_dict(weights)
+            elif isinstance(recipe, ImageRecipe):
+                raise _OwnNetworkError(
+                    f"the run in {folder} is on a network of your own; give that as load_run(model=)"
+                )
+            else:
+                with torch.device("meta"):  # the weights come from the file; none are drawn
+                    model = models.build(recipe.model, **shape)
+                model.load_state_dict(weights, assign=True)
+    except _OwnNetworkError:
+        raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"the run in {folder} is damaged ({type(error).__name__}: {error}); "
             "delete the folder and train again"
         ) from error
     return RunResult(recipe, evaluation, history, seconds, folder, model.eval())
+
+
+class _OwnNetworkError(ValueError):
+    """A run cannot be read back without its network."""
 
 
 def environment_of(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -191,7 +213,8 @@ def _read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
 
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:
-    return [name for name in Recipe.model_fields if getattr(one, name) != getattr(other, name)]
+    names = dict.fromkeys((*type(one).model_fields, *type(other).model_fields))
+    return [name for name in names if getattr(one, name, None) != getattr(other, name, None)]
 
 
 def _version() -> str | None:

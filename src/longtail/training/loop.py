@@ -31,7 +31,7 @@ from longtail.training.files import locked
 from longtail.training.folder import EpochMetrics, RunFolder, RunResult, environment, load_run
 from longtail.training.graphs import DeviceEpochs
 from longtail.training.progress import Progress, progress_bar, tensorboard_log
-from longtail.training.recipe import Recipe, learning_rate_at
+from longtail.training.recipe import ImageRecipe, Recipe, learning_rate_at
 
 __all__ = ["ACCELERATIONS", "DivergedError", "PausedError", "evaluate_run", "train"]
 
@@ -118,7 +118,7 @@ def train(
     if deadline is not None and run_dir is None:
         raise ValueError("deadline needs a place for the checkpoint; give run_dir")
     _checks.choice("acceleration", acceleration, ACCELERATIONS)
-    target = _device(device)
+    target = select_device(device)
     folder = None if run_dir is None else RunFolder(Path(run_dir))
     with contextlib.ExitStack() as stack:
         if folder is not None:
@@ -157,7 +157,11 @@ def evaluate_run(run_dir: str | os.PathLike[str], *, device: str | torch.device 
     Raises:
         ValueError: the folder holds no finished run, or a damaged one.
     """
-    run, target = load_run(run_dir), _device(device)
+    run, target = load_run(run_dir), select_device(device)
+    if isinstance(run.recipe, ImageRecipe):
+        from longtail.training.finetune import evaluate_images
+
+        return evaluate_images(run, device=device)
     data = TrainingData(run.recipe, None, target)
     model = run.model.to(target)
     if data.images:
@@ -438,7 +442,8 @@ def _seeded(model: nn.Module, seed: int, device: torch.device) -> Iterator[None]
         yield
 
 
-def _device(name: str | torch.device) -> torch.device:
+def select_device(name: str | torch.device) -> torch.device:
+    """Turn a name into a device that is there; "auto" takes CUDA where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

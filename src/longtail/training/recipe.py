@@ -6,15 +6,28 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longtail import _checks
+from longtail.datasets.decoding import IMAGENET_MEAN, IMAGENET_STD, INATURALIST_MEAN, INATURALIST_STD
 
-__all__ = ["Recipe", "ddnet", "default", "digits", "gtsrb", "learning_rate_at", "paper_cifar", "small_images"]
+__all__ = [
+    "ImageRecipe",
+    "Recipe",
+    "ddnet",
+    "default",
+    "digits",
+    "gtsrb",
+    "images",
+    "learning_rate_at",
+    "paper_cifar",
+    "paper_large",
+    "small_images",
+]
 
 
 class Recipe(BaseModel):
@@ -84,9 +97,9 @@ class Recipe(BaseModel):
             try:
                 super().__init__(**fields)
             except ValidationError as error:
-                raise ValueError(_one_line(error)) from None
+                raise ValueError(_one_line(error, type(self).model_fields)) from None
 
-    @field_validator("milestones", mode="before")
+    @field_validator("milestones", "mean", "std", mode="before", check_fields=False)
     @classmethod
     def _list_to_tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
@@ -116,13 +129,13 @@ class Recipe(BaseModel):
             )
         return self
 
-    def replace(self, **changes: Any) -> Recipe:
+    def replace(self, **changes: Any) -> Self:
         """Return this recipe with some fields changed, checked again from the start.
 
         Raises:
             ValueError: as the constructor.
         """
-        return Recipe(**{**self.model_dump(), **changes})
+        return type(self)(**{**self.model_dump(), **changes})
 
     def to_json(self) -> str:
         """Return the recipe as indented JSON; `from_json` gives the same recipe back."""
@@ -130,7 +143,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Recipe:
-        """Read a recipe written by `to_json`, or by hand.
+        """Read a recipe written by `to_json`, or by hand; one with a `size` is an `ImageRecipe`.
 
         Raises:
             ValueError: not JSON, not an object, or fields that the constructor refuses.
@@ -141,7 +154,7 @@ class Recipe(BaseModel):
             raise ValueError(f"a recipe must be JSON, got text that is not: {error}") from None
         if not isinstance(fields, dict):
             raise ValueError(f"a recipe must be a JSON object of fields, got {type(fields).__name__}")
-        return cls(**fields)
+        return (ImageRecipe if "size" in fields else cls)(**fields)
 
     @property
     def hash(self) -> str:
@@ -165,15 +178,56 @@ class Recipe(BaseModel):
         return "sigmoid" if self.loss in ("sigmoid", "focal") else "softmax"
 
 
-def _one_line(error: ValidationError) -> str:
+class ImageRecipe(Recipe):
+    """A run on image files, by `longtail.training.finetune`: a network of the transformers library.
+
+    Fields that need a word, beside those of `Recipe`:
+        model: "resnet50", "resnet101" or "resnet152" from scratch; or a folder or a name of the Hugging Face
+            hub with an image classifier: its weights where it has some, else its configuration.
+        batch_size: samples in an update, over all processes and accumulated batches; an epoch is as many
+            whole batches as the training set fills, and leaves out the rest, another one each time.
+        size: height and width of the images.
+        mean, std: of each channel, in 0..1.
+        sampling: how often classes are drawn: see `longtail.sampling.ClassAwareSampler`; "none" shuffles.
+            Where the loss weighs classes, too, both act.
+        augmentation: "crop_flip" is a random part of the image, resized, and mirrored in half of the cases;
+            "none" is the middle of the image, as in evaluation.
+        flip: whether "crop_flip" mirrors; False where left and right differ, as on traffic signs.
+        input_scale: unused.
+
+    Normalisation layers are never decayed.
+
+    Raises:
+        ValueError: as `Recipe`.
+    """
+
+    size: int = Field(default=224, ge=1)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    sampling: Literal["none", "inverse", "inverse_sqrt", "effective"] = "none"
+    flip: bool = True
+
+    @model_validator(mode="after")
+    def _fits_images(self) -> ImageRecipe:
+        if self.augmentation not in ("none", "crop_flip"):
+            raise ValueError(
+                f"augmentation must be 'none' or 'crop_flip' for image files, got {self.augmentation!r}; "
+                "change it"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be above 0 in every channel, got {self.std}; give it in 0..1")
+        return self
+
+
+def _one_line(error: ValidationError, known: Mapping[str, Any]) -> str:
     """Turn pydantic's report into one line: field, value, remedy; the first problem leads."""
     # an unknown name leads: where one was mistyped, the field it was meant for is missing, too
     problems = sorted(error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
     first = problems[0]
     field, value = str(first["loc"][0]) if first["loc"] else "", first.get("input")
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(field, Recipe.model_fields, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(Recipe.model_fields)}"
+        near = difflib.get_close_matches(field, known, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}"
         line = f"unknown recipe field {field!r} (value {value!r}); {remedy}"
     elif first["type"] == "missing":
         line = f"recipe field {field!r} is missing; give it, or start from a recipe such as recipes.digits()"
@@ -184,8 +238,8 @@ def _one_line(error: ValidationError) -> str:
         if field == "prior_bias":  # a union, of which pydantic reports each half alone
             wanted = "must be 'auto', true or false"
         line = f"recipe field {field!r}: {wanted}, got {value!r}"
-        required = Recipe.model_fields[field].is_required()
-        default = Recipe.model_fields[field].default
+        required = known[field].is_required()
+        default = known[field].default
         line += "; recipes.digits() shows one that works" if required else f"; the default is {default!r}"
     others = sorted({str(p["loc"][0]) for p in problems[1:] if p["loc"]} - {field})
     return line + (f" (also wrong: {', '.join(others)})" if others else "")
@@ -384,6 +438,89 @@ def small_images(dataset: str, **changes: Any) -> Recipe:
     )
     return start.replace(**changes)
 
+
+def images(dataset: str, model: str = "resnet50", **changes: Any) -> ImageRecipe:
+    """Return a recipe for your own images: a start, not the winner of a search.
+
+    SGD with a cosine after a warm-up, 30 epochs of batches of 64. The learning rate follows the batch: 0.1
+    per 256 samples for "resnet50" and its like (Goyal et al., 2017), a tenth of it for all other models,
+    which mostly come with weights.
+
+    Args:
+        dataset: what to call the data in tables; `longtail.training.finetune` is given where they are.
+        model: as in `ImageRecipe`.
+        **changes: any other fields of `ImageRecipe` to set otherwise.
+
+    Raises:
+        ValueError: as `Recipe`.
+    """
+    epochs = changes.get("epochs", 30)
+    start: dict[str, Any] = {
+        "weight_decay": 1e-4,
+        "schedule": "cosine",
+        "warmup_epochs": min(3, epochs // 4) if isinstance(epochs, int) else 0,
+        "epochs": 30,
+        "batch_size": 64,
+        "augmentation": "crop_flip",
+    }
+    recipe = ImageRecipe(dataset=dataset, model=model, **{**start, **changes})
+    if "learning_rate" in changes:
+        return recipe
+    base = 0.1 if model in RESNETS else 0.01
+    return recipe.replace(learning_rate=base * recipe.batch_size / 256)
+
+
+def paper_large(
+    dataset: str = "inaturalist2018",
+    network: str = "resnet50",
+    size: int = 224,
+    loss: str = "softmax",
+    **changes: Any,
+) -> ImageRecipe:
+    """Return the recipe of the paper's Table 3 (Cui et al., CVPR 2019, section 5.3).
+
+    The schedule of Goyal et al. (2017): 90 epochs of batches of 1024, SGD with momentum 0.9 and weight decay
+    1e-4, 5 epochs of warm-up, a tenth of the rate at epochs 30, 60 and 80. The rate is 0.1 per 256 samples
+    for softmax; for focal 0.2 on ILSVRC 2012 and 0.4 on iNaturalist. Focal is class-balanced with beta 0.999
+    and gamma 0.5; softmax is plain.
+
+    Args:
+        dataset: "inaturalist2017", "inaturalist2018" or "ilsvrc2012".
+        network: "resnet50", "resnet101" or "resnet152".
+        size: 224 or 320.
+        loss: "softmax" or "focal".
+        **changes: any other fields of `ImageRecipe` to set otherwise.
+
+    Raises:
+        ValueError: as `Recipe`, or a setting that the table does not have.
+    """
+    _checks.choice("dataset", dataset, LARGE)
+    _checks.choice("network", network, RESNETS)
+    _checks.choice("loss", loss, ("softmax", "focal"))
+    natural = dataset != "ilsvrc2012"
+    rate = 0.1 if loss == "softmax" else 0.4 if natural else 0.2  # per 256 samples
+    given: dict[str, Any] = {
+        "loss": loss,
+        "scheme": "none" if loss == "softmax" else "effective",
+        "beta": 0.999,
+        "gamma": 0.5,
+        "learning_rate": 4 * rate,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "warmup_epochs": 5,
+        "milestones": (30, 60, 80),
+        "epochs": 90,
+        "batch_size": 1024,
+        "augmentation": "crop_flip",
+        "size": size,
+        "mean": INATURALIST_MEAN if natural else IMAGENET_MEAN,
+        "std": INATURALIST_STD if natural else IMAGENET_STD,
+    }
+    return ImageRecipe(dataset=dataset, model=network, **{**given, **changes})
+
+
+RESNETS = ("resnet50", "resnet101", "resnet152")
+LARGE = ("inaturalist2017", "inaturalist2018", "ilsvrc2012")
 
 _DEFAULTS: dict[str, Callable[[], Recipe]] = {
     "digits": digits,

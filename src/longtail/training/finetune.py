@@ -1,0 +1,630 @@
+"""Image files of any number, on one process or many machines: a thin layer over the transformers Trainer.
+
+Its pieces fit a Trainer or a loop of your own: `longtail.training.trainers`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from torch.utils.data import DataLoader
+
+from longtail import _checks
+from longtail.datasets.images import EvalTransform, ImageList, TorchDataset, TrainTransform, load_images
+from longtail.evaluation import Evaluation
+from longtail.head import init_prior_bias_, parameter_groups
+from longtail.losses.module import ClassBalancedLoss
+from longtail.models.image_classifiers import build_classifier, head_of, transformers_library
+from longtail.sampling import ClassAwareSampler
+from longtail.training.data import derive_seed
+from longtail.training.files import RunFolderError, locked
+from longtail.training.folder import (
+    EpochMetrics,
+    RunFolder,
+    RunResult,
+    environment,
+    environment_of,
+    load_run,
+)
+from longtail.training.loop import DivergedError, select_device
+from longtail.training.progress import progress_bar
+from longtail.training.recipe import ImageRecipe, learning_rate_at
+from longtail.training.trainers import TrainerMetrics, logits_of, trainer_loss
+
+__all__ = ["ImagesChangedError", "evaluate_images", "finetune"]
+
+_FEW = 1000  # images that are decoded before worker processes have started
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+_FROM_RECIPE = (
+    *("output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "average_tokens_across_devices", "seed", "bf16", "use_cpu"),
+    *("learning_rate", "weight_decay", "max_grad_norm", "label_smoothing_factor", "dataloader_drop_last"),
+)
+
+Images = tuple[ImageList, ImageList]
+
+
+def finetune(
+    recipe: ImageRecipe,
+    data: str | os.PathLike[str] | Images,
+    run_dir: str | os.PathLike[str],
+    *,
+    model: nn.Module | None = None,
+    device: str | torch.device = "auto",
+    device_batch: int | None = None,
+    workers: int | None = None,
+    on_error: str = "raise",
+    progress: bool = False,
+    tensorboard: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+) -> RunResult:
+    """Train an image classifier on files, or go on where it was killed, or return it if it is finished.
+
+    Called in every process that ``torchrun`` or ``accelerate launch`` starts, it divides the recipe's batch
+    among them: the samples of each update, their augmentation and the loss are those of one process. Networks
+    with batch norm normalise over each process's part, as is usual.
+
+    Args:
+        recipe: what to train.
+        data: where the images are, as for `longtail.datasets.images.load_images`; or training and test
+            images. The recipe's tail is cut here.
+        run_dir: folder for recipe.json, environment.json, metrics.jsonl, checkpoints, the trained model
+            (config.json and model.safetensors, as ``from_pretrained`` reads them) and evaluation.json, which
+            marks a finished run. All processes see it.
+        model: a network to train instead of `recipe.model`: it takes ``pixel_values`` and returns logits, one
+            a class. Without a ``save_pretrained`` of its own, only its weights are kept.
+        device: "auto" takes CUDA where there is one, else the CPU.
+        device_batch: samples that a process holds at a time; a larger batch is accumulated. None takes all of
+            its part at once.
+        workers: processes that decode images for each training process; None takes the cores, at most 8, and
+            none for fewer than 1000 images.
+        on_error: "raise" refuses an image that cannot be read, before training; "skip" leaves it out.
+        progress: draw a bar.
+        tensorboard: also write TensorBoard events into `run_dir`.
+        arguments: further ``transformers.TrainingArguments``, such as ``{"save_steps": 500}``.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: data, model and recipe that do not fit together; an unknown device; a folder that holds
+            another recipe or other images.
+        FileNotFoundError: images or lists that are not there.
+        UnreadableImageError: an image that cannot be read.
+        DivergedError: the loss became infinite or NaN.
+        RunFolderError: `run_dir` cannot be written, is in use, or has only damaged checkpoints.
+        ModuleNotFoundError: transformers is not installed.
+    """
+    if not isinstance(recipe, ImageRecipe):
+        raise TypeError(
+            f"recipe must be an ImageRecipe, got {_checks.describe(recipe)}; recipes.images makes one"
+        )
+    if recipe.normalizer != "samples":
+        raise ValueError(
+            f"normalizer must be 'samples' for image files, got {recipe.normalizer!r}; change it"
+        )
+    library = transformers_library()
+    target, folder, world = select_device(device), RunFolder(Path(run_dir)), _World.here()
+    given = split_batch(recipe, world.size, device_batch)
+    reserved = sorted({*(arguments or {})} & {*_FROM_RECIPE})
+    if reserved:
+        raise ValueError(
+            f"arguments must not have {_checks.shorten(reserved)}; the recipe and finetune() say it"
+        )
+    with contextlib.ExitStack() as stack:
+        if library.utils.logging.is_progress_bar_enabled():
+            library.utils.logging.disable_progress_bar()  # one for each file that is read or written
+            stack.callback(library.utils.logging.enable_progress_bar)
+        if world.rank == 0:
+            stack.enter_context(locked(folder.path))
+        if folder.finished(recipe):
+            return load_run(folder.path, model=model)
+        train, test = _images(recipe, data, on_error, world)
+        about = _about(train, test, data, recipe, world, given)
+        network = _network(recipe, train, model)
+        if world.rank == 0:
+            _same_images(folder, about)
+            folder.claim(recipe)
+        run = _Run(recipe, train, test, network, folder, target, world, given, workers, on_error, arguments)
+        if progress and world.rank == 0:
+            title = f"{recipe.dataset} {Path(recipe.model).name} {recipe.loss} {recipe.scheme}"
+            run.report = stack.enter_context(progress_bar(title))
+        return run.finish(about, tensorboard)
+
+
+def evaluate_images(
+    run: RunResult,
+    *,
+    data: str | os.PathLike[str] | Images | None = None,
+    device: str | torch.device = "auto",
+) -> Evaluation:
+    """Evaluate a finished run's model on its test images again.
+
+    Args:
+        run: from `longtail.training.load_run`.
+        data: where the images are; None takes the place they were in when it was trained.
+        device: "auto" takes CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: the classes are not those of the run, or nothing says where the images are.
+        FileNotFoundError: the images are not there.
+    """
+    recipe, target = run.recipe, select_device(device)
+    assert isinstance(recipe, ImageRecipe)
+    about = environment_of(run.run_dir or ".")
+    source = about["source"] if data is None else data
+    if source is None:
+        raise ValueError(f"{run.run_dir} was trained on images in memory; give them as data=")
+    _, test = load_images(source) if isinstance(source, (str, os.PathLike)) else source
+    if list(test.class_names) != about["class_names"]:
+        raise ValueError(
+            f"the images in {source} have other classes than the run; give those it was trained on"
+        )
+    rows: Any = TorchDataset(test, EvalTransform(recipe.size, recipe.mean, recipe.std), on_error="skip")
+    loader: DataLoader[Any] = DataLoader(
+        rows,
+        batch_size=64,
+        num_workers=_cores(1) if len(test) >= _FEW else 0,
+    )
+    model = run.model.to(target).eval()
+    scores, labels = [], []
+    with torch.inference_mode(), _autocast(recipe, target):
+        for batch in loader:
+            scores.append(logits_of(model(pixel_values=batch["pixel_values"].to(target))).float().cpu())
+            labels.append(batch["labels"])
+    metrics = TrainerMetrics(run.evaluation.class_counts, activation=recipe.activation)
+    metrics((torch.cat(scores).numpy(), torch.cat(labels).numpy()))
+    assert metrics.last is not None
+    return metrics.last
+
+
+class _World:
+    """Which process this is, and of how many: what torchrun and accelerate say in the environment."""
+
+    def __init__(self, rank: int, size: int, local: int) -> None:
+        self.rank, self.size, self.local = rank, size, local
+
+    @classmethod
+    def here(cls) -> _World:
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        return cls(int(os.environ.get("RANK", "0")), size, local)
+
+
+def split_batch(recipe: ImageRecipe, processes: int, device_batch: int | None) -> tuple[int, int]:
+    """Divide the recipe's batch: samples that a process holds at a time, and how often it does.
+
+    Raises:
+        ValueError: it cannot be divided so.
+    """
+    part, rest = divmod(recipe.batch_size, processes)
+    if rest:
+        raise ValueError(
+            f"batch_size={recipe.batch_size} is no multiple of the {processes} processes; change one of them"
+        )
+    if device_batch is None or device_batch >= part:
+        return part, 1
+    steps, rest = divmod(part, _checks.integer("device_batch", device_batch, low=1))
+    if rest:
+        raise ValueError(
+            f"device_batch={device_batch} does not divide the {part} samples that each process has of a "
+            "batch; change it"
+        )
+    return device_batch, steps
+
+
+def _images(recipe: ImageRecipe, data: Any, on_error: str, world: _World) -> Images:
+    """List the images, look at each, cut the tail, and refuse what would fail hours later."""
+    loaded: Images = load_images(data) if isinstance(data, (str, os.PathLike)) else data
+    train, test = loaded
+    if train.class_names != test.class_names:
+        raise ValueError(
+            f"training images have {train.num_classes} classes ({_checks.shorten(train.class_names)}), test "
+            f"images other {test.num_classes} ({_checks.shorten(test.class_names)}); load them together"
+        )
+    if recipe.imbalance_factor is not None:
+        seed = recipe.seed if recipe.subset_seed is None else recipe.subset_seed
+        train, _ = train.long_tailed(recipe.imbalance_factor, profile=recipe.profile, seed=seed)
+    counts = train.class_counts.counts
+    unseen = [train.class_names[c] for c in np.unique(test.targets) if not counts[c]]
+    if unseen:
+        raise ValueError(
+            f"{len(unseen)} classes of the test images have no training image: {_checks.shorten(unseen)}; "
+            "add some, or leave those classes out"
+        )
+    if on_error == "raise":  # one process's find ends all: each looks at its share
+        for images in (train, test):
+            images.select(np.arange(world.rank, len(images), world.size)).checked()
+    else:
+        train, test = train.checked(on_error), test.checked(on_error)
+    if len(train) < recipe.batch_size:
+        raise ValueError(
+            f"batch_size={recipe.batch_size} is more than the {len(train)} training images; lower it"
+        )
+    return train, test
+
+
+def _about(
+    train: ImageList, test: ImageList, data: Any, recipe: ImageRecipe, world: _World, given: tuple[int, int]
+) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for images in (train, test):
+        digest.update(np.ascontiguousarray(images.targets).tobytes())
+        if images.files is not None:
+            digest.update(
+                "\n".join(os.fsdecode(name) for name in images.files).encode("utf-8", "surrogateescape")
+            )
+    named = isinstance(data, (str, os.PathLike))
+    source = os.fspath(data) if named else None
+    if source is not None and not str(source).startswith("hf:"):
+        source = str(Path(source).resolve())
+    return {
+        "source": source,
+        "subset_sha256": digest.hexdigest(),
+        "class_names": list(train.class_names),
+        "inputs": {"kind": "image files", "shape": [3, recipe.size, recipe.size], "dtype": "float32"},
+        "processes": world.size,
+        "device_batch": given[0],
+        "accumulated": given[1],
+    }
+
+
+def _same_images(folder: RunFolder, about: dict[str, Any]) -> None:
+    """Refuse to go on with other images than those a run began with."""
+    with contextlib.suppress(OSError, ValueError):
+        before = environment_of(folder.path).get("subset_sha256")
+        if before not in (None, about["subset_sha256"]):
+            raise ImagesChangedError(
+                f"run folder {folder.path} began with other images (names or labels differ); choose another "
+                "folder for these, or delete this one to start anew"
+            )
+
+
+class ImagesChangedError(RuntimeError):
+    """A run folder holds a run on other images."""
+
+
+def _network(recipe: ImageRecipe, train: ImageList, model: nn.Module | None) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(recipe.seed, 0, "weights"))
+        if model is None:
+            model = build_classifier(recipe.model, train.class_names)
+    head = head_of(model)
+    outputs = head.weight.shape[0]
+    if outputs != train.num_classes:
+        raise ValueError(
+            f"the model's head {type(head).__name__} has {outputs} outputs, but the data have "
+            f"{train.num_classes} classes; give a model with one output a class"
+        )
+    if recipe.uses_prior_bias:
+        init_prior_bias_(head)
+    return model
+
+
+class _Run:
+    """One process's part of a run."""
+
+    def __init__(
+        self,
+        recipe: ImageRecipe,
+        train: ImageList,
+        test: ImageList,
+        network: nn.Module,
+        folder: RunFolder,
+        device: torch.device,
+        world: _World,
+        given: tuple[int, int],
+        workers: int | None,
+        on_error: str,
+        arguments: Mapping[str, Any] | None,
+    ) -> None:
+        self.started = time.perf_counter()
+        self.recipe, self.folder, self.world, self.device = recipe, folder, world, device
+        self.counts = train.class_counts.counts
+        self.report: Callable[[int, int, float, float | None], None] | None = None
+        self.steps = len(train) // recipe.batch_size
+        self.sampler = ClassAwareSampler(
+            train.targets,
+            recipe.sampling,
+            num_samples=self.steps * recipe.batch_size,
+            seed=derive_seed(recipe.seed, 0, "order"),
+        )
+        middle = EvalTransform(recipe.size, recipe.mean, recipe.std)
+        cropped = TrainTransform(recipe.size, recipe.mean, recipe.std, flip=0.5 if recipe.flip else 0.0)
+        transform = middle if recipe.augmentation == "none" else cropped
+        self.train = TorchDataset(
+            train, transform, seed=derive_seed(recipe.seed, 0, "images"), on_error=on_error
+        )
+        self.test = TorchDataset(test, middle, on_error=on_error)
+        self.metrics = TrainerMetrics(self.counts, activation=recipe.activation)
+        self.trainer = self._trainer(network, given, workers, dict(arguments or {}))
+
+    def finish(self, about: dict[str, Any], tensorboard: bool) -> RunResult:
+        """Train what is left, evaluate, write the results."""
+        folder, main, trainer = self.folder, self.world.rank == 0, self.trainer
+        found = _agreed(_last_checkpoint(folder.path / "checkpoints") if main else None)
+        about = environment(self.device) | about
+        earlier = self._seconds_before() if main else 0.0
+        if main:
+            folder.write_json("environment.json", about | {"seconds": earlier})
+            if tensorboard:
+                _log_to_tensorboard(trainer, folder.path, int(found.rpartition("-")[2]) if found else 0)
+        try:
+            trainer.train(resume_from_checkpoint=found)
+        except torch.OutOfMemoryError as error:
+            held = trainer.args.per_device_train_batch_size
+            raise RuntimeError(
+                f"the device has not enough memory for {held} samples of this network at a time; give a "
+                "smaller device_batch: the rest of the batch is accumulated"
+            ) from error
+        except RuntimeError as error:
+            if self.world.size == 1:
+                raise
+            raise RuntimeError(
+                f"process {self.world.rank} of {self.world.size} stopped; if another one was killed, start "
+                "the same command again: it goes on from the last checkpoint in "
+                f"{folder.path / 'checkpoints'}. What this one saw: {error}"
+            ) from error
+        if self.metrics.last is None:  # the last checkpoint was the end of training
+            trainer.evaluate()
+        evaluation = self.metrics.last
+        assert evaluation is not None
+        seen = evaluation.num_samples + len(self.test.skipped)
+        if seen != len(self.test) and self.world.size == 1:
+            raise RuntimeError(
+                f"{seen} of {len(self.test)} test images were evaluated; this is a bug of longtail"
+            )
+        history = self.history()
+        seconds = earlier + time.perf_counter() - self.started
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if main:
+            self._save_model(model)
+            folder.write_metrics(history)
+            folder.write_json("environment.json", about | {"seconds": seconds})
+            folder.write_json("evaluation.json", evaluation.to_dict())
+        if self.world.size > 1 and dist.is_initialized():
+            dist.barrier()
+        return RunResult(self.recipe, evaluation, history, seconds, folder.path, model.to("cpu").eval())
+
+    def history(self) -> tuple[EpochMetrics, ...]:
+        """Sum the Trainer's log up to lines of whole epochs."""
+        losses: dict[int, list[tuple[int, float]]] = {}
+        errors: dict[int, float] = {}
+        last = self.trainer.state.global_step - self.trainer.state.global_step % self.steps
+        before = 0
+        for line in self.trainer.state.log_history:
+            step = int(line["step"])
+            if "loss" in line:
+                losses.setdefault(-(-step // self.steps), []).append((step - before, float(line["loss"])))
+                before = step
+            elif "eval_error" in line:
+                errors[step // self.steps] = float(line["eval_error"])
+        return tuple(
+            EpochMetrics(
+                epoch,
+                sum(n * loss for n, loss in losses[epoch]) / sum(n for n, _ in losses[epoch]),
+                learning_rate_at(self.recipe, epoch * self.steps - 1, self.steps),
+                errors.get(epoch),
+            )
+            for epoch in sorted(losses)
+            if epoch * self.steps <= last
+        )
+
+    def _trainer(
+        self, network: nn.Module, given: tuple[int, int], workers: int | None, arguments: dict[str, Any]
+    ) -> Any:
+        import transformers
+
+        recipe, run = self.recipe, self
+        if workers is None:
+            workers = _cores(self.world.local) if len(self.train) >= _FEW else 0
+        workers = _checks.integer("workers", workers, low=0)
+        chosen: dict[str, Any] = {
+            "logging_steps": max(1, self.steps // 10),
+            "save_strategy": "epoch",
+            "save_total_limit": 2,
+            "report_to": "none",
+            "eval_accumulation_steps": 16,
+            "dataloader_num_workers": workers,
+            "dataloader_persistent_workers": workers > 0,
+            "dataloader_pin_memory": self.device.type == "cuda",
+            "ddp_find_unused_parameters": False,
+            **arguments,
+            "output_dir": str(self.folder.path / "checkpoints"),
+            "num_train_epochs": recipe.epochs,
+            "per_device_train_batch_size": given[0],
+            "per_device_eval_batch_size": arguments.get("per_device_eval_batch_size", given[0]),
+            "gradient_accumulation_steps": given[1],
+            "average_tokens_across_devices": True,
+            "max_grad_norm": 0.0,
+            "seed": derive_seed(recipe.seed, 0, "trainer") % 2**32,
+            "bf16": recipe.precision == "bf16",
+            "use_cpu": self.device.type == "cpu",
+            "remove_unused_columns": False,
+            "label_names": ["labels"],
+            "logging_nan_inf_filter": False,
+            "disable_tqdm": True,
+            "log_level": "error",
+        }
+        options = transformers.TrainingArguments(**chosen)
+        # without torchrun the Trainer would use all GPUs by DataParallel, with another batch than asked for
+        _, options._n_gpu = options.device, min(1, options.n_gpu)
+
+        class Trainer(transformers.Trainer):
+            def _get_train_sampler(self, train_dataset: Any = None) -> ClassAwareSampler:
+                return run.sampler
+
+            def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+                self.optimizer = _optimizer(recipe, self.model if model is None else model)
+                return self.optimizer
+
+            def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+                self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                    self.optimizer if optimizer is None else optimizer,
+                    lambda step: learning_rate_at(recipe, step, run.steps) / recipe.learning_rate,
+                )
+                return self.lr_scheduler
+
+        class Epochs(transformers.TrainerCallback):
+            def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                # accelerate tells its wrappers' sampler or the data set, but not both
+                epoch = state.global_step // run.steps
+                run.sampler.set_epoch(epoch)
+                run.train.set_epoch(epoch)
+
+            def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                epoch = state.global_step // run.steps
+                control.should_log = True
+                control.should_evaluate = epoch % recipe.eval_every == 0 or epoch == recipe.epochs
+
+            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+                run.check(logs or {}, state)
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                run.show(state)
+
+            def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                if run.world.rank == 0:
+                    run.folder.write_metrics(run.history())
+
+        trainer = Trainer(
+            model=network,
+            args=options,
+            train_dataset=self.train,
+            eval_dataset=self.test,
+            data_collator=transformers.default_data_collator,
+            compute_loss_func=trainer_loss(
+                ClassBalancedLoss(
+                    self.counts,
+                    loss=recipe.loss,
+                    scheme=recipe.scheme,
+                    beta=recipe.beta,
+                    gamma=recipe.gamma,
+                    label_smoothing=recipe.label_smoothing,
+                )
+            ),
+            compute_metrics=self.metrics,
+            callbacks=[Epochs],
+        )
+        trainer.remove_callback(transformers.PrinterCallback)
+        return trainer
+
+    def check(self, logs: Mapping[str, Any], state: Any) -> None:
+        """Stop where the loss that is logged is not finite; nothing was saved since the last one that was."""
+        if not math.isfinite(logs.get("loss", 0.0)):
+            recipe, (epochs, step) = self.recipe, divmod(state.global_step - 1, self.steps)
+            raise DivergedError(
+                f"the loss is not finite at step {step + 1} of {self.steps} in epoch {epochs + 1} of "
+                f"{recipe.epochs}, or a little before; training stopped, nothing damaged was saved; lower "
+                f"learning_rate (now {recipe.learning_rate:g}) or raise warmup_epochs (now "
+                f"{recipe.warmup_epochs})",
+                epoch=epochs + 1,
+                step=step + 1,
+            )
+
+    def show(self, state: Any) -> None:
+        """Move the bar."""
+        if self.report is not None:
+            loss = next((x["loss"] for x in reversed(state.log_history) if "loss" in x), math.nan)
+            error = next((x["eval_error"] for x in reversed(state.log_history) if "eval_error" in x), None)
+            self.report(state.global_step, state.max_steps, loss, error)
+
+    def _seconds_before(self) -> float:
+        try:
+            return float(environment_of(self.folder.path)["seconds"])
+        except (OSError, ValueError, KeyError):
+            return 0.0
+
+    def _save_model(self, model: nn.Module) -> None:
+        save = getattr(model, "save_pretrained", None)
+        if callable(save):
+            save(self.folder.path)
+        else:
+            self.folder.write_model(model, {})
+
+
+def _optimizer(recipe: ImageRecipe, model: nn.Module) -> torch.optim.Optimizer:
+    exempt: list[Any] = [
+        module
+        for module in model.modules()
+        if isinstance(module, _NORMS) and any(True for _ in module.parameters())
+    ]
+    if recipe.uses_prior_bias:
+        exempt.append(head_of(model).bias)
+    groups = parameter_groups(model, weight_decay=recipe.weight_decay, no_decay=exempt)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=recipe.learning_rate)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint; one that a kill cut short is passed over with a warning.
+
+    Raises:
+        RunFolderError: there are checkpoints, and none of them is whole.
+    """
+    found = [p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal()]
+    for path in sorted(found, key=lambda p: -int(p.name.rpartition("-")[2])):
+        if (why := _damage(path)) is None:
+            return str(path)
+        warnings.warn(f"checkpoint {path} cannot be used ({why}); trying the one before", stacklevel=2)
+    if found:
+        raise RunFolderError(
+            f"none of the {len(found)} checkpoints in {folder} can be used; delete that folder to train from "
+            "the start"
+        )
+    return None
+
+
+def _damage(path: Path) -> str | None:
+    """Why a checkpoint is not whole; trainer_state.json is written after all else."""
+    try:
+        json.loads((path / "trainer_state.json").read_bytes())
+        for file in path.glob("*.safetensors"):
+            with safe_open(file, framework="pt"):  # refuses a file that is shorter than it says
+                pass
+    except (OSError, ValueError, SafetensorError) as error:
+        return str(error)
+    cut = [p.name for p in path.glob("*.pt*") if p.is_file() and not zipfile.is_zipfile(p)]
+    return f"{cut[0]} is cut short" if cut else None
+
+
+def _agreed(value: str | None) -> str | None:
+    """What process 0 has found, for all: file systems of many machines lag."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _log_to_tensorboard(trainer: Any, folder: Path, first: int) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    trainer.add_callback(TensorBoardCallback(SummaryWriter(folder, purge_step=first + 1)))
+
+
+@contextlib.contextmanager
+def _autocast(recipe: ImageRecipe, device: torch.device) -> Iterator[None]:
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+        yield
+
+
+def _cores(processes: int) -> int:
+    return min(8, max(1, (os.cpu_count() or 1) // processes))

@@ -1,0 +1,553 @@
+"""Image files over the transformers Trainer: one loss however a batch is cut, killed runs, many processes.
+
+Run as a script, this file is one process of the distributed test, under ``accelerate launch``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("transformers")
+
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from transformers import ConvNextConfig, Trainer, TrainingArguments, set_seed
+from transformers.utils import logging
+
+from longtail import ClassBalancedLoss, cli, recipes
+from longtail.datasets.images import ImageList, load_images
+from longtail.models.image_classifiers import build_classifier, head_of
+from longtail.predict import Classifier
+from longtail.report.runs import find_runs
+from longtail.sampling import ClassAwareSampler
+from longtail.training import DivergedError, RunFolderError, evaluate_run, load_run
+from longtail.training.finetune import ImagesChangedError, finetune
+from longtail.training.trainers import TrainerMetrics, step_denominator, trainer_loss
+from test_losses_distributed import COUNTS, OPTIONS, gradient, model, whole_gradient
+from test_losses_distributed import data as batch_of_12
+
+ARGUMENTS = {"workers": 0, "arguments": {"logging_steps": 1}}
+CURVE = {"rtol": 1e-6, "atol": 1e-6}  # of losses, however the batch is cut, in float32
+
+
+def write_photos(root, counts=(24, 9, 5), test=(3, 2, 2), size=48):
+    """Real photographs' parts, in class folders: enough to train on, not to learn from."""
+    pictures = load_sample_images().images
+    rng = np.random.default_rng(0)
+    for part, sizes in (("train", counts), ("val", test)):
+        for c, n in enumerate(sizes):
+            folder = Path(root) / part / f"class{c}"
+            folder.mkdir(parents=True)
+            for i in range(n):
+                picture = pictures[c % 2]
+                y, x = (rng.integers(0, side - size) for side in picture.shape[:2])
+                pixels = picture[y : y + size, x : x + size]
+                Image.fromarray(255 - pixels if c == 2 else pixels).save(folder / f"{i}.jpg")
+    return Path(root)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("images") / "photos")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A configuration without weights, and without batch norm."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    config = ConvNextConfig(depths=[1, 1], hidden_sizes=[8, 16], num_stages=2, patch_size=4)
+    config.save_pretrained(folder)
+    return str(folder)
+
+
+def recipe_of(tiny, **changes):
+    given = {"size": 32, "batch_size": 12, "epochs": 3, "learning_rate": 0.05, "warmup_epochs": 0, "seed": 1}
+    return recipes.images("photos", tiny, **{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tiny, tmp_path_factory):
+    """A run that nothing interrupted."""
+    return finetune(recipe_of(tiny), photos, tmp_path_factory.mktemp("runs") / "whole", **ARGUMENTS)
+
+
+def curve(run_or_folder):
+    folder = getattr(run_or_folder, "run_dir", run_or_folder)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return np.array([json.loads(line)["loss"] for line in lines])
+
+
+# ---- one loss however a batch is cut, in a Trainer of your own
+
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = model()
+
+    def forward(self, x):
+        return {"logits": self.layer(x)}
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, kind):
+        self.input, self.target = batch_of_12(kind)
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, i):
+        return {"x": self.input[i], "labels": self.target[i]}
+
+
+def trainers_gradient(case, parts, folder):
+    """What a step of SGD with rate 1 takes from the parameters: the Trainer's own gradient."""
+    name, _, kind = case
+    network = Wrapped()
+    before = nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+    arguments = TrainingArguments(
+        folder,
+        max_steps=1,
+        per_device_train_batch_size=12 // parts,
+        gradient_accumulation_steps=parts,
+        train_sampling_strategy="sequential",
+        max_grad_norm=0.0,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        label_names=["labels"],
+        dataloader_pin_memory=False,
+        logging_strategy="no",
+        log_level="error",
+    )
+    sgd = torch.optim.SGD(network.parameters(), lr=1.0)
+    Trainer(
+        network,
+        arguments,
+        train_dataset=Rows(kind),
+        compute_loss_func=trainer_loss(ClassBalancedLoss(COUNTS, **OPTIONS[name])),
+        optimizers=(sgd, torch.optim.lr_scheduler.ConstantLR(sgd, 1.0)),
+    ).train()
+    return (before - nn.utils.parameters_to_vector(network.parameters()).detach()).numpy()
+
+
+@pytest.mark.parametrize("kind", ["index", "ignored", "soft"])
+def test_a_trainers_three_accumulated_batches_of_4_are_one_of_12(kind, tmp_path):
+    # of "soft" targets, floats of the logits' shape, the Trainer counts every entry, as of multi-hot ones
+    names = tuple(OPTIONS) if kind == "index" else ("focal",)
+    for name in names:
+        for parts in (1, 3) if name == "focal" else (3,):
+            found = trainers_gradient((name, "samples", kind), parts, tmp_path)
+            expected = whole_gradient((name, "samples", kind))
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6, err_msg=f"{name} {parts}")
+
+
+@pytest.mark.parametrize("backend", ["torch", "fused"])
+@pytest.mark.parametrize("name", ["softmax", "sigmoid", "focal", "softmax_focal"])
+def test_the_trainer_may_scale_the_loss_in_place(name, backend):
+    # it multiplies by the number of processes, in place: no saved output may be needed by the backward pass
+    criterion = ClassBalancedLoss(COUNTS, **OPTIONS[name], backend=backend)
+    input, target = batch_of_12("index")
+    layer = model()
+    loss = trainer_loss(criterion)({"logits": layer(input)}, target, num_items_in_batch=torch.tensor(24))
+    loss *= 2
+    loss.backward()
+    np.testing.assert_allclose(gradient(layer), whole_gradient((name, "samples", "index")), rtol=1e-6)
+
+
+def test_data_parallel_counts_are_undone():
+    # there the Trainer hands over the count once for each device, and multiplies by the number of devices
+    input, target = batch_of_12("index")
+    compute_loss = trainer_loss(ClassBalancedLoss(COUNTS))
+    counts = torch.tensor(12).unsqueeze(0).expand(4, -1)
+    parallel = 4 * compute_loss((model()(input),), target, num_items_in_batch=counts)
+    torch.testing.assert_close(parallel, compute_loss(model()(input), target))
+
+
+def test_trainer_loss_refuses_what_the_trainer_cannot_count():
+    for options in ({"normalizer": "weights"}, {"reduction": "sum"}, {"ignore_index": 255}):
+        (name,) = options
+        with pytest.raises(ValueError, match=f"criterion has {name}=.* pass {name}="):
+            trainer_loss(ClassBalancedLoss(COUNTS, **options))
+    compute_loss = trainer_loss(ClassBalancedLoss([5, 3, 2]))
+    with pytest.raises(
+        ValueError, match=r"logits have shape \(2, 4\), but the loss has the counts of 3 classes"
+    ):
+        compute_loss({"logits": torch.zeros(2, 4)}, torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="the batch has no 'labels'"):
+        compute_loss({"logits": torch.zeros(2, 3)}, None)
+    with pytest.raises(ValueError, match="needs the targets of the step's batches"):
+        step_denominator(ClassBalancedLoss([5, 3, 2]))
+
+
+def test_metrics_leave_skipped_images_out():
+    metrics = TrainerMetrics([200, 50, 5])
+    scores = np.eye(3)[[0, 1, 0, 2]] * 4
+    found = metrics((scores, np.array([0, 1, 2, -100])))
+    assert found["error"] == pytest.approx(1 / 3)
+    assert (found["many_error"], found["medium_error"], found["few_error"]) == (0, 0, 1)
+    assert "top5_error" not in found  # three classes have none
+    assert metrics.last.num_samples == 3
+    assert metrics(((scores, "hidden states"), np.array([0, 1, 0, 2])))["error"] == 0
+
+
+# ---- a run
+
+
+def test_accumulated_batches_give_the_same_curve(whole, photos, tiny, tmp_path):
+    options = {**ARGUMENTS, "workers": 2, "tensorboard": True, "progress": True}
+    parts = finetune(recipe_of(tiny), photos, tmp_path / "run", device_batch=4, **options)
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    assert len(curve(whole)) == 3
+    np.testing.assert_allclose(curve(parts), curve(whole), **CURVE)
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["accumulated"] == 3
+    assert parts.evaluation.error == whole.evaluation.error
+
+
+def test_a_run_is_read_by_evaluate_report_predict_and_transformers(whole, photos, monkeypatch, capsys):
+    read = load_run(whole.run_dir)
+    assert (read.recipe, read.evaluation, read.history) == (whole.recipe, whole.evaluation, whole.history)
+    assert evaluate_run(whole.run_dir, device="cpu") == whole.evaluation
+    assert whole.evaluation.class_counts == (24, 9, 5)
+    assert whole.evaluation.num_samples == 7
+    (found,), left_out = find_runs([whole.run_dir])
+    assert found.recipe == whole.recipe
+    assert left_out == []
+    again = build_classifier(str(whole.run_dir), load_images(photos)[0].class_names)
+    assert again.config.id2label == {0: "class0", 1: "class1", 2: "class2"}
+    for one, other in zip(again.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    classify = Classifier(whole.run_dir)
+    (_, test), found = load_images(photos), []
+    for i in range(len(test)):
+        prediction = classify(test.name(i))
+        found.append(prediction.best == test.class_names[test.targets[i]])
+        assert classify(test.open(i)).top(3) == prediction.top(3)
+    assert np.mean(found) == pytest.approx(1 - whole.evaluation.error)
+    with pytest.raises(
+        ValueError, match=r"config\.json' is no image that can be read .*; the run was trained on image"
+    ):
+        classify(str(whole.run_dir / "config.json"))
+    monkeypatch.setattr(sys, "argv", ["longtail", "train", str(whole.run_dir / "recipe.json"), "--out"])
+    sys.argv.append(str(whole.run_dir))
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    assert "run folder" in capsys.readouterr().out
+    finished = finetune(whole.recipe, photos, whole.run_dir)  # returned, not trained again
+    assert finished.evaluation == whole.evaluation
+    assert logging.is_progress_bar_enabled()  # the caller's setting is left as it was
+
+
+class Failing(nn.Module):
+    """A network that fails at its n-th forward pass, as a machine would."""
+
+    def __init__(self, network, at):
+        super().__init__()
+        self.network, self.at = network, at
+
+    def forward(self, pixel_values):
+        self.at -= 1
+        if self.at < 0:
+            raise RuntimeError("the machine went down")
+        return self.network(pixel_values=pixel_values)
+
+
+def fails_at(step, tiny, photos, folder, **changes):
+    names = load_images(photos)[0].class_names
+    set_seed(0)
+    options = {"workers": 0, "arguments": {"logging_steps": 1, "save_strategy": "steps", "save_steps": 2}}
+    recipe = recipe_of(tiny, augmentation="crop_flip", sampling="inverse", eval_every=3, **changes)
+    network = Failing(build_classifier(tiny, names), step)
+    return finetune(recipe, photos, folder, model=network, **options)
+
+
+def test_a_run_that_died_within_an_epoch_goes_on_from_its_last_whole_checkpoint(tiny, photos, tmp_path):
+    # 3 updates an epoch, a checkpoint every 2
+    expected = fails_at(99, tiny, photos, tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="the machine went down"):
+        fails_at(8, tiny, photos, tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["checkpoint-6", "checkpoint-8"]
+    cut = checkpoints / "checkpoint-8" / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-40])  # as a kill in the middle of writing leaves it
+    with pytest.warns(UserWarning, match=r"checkpoint-8 cannot be used .*trying the one before"):
+        resumed = fails_at(99, tiny, photos, tmp_path / "run")
+    np.testing.assert_array_equal(curve(resumed), curve(expected))
+    assert resumed.evaluation == expected.evaluation
+    assert fails_at(99, tiny, photos, tmp_path / "run").evaluation == resumed.evaluation  # read, not trained
+    with pytest.raises(ValueError, match=r"is on a network of your own; give that as load_run\(model=\)"):
+        load_run(tmp_path / "run")
+    for name in ("optimizer.pt", "trainer_state.json"):
+        for checkpoint in checkpoints.iterdir():
+            (checkpoint / name).write_bytes((checkpoint / name).read_bytes()[:100])
+        (tmp_path / "run" / "evaluation.json").unlink(missing_ok=True)
+        with (
+            pytest.warns(UserWarning, match="cannot be used"),
+            pytest.raises(RunFolderError, match=r"none of the 2 checkpoints in .* can be used; delete that"),
+        ):
+            fails_at(99, tiny, photos, tmp_path / "run")
+
+
+def test_sigmoid_losses_start_at_the_prior_and_only_weights_are_decayed(photos, tiny, tmp_path):
+    from longtail.training.finetune import _optimizer
+
+    for loss, prior in (("softmax", False), ("focal", True)):
+        recipe = recipe_of(tiny, loss=loss, weight_decay=0.1)
+        network = build_classifier(tiny, ["a", "b", "c"])
+        decayed, spared = _optimizer(recipe, network).param_groups
+        names = {id(p): name for name, p in network.named_parameters()}
+        assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+        exempt = {names[id(p)] for p in spared["params"]}
+        assert ("classifier.bias" in exempt) == prior
+        norms = {name for name, m in network.named_modules() if isinstance(m, nn.LayerNorm)}
+        assert exempt - {"classifier.bias"} == {f"{n}.{p}" for n in norms for p in ("weight", "bias")} & {
+            *names.values()
+        }
+    run = finetune(
+        recipe_of(tiny, loss="focal", epochs=1, learning_rate=1e-9), photos, tmp_path / "run", **ARGUMENTS
+    )
+    torch.testing.assert_close(head_of(run.model).bias.detach(), torch.full((3,), -np.log(2.0)).float())
+
+
+def test_resnets_are_those_of_the_paper():
+    with torch.device("meta"):
+        sizes = {
+            name: sum(p.numel() for p in build_classifier(name, range(1000)).parameters())
+            for name in ("resnet50", "resnet101", "resnet152")
+        }
+    assert sizes == {
+        "resnet50": 25_557_032,
+        "resnet101": 44_549_160,
+        "resnet152": 60_192_808,
+    }  # torchvision's
+    network = build_classifier("resnet50", ["cat", "lynx"])
+    blocks = [m.layer for m in network.modules() if type(m).__name__ == "ResNetBottleNeckLayer"]
+    assert len(blocks) == 16
+    assert all((block[-1].normalization.weight == 0).all() for block in blocks)
+    assert [block[1].convolution.stride for block in blocks if block[1].convolution.stride != (1, 1)] == [
+        (2, 2)
+    ] * 3
+    assert (head_of(network).bias == 0).all() or head_of(network).bias.abs().max() < 0.03
+
+
+def test_a_model_with_weights_keeps_them_and_gets_a_head_for_the_classes(whole):
+    network = build_classifier(str(whole.run_dir), ["cat", "dog", "lynx", "puma"])
+    assert head_of(network).weight.shape[0] == 4
+    trained = dict(whole.model.named_parameters())
+    for name, parameter in network.named_parameters():
+        if not name.startswith("classifier"):
+            assert torch.equal(parameter, trained[name])
+
+
+def test_an_infinite_loss_stops_the_run_before_it_is_saved(photos, tiny, tmp_path):
+    with pytest.raises(
+        DivergedError, match=r"loss is not finite at step \d of 3 in epoch .* lower learning_rate"
+    ):
+        finetune(recipe_of(tiny, learning_rate=1e30), photos, tmp_path / "run", **ARGUMENTS)
+    for file in (tmp_path / "run").rglob("model.safetensors"):
+        raise AssertionError(f"{file} was saved")
+
+
+def test_a_long_tail_is_cut_and_unreadable_images_are_skipped_if_so_chosen(photos, tiny, tmp_path):
+    broken = shutil.copytree(photos, tmp_path / "photos")
+    bad = broken / "train" / "class0" / "3.jpg"
+    bad.write_bytes(bad.read_bytes()[:300])
+    with pytest.raises(OSError, match=r"3\.jpg cannot be read"):
+        finetune(recipe_of(tiny), broken, tmp_path / "run", **ARGUMENTS)
+    with pytest.warns(UserWarning, match=r"1 of 38 images are left out.*3\.jpg"):
+        run = finetune(recipe_of(tiny, epochs=1), broken, tmp_path / "run", on_error="skip", **ARGUMENTS)
+    assert run.evaluation.class_counts == (23, 9, 5)
+    tail = finetune(
+        recipe_of(tiny, epochs=1, batch_size=4, imbalance_factor=5), photos, tmp_path / "tail", **ARGUMENTS
+    )
+    assert tail.evaluation.class_counts == (5, 2, 1)
+
+
+# ---- what is refused, before hours are spent
+
+
+def test_bad_input_is_refused_at_once(photos, tiny, tmp_path):
+    train, test = load_images(photos)
+
+    def refused(error, message, recipe=None, data=photos, folder="run", **options):
+        with pytest.raises(error, match=message):
+            finetune(recipe or recipe_of(tiny), data, tmp_path / folder, **{**ARGUMENTS, **options})
+        assert not (tmp_path / folder / "checkpoints").exists()
+
+    four = build_classifier(tiny, ["a", "b", "c", "d"])
+    refused(ValueError, "head Linear has 4 outputs, but the data have 3 classes", model=four)
+    refused(ValueError, "has no Linear or Conv layer, so no head", model=nn.Identity())
+    refused(ValueError, "has no config.json", recipe_of(str(photos)))
+    refused(ValueError, r"batch_size=39 is more than the 38 training images", recipe_of(tiny, batch_size=39))
+    refused(ValueError, r"device_batch=5 does not divide the 12 samples", device_batch=5)
+    refused(ValueError, r"arguments must not have 'max_steps'", arguments={"max_steps": 3})
+    refused(ValueError, "normalizer must be 'samples'", recipe_of(tiny, normalizer="weights"))
+    refused(TypeError, "recipe must be an ImageRecipe", recipes.digits())
+    refused(FileNotFoundError, "image folder nowhere is not there", data="nowhere")
+    refused(ValueError, "device must be", device="tpu")
+    renamed = ImageList(test.targets, ("x", "y", "z"), test.root, test.files)
+    refused(ValueError, r"test images other 3 \('x', 'y', 'z'\); load them together", data=(train, renamed))
+    unseen = train.select(np.flatnonzero(train.targets != 2))
+    refused(ValueError, r"1 classes of the test images have no training image: 'class2'", data=(unseen, test))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="choose a folder that can be made and written"):
+        finetune(recipe_of(tiny), photos, tmp_path / "file" / "run")
+    with pytest.raises(ValueError, match="augmentation must be 'none' or 'crop_flip' for image files"):
+        recipe_of(tiny, augmentation="shift")
+    with pytest.raises(ValueError, match=r"std must be above 0"):
+        recipe_of(tiny, std=(0.0, 0.1, 0.1))
+
+
+def test_a_folder_of_another_recipe_or_other_images_is_refused(whole, photos, tiny, tmp_path):
+    with pytest.raises(ValueError, match="they differ in seed"):
+        finetune(recipe_of(tiny, seed=2), photos, whole.run_dir)
+    (folder := tmp_path / "run").mkdir()
+    for name in ("recipe.json", "environment.json"):
+        shutil.copy(whole.run_dir / name, folder)
+    train, test = load_images(photos)
+    with pytest.raises(ImagesChangedError, match="began with other images"):
+        finetune(whole.recipe, (train.select(range(1, len(train))), test), folder)
+
+
+def test_a_model_that_the_hub_does_not_give_is_one_line(photos, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # no minute of retries
+    with pytest.raises(
+        ValueError, match=r"^model 'nobody/nothing' is no folder with a model.*one of resnet50"
+    ) as e:
+        finetune(recipe_of("nobody/nothing"), photos, tmp_path / "run")
+    assert "\n" not in str(e.value)
+
+
+# ---- many processes
+
+
+EPOCHS = 16
+LAUNCH = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
+def test_two_processes_are_one_and_survive_a_killed_rank(photos, tiny, tmp_path):
+    """One launch, as importing transformers takes seconds: loops of one's own, then a run until a rank dies.
+
+    The run goes on in this process alone, and its whole curve is that of a run which never was elsewhere.
+    """
+    folder, log = tmp_path / "run", tmp_path / "log.txt"
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *LAUNCH,
+        "--dynamo_backend",
+        "no",
+        __file__,
+    ]
+    command += [str(photos), tiny, str(tmp_path)]
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    environment |= {"ACCELERATE_USE_CPU": "true"}
+    with log.open("w") as file:
+        job = subprocess.Popen(command, env=os.environ | environment, stdout=file, stderr=file)
+        try:
+            until = time.monotonic() + 240
+            while not any(
+                int(state.parent.name.rpartition("-")[2]) >= 6
+                for state in folder.glob("checkpoints/checkpoint-*/trainer_state.json")
+            ):
+                assert job.poll() is None, log.read_text()
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.02)
+            ranks = [p for p in psutil.Process(job.pid).children() if __file__ in p.cmdline()]
+            assert len(ranks) == 2
+            ranks[1].send_signal(signal.SIGKILL)
+            assert job.wait(timeout=120) != 0
+        finally:
+            job.kill()
+    assert "Signal 9 (SIGKILL)" in log.read_text()
+    assert not (folder / "evaluation.json").exists()
+    assert json.loads((folder / "environment.json").read_text())["processes"] == 2
+    before = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert 1 <= len(before) < EPOCHS
+
+    recipe = recipe_of(tiny, epochs=EPOCHS)
+    resumed = finetune(recipe, photos, folder, **ARGUMENTS)
+    expected = finetune(recipe, photos, tmp_path / "one", **ARGUMENTS)
+    np.testing.assert_allclose(curve(resumed), curve(expected), rtol=1e-5, atol=1e-6)
+    # 7 test images on two processes are four each, one of them twice: it must not count twice
+    assert [m["test_error"] for m in before] == [m.test_error for m in expected.history[: len(before)]]
+    assert resumed.evaluation.error == expected.evaluation.error
+
+    order = ClassAwareSampler(np.arange(24) % 3, "inverse", seed=5)
+    for epoch, rows in enumerate(json.loads((tmp_path / "seen.json").read_text())):
+        assert sorted(rows) == sorted(order.order(epoch).tolist())
+    with np.load(tmp_path / "gradients.npz") as gradients:
+        assert set(gradients) == set(OPTIONS)
+        for name, found in gradients.items():
+            expected = whole_gradient((name, "samples", "index"))
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def one_process(photos, tiny, folder):
+    """Accelerate's dispatching loader, a loop of one's own that accumulates, a run from the command line."""
+    from accelerate import Accelerator
+    from accelerate.data_loader import prepare_data_loader
+
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=3)
+    loader = torch.utils.data.DataLoader(
+        torch.arange(24), batch_size=4, sampler=ClassAwareSampler(np.arange(24) % 3, "inverse", seed=5)
+    )
+    dispatching = prepare_data_loader(loader, put_on_device=True, dispatch_batches=True)
+    seen = []
+    for epoch in range(2):
+        dispatching.set_epoch(epoch)
+        seen.append(accelerator.gather(torch.cat(list(dispatching))).tolist())
+
+    gradients = {}
+    for name, options in OPTIONS.items():
+        criterion, network = ClassBalancedLoss(COUNTS, **options), accelerator.prepare(model())
+        input, target = (x.split(6)[accelerator.process_index] for x in batch_of_12("index"))
+        targets = target.split(2)
+        total = step_denominator(criterion, *targets) / accelerator.gradient_accumulation_steps
+        for x, t in zip(input.split(2), targets, strict=True):
+            with accelerator.accumulate(network):
+                accelerator.backward(criterion(network(x), t, denominator=total))
+        gradients[name] = gradient(network)
+    if accelerator.is_main_process:
+        (folder / "seen.json").write_text(json.dumps(seen))
+        np.savez(folder / "gradients.npz", **gradients)
+
+    sys.argv = [
+        "longtail",
+        "train",
+        photos,
+        "--model",
+        tiny,
+        "--size",
+        "32",
+        "--batch-size",
+        "12",
+        "--seed",
+        "1",
+    ]
+    sys.argv += ["--epochs", str(EPOCHS), "--learning-rate", "0.05", "--set", "warmup_epochs=0"]
+    sys.argv += ["--out", str(folder / "run")]
+    cli.main()
+
+
+if __name__ == "__main__":
+    one_process(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
