@@ -26,6 +26,7 @@ import numpy as np
 from longtail import _checks
 
 Counted = tuple[list[Any], list[Any]]
+# torchvision's
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"))
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 _STORES = ("s3", "gs", "gcs", "r2", "hf", "http", "https")

@@ -18,13 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
+from longtail.label_files import IMAGE_SUFFIXES
 
 Targets = npt.NDArray[np.int64]
 Files = npt.NDArray[np.bytes_]
 
-ENDINGS: Final = frozenset(
-    (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
-)  # torchvision's
 TESTS: Final = ("val", "validation", "test")
 _SOLUTION: Final = "LOC_val_solution.csv"
 _ANNOTATIONS: Final = re.compile(r"train(20\d\d)\.json")
@@ -224,7 +222,7 @@ def _class_folders(root: Path, folder: Path) -> dict[str, list[str]]:
             found += [
                 os.path.join(place, f)
                 for f in files
-                if os.path.splitext(f)[1].lower() in ENDINGS and not f.startswith(".")
+                if os.path.splitext(f)[1].lower() in IMAGE_SUFFIXES and not f.startswith(".")
             ]
         classes[name] = sorted(os.path.relpath(path, root) for path in found)
     return classes
@@ -245,7 +243,7 @@ def _of_classes(
     root: Path, train: Path, classes: dict[str, list[str]], test: dict[str, list[str]] | None
 ) -> Listing:
     if not any(classes.values()):
-        loose = sum(p.suffix.lower() in ENDINGS for p in train.iterdir())
+        loose = sum(p.suffix.lower() in IMAGE_SUFFIXES for p in train.iterdir())
         raise ValueError(
             f"{train} has no class folders with images ({loose} images lie in it directly); give a folder "
             "with one folder of images for each class, or with train and val that hold such"
