@@ -142,7 +142,7 @@ class Classifier:
         except FileNotFoundError:
             raise
         except (OSError, AttributeError) as error:  # what Pillow raises on broken files, and on arrays
-            what = _checks.describe(sample)
+            what = repr(str(sample)) if isinstance(sample, (str, os.PathLike)) else _checks.describe(sample)
             raise ValueError(
                 f"{what} is no image that can be read ({error}); the run was trained on image files"
             ) from error
