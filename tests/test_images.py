@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from longtail import cli, datasets
+from longtail import class_counts, cli, datasets
 from longtail.datasets.decoding import MARGIN, cut, normalise, upright_size
 from longtail.datasets.images import (
     IMAGENET_MEAN,
@@ -942,3 +942,15 @@ def test_cut_reads_from_the_box(photographs):
     image = photographs[0]
     whole = np.asarray(cut(opened(image, "PNG"), (100, 50, 228, 178), 128))
     np.testing.assert_array_equal(whole, np.asarray(image)[50:178, 100:228])
+
+
+def test_a_folder_is_counted_as_it_is_loaded(write):
+    root = write(
+        *(f"photos/{name}" for name in ("cat/0.jpg", "cat/more/1.jpg", "cat/.thumbs/0.jpg", "lynx/2.jpg"))
+    )
+    (root / "photos" / "lynx" / "cats").symlink_to(root / "photos" / "cat")
+    (root / "photos" / "lynx" / "up").symlink_to(root / "photos" / "lynx")
+    train, test = load_images(root / "photos")
+    loaded = np.bincount(np.concatenate([train.targets, test.targets]))
+    assert loaded.tolist() == [2, 3]
+    assert dict(class_counts(root / "photos")) == {"cat": 2, "lynx": 3}

@@ -435,17 +435,18 @@ def class_folders(root: str | os.PathLike[str]) -> dict[str, Path]:
 
 def image_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield the image files below a class folder, at any depth, in a fixed order; links are followed."""
-    been: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
-        here = os.path.realpath(place)
-        if here in been:  # a link back up
-            folders.clear()
-            continue
-        been.add(here)
-        folders.sort()
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and not _circle(place, f))
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):
                 yield Path(place, name)
+
+
+def _circle(place: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    path = os.path.join(place, name)
+    inside = os.path.join(os.path.realpath(place), "")
+    return os.path.islink(path) and inside.startswith(os.path.join(os.path.realpath(path), ""))
 
 
 def _count_images(root: str, folders: dict[str, Path]) -> list[int]:
@@ -456,7 +457,7 @@ def _count_images(root: str, folders: dict[str, Path]) -> list[int]:
 
 
 def _refuse(error: OSError) -> None:
-    raise error
+    raise error  # os.walk's own choice is to go on without the folder
 
 
 # ---- annotations

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
-from longtail.label_files import IMAGE_SUFFIXES
+from longtail.label_files import IMAGE_SUFFIXES, image_files
 
 Targets = npt.NDArray[np.int64]
 Files = npt.NDArray[np.bytes_]
@@ -214,29 +214,10 @@ def _subfolders(folder: Path) -> list[str]:
 
 def _class_folders(root: Path, folder: Path) -> dict[str, list[str]]:
     """Map each class folder's name to its images at any depth, by their names from ``root``."""
-    classes = {}
-    for name in _subfolders(folder):
-        found = []
-        for place, folders, files in os.walk(folder / name, onerror=_raise, followlinks=True):
-            folders[:] = [f for f in folders if not f.startswith(".") and not _circle(place, f)]
-            found += [
-                os.path.join(place, f)
-                for f in files
-                if os.path.splitext(f)[1].lower() in IMAGE_SUFFIXES and not f.startswith(".")
-            ]
-        classes[name] = sorted(os.path.relpath(path, root) for path in found)
-    return classes
-
-
-def _circle(place: str, name: str) -> bool:
-    """Whether a folder is a link to one that it lies in."""
-    path = os.path.join(place, name)
-    inside = os.path.join(os.path.realpath(place), "")
-    return os.path.islink(path) and inside.startswith(os.path.join(os.path.realpath(path), ""))
-
-
-def _raise(error: OSError) -> None:
-    raise error  # os.walk's own choice is to go on without the folder
+    return {
+        name: sorted(os.path.relpath(path, root) for path in image_files(folder / name))
+        for name in _subfolders(folder)
+    }
 
 
 def _of_classes(

@@ -28,7 +28,6 @@ from longtail import _checks
 from longtail.datasets.images import EvalTransform, ImageList, TorchDataset, TrainTransform, load_images
 from longtail.evaluation import Evaluation
 from longtail.head import init_prior_bias_, parameter_groups
-from longtail.losses.module import ClassBalancedLoss
 from longtail.models.image_classifiers import build_classifier, head_of, transformers_library
 from longtail.sampling import ClassAwareSampler
 from longtail.training.data import derive_seed
@@ -41,7 +40,7 @@ from longtail.training.folder import (
     environment_of,
     load_run,
 )
-from longtail.training.loop import DivergedError, select_device
+from longtail.training.loop import DivergedError, criterion_of, select_device
 from longtail.training.progress import progress_bar
 from longtail.training.recipe import ImageRecipe, learning_rate_at
 from longtail.training.trainers import TrainerMetrics, logits_of, trainer_loss
@@ -508,16 +507,7 @@ class _Run:
             train_dataset=self.train,
             eval_dataset=self.test,
             data_collator=transformers.default_data_collator,
-            compute_loss_func=trainer_loss(
-                ClassBalancedLoss(
-                    self.counts,
-                    loss=recipe.loss,
-                    scheme=recipe.scheme,
-                    beta=recipe.beta,
-                    gamma=recipe.gamma,
-                    label_smoothing=recipe.label_smoothing,
-                )
-            ),
+            compute_loss_func=trainer_loss(criterion_of(recipe, self.counts)),
             compute_metrics=self.metrics,
             callbacks=[Epochs],
         )

@@ -188,15 +188,7 @@ class _Run:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = list(self.model.parameters())
         self.optimizer = _optimizer(recipe, self.model)
-        self.criterion = ClassBalancedLoss(
-            data.counts,
-            loss=recipe.loss,
-            scheme=recipe.scheme,
-            beta=recipe.beta,
-            gamma=recipe.gamma,
-            normalizer=recipe.normalizer,
-            label_smoothing=recipe.label_smoothing,
-        ).to(device)
+        self.criterion = criterion_of(recipe, data.counts).to(device)
         self.one = torch.ones((), device=device)
         self.steps = math.ceil(len(data) / recipe.batch_size)
         capture = _captures(acceleration, recipe, self.model, device)
@@ -440,6 +432,19 @@ def _seeded(model: nn.Module, seed: int, device: torch.device) -> Iterator[None]
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def criterion_of(recipe: Recipe, class_counts: Any) -> ClassBalancedLoss:
+    """Return the loss that a recipe asks for."""
+    return ClassBalancedLoss(
+        class_counts,
+        loss=recipe.loss,
+        scheme=recipe.scheme,
+        beta=recipe.beta,
+        gamma=recipe.gamma,
+        normalizer=recipe.normalizer,
+        label_smoothing=recipe.label_smoothing,
+    )
 
 
 def select_device(name: str | torch.device) -> torch.device:
