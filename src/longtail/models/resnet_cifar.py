@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, pad, relu
+from torch.nn.functional import avg_pool2d, pad
 
 from longtail import _checks
+from longtail.models.convolution import conv, norm_relu
 
 _WIDTHS = (16, 32, 64)
 
@@ -68,7 +69,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the logits."""
-        x = relu(self.norm(self.conv(input)), inplace=True)
+        x = norm_relu(self.norm, conv(self.conv, input))
         logits: Tensor = self.head(self.blocks(x).mean((2, 3)))
         return logits
 
@@ -91,12 +92,12 @@ class BasicBlock(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``relu(convolutions(input) + shortcut(input))``."""
-        x = relu(self.norm1(self.conv1(input)), inplace=True)
-        x = self.norm2(self.conv2(x))
+        x = norm_relu(self.norm1, conv(self.conv1, input))
+        x = conv(self.conv2, x)
         if self.zeros:
             # ceil_mode keeps the last row and column of an odd image, as the strided convolution does
             input = pad(avg_pool2d(input, 2, ceil_mode=True), (0, 0, 0, 0, self.zeros, self.zeros))
-        return relu(x + input, inplace=True)
+        return norm_relu(self.norm2, x, input)
 
 
 def _conv(in_channels: int, channels: int, stride: int) -> nn.Conv2d:
