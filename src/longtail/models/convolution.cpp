@@ -27,6 +27,11 @@ typedef float vec __attribute__((vector_size(W * 4), aligned(4), may_alias));
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
+#ifdef __x86_64__
+#define HOLD(v) __asm__("" : "+x"(v))  // in a register: GCC would load it anew for each row
+#else
+#define HOLD(v)
+#endif
 INLINE vec load(const float* p) { return *(const vec*)p; }
 INLINE void store(float* p, vec v) { *(vec*)p = v; }
 INLINE vec splat(float a) { return vec{} + a; }
@@ -58,9 +63,13 @@ INLINE void product(const float* A, long rs, long ks, const float* B, long ldb, 
   UNROLL for (int r = 0; r < R; r++)
     UNROLL for (int v = 0; v < NV; v++) c[r][v] = ADD ? load(C + r * ldc + v * W) : vec{};
   const long n = K ? K : k_;
+  _Pragma("GCC unroll 4")
   for (long k = 0; k < n; k++, A += ks, B += ldb) {
     vec b[NV];
-    UNROLL for (int v = 0; v < NV; v++) b[v] = load(B + v * W);
+    UNROLL for (int v = 0; v < NV; v++) {
+      b[v] = load(B + v * W);
+      HOLD(b[v]);
+    }
     UNROLL for (int r = 0; r < R; r++) {
       const float a = A[r * rs];
       UNROLL for (int v = 0; v < NV; v++) c[r][v] += a * b[v];
@@ -165,7 +174,7 @@ INLINE void products(const float* V, long step, const float* U, float* D, long I
   const long I = CI ? CI : I_, O = CO ? CO : O_;
   constexpr int P = R * COLUMNS;
   alignas(64) float M[6 * P];
-  for (int p = 0; p < 6; p++) product<R, CI, false>(V + p * step, I, 1, U + p * I * O, O, M + p * P, COLUMNS, I);
+  for (int p = 0; p < 6; p++) product<R, CI, false>(V + p * step, I, 1, U + p * I * O, COLUMNS, M + p * P, COLUMNS, I);
   for (int r = 0; r < R; r++)
     UNROLL for (int c = 0; c < COLUMNS; c += W) {
       const float* m = M + r * COLUMNS + c;
@@ -188,12 +197,21 @@ INLINE void out_down(float* y, Shape s, long C, long strip, const float* D, long
   }
 }
 
+// Run body(first, last) on equal shares of `count`, one a thread
+template <class F>
+void share(long count, int threads, F body) {
+#pragma omp parallel num_threads(threads)
+  {
+    const long n = omp_get_num_threads(), t = omp_get_thread_num();
+    body(count * t / n, count * (t + 1) / n, t);
+  }
+}
+
 struct Plan {  // rows of tiles a block, and the sizes of its buffers, padded so that rows share no cache set
-  long strips, rows, blocks, I, O, v, z, strip_in, row_in, strip_out, row_out;
-  Plan(Shape s, long I, long O) : I(I), O(O) {
+  long strips, rows, v, z, strip_in, row_in, strip_out, row_out;
+  Plan(Shape s, long I, long O) {
     strips = s.N * s.th;
     rows = 48 / s.tw > 1 ? 48 / s.tw : 1;
-    blocks = (strips + rows - 1) / rows;
     v = rows * s.tw * I + 16, z = rows * s.tw * O + 16;
     strip_in = (4 * s.tw + 2) * I, row_in = rows * strip_in + 16;
     strip_out = 4 * s.tw * O, row_out = rows * strip_out + 16;
@@ -204,14 +222,11 @@ template <int CI, int CO>
 void convolve(const float* x, const float* U, float* y, Shape s, long I_, long O_, int threads) {
   const Plan plan(s, I_, O_);
   const long I = CI ? CI : I_, O = CO ? CO : O_;
-#pragma omp parallel num_threads(threads)
-  {
+  share(plan.strips, threads, [=](long begin, long end, long) {
     float* V = scratch.of(6 * (plan.v + plan.row_in + plan.row_out));
     float *S = V + 6 * plan.v, *D = S + 6 * plan.row_in;
-#pragma omp for schedule(static)
-    for (long b = 0; b < plan.blocks; b++) {
-      const long first = b * plan.rows, n = first + plan.rows < plan.strips ? plan.rows : plan.strips - first;
-      const long tiles = n * s.tw;
+    for (long first = begin; first < end; first += plan.rows) {
+      const long n = first + plan.rows < end ? plan.rows : end - first, tiles = n * s.tw;
       for (long r = 0; r < n; r++) down(x, s, I, first + r, S + r * plan.strip_in, plan.row_in);
       for (int i = 0; i < 6; i++) {
         for (long r = 0; r < n; r++)
@@ -220,30 +235,27 @@ void convolve(const float* x, const float* U, float* y, Shape s, long I_, long O
         float* d = D + i * plan.row_out;
         for (long j = 0; j < O; j += COLUMNS) {
           long t = 0;
-          for (; t + ROWS <= tiles; t += ROWS) products<ROWS, CI, CO>(V + t * I, plan.v, u + j, d + t * 4 * O + j, I, O);
-          for (; t + 2 <= tiles; t += 2) products<2, CI, CO>(V + t * I, plan.v, u + j, d + t * 4 * O + j, I, O);
-          for (; t < tiles; t++) products<1, CI, CO>(V + t * I, plan.v, u + j, d + t * 4 * O + j, I, O);
+          for (; t + ROWS <= tiles; t += ROWS) products<ROWS, CI, CO>(V + t * I, plan.v, u + j * I, d + t * 4 * O + j, I, O);
+          for (; t + 2 <= tiles; t += 2) products<2, CI, CO>(V + t * I, plan.v, u + j * I, d + t * 4 * O + j, I, O);
+          for (; t < tiles; t++) products<1, CI, CO>(V + t * I, plan.v, u + j * I, d + t * 4 * O + j, I, O);
         }
       }
       for (long r = 0; r < n; r++) out_down(y, s, O, first + r, D + r * plan.strip_out, plan.row_out);
     }
-  }
+  });
 }
 
 template <int CI, int CO>
 void correlate(const float* x, const float* g, float* dU, Shape s, long I_, long O_, int threads) {
   const Plan plan(s, I_, O_);
   const long I = CI ? CI : I_, O = CO ? CO : O_;
-#pragma omp parallel num_threads(threads)
-  {
+  share(plan.strips, threads, [=](long begin, long end, long thread) {
     float* V = scratch.of(6 * (plan.v + plan.z + plan.row_in + plan.row_out));
     float *Z = V + 6 * plan.v, *S = Z + 6 * plan.z, *D = S + 6 * plan.row_in;
-    float* mine = dU + omp_get_thread_num() * 36 * I * O;
+    float* mine = dU + thread * 36 * I * O;
     memset(mine, 0, 36 * I * O * sizeof(float));
-#pragma omp for schedule(static)
-    for (long b = 0; b < plan.blocks; b++) {
-      const long first = b * plan.rows, n = first + plan.rows < plan.strips ? plan.rows : plan.strips - first;
-      const long tiles = n * s.tw;
+    for (long first = begin; first < end; first += plan.rows) {
+      const long n = first + plan.rows < end ? plan.rows : end - first, tiles = n * s.tw;
       for (long r = 0; r < n; r++) {
         down(x, s, I, first + r, S + r * plan.strip_in, plan.row_in);
         down_back(g, s, O, first + r, D + r * plan.strip_out, plan.row_out);
@@ -263,20 +275,10 @@ void correlate(const float* x, const float* g, float* dU, Shape s, long I_, long
           }
       }
     }
-  }
+  });
 }
 
 Shape shape_of(long N, long H, long Wd) { return {N, H, Wd, (H + 3) / 4, (Wd + 3) / 4}; }
-
-// Run body(first, last) on equal shares of `count`, one a thread
-template <class F>
-void share(long count, int threads, F body) {
-#pragma omp parallel num_threads(threads)
-  {
-    const long n = omp_get_num_threads(), t = omp_get_thread_num();
-    body(count * t / n, count * (t + 1) / n, t);
-  }
-}
 
 // Sums over pixels of two numbers a channel, float within 256 pixels and double beyond, threads in their order
 template <class F>
@@ -346,7 +348,7 @@ void norm_relu_back(const float* g, const float* out, const float* y, const floa
 
 extern "C" {
 
-// U[36][I][O] of weights (o, i, y, x) at the given strides; turned by 180 degrees for the input's gradient
+// U[36][O / 16][I][16] of weights (o, i, y, x) at the given strides; turned by 180 degrees for the input's gradient
 void longtail_filter(const float* w, long so, long si, long sy, long sx, float* U, long I, long O, int turned) {
   for (long i = 0; i < I; i++)
     for (long o = 0; o < O; o += W) {
@@ -359,7 +361,7 @@ void longtail_filter(const float* w, long so, long si, long sy, long sx, float* 
         UNROLL for (int b = 0; b < 3; b++) t[a][b] = G[a][0] * g[0][b] + G[a][1] * g[1][b] + G[a][2] * g[2][b];
       UNROLL for (int a = 0; a < 6; a++)
         UNROLL for (int b = 0; b < 6; b++)
-          store(U + ((a * 6 + b) * I + i) * O + o, G[b][0] * t[a][0] + G[b][1] * t[a][1] + G[b][2] * t[a][2]);
+          store(U + ((a * 6 + b) * O + o / COLUMNS * COLUMNS) * I + i * COLUMNS + o % COLUMNS, G[b][0] * t[a][0] + G[b][1] * t[a][1] + G[b][2] * t[a][2]);
     }
 }
 

@@ -60,7 +60,7 @@ def conv(module: nn.Conv2d, input: Tensor) -> Tensor:
     (N, C, H, W), channels last in memory. Their derivative cannot be differentiated again.
     """
     if _applies(input) and _convolves(module):
-        output: Tensor = _Convolution.apply(input, module.weight)
+        output: Tensor = _Convolution.apply(input, module.weight)  # type: ignore[no-untyped-call]
         return output
     found: Tensor = module(input)
     return found
@@ -85,13 +85,15 @@ def norm_relu(module: nn.BatchNorm2d, input: Tensor, residual: Tensor | None = N
             pixels = input.numel() // input.shape[1]
             if pixels == 1:
                 raise ValueError(
-                    f"batch norm needs more than one value per channel while training, got {list(input.shape)}"
+                    f"batch norm needs over one value a channel to train, got {list(input.shape)}"
                 )
-            module.num_batches_tracked.add_(1)  # type: ignore[operator]
+            assert module.num_batches_tracked is not None
+            module.num_batches_tracked.add_(1)
             running = (module.running_mean, module.running_var)
-            output = _NormReLU.apply(*arguments, *running, module.momentum, module.eps)
+            output = _NormReLU.apply(*arguments, *running, module.momentum, module.eps)  # type: ignore[no-untyped-call]
             return output
-        assert module.running_mean is not None and module.running_var is not None
+        assert module.running_mean is not None
+        assert module.running_var is not None
         scale = module.weight * torch.rsqrt(module.running_var + module.eps)
         output = _apply_norm(input, residual, scale, module.bias - module.running_mean * scale)
         return output
@@ -131,7 +133,7 @@ def _last(tensor: Tensor) -> Tensor:
 
 
 def _filter(weight: Tensor, turned: bool) -> Tensor:
-    """Return the weights as 36 matrices: (36, I, O), or (36, O, I) of the turned ones."""
+    """Return the weights as 36 matrices from I to O channels, the turned ones from O to I."""
     outputs, inputs = weight.shape[:2]
     so, si, sy, sx = weight.stride()
     if turned:
@@ -161,13 +163,13 @@ def _convolve(input: Tensor, matrices: Tensor) -> Tensor:
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, input: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(input, weight)
         return _convolve(input, _filter(weight, turned=False))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: D102
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         input, weight = ctx.saved_tensors
         grad, of_input, of_weight = _last(grad), None, None
         if ctx.needs_input_grad[0]:
@@ -208,7 +210,7 @@ def _apply_norm(input: Tensor, residual: Tensor | None, scale: Tensor, shift: Te
 
 class _NormReLU(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any,
         input: Tensor,
         weight: Tensor,
@@ -241,8 +243,8 @@ class _NormReLU(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, output, kept = ctx.saved_tensors
         grad, channels = _last(grad), input.shape[1]
         of_input, of_weight, of_bias = torch.empty_like(input), torch.empty(channels), torch.empty(channels)
@@ -286,7 +288,9 @@ def library() -> ctypes.CDLL:
                 _run([compiler, *_FLAGS, "-o", str(built), str(_SOURCE)])
                 built.replace(target)
         except OSError as error:
-            raise BuildError(f"cannot write {target}: {error}; set XDG_CACHE_HOME to a writable folder") from error
+            raise BuildError(
+                f"cannot write {target}: {error}; set XDG_CACHE_HOME to a writable folder"
+            ) from error
     try:
         loaded = ctypes.CDLL(str(target))
     except OSError as error:

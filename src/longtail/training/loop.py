@@ -25,17 +25,25 @@ from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.losses.module import ClassBalancedLoss
+from longtail.models import convolution
 from longtail.training import checkpoint
 from longtail.training.data import TrainingData, derive_seed
 from longtail.training.files import locked
-from longtail.training.folder import EpochMetrics, RunFolder, RunResult, environment, load_run
+from longtail.training.folder import (
+    EpochMetrics,
+    RunFolder,
+    RunResult,
+    environment,
+    environment_of,
+    load_run,
+)
 from longtail.training.graphs import DeviceEpochs
 from longtail.training.progress import Progress, progress_bar, tensorboard_log
 from longtail.training.recipe import ImageRecipe, Recipe, learning_rate_at
 
 __all__ = ["ACCELERATIONS", "DivergedError", "PausedError", "evaluate_run", "train"]
 
-ACCELERATIONS: Final = ("auto", "none", "graphs", "compile")
+ACCELERATIONS: Final = ("auto", "none", "native", "graphs", "compile")
 
 _SAVE_SECONDS: Final = 30.0
 _DRAWS: Final = threading.Lock()  # torch's default generators are shared by all threads
@@ -91,7 +99,9 @@ def train(
             a checkpoint. Needs `run_dir`.
         acceleration: "graphs" replays captured CUDA graphs, bit for bit what "none" computes; "compile" also
             fuses the network by ``torch.compile``, which rounds otherwise and takes up to a minute at the
-            start; "auto" takes graphs where they apply (CUDA, SGD, a network without dropout).
+            start; "native" runs C++ kernels on the CPU, which round otherwise and are built at their first
+            use; "auto" takes graphs where they apply (CUDA, SGD, a network without dropout) and native
+            kernels where they do (CPU, fp32, a CIFAR ResNet, a C++ compiler that builds them).
 
     Returns:
         The finished run. Several calls may train at a time on one GPU, each in a thread of its own: every
@@ -166,7 +176,9 @@ def evaluate_run(run_dir: str | os.PathLike[str], *, device: str | torch.device 
     model = run.model.to(target)
     if data.images:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    logits = _logits(model, data, _precision(run.recipe, target)).float().cpu().numpy()
+    native = target.type == "cpu" and environment_of(run_dir).get("acceleration") == "native"
+    with _kernels(native):
+        logits = _logits(model, data, _precision(run.recipe, target)).float().cpu().numpy()
     return evaluate(logits, data.test_targets.cpu().numpy(), data.counts, activation=run.recipe.activation)
 
 
@@ -193,6 +205,9 @@ class _Run:
         self.steps = math.ceil(len(data) / recipe.batch_size)
         capture = _captures(acceleration, recipe, self.model, device)
         self.acceleration = "compile" if acceleration == "compile" else "graphs" if capture else "none"
+        self.native = _runs_native(acceleration, recipe, self.model, device)
+        if self.native:
+            self.acceleration = "native"
         compiled = acceleration == "compile"
         self.forward = torch.compile(self.model, dynamic=False) if compiled else self.model
         on_device = device.type == "cuda"
@@ -266,7 +281,8 @@ class _Run:
         first = (epoch - 1) * self.steps
         rates = [learning_rate_at(self.recipe, first + step, self.steps) for step in range(self.steps)]
         self.model.train()
-        with _seeded(self.model, derive_seed(self.recipe.seed, epoch, "dropout"), self.device):
+        seed = derive_seed(self.recipe.seed, epoch, "dropout")
+        with _seeded(self.model, seed, self.device), _kernels(self.native):
             if self.epochs is not None:
                 losses, stopped = self.epochs.play(epoch, torch.tensor(rates))
             else:
@@ -304,7 +320,8 @@ class _Run:
         return _precision(self.recipe, self.device)
 
     def _test_logits(self) -> Tensor:
-        return _logits(self.model, self.data, self._precision())
+        with _kernels(self.native):
+            return _logits(self.model, self.data, self._precision())
 
     def _seconds(self) -> float:
         return self.earlier_seconds + time.perf_counter() - self.started
@@ -393,6 +410,33 @@ def _captures(acceleration: str, recipe: Recipe, model: nn.Module, device: torch
     if acceleration == "graphs" and why is not None:
         raise ValueError(f"acceleration='graphs' needs CUDA, SGD and no dropout, but {why}; use 'auto'")
     return acceleration != "none" and why is None
+
+
+def _runs_native(acceleration: str, recipe: Recipe, model: nn.Module, device: torch.device) -> bool:
+    """Whether the C++ kernels run; refuses where they were asked for and cannot."""
+    if acceleration not in ("auto", "native"):
+        return False
+    why = None
+    if device.type != "cpu":
+        why = f"the device is {device}"
+    elif recipe.precision != "fp32":
+        why = f"the precision is {recipe.precision!r}"
+    elif not isinstance(model, models.CifarResNet):
+        why = f"the model is {recipe.model!r}"
+    if why is None:
+        try:
+            convolution.library()
+        except convolution.BuildError:
+            if acceleration == "native":
+                raise
+            return False
+    elif acceleration == "native":
+        raise ValueError(f"acceleration='native' needs a CPU, fp32 and a CIFAR ResNet, but {why}; use 'auto'")
+    return why is None
+
+
+def _kernels(native: bool) -> contextlib.AbstractContextManager[None]:
+    return convolution.native() if native else contextlib.nullcontext()
 
 
 def _has_dropout(model: nn.Module) -> bool:
