@@ -1,9 +1,8 @@
 """3x3 convolution, and batch norm with ReLU, for training on the CPU: C++ built at first use.
 
-`conv` and `norm_relu` are torch's operations, in words of a network. Inside `native` they run
-``convolution.cpp`` where it applies: Winograd's algorithm takes a quarter of the multiplications, and norm,
-shortcut and ReLU go over memory once. Sums are taken in another order, so results differ from torch's by
-rounding. Elsewhere, and where the kernels do not apply, they are torch's.
+`conv_norm_relu` is three of torch's operations. Inside `native` it runs ``convolution.cpp`` where it applies:
+Winograd's algorithm takes a quarter of the multiplications; norm, shortcut and ReLU share its ways through
+memory. Results differ from torch's by rounding. Elsewhere it is torch's.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import relu
 
-__all__ = ["BuildError", "conv", "native", "norm_relu"]
+__all__ = ["BuildError", "conv_norm_relu", "native"]
 
 _SOURCE: Final = Path(__file__).with_suffix(".cpp")
 _FLAGS: Final = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
@@ -40,7 +39,7 @@ class BuildError(RuntimeError):
 
 @contextlib.contextmanager
 def native() -> Iterator[None]:
-    """Let `conv` and `norm_relu` of this thread run the C++ kernels where they apply.
+    """Let `conv_norm_relu` run the C++ kernels where they apply, in this thread.
 
     Raises:
         BuildError: they cannot be built.
@@ -53,57 +52,63 @@ def native() -> Iterator[None]:
         _state.on = before
 
 
-def conv(module: nn.Conv2d, input: Tensor) -> Tensor:
-    """Return ``module(input)``.
-
-    The kernels apply to 3x3, stride 1, padding 1, no bias, channels in multiples of 16, and float32 of shape
-    (N, C, H, W), channels last in memory. Their derivative cannot be differentiated again.
-    """
-    if _applies(input) and _convolves(module):
-        output: Tensor = _Convolution.apply(input, module.weight)  # type: ignore[no-untyped-call]
-        return output
-    found: Tensor = module(input)
-    return found
-
-
-def norm_relu(module: nn.BatchNorm2d, input: Tensor, residual: Tensor | None = None) -> Tensor:
-    """Return ``relu(module(input) + residual)``.
+def conv_norm_relu(
+    conv: nn.Conv2d, norm: nn.BatchNorm2d, input: Tensor, residual: Tensor | None = None
+) -> Tensor:
+    """Return ``relu(norm(conv(input)) + residual)``.
 
     Args:
-        module: batch norm with scale, shift and running statistics.
-        input: (N, C, H, W).
-        residual: of the input's shape; None for nothing.
+        conv: any convolution; the kernels' own is 3x3 with stride 1, padding 1, no bias, and channels in
+            multiples of 16.
+        norm: batch norm; the kernels' own has scale, shift and running statistics.
+        input: (N, C, H, W); the kernels take float32, channels last in memory.
+        residual: of the output's shape; None for nothing.
 
-    The kernels apply to float32, channels last in memory, channels in multiples of 16.
+    The derivative that the kernels compute cannot be differentiated again.
     """
-    tracked = module.affine and module.track_running_stats and module.momentum is not None
-    fits = _applies(input) and (residual is None or (_applies(residual) and residual.shape == input.shape))
-    if fits and tracked and (module.training or not torch.is_grad_enabled()):
-        arguments = (input, module.weight, module.bias, residual)
+    if not (getattr(_state, "on", False) and _normalises(norm) and (residual is None or _fits(residual))):
+        return _plain(norm, conv(input), residual)
+    whole = _convolves(conv) and _fits(input)
+    if norm.training:
+        assert norm.num_batches_tracked is not None
+        own = (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps)
         output: Tensor
-        if module.training:
-            pixels = input.numel() // input.shape[1]
-            if pixels == 1:
-                raise ValueError(
-                    f"batch norm needs over one value a channel to train, got {list(input.shape)}"
-                )
-            assert module.num_batches_tracked is not None
-            module.num_batches_tracked.add_(1)
-            running = (module.running_mean, module.running_var)
-            output = _NormReLU.apply(*arguments, *running, module.momentum, module.eps)  # type: ignore[no-untyped-call]
+        if whole:
+            _check_pixels(input)
+            norm.num_batches_tracked.add_(1)
+            output = _ConvNormReLU.apply(input, conv.weight, residual, *own)  # type: ignore[no-untyped-call]
             return output
-        assert module.running_mean is not None
-        assert module.running_var is not None
-        scale = module.weight * torch.rsqrt(module.running_var + module.eps)
-        output = _apply_norm(input, residual, scale, module.bias - module.running_mean * scale)
+        hidden = conv(input)
+        if not _fits(hidden):
+            return _plain(norm, hidden, residual)
+        _check_pixels(hidden)
+        norm.num_batches_tracked.add_(1)
+        output = _NormReLU.apply(hidden, residual, *own)  # type: ignore[no-untyped-call]
         return output
-    normed = module(input)
+    if torch.is_grad_enabled():
+        return _plain(norm, conv(input), residual)
+    hidden = _convolve(input, conv.weight) if whole else conv(input)
+    if not _fits(hidden):
+        return _plain(norm, hidden, residual)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return _norm_relu(hidden, residual, scale, norm.bias - norm.running_mean * scale)
+
+
+def _plain(norm: nn.BatchNorm2d, hidden: Tensor, residual: Tensor | None) -> Tensor:
+    normed = norm(hidden)
     return relu(normed if residual is None else normed + residual, inplace=True)
 
 
-def _applies(input: Tensor) -> bool:
+def _check_pixels(input: Tensor) -> None:
+    if input.numel() == input.shape[1]:
+        raise ValueError(f"batch norm needs over one value a channel to train, got {list(input.shape)}")
+
+
+def _fits(input: Tensor) -> bool:
     return (
-        getattr(_state, "on", False)
+        type(input) is Tensor
         and input.is_cpu
         and input.dtype == torch.float32
         and input.ndim == 4
@@ -111,28 +116,35 @@ def _applies(input: Tensor) -> bool:
         and input.numel() > 0
         and input.is_contiguous(memory_format=torch.channels_last)
         and not torch.is_autocast_enabled("cpu")
-        and type(input) is Tensor
     )
 
 
-def _convolves(module: nn.Conv2d) -> bool:
+def _convolves(conv: nn.Conv2d) -> bool:
     return (
-        module.kernel_size == (3, 3)
-        and module.stride == module.dilation == (1, 1)
-        and module.padding == (1, 1)
-        and module.padding_mode == "zeros"
-        and module.groups == 1
-        and module.bias is None
-        and module.out_channels % _CHANNELS == 0
-        and module.weight.dtype == torch.float32
+        conv.kernel_size == (3, 3)
+        and conv.stride == conv.dilation == (1, 1)
+        and conv.padding == (1, 1)
+        and conv.padding_mode == "zeros"
+        and conv.groups == 1
+        and conv.bias is None
+        and conv.out_channels % _CHANNELS == 0
+        and conv.weight.dtype == torch.float32
     )
+
+
+def _normalises(norm: nn.BatchNorm2d) -> bool:
+    return norm.affine and norm.track_running_stats and norm.momentum is not None
 
 
 def _last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def _filter(weight: Tensor, turned: bool) -> Tensor:
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _filter(weight: Tensor, turned: bool = False) -> Tensor:
     """Return the weights as 36 matrices from I to O channels, the turned ones from O to I."""
     outputs, inputs = weight.shape[:2]
     so, si, sy, sx = weight.stride()
@@ -143,126 +155,148 @@ def _filter(weight: Tensor, turned: bool) -> Tensor:
     return matrices
 
 
-def _convolve(input: Tensor, matrices: Tensor) -> Tensor:
+def _like_output(input: Tensor, weight: Tensor) -> Tensor:
+    n, _, height, width = input.shape
+    return torch.empty((n, weight.shape[0], height, width), memory_format=torch.channels_last)
+
+
+def _sizes(input: Tensor, weight: Tensor) -> tuple[int, ...]:
     n, inputs, height, width = input.shape
-    outputs = matrices.shape[2]
-    output = torch.empty((n, outputs, height, width), memory_format=torch.channels_last)
+    return n, height, width, inputs, weight.shape[0], torch.get_num_threads()
+
+
+def _pixels(hidden: Tensor) -> tuple[int, ...]:
+    return hidden.numel() // hidden.shape[1], hidden.shape[1], torch.get_num_threads()
+
+
+def _convolve(input: Tensor, weight: Tensor) -> Tensor:
+    output, matrices = _like_output(input, weight), _filter(weight)
     library().longtail_convolve(
-        input.data_ptr(),
-        matrices.data_ptr(),
-        output.data_ptr(),
-        n,
-        height,
-        width,
-        inputs,
-        outputs,
-        torch.get_num_threads(),
+        input.data_ptr(), matrices.data_ptr(), output.data_ptr(), *_sizes(input, weight)
     )
     return output
 
 
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(input, weight)
-        return _convolve(input, _filter(weight, turned=False))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        input, weight = ctx.saved_tensors
-        grad, of_input, of_weight = _last(grad), None, None
-        if ctx.needs_input_grad[0]:
-            of_input = _convolve(grad, _filter(weight, turned=True))
-        if ctx.needs_input_grad[1]:
-            n, inputs, height, width = input.shape
-            of_weight = torch.empty_like(weight)
-            library().longtail_correlate(
-                input.data_ptr(),
-                grad.data_ptr(),
-                of_weight.data_ptr(),
-                *of_weight.stride(),
-                n,
-                height,
-                width,
-                inputs,
-                weight.shape[0],
-                torch.get_num_threads(),
-            )
-        return of_input, of_weight
-
-
-def _apply_norm(input: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
-    output = torch.empty_like(input)
-    channels = input.shape[1]
+def _norm_relu(hidden: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
+    output = torch.empty_like(hidden)
     library().longtail_norm_relu(
-        input.data_ptr(),
-        None if residual is None else residual.data_ptr(),
+        hidden.data_ptr(),
+        _address(residual),
         scale.data_ptr(),
         shift.data_ptr(),
         output.data_ptr(),
-        input.numel() // channels,
-        channels,
-        torch.get_num_threads(),
+        *_pixels(hidden),
     )
     return output
 
 
-class _NormReLU(torch.autograd.Function):
+class _ConvNormReLU(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         input: Tensor,
         weight: Tensor,
-        bias: Tensor,
         residual: Tensor | None,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
         running_mean: Tensor,
         running_var: Tensor,
         momentum: float,
         eps: float,
     ) -> Tensor:
-        channels = input.shape[1]
-        output, kept = torch.empty_like(input), torch.empty(4, channels)
-        library().longtail_norm_relu_train(
+        hidden, kept, matrices = _like_output(input, weight), torch.empty(4, len(weight)), _filter(weight)
+        library().longtail_convolve_train(
             input.data_ptr(),
-            None if residual is None else residual.data_ptr(),
-            weight.data_ptr(),
-            bias.data_ptr(),
+            matrices.data_ptr(),
+            hidden.data_ptr(),
+            norm_weight.data_ptr(),
+            norm_bias.data_ptr(),
             running_mean.data_ptr(),
             running_var.data_ptr(),
             momentum,
             eps,
-            output.data_ptr(),
             kept.data_ptr(),
-            input.numel() // channels,
-            channels,
-            torch.get_num_threads(),
+            *_sizes(input, weight),
         )
-        ctx.save_for_backward(input, output, kept)
+        output = _norm_relu(hidden, residual, kept[2], kept[3])
+        ctx.save_for_backward(input, weight, hidden, output, kept)
         ctx.residual = residual is not None
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, output, kept = ctx.saved_tensors
-        grad, channels = _last(grad), input.shape[1]
-        of_input, of_weight, of_bias = torch.empty_like(input), torch.empty(channels), torch.empty(channels)
-        of_residual = torch.empty_like(input) if ctx.residual else None
-        library().longtail_norm_relu_back(
+        input, weight, hidden, output, kept = ctx.saved_tensors
+        grad, matrices = _last(grad), _filter(weight, turned=True)
+        of_input = torch.empty_like(input) if ctx.needs_input_grad[0] else None
+        of_residual = torch.empty_like(hidden) if ctx.residual else None
+        of_weight, of_norm = torch.empty_like(weight), torch.empty(2, len(weight))
+        library().longtail_convolve_back(
+            input.data_ptr(),
             grad.data_ptr(),
             output.data_ptr(),
-            input.data_ptr(),
+            hidden.data_ptr(),
             kept.data_ptr(),
-            of_input.data_ptr(),
-            None if of_residual is None else of_residual.data_ptr(),
+            matrices.data_ptr(),
+            _address(of_input),
+            _address(of_residual),
             of_weight.data_ptr(),
-            of_bias.data_ptr(),
-            input.numel() // channels,
-            channels,
-            torch.get_num_threads(),
+            *of_weight.stride(),
+            of_norm[0].data_ptr(),
+            of_norm[1].data_ptr(),
+            *_sizes(input, weight),
         )
-        return of_input, of_weight, of_bias, of_residual, None, None, None, None
+        return of_input, of_weight, of_residual, of_norm[0], of_norm[1], None, None, None, None
+
+
+class _NormReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        residual: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        kept = torch.empty(4, len(weight))
+        library().longtail_norm_train(
+            hidden.data_ptr(),
+            weight.data_ptr(),
+            bias.data_ptr(),
+            running_mean.data_ptr(),
+            running_var.data_ptr(),
+            momentum,
+            eps,
+            kept.data_ptr(),
+            *_pixels(hidden),
+        )
+        output = _norm_relu(hidden, residual, kept[2], kept[3])
+        ctx.save_for_backward(hidden, output, kept)
+        ctx.residual = residual is not None
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, output, kept = ctx.saved_tensors
+        grad, of_hidden, of_norm = _last(grad), torch.empty_like(hidden), torch.empty(2, hidden.shape[1])
+        of_residual = torch.empty_like(hidden) if ctx.residual else None
+        library().longtail_norm_back(
+            grad.data_ptr(),
+            output.data_ptr(),
+            hidden.data_ptr(),
+            kept.data_ptr(),
+            of_hidden.data_ptr(),
+            _address(of_residual),
+            of_norm[0].data_ptr(),
+            of_norm[1].data_ptr(),
+            *_pixels(hidden),
+        )
+        return of_hidden, of_residual, of_norm[0], of_norm[1], None, None, None, None
 
 
 @functools.cache
@@ -299,10 +333,11 @@ def library() -> ctypes.CDLL:
     for name, types in {
         "filter": [pointer, *[size] * 4, pointer, size, size, number],
         "convolve": [*[pointer] * 3, *[size] * 5, number],
-        "correlate": [*[pointer] * 3, *[size] * 9, number],
+        "convolve_train": [*[pointer] * 7, real, real, pointer, *[size] * 5, number],
+        "convolve_back": [*[pointer] * 9, *[size] * 4, pointer, pointer, *[size] * 5, number],
         "norm_relu": [*[pointer] * 5, size, size, number],
-        "norm_relu_train": [*[pointer] * 6, real, real, pointer, pointer, size, size, number],
-        "norm_relu_back": [*[pointer] * 8, size, size, number],
+        "norm_train": [*[pointer] * 5, real, real, pointer, size, size, number],
+        "norm_back": [*[pointer] * 8, size, size, number],
     }.items():
         function = getattr(loaded, f"longtail_{name}")
         function.argtypes, function.restype = types, None

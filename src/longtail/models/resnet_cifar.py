@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad
 
 from longtail import _checks
-from longtail.models.convolution import conv, norm_relu
+from longtail.models.convolution import conv_norm_relu
 
 _WIDTHS = (16, 32, 64)
 
@@ -69,7 +69,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the logits."""
-        x = norm_relu(self.norm, conv(self.conv, input))
+        x = conv_norm_relu(self.conv, self.norm, input)
         logits: Tensor = self.head(self.blocks(x).mean((2, 3)))
         return logits
 
@@ -92,12 +92,11 @@ class BasicBlock(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``relu(convolutions(input) + shortcut(input))``."""
-        x = norm_relu(self.norm1, conv(self.conv1, input))
-        x = conv(self.conv2, x)
+        x = conv_norm_relu(self.conv1, self.norm1, input)
         if self.zeros:
             # ceil_mode keeps the last row and column of an odd image, as the strided convolution does
             input = pad(avg_pool2d(input, 2, ceil_mode=True), (0, 0, 0, 0, self.zeros, self.zeros))
-        return norm_relu(self.norm2, x, input)
+        return conv_norm_relu(self.conv2, self.norm2, x, input)
 
 
 def _conv(in_channels: int, channels: int, stride: int) -> nn.Conv2d:
