@@ -16,7 +16,7 @@
 
 namespace {
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || defined(LONGTAIL_WIDE)
 constexpr int W = 16, ROWS = 12;  // floats of a register; rows of a product that registers hold
 #else
 constexpr int W = 8, ROWS = 6;
@@ -27,7 +27,7 @@ typedef float vec __attribute__((vector_size(W * 4), aligned(4), may_alias));
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
-#ifdef __x86_64__
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(LONGTAIL_WIDE)
 #define HOLD(v) __asm__("" : "+x"(v))  // in a register: GCC would load it anew for each row
 #else
 #define HOLD(v)
@@ -336,7 +336,7 @@ void convolve_back(const float* x, const Norm& norm, const float* U, float* dx, 
           const float *v = V + p * plan.v, *z = Z + p * plan.z + j;
           long k = 0;
           for (; k + ROWS <= I; k += ROWS) product<ROWS, 0, true>(v + k, 1, I, z, O, u + k * O, O, tiles);
-          for (; k + 4 <= I; k += 4) product<4, 0, true>(v + k, 1, I, z, O, u + k * O, O, tiles);
+          for (; k + 2 <= I; k += 2) product<2, 0, true>(v + k, 1, I, z, O, u + k * O, O, tiles);
         }
       if (!dx) continue;
       for (long r = 0; r < n; r++)

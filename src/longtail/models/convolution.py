@@ -304,27 +304,38 @@ def library() -> ctypes.CDLL:
     """Build the kernels for this machine, or find them built in the user's cache, and load them.
 
     Raises:
-        BuildError: there is no compiler, or it failed.
+        BuildError: there is no compiler, or it failed, or the cache cannot be written.
     """
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++"))), None)
+    return _load(_build(_FLAGS))
+
+
+def _build(flags: tuple[str, ...]) -> Path:
+    named = os.environ.get("CXX")
+    compiler = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
     if compiler is None:
-        raise BuildError("no C++ compiler found; install g++ or clang++, or name one by the variable CXX")
+        what = f"CXX={named!r} is not there" if named else "there is no C++ compiler"
+        raise BuildError(f"{what}; install g++ or clang++, or name one by the variable CXX")
     # the macros name the compiler's version and the machine's instructions
-    macros = _run([compiler, *_FLAGS[:-1], "-dM", "-E", "-x", "c++", os.devnull])
-    key = hashlib.sha256(_SOURCE.read_bytes() + macros + repr(_FLAGS).encode()).hexdigest()[:16]
+    macros = _run([compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull])
+    key = hashlib.sha256(_SOURCE.read_bytes() + macros + repr(flags).encode()).hexdigest()[:16]
     root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "longtail"
     target = root / f"convolution-{key}.so"
-    if not target.exists():
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=root) as folder:
-                built = Path(folder) / target.name
-                _run([compiler, *_FLAGS, "-o", str(built), str(_SOURCE)])
-                built.replace(target)
-        except OSError as error:
-            raise BuildError(
-                f"cannot write {target}: {error}; set XDG_CACHE_HOME to a writable folder"
-            ) from error
+    if target.exists():
+        return target
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            built = Path(folder) / target.name
+            _run([compiler, *flags, "-o", str(built), str(_SOURCE)])
+            built.replace(target)
+    except OSError as error:
+        raise BuildError(
+            f"cannot write {target}: {error}; set XDG_CACHE_HOME to a writable folder"
+        ) from error
+    return target
+
+
+def _load(target: Path) -> ctypes.CDLL:
     try:
         loaded = ctypes.CDLL(str(target))
     except OSError as error:

@@ -1,0 +1,351 @@
+"""The CPU's kernels for convolution, batch norm and ReLU: against float64, and in training."""
+
+import copy
+import ctypes
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from longtail.models import build, convolution
+from longtail.models.convolution import BuildError, conv_norm_relu, native
+
+LAST = torch.channels_last
+
+
+@pytest.fixture(scope="module", params=["this machine's", "16 floats wide"])
+def kernels(request):
+    """The library as built here, and as machines with AVX-512 build it (here in halves)."""
+    if request.param == "this machine's":
+        yield convolution.library()
+        return
+    wide = convolution._load(convolution._build((*convolution._FLAGS, "-DLONGTAIL_WIDE")))
+    ours, convolution.library = convolution.library, lambda: wide
+    yield wide
+    convolution.library = ours
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def layers(inputs, outputs, seed=0):
+    torch.manual_seed(seed)
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False).to(memory_format=LAST)
+    norm = nn.BatchNorm2d(outputs)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.normal_()
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    return conv, norm
+
+
+def tensors(n, inputs, outputs, height, width, residual, mean=0.5):
+    x = (torch.randn(n, inputs, height, width) + mean).contiguous(memory_format=LAST).requires_grad_()
+    r = torch.randn(n, outputs, height, width).contiguous(memory_format=LAST).requires_grad_()
+    return x, r if residual else None
+
+
+def doubled(*things):
+    for thing in things:
+        if isinstance(thing, nn.Module):
+            yield copy.deepcopy(thing).double()
+        else:
+            yield None if thing is None else thing.detach().double().requires_grad_()
+
+
+def run(conv, norm, x, r, grad):
+    output = conv_norm_relu(conv, norm, x, r)
+    output.backward(grad)
+    return output
+
+
+def assert_same(conv, norm, x, r, tolerance=2e-5):
+    """Compare output, gradients and statistics with torch's in float64."""
+    conv64, norm64, x64, r64 = doubled(conv, norm, x, r)
+    before = norm64(conv64(x64)) + (0 if r64 is None else r64)
+    norm64.load_state_dict(norm.state_dict())
+    # rounding may not decide what a ReLU lets pass
+    grad = torch.randn(before.shape) * (before.detach().abs() > 1e-3 * before.detach().abs().max())
+    with native():
+        ours = run(conv, norm, x, r, grad)
+    assert type(ours.grad_fn).__name__ == "_ConvNormReLUBackward"
+    theirs = run(conv64, norm64, x64, r64, grad.double())
+    pairs = {
+        "output": (ours, theirs),
+        "input": (x.grad, x64.grad),
+        "weight": (conv.weight.grad, conv64.weight.grad),
+        "scale": (norm.weight.grad, norm64.weight.grad),
+        "shift": (norm.bias.grad, norm64.bias.grad),
+        "running mean": (norm.running_mean, norm64.running_mean),
+        "running variance": (norm.running_var, norm64.running_var),
+    }
+    if r is not None:
+        pairs["residual"] = (r.grad, r64.grad)
+    for name, (a, b) in pairs.items():
+        worst = ((a - b).abs().max() / (b.abs().max() + 1e-3)).item()
+        assert worst < tolerance, f"{name}: {worst:.1e}"
+    assert norm.num_batches_tracked == norm64.num_batches_tracked
+
+
+@pytest.mark.parametrize("channels", [(16, 16), (32, 32), (64, 64), (48, 16), (16, 80)])
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (7, 5), (1, 9), (6, 2)])
+@pytest.mark.parametrize("residual", [False, True])
+def test_values_and_gradients_are_those_of_float64(kernels, channels, size, residual):
+    conv, norm = layers(*channels)
+    assert_same(conv, norm, *tensors(3, *channels, *size, residual))
+
+
+@given(
+    n=st.integers(1, 4),
+    height=st.integers(1, 14),
+    width=st.integers(2, 14),
+    channels=st.tuples(*[st.sampled_from([16, 32, 48])] * 2),
+    threads=st.integers(1, 5),
+    residual=st.booleans(),
+)
+def test_any_shape_and_number_of_threads(n, height, width, channels, threads, residual):
+    torch.set_num_threads(threads)
+    conv, norm = layers(*channels, seed=n)
+    assert_same(conv, norm, *tensors(n, *channels, height, width, residual), tolerance=1e-4)
+
+
+def test_a_large_mean_does_not_swallow_the_variance(kernels):
+    conv, norm = layers(16, 16)
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(16)[:, :, None, None] * (torch.arange(9) == 4).view(3, 3))
+    x, _ = tensors(8, 16, 16, 12, 12, False, mean=1000.0)
+    with native():
+        conv_norm_relu(conv, norm, x)
+    inner = x.detach().double().var((0, 2, 3))
+    norm.running_var.sub_(0.9 * layers(16, 16)[1].running_var)
+    # the edges' rounding of numbers near 1000 is 6e-5 of the standard deviation
+    torch.testing.assert_close(norm.running_var.double() / 0.1, inner, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
+def test_evaluation_uses_the_running_statistics(kernels, strided, residual):
+    conv, norm = layers(16, 32)
+    if strided:
+        conv.stride = (2, 2)
+    norm.eval()
+    x, _ = tensors(2, 16, 32, 9, 6, False)
+    r = torch.randn_like(conv(x)).contiguous(memory_format=LAST) if residual else None
+    conv64, norm64, x64, r64 = doubled(conv, norm, x, r)
+    with torch.inference_mode(), native():
+        ours = conv_norm_relu(conv, norm, x, r)
+    torch.testing.assert_close(ours.double(), conv_norm_relu(conv64, norm64, x64, r64), rtol=1e-5, atol=2e-5)
+    assert norm.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_after_a_convolution_of_torchs_norm_and_relu_are_still_ours(kernels, residual):
+    conv, norm = layers(16, 32)
+    conv.stride = (2, 2)
+    x, _ = tensors(3, 16, 32, 9, 8, False)
+    r = torch.randn_like(conv(x)).contiguous(memory_format=LAST).requires_grad_() if residual else None
+    conv64, norm64, x64, r64 = doubled(conv, norm, x, r)
+    grad = torch.randn(3, 32, 5, 4)
+    with native():
+        ours = run(conv, norm, x, r, grad)
+    assert type(ours.grad_fn).__name__ == "_NormReLUBackward"
+    theirs = run(conv64, norm64, x64, r64, grad.double())
+    pairs = [(ours, theirs), (x.grad, x64.grad), (conv.weight.grad, conv64.weight.grad)]
+    pairs += [(norm.weight.grad, norm64.weight.grad), (norm.bias.grad, norm64.bias.grad)]
+    pairs += [(norm.running_mean, norm64.running_mean), (norm.running_var, norm64.running_var)]
+    pairs += [(r.grad, r64.grad)] if residual else []
+    for a, b in pairs:
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
+
+
+CASES = {
+    "outside native": dict(inside=False),
+    "double": dict(dtype=torch.float64),
+    "channels first": dict(layout=torch.contiguous_format),
+    "odd channels": dict(channels=(16, 24)),
+    "bias": dict(bias=True),
+    "dilated": dict(dilation=2, padding=2),
+    "groups": dict(groups=2),
+    "5x5": dict(kernel=5, padding=2),
+    "no padding": dict(padding=0),
+    "reflected": dict(padding_mode="reflect"),
+    "cumulative average": dict(momentum=None),
+    "no scale": dict(affine=False),
+    "no statistics": dict(track=False),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_elsewhere_it_is_torchs_to_the_last_bit(case):
+    options = {"inside": True, "dtype": torch.float32, "layout": LAST, "channels": (16, 32), "bias": False}
+    options |= {"dilation": 1, "padding": 1, "groups": 1, "kernel": 3, "padding_mode": "zeros"}
+    options |= {"momentum": 0.1, "affine": True, "track": True} | CASES[case]
+    keys = ("padding", "dilation", "groups", "bias", "padding_mode")
+    torch.manual_seed(0)
+    conv = nn.Conv2d(*options["channels"], options["kernel"], **{key: options[key] for key in keys})
+    norm = nn.BatchNorm2d(
+        options["channels"][1],
+        momentum=options["momentum"],
+        affine=options["affine"],
+        track_running_stats=options["track"],
+    )
+    conv, norm = (m.to(dtype=options["dtype"], memory_format=options["layout"]) for m in (conv, norm))
+    x = torch.randn(2, 16, 8, 8, dtype=options["dtype"]).contiguous(memory_format=options["layout"])
+    other = copy.deepcopy(norm)
+    expected = torch.relu(other(conv(x)))
+    if options["inside"]:
+        with native():
+            ours = conv_norm_relu(conv, norm, x)
+    else:
+        ours = conv_norm_relu(conv, norm, x)
+    if case in ("bias", "dilated", "groups", "5x5", "no padding", "reflected"):
+        # torch convolves; norm and ReLU are ours
+        torch.testing.assert_close(ours, expected)
+        assert type(ours.grad_fn).__name__ == "_NormReLUBackward"
+    else:
+        assert torch.equal(ours, expected)
+        assert torch.equal(norm.running_mean, other.running_mean) if options["track"] else True
+
+
+def test_autocast_is_left_to_torch():
+    conv, norm = layers(16, 16)
+    x, _ = tensors(2, 16, 16, 8, 8, False)
+    with native(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert conv_norm_relu(conv, norm, x).dtype == torch.bfloat16
+
+
+def test_weights_and_gradients_may_lie_otherwise_in_memory(kernels):
+    conv, norm = layers(16, 32)
+    x, _ = tensors(2, 16, 32, 6, 6, False)
+    grad = torch.randn(32).view(1, 32, 1, 1).expand(2, 32, 6, 6)
+    found = []
+    for layout in (LAST, torch.contiguous_format):
+        conv.to(memory_format=layout)
+        x.grad = conv.weight.grad = None
+        with native():
+            run(conv, norm, x, None, grad)
+        found.append((x.grad.clone(), conv.weight.grad.clone()))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_same_call_gives_the_same_bits():
+    torch.set_num_threads(3)
+    results = []
+    for _ in range(2):
+        conv, norm = layers(32, 32)
+        x, r = tensors(5, 32, 32, 10, 10, True)
+        with native():
+            y = run(conv, norm, x, r, torch.ones(5, 32, 10, 10))
+        results.append((y, x.grad, r.grad, conv.weight.grad, norm.weight.grad, norm.running_var))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_frozen_input_gets_no_gradient():
+    conv, norm = layers(16, 16)
+    x = torch.randn(2, 16, 8, 8).contiguous(memory_format=LAST)
+    with native():
+        conv_norm_relu(conv, norm, x).sum().backward()
+    assert x.grad is None
+    assert conv.weight.grad is not None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_not_lost(kernels, bad):
+    conv, norm = layers(16, 16)
+    x = torch.randn(2, 16, 8, 8).contiguous(memory_format=LAST)
+    x[1, 3, 4, 4] = bad
+    with native():
+        assert not conv_norm_relu(conv, norm, x).isfinite().any()
+
+
+def test_it_cannot_be_differentiated_twice():
+    conv, norm = layers(16, 16)
+    x, _ = tensors(2, 16, 16, 8, 8, False)
+    with native():
+        (grad,) = torch.autograd.grad(conv_norm_relu(conv, norm, x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+def test_one_pixel_is_refused_as_torch_does():
+    conv, norm = layers(16, 16)
+    with native(), pytest.raises(ValueError, match=r"over one value a channel to train, got \[1, 16, 1, 1\]"):
+        conv_norm_relu(conv, norm, torch.ones(1, 16, 1, 1).contiguous(memory_format=LAST))
+
+
+def test_a_network_is_as_near_to_float64_as_torchs_own():
+    torch.manual_seed(0)
+    model = build("resnet20", in_channels=3, num_classes=10).to(memory_format=LAST)
+    x, y = torch.randn(32, 3, 32, 32).contiguous(memory_format=LAST), torch.arange(32) % 10
+    gradients = []
+    for kind in ("ours", "torch", "float64"):
+        network = copy.deepcopy(model)
+        inputs = x
+        if kind == "float64":
+            network, inputs = network.double(), x.double()
+        with native() if kind == "ours" else torch.enable_grad():
+            nn.functional.cross_entropy(network(inputs), y).backward()
+        gradients.append(torch.cat([p.grad.double().flatten() for p in network.parameters()]))
+    ours, torchs, exact = gradients
+    assert (ours - exact).norm() < 2 * (torchs - exact).norm()
+
+
+def test_native_ends_with_its_block_and_stays_in_its_thread():
+    from concurrent.futures import ThreadPoolExecutor
+
+    conv, norm = layers(16, 16)
+    x, _ = tensors(2, 16, 16, 8, 8, False)
+    name = lambda: type(conv_norm_relu(conv, norm, x).grad_fn).__name__  # noqa: E731
+    with ThreadPoolExecutor(1) as pool, native():
+        with native():
+            pass
+        assert name() == "_ConvNormReLUBackward"
+        assert pool.submit(name).result() == "ReluBackward0"
+    assert name() == "ReluBackward0"
+
+
+def test_builds_are_kept_by_source_flags_and_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = convolution._build(convolution._FLAGS)
+    stamp = first.stat().st_mtime_ns
+    assert convolution._build(convolution._FLAGS) == first
+    assert first.stat().st_mtime_ns == stamp
+    assert convolution._build((*convolution._FLAGS, "-DOTHER")) != first
+    assert [p.suffix for p in first.parent.iterdir()] == [".so", ".so"]
+    assert isinstance(convolution._load(first), ctypes.CDLL)
+
+
+def test_what_hinders_the_build_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BuildError, match="CXX='no-such-compiler' is not there; install"):
+        convolution._build(convolution._FLAGS)
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(BuildError, match="false failed"):
+        convolution._build(convolution._FLAGS)
+    monkeypatch.delenv("CXX")
+    with pytest.raises(BuildError, match=r"unrecognized|unknown"):
+        convolution._build((*convolution._FLAGS, "--no-such-flag"))
+    (tmp_path / "longtail").write_text("a file in the way")
+    with pytest.raises(BuildError, match=r"cannot write .* set XDG_CACHE_HOME"):
+        convolution._build(convolution._FLAGS)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BuildError, match="there is no C"):
+        convolution._build(convolution._FLAGS)
+
+
+def test_cases_are_told_apart():
+    assert len(CASES) == len({str(v) for v in CASES.values()})
+    assert not set(itertools.chain(*CASES.values())) - {
+        *("inside", "dtype", "layout", "channels", "bias", "dilation", "padding", "groups", "kernel"),
+        *("padding_mode", "momentum", "affine", "track"),
+    }
