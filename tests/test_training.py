@@ -15,8 +15,9 @@ from longtail.datasets import Dataset, Split
 from longtail.models import SmallCNN
 from longtail.training import DivergedError, PausedError, RunFolderError, derive_seed, digits, load_run, train
 from longtail.training.data import TrainingData, crop
+from longtail.training.folder import environment_of
 from longtail.training.graphs import DeviceEpochs
-from longtail.training.loop import _Run
+from longtail.training.loop import _Run, evaluate_run
 
 CPU = torch.device("cpu")
 
@@ -486,6 +487,43 @@ def test_graphs_are_refused_with_the_reason_where_they_cannot_be():
         train(short(), device="cpu", acceleration="graphs")
     with pytest.raises(ValueError, match=r"acceleration must be one of 'auto', .*, got 'fast'"):
         train(short(), acceleration="fast")
+
+
+def test_native_kernels_change_nothing_but_rounding(tmp_path):
+    # a small rate: at the recipe's 0.1, a rounding error grows hundredfold in an epoch, whoever made it
+    recipe = short(model="resnet20", augmentation="crop_flip", learning_rate=1e-3)
+    plain = train(recipe, acceleration="none")
+    native = train(recipe, tmp_path, acceleration="native")
+    assert environment_of(tmp_path)["acceleration"] == "native"
+    assert not same(plain.model, native.model)
+    assert [m.loss for m in native.history] == pytest.approx([m.loss for m in plain.history], rel=1e-4)
+    assert native.evaluation.error == pytest.approx(plain.evaluation.error, abs=0.01)
+    assert same(train(recipe).model, native.model)
+    assert evaluate_run(tmp_path) == native.evaluation
+
+
+def test_a_native_run_goes_on_to_the_same_bits(tmp_path):
+    recipe = short(model="resnet20")
+    whole = train(recipe)
+    with pytest.raises(PausedError):
+        train(recipe, tmp_path, deadline=0.0)
+    assert same(train(recipe, tmp_path).model, whole.model)
+
+
+def test_native_kernels_are_refused_with_the_reason_where_they_cannot_be(monkeypatch):
+    needs = r"acceleration='native' needs a CPU, fp32 and a CIFAR ResNet, but "
+    with pytest.raises(ValueError, match=needs + "the model is 'small_cnn'; use 'auto'"):
+        train(short(), acceleration="native")
+    with pytest.raises(ValueError, match=needs + "the precision is 'bf16'"):
+        train(short(model="resnet20", precision="bf16"), acceleration="native")
+    monkeypatch.setattr(models.convolution, "library", models.convolution.library.__wrapped__)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    recipe = short(model="resnet20", epochs=1, warmup_epochs=0)
+    with pytest.raises(models.convolution.BuildError, match="CXX='no-such-compiler' is not there"):
+        train(recipe, acceleration="native")
+    with pytest.warns(UserWarning, match="training takes longer than it needs to: CXX='no-such-compiler'"):
+        unbuilt = train(recipe)
+    assert same(unbuilt.model, train(recipe, acceleration="none").model)
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -22,7 +22,6 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import relu
 
 __all__ = ["BuildError", "conv_norm_relu", "native"]
@@ -64,7 +63,9 @@ def conv_norm_relu(
         input: (N, C, H, W); the kernels take float32, channels last in memory.
         residual: of the output's shape; None for nothing.
 
-    The derivative that the kernels compute cannot be differentiated again.
+    Raises:
+        RuntimeError: in backward with ``create_graph=True``, where the kernels ran.
+        ValueError: one value a channel, while training.
     """
     if not (getattr(_state, "on", False) and _normalises(norm) and (residual is None or _fits(residual))):
         return _plain(norm, conv(input), residual)
@@ -134,6 +135,11 @@ def _convolves(conv: nn.Conv2d) -> bool:
 
 def _normalises(norm: nn.BatchNorm2d) -> bool:
     return norm.affine and norm.track_running_stats and norm.momentum is not None
+
+
+def _refuse_second_derivative() -> None:
+    if torch.is_grad_enabled():  # create_graph=True
+        raise RuntimeError("the CPU kernels have no second derivative; compute it outside of native()")
 
 
 def _last(tensor: Tensor) -> Tensor:
@@ -224,8 +230,8 @@ class _ConvNormReLU(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivative()
         input, weight, hidden, output, kept = ctx.saved_tensors
         grad, matrices = _last(grad), _filter(weight, turned=True)
         of_input = torch.empty_like(input) if ctx.needs_input_grad[0] else None
@@ -280,8 +286,8 @@ class _NormReLU(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivative()
         hidden, output, kept = ctx.saved_tensors
         grad, of_hidden, of_norm = _last(grad), torch.empty_like(hidden), torch.empty(2, hidden.shape[1])
         of_residual = torch.empty_like(hidden) if ctx.residual else None

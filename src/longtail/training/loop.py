@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -110,6 +111,7 @@ def train(
     Raises:
         ValueError: an unknown data set, model or device, a setting out of range, or a folder that holds
             another recipe.
+        BuildError: "native" was asked for and cannot be built; "auto" warns and does without.
         DivergedError: the loss became infinite or NaN.
         PausedError: the deadline passed.
         RunFolderError: `run_dir` cannot be written, is in use, or has only damaged checkpoints.
@@ -426,9 +428,10 @@ def _runs_native(acceleration: str, recipe: Recipe, model: nn.Module, device: to
     if why is None:
         try:
             convolution.library()
-        except convolution.BuildError:
+        except convolution.BuildError as error:
             if acceleration == "native":
                 raise
+            warnings.warn(f"training takes longer than it needs to: {error}", stacklevel=4)
             return False
     elif acceleration == "native":
         raise ValueError(f"acceleration='native' needs a CPU, fp32 and a CIFAR ResNet, but {why}; use 'auto'")
