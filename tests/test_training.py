@@ -496,7 +496,7 @@ def test_native_kernels_change_nothing_but_rounding(tmp_path):
     native = train(recipe, tmp_path, acceleration="native")
     assert environment_of(tmp_path)["acceleration"] == "native"
     assert not same(plain.model, native.model)
-    assert [m.loss for m in native.history] == pytest.approx([m.loss for m in plain.history], rel=1e-4)
+    assert [m.loss for m in native.history] == pytest.approx([m.loss for m in plain.history], rel=2e-3)
     assert native.evaluation.error == pytest.approx(plain.evaluation.error, abs=0.01)
     assert same(train(recipe).model, native.model)
     assert evaluate_run(tmp_path) == native.evaluation
