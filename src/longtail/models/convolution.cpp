@@ -185,16 +185,16 @@ INLINE void products(const float* V, long step, const float* U, float* D, long I
     }
 }
 
+template <bool ADD>
 INLINE void out_down(float* y, Shape s, long C, long strip, const float* D, long row) {
   const long n = strip / s.th, ty = strip % s.th, valid = s.W * C, left = s.H - ty * 4;
   float* q = y + (n * s.H + ty * 4) * valid;
   for (long c = 0; c < valid; c += W) {
     const float* d = D + c;
     Four f = leave(load(d), load(d + row), load(d + 2 * row), load(d + 3 * row), load(d + 4 * row), load(d + 5 * row));
-    store(q + c, f.a);
-    if (left > 1) store(q + valid + c, f.b);
-    if (left > 2) store(q + 2 * valid + c, f.c);
-    if (left > 3) store(q + 3 * valid + c, f.d);
+    const vec rows[4] = {f.a, f.b, f.c, f.d};
+    UNROLL for (int i = 0; i < 4; i++)
+      if (i < left) store(q + i * valid + c, ADD ? load(q + i * valid + c) + rows[i] : rows[i]);
   }
 }
 
@@ -272,7 +272,7 @@ void convolve(const float* x, const float* U, float* y, Shape s, long I_, long O
       all_products<CI, CO>(V, plan.v, U + i * 6 * I * O, D + i * plan.row_out, I, O, n * s.tw);
     }
     for (long r = 0; r < n; r++) {
-      out_down(y, s, O, from + r, D + r * plan.strip_out, plan.row_out);
+      out_down<false>(y, s, O, from + r, D + r * plan.strip_out, plan.row_out);
       if (around) add_moments(y, s, O, from + r, around, first, second);
     }
   }
@@ -310,7 +310,7 @@ INLINE Rows rows_back(const Norm& norm, Shape s, long C, long strip, float* memo
 
 // The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this thread's sum
 template <int CI, int CO>
-void convolve_back(const float* x, const Norm& norm, const float* U, float* dx, float* dU, Shape s, long I_, long O_,
+void convolve_back(const float* x, const Norm& norm, const float* U, float* dx, bool add, float* dU, Shape s, long I_, long O_,
                    long begin, long end) {
   const Plan plan(s, I_, O_, 24), back(s, O_, I_, 24);
   const long I = CI ? CI : I_, O = CO ? CO : O_;
@@ -344,7 +344,10 @@ void convolve_back(const float* x, const Norm& norm, const float* U, float* dx, 
       all_products<CO, CI>(Y, back.v, U + i * 6 * I * O, D + i * back.row_out, O, I, tiles);
     }
     if (!dx) continue;
-    for (long r = 0; r < n; r++) out_down(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
+    for (long r = 0; r < n; r++) {
+      if (add) out_down<true>(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
+      else out_down<false>(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
+    }
   }
 }
 
@@ -428,7 +431,9 @@ void moments_done(const double* first, const double* second, const float* around
 extern "C" {
 
 // U[36][O / 16][I][16] of weights (o, i, y, x) at the given strides; turned by 180 degrees for the input's gradient
-void longtail_filter(const float* w, long so, long si, long sy, long sx, float* U, long I, long O, int turned) {
+void longtail_filter(const float* w, long so, long si, long sy, long sx, float* U, long I, long O, int turned,
+                     int threads) {
+#pragma omp parallel for num_threads(threads)
   for (long i = 0; i < I; i++)
     for (long o = 0; o < O; o += W) {
       vec g[3][3], t[6][3];
@@ -470,10 +475,10 @@ void longtail_convolve_train(const float* x, const float* U, float* y, const flo
   moments_done(all, all + O, around, weight, bias, running_mean, running_var, momentum, eps, kept, N * H * Wd, O);
 }
 
-// Gradients of relu(norm(convolve(x)) (+ residual)): of input and residual where not null, of the weights at their
-// strides, of norm's weight and bias. slope and level are space for O floats each.
+// Gradients of relu(norm(convolve(x)) (+ residual)): of input (added to dx, or put there) and residual where not
+// null, of the weights at their strides, of norm's weight and bias.
 void longtail_convolve_back(const float* x, const float* g, const float* out, const float* y, const float* kept,
-                            const float* U, float* dx, float* residual, float* dw, long so, long si, long sy, long sx,
+                            const float* U, float* dx, int add, float* residual, float* dw, long so, long si, long sy, long sx,
                             float* dweight, float* dbias, long N, long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
   float *slope = coefficients.of(2 * O), *level = slope + O;
@@ -483,8 +488,9 @@ void longtail_convolve_back(const float* x, const float* g, const float* out, co
   float* dU = sums.of(threads * size);
   memset(dU, 0, threads * size * sizeof(float));
   share(s.N * s.th, threads, [=](long begin, long end, long t) {
-    CHANNELS(convolve_back, x, norm, U, dx, dU + t * size, s, I, O, begin, end);
+    CHANNELS(convolve_back, x, norm, U, dx, add, dU + t * size, s, I, O, begin, end);
   });
+#pragma omp parallel for num_threads(threads)
   for (long i = 0; i < I; i++)
     for (long o = 0; o < O; o += W) {
       vec t[3][6];

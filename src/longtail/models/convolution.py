@@ -1,8 +1,9 @@
 """3x3 convolution, and batch norm with ReLU, for training on the CPU: C++ built at first use.
 
-`conv_norm_relu` is three of torch's operations. Inside `native` it runs ``convolution.cpp`` where it applies:
+`conv_norm_relu` is three of torch's operations, `residual_block` is two of those. Inside `native` they run
+``convolution.cpp`` where it applies:
 Winograd's algorithm takes a quarter of the multiplications; norm, shortcut and ReLU share its ways through
-memory. Results differ from torch's by rounding. Elsewhere it is torch's.
+memory. Results differ from torch's by rounding. Elsewhere they are torch's.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-__all__ = ["BuildError", "conv_norm_relu", "native"]
+__all__ = ["BuildError", "conv_norm_relu", "native", "residual_block"]
 
 _SOURCE: Final = Path(__file__).with_suffix(".cpp")
 _FLAGS: Final = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
@@ -67,34 +69,55 @@ def conv_norm_relu(
         RuntimeError: in backward with ``create_graph=True``, where the kernels ran.
         ValueError: one value a channel, while training.
     """
-    if not (getattr(_state, "on", False) and _normalises(norm) and (residual is None or _fits(residual))):
+    if not (_on() and _normalises(norm) and (residual is None or _fits(residual))):
         return _plain(norm, conv(input), residual)
-    whole = _convolves(conv) and _fits(input)
+    whole = _convolves(conv, input) and conv.out_channels == norm.num_features
+    hidden = None if whole else conv(input)
+    shape = _output_shape(input, conv.weight) if hidden is None else hidden.shape
+    fits = whole if hidden is None else _fits(hidden) and hidden.shape[1] == norm.num_features
+    learns = norm.training or torch.is_grad_enabled()
+    if not fits or (residual is not None and residual.shape != shape) or (learns and not norm.training):
+        return _plain(norm, conv(input) if hidden is None else hidden, residual)
+    output: Tensor
     if norm.training:
-        assert norm.num_batches_tracked is not None
-        own = (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps)
-        output: Tensor
-        if whole:
-            _check_pixels(input)
-            norm.num_batches_tracked.add_(1)
+        own = _count_batch(norm, shape)
+        if hidden is None:
             output = _ConvNormReLU.apply(input, conv.weight, residual, *own)  # type: ignore[no-untyped-call]
-            return output
-        hidden = conv(input)
-        if not _fits(hidden):
-            return _plain(norm, hidden, residual)
-        _check_pixels(hidden)
-        norm.num_batches_tracked.add_(1)
-        output = _NormReLU.apply(hidden, residual, *own)  # type: ignore[no-untyped-call]
+        else:
+            output = _NormReLU.apply(hidden, residual, *own)  # type: ignore[no-untyped-call]
         return output
-    if torch.is_grad_enabled():
-        return _plain(norm, conv(input), residual)
-    hidden = _convolve(input, conv.weight) if whole else conv(input)
-    if not _fits(hidden):
-        return _plain(norm, hidden, residual)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    if hidden is None:
+        hidden = _convolve(input, conv.weight)
     return _norm_relu(hidden, residual, scale, norm.bias - norm.running_mean * scale)
+
+
+def residual_block(
+    conv1: nn.Conv2d, norm1: nn.BatchNorm2d, conv2: nn.Conv2d, norm2: nn.BatchNorm2d, input: Tensor
+) -> Tensor:
+    """Return ``relu(norm2(conv2(relu(norm1(conv1(input))))) + input)``.
+
+    Arguments and errors are those of `conv_norm_relu`.
+    """
+    channels = conv1.out_channels
+    if (
+        _on()
+        and norm1.training
+        and norm2.training
+        and all(map(_normalises, (norm1, norm2)))
+        and all(_convolves(conv, input) for conv in (conv1, conv2))
+        and channels == conv2.out_channels == norm1.num_features == norm2.num_features == input.shape[1]
+    ):
+        own = [_count_batch(norm, input.shape) for norm in (norm1, norm2)]
+        output: Tensor = _ResidualBlock.apply(input, conv1.weight, *own[0], conv2.weight, *own[1])  # type: ignore[no-untyped-call]
+        return output
+    return conv_norm_relu(conv2, norm2, conv_norm_relu(conv1, norm1, input), input)
+
+
+def _on() -> bool:
+    return getattr(_state, "on", False)
 
 
 def _plain(norm: nn.BatchNorm2d, hidden: Tensor, residual: Tensor | None) -> Tensor:
@@ -102,9 +125,13 @@ def _plain(norm: nn.BatchNorm2d, hidden: Tensor, residual: Tensor | None) -> Ten
     return relu(normed if residual is None else normed + residual, inplace=True)
 
 
-def _check_pixels(input: Tensor) -> None:
-    if input.numel() == input.shape[1]:
-        raise ValueError(f"batch norm needs over one value a channel to train, got {list(input.shape)}")
+def _count_batch(norm: nn.BatchNorm2d, shape: Sequence[int]) -> tuple[Any, ...]:
+    """Count a batch of that shape, and return what a norm's forward pass needs."""
+    if math.prod(shape) == shape[1]:
+        raise ValueError(f"batch norm needs over one value a channel to train, got {list(shape)}")
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    return norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
 
 
 def _fits(input: Tensor) -> bool:
@@ -120,21 +147,30 @@ def _fits(input: Tensor) -> bool:
     )
 
 
-def _convolves(conv: nn.Conv2d) -> bool:
+def _convolves(conv: nn.Conv2d, input: Tensor) -> bool:
     return (
-        conv.kernel_size == (3, 3)
+        _fits(input)
+        and conv.in_channels == input.shape[1]
+        and conv.kernel_size == (3, 3)
         and conv.stride == conv.dilation == (1, 1)
         and conv.padding == (1, 1)
         and conv.padding_mode == "zeros"
         and conv.groups == 1
         and conv.bias is None
         and conv.out_channels % _CHANNELS == 0
+        and type(conv.weight) is nn.Parameter
         and conv.weight.dtype == torch.float32
     )
 
 
 def _normalises(norm: nn.BatchNorm2d) -> bool:
-    return norm.affine and norm.track_running_stats and norm.momentum is not None
+    return (
+        norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and type(norm.weight) is nn.Parameter
+        and norm.weight.dtype == torch.float32
+    )
 
 
 def _refuse_second_derivative() -> None:
@@ -157,13 +193,28 @@ def _filter(weight: Tensor, turned: bool = False) -> Tensor:
     if turned:
         outputs, inputs, so, si = inputs, outputs, si, so
     matrices = torch.empty(36, inputs, outputs)
-    library().longtail_filter(weight.data_ptr(), so, si, sy, sx, matrices.data_ptr(), inputs, outputs, turned)
+    library().longtail_filter(
+        weight.data_ptr(),
+        so,
+        si,
+        sy,
+        sx,
+        matrices.data_ptr(),
+        inputs,
+        outputs,
+        turned,
+        torch.get_num_threads(),
+    )
     return matrices
 
 
-def _like_output(input: Tensor, weight: Tensor) -> Tensor:
+def _output_shape(input: Tensor, weight: Tensor) -> tuple[int, ...]:
     n, _, height, width = input.shape
-    return torch.empty((n, weight.shape[0], height, width), memory_format=torch.channels_last)
+    return n, weight.shape[0], height, width
+
+
+def _like_output(input: Tensor, weight: Tensor) -> Tensor:
+    return torch.empty(_output_shape(input, weight), memory_format=torch.channels_last)
 
 
 def _sizes(input: Tensor, weight: Tensor) -> tuple[int, ...]:
@@ -196,63 +247,108 @@ def _norm_relu(hidden: Tensor, residual: Tensor | None, scale: Tensor, shift: Te
     return output
 
 
+def _forward(
+    input: Tensor,
+    weight: Tensor,
+    residual: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, ...]:
+    """Return the output, and what `_backward` needs: input, weight, hidden, output, kept."""
+    hidden, kept, matrices = _like_output(input, weight), torch.empty(4, len(weight)), _filter(weight)
+    library().longtail_convolve_train(
+        input.data_ptr(),
+        matrices.data_ptr(),
+        hidden.data_ptr(),
+        norm_weight.data_ptr(),
+        norm_bias.data_ptr(),
+        running_mean.data_ptr(),
+        running_var.data_ptr(),
+        momentum,
+        eps,
+        kept.data_ptr(),
+        *_sizes(input, weight),
+    )
+    output = _norm_relu(hidden, residual, kept[2], kept[3])
+    return output, input, weight, hidden, output, kept
+
+
+def _backward(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    hidden: Tensor,
+    output: Tensor,
+    kept: Tensor,
+    *,
+    residual: bool,
+    of_input: Tensor | None,
+    add: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of weight, norm's weight and bias, and residual; fill `of_input`."""
+    grad, matrices = _last(grad), _filter(weight, turned=True)
+    of_residual = torch.empty_like(hidden) if residual else None
+    of_weight, of_norm = torch.empty_like(weight), torch.empty(2, len(weight))
+    library().longtail_convolve_back(
+        input.data_ptr(),
+        grad.data_ptr(),
+        output.data_ptr(),
+        hidden.data_ptr(),
+        kept.data_ptr(),
+        matrices.data_ptr(),
+        _address(of_input),
+        add,
+        _address(of_residual),
+        of_weight.data_ptr(),
+        *of_weight.stride(),
+        of_norm[0].data_ptr(),
+        of_norm[1].data_ptr(),
+        *_sizes(input, weight),
+    )
+    return of_weight, of_norm[0], of_norm[1], of_residual
+
+
 class _ConvNormReLU(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor,
-        residual: Tensor | None,
-        norm_weight: Tensor,
-        norm_bias: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        momentum: float,
-        eps: float,
-    ) -> Tensor:
-        hidden, kept, matrices = _like_output(input, weight), torch.empty(4, len(weight)), _filter(weight)
-        library().longtail_convolve_train(
-            input.data_ptr(),
-            matrices.data_ptr(),
-            hidden.data_ptr(),
-            norm_weight.data_ptr(),
-            norm_bias.data_ptr(),
-            running_mean.data_ptr(),
-            running_var.data_ptr(),
-            momentum,
-            eps,
-            kept.data_ptr(),
-            *_sizes(input, weight),
-        )
-        output = _norm_relu(hidden, residual, kept[2], kept[3])
-        ctx.save_for_backward(input, weight, hidden, output, kept)
+    def forward(ctx: Any, input: Tensor, weight: Tensor, residual: Tensor | None, *own: Any) -> Tensor:
+        output, *saved = _forward(input, weight, residual, *own)
+        ctx.save_for_backward(*saved)
         ctx.residual = residual is not None
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
-        input, weight, hidden, output, kept = ctx.saved_tensors
-        grad, matrices = _last(grad), _filter(weight, turned=True)
-        of_input = torch.empty_like(input) if ctx.needs_input_grad[0] else None
-        of_residual = torch.empty_like(hidden) if ctx.residual else None
-        of_weight, of_norm = torch.empty_like(weight), torch.empty(2, len(weight))
-        library().longtail_convolve_back(
-            input.data_ptr(),
-            grad.data_ptr(),
-            output.data_ptr(),
-            hidden.data_ptr(),
-            kept.data_ptr(),
-            matrices.data_ptr(),
-            _address(of_input),
-            _address(of_residual),
-            of_weight.data_ptr(),
-            *of_weight.stride(),
-            of_norm[0].data_ptr(),
-            of_norm[1].data_ptr(),
-            *_sizes(input, weight),
+        of_input = torch.empty_like(ctx.saved_tensors[0]) if ctx.needs_input_grad[0] else None
+        weight, scale, shift, residual = _backward(
+            grad, *ctx.saved_tensors, residual=ctx.residual, of_input=of_input
         )
-        return of_input, of_weight, of_residual, of_norm[0], of_norm[1], None, None, None, None
+        return of_input, weight, residual, scale, shift, None, None, None, None
+
+
+class _ResidualBlock(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight1: Tensor, *rest: Any) -> Tensor:
+        own1, weight2, own2 = rest[:6], rest[6], rest[7:]
+        hidden, *first = _forward(input, weight1, None, *own1)
+        output, *second = _forward(hidden, weight2, input, *own2)
+        ctx.save_for_backward(*first, *second)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivative()
+        first, second = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+        inner = torch.empty_like(second[0])
+        weight2, scale2, shift2, of_input = _backward(grad, *second, residual=True, of_input=inner)
+        # onto the shortcut's gradient
+        weight1, scale1, shift1, _ = _backward(inner, *first, residual=False, of_input=of_input, add=True)
+        unneeded = (None,) * 4
+        return of_input, weight1, scale1, shift1, *unneeded, weight2, scale2, shift2, *unneeded
 
 
 class _NormReLU(torch.autograd.Function):
@@ -348,10 +444,20 @@ def _load(target: Path) -> ctypes.CDLL:
         raise BuildError(f"cannot load {target}: {error}; delete it to build it again") from error
     pointer, size, number, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_double
     for name, types in {
-        "filter": [pointer, *[size] * 4, pointer, size, size, number],
+        "filter": [pointer, *[size] * 4, pointer, size, size, number, number],
         "convolve": [*[pointer] * 3, *[size] * 5, number],
         "convolve_train": [*[pointer] * 7, real, real, pointer, *[size] * 5, number],
-        "convolve_back": [*[pointer] * 9, *[size] * 4, pointer, pointer, *[size] * 5, number],
+        "convolve_back": [
+            *[pointer] * 7,
+            number,
+            pointer,
+            pointer,
+            *[size] * 4,
+            pointer,
+            pointer,
+            *[size] * 5,
+            number,
+        ],
         "norm_relu": [*[pointer] * 5, size, size, number],
         "norm_train": [*[pointer] * 5, real, real, pointer, size, size, number],
         "norm_back": [*[pointer] * 8, size, size, number],

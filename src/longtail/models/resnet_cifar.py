@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad
 
 from longtail import _checks
-from longtail.models.convolution import conv_norm_relu
+from longtail.models.convolution import conv_norm_relu, residual_block
 
 _WIDTHS = (16, 32, 64)
 
@@ -92,11 +92,12 @@ class BasicBlock(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``relu(convolutions(input) + shortcut(input))``."""
+        if not self.zeros:
+            return residual_block(self.conv1, self.norm1, self.conv2, self.norm2, input)
         x = conv_norm_relu(self.conv1, self.norm1, input)
-        if self.zeros:
-            # ceil_mode keeps the last row and column of an odd image, as the strided convolution does
-            input = pad(avg_pool2d(input, 2, ceil_mode=True), (0, 0, 0, 0, self.zeros, self.zeros))
-        return conv_norm_relu(self.conv2, self.norm2, x, input)
+        # ceil_mode keeps the last row and column of an odd image, as the strided convolution does
+        shortcut = pad(avg_pool2d(input, 2, ceil_mode=True), (0, 0, 0, 0, self.zeros, self.zeros))
+        return conv_norm_relu(self.conv2, self.norm2, x, shortcut)
 
 
 def _conv(in_channels: int, channels: int, stride: int) -> nn.Conv2d:
