@@ -36,6 +36,8 @@ INLINE vec load(const float* p) { return *(const vec*)p; }
 INLINE void store(float* p, vec v) { *(vec*)p = v; }
 INLINE vec splat(float a) { return vec{} + a; }
 
+INLINE vec relu(vec v) { return v < 0 ? vec{} : v; }  // NaN stays NaN
+
 struct Shape { long N, H, W, th, tw; };
 struct Four { vec a, b, c, d; };
 struct Six { vec a, b, c, d, e, f; };
@@ -118,6 +120,23 @@ INLINE Rows rows_of(const float* x, Shape s, long C, long strip) {
   for (int i = 0; i < 6; i++) {
     rows.in[i] = top + i >= 0 && top + i < s.H;
     rows.at[i] = x + (n * s.H + (rows.in[i] ? top + i : 0)) * s.W * C;
+  }
+  return rows;
+}
+
+// The same of relu(norm(x)), computed into memory; `before` is the norm's kept[4][C]
+INLINE Rows rows_norm(const float* x, const float* before, Shape s, long C, long strip, float* memory) {
+  Rows rows = rows_of(x, s, C, strip);
+  const long valid = s.W * C;
+  for (int i = 0; i < 6; i++) {
+    if (!rows.in[i]) continue;
+    const float* from = rows.at[i];
+    float* to = memory + i * valid;
+    rows.at[i] = to;
+    for (long c = 0; c < C; c += W) {
+      const vec scale = load(before + 2 * C + c), shift = load(before + 3 * C + c);
+      for (long k = c; k < valid; k += C) store(to + k, relu(load(from + k) * scale + shift));
+    }
   }
   return rows;
 }
@@ -257,15 +276,17 @@ INLINE void all_products(const float* V, long step, const float* U, float* D, lo
 }
 
 template <int CI, int CO>
-void convolve(const float* x, const float* U, float* y, Shape s, long I_, long O_, const float* around, double* first,
-              double* second, long begin, long end) {
+void convolve(const float* x, const float* before, const float* U, float* y, Shape s, long I_, long O_,
+              const float* around, double* first, double* second, long begin, long end) {
   const Plan plan(s, I_, O_, 48);
   const long I = CI ? CI : I_, O = CO ? CO : O_;
-  float* V = scratch.of(6 * (plan.v + plan.row_in + plan.row_out));
-  float *S = V + 6 * plan.v, *D = S + 6 * plan.row_in;
+  float* V = scratch.of(6 * (plan.v + plan.row_in + plan.row_out + s.W * I));
+  float *S = V + 6 * plan.v, *D = S + 6 * plan.row_in, *memory = D + 6 * plan.row_out;
   for (long from = begin; from < end; from += plan.rows) {
     const long n = from + plan.rows < end ? plan.rows : end - from;
-    for (long r = 0; r < n; r++) down(rows_of(x, s, I, from + r), s, I, S + r * plan.strip_in, plan.row_in);
+    for (long r = 0; r < n; r++)
+      down(before ? rows_norm(x, before, s, I, from + r, memory) : rows_of(x, s, I, from + r), s, I,
+           S + r * plan.strip_in, plan.row_in);
     for (int i = 0; i < 6; i++) {
       for (long r = 0; r < n; r++)
         across<CI>(S + i * plan.row_in + r * plan.strip_in, s.tw, I, V + r * s.tw * I, plan.v);
@@ -280,50 +301,73 @@ void convolve(const float* x, const float* U, float* y, Shape s, long I_, long O
 
 // What norm and ReLU pass back: dy = scale m + slope y + level, where m is g where the ReLU let pass
 struct Norm {
-  const float *g, *out, *y, *scale, *shift, *slope, *level;
-  float* m;  // the gradient of the residual, or null; without one y tells what passed, and `out` is not read
+  const float *g, *y, *scale, *shift, *slope, *level;
+  bool passed;  // g is m already; if not, y tells what passed
 };
 
-// The six rows of dy around a row of tiles, into memory, and m of the four in the middle
-template <bool RESIDUAL>
+// The six rows of dy around a row of tiles, into memory
 INLINE Rows rows_back(const Norm& norm, Shape s, long C, long strip, float* memory) {
   Rows rows = rows_of(norm.y, s, C, strip);
   const long valid = s.W * C;
   for (int i = 0; i < 6; i++) {
     if (!rows.in[i]) continue;
-    const long offset = rows.at[i] - norm.y;
+    const float *y = rows.at[i], *g = norm.g + (y - norm.y);
     float* to = memory + i * valid;
     rows.at[i] = to;
     for (long c = 0; c < C; c += W) {
       const vec scale = load(norm.scale + c), shift = load(norm.shift + c), slope = load(norm.slope + c),
                 level = load(norm.level + c);
-      for (long k = c; k < valid; k += C) {
-        const vec y = load(norm.y + offset + k), o = RESIDUAL ? load(norm.out + offset + k) : y * scale + shift;
-        const vec m = o <= 0 ? vec{} : load(norm.g + offset + k);
-        store(to + k, scale * m + (slope * y + level));
-        if (RESIDUAL && i >= 1 && i < 5) store(norm.m + offset + k, m);
+      if (norm.passed) {
+        for (long k = c; k < valid; k += C) store(to + k, scale * load(g + k) + (slope * load(y + k) + level));
+      } else {
+        for (long k = c; k < valid; k += C) {
+          const vec here = load(y + k), m = here * scale + shift <= 0 ? vec{} : load(g + k);
+          store(to + k, scale * m + (slope * here + level));
+        }
       }
     }
   }
   return rows;
 }
 
-// The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this thread's sum
+// Add to each channel's two sums those over one row of tiles of m, the gradient g of relu(norm(y)) where it passed,
+// and of m (y - mean)
+INLINE void add_back_sums(const float* g, const float* y, const float* kept, Shape s, long C, long strip,
+                          double* first, double* second) {
+  const long n = strip / s.th, top = strip % s.th * 4, bottom = top + 4 < s.H ? top + 4 : s.H;
+  const long from = (n * s.H + top) * s.W * C, to = (n * s.H + bottom) * s.W * C;
+  for (long c = 0; c < C; c += W) {
+    const vec mean = load(kept + c), scale = load(kept + 2 * C + c), shift = load(kept + 3 * C + c);
+    vec u = {}, v = {};
+    for (long k = from + c; k < to; k += C) {
+      const vec here = load(y + k), m = here * scale + shift <= 0 ? vec{} : load(g + k);
+      u += m;
+      v += m * (here - mean);
+    }
+    for (int k = 0; k < W; k++) first[c + k] += u[k], second[c + k] += v[k];
+  }
+}
+
+// The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this thread's sum. Where
+// the input is relu(norm(x)) by `before`, also the two sums that this norm's gradient needs.
 template <int CI, int CO>
-void convolve_back(const float* x, const Norm& norm, const float* U, float* dx, bool add, float* dU, Shape s, long I_, long O_,
+void convolve_back(const float* x, const float* before, const Norm& norm, const float* U, float* dx, bool add,
+                   float* dU, double* first, double* second, Shape s, long I_, long O_,
                    long begin, long end) {
   const Plan plan(s, I_, O_, 24), back(s, O_, I_, 24);
   const long I = CI ? CI : I_, O = CO ? CO : O_;
-  float* V = scratch.of(6 * (plan.v + 2 * plan.z + plan.row_in + plan.row_out + back.row_in + back.row_out + s.W * O));
+  float* V = scratch.of(6 * (plan.v + 2 * plan.z + plan.row_in + plan.row_out + back.row_in + back.row_out +
+                             s.W * (O + I)));
   float *Z = V + 6 * plan.v, *Y = Z + 6 * plan.z, *S = Y + 6 * plan.z, *Q = S + 6 * plan.row_in;
-  float *P = Q + 6 * plan.row_out, *D = P + 6 * back.row_in, *memory = D + 6 * back.row_out;
+  float *P = Q + 6 * plan.row_out, *D = P + 6 * back.row_in, *memory = D + 6 * back.row_out, *entered = memory + 6 * s.W * O;
   for (long from = begin; from < end; from += plan.rows) {
     const long n = from + plan.rows < end ? plan.rows : end - from, tiles = n * s.tw;
     for (long r = 0; r < n; r++) {
-      const Rows dy = norm.m ? rows_back<true>(norm, s, O, from + r, memory) : rows_back<false>(norm, s, O, from + r, memory);
+      const Rows dy = rows_back(norm, s, O, from + r, memory);
       down(dy, s, O, P + r * back.strip_in, back.row_in);
       down_back(dy, s, O, Q + r * plan.strip_out, plan.row_out);
-      down(rows_of(x, s, I, from + r), s, I, S + r * plan.strip_in, plan.row_in);
+      down(before ? rows_norm(x, before, s, I, from + r, entered) : rows_of(x, s, I, from + r), s, I,
+           S + r * plan.strip_in, plan.row_in);
     }
     for (int i = 0; i < 6; i++) {
       for (long r = 0; r < n; r++) {
@@ -347,6 +391,7 @@ void convolve_back(const float* x, const Norm& norm, const float* U, float* dx, 
     for (long r = 0; r < n; r++) {
       if (add) out_down<true>(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
       else out_down<false>(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
+      if (before) add_back_sums(dx, x, before, s, I, from + r, first, second);
     }
   }
 }
@@ -379,27 +424,40 @@ void two_sums(long pixels, long C, int threads, double* first, double* second, F
   }
 }
 
-// The sums that the gradient of a norm needs, and from them its weights' gradients and its own coefficients
-template <bool RESIDUAL>
-void back_sums(const float* g, const float* out, const float* y, const float* kept, float* dweight, float* dbias,
-               float* slope, float* level, long pixels, long C, int threads) {
-  const float *mean = kept, *inverse = kept + C, *scale = kept + 2 * C, *shift = kept + 3 * C;
-  double* first = (double*)moments.of(4 * C);
-  double* second = first + C;
-  two_sums(pixels, C, threads, first, second, [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
-    const long at = p * C + c;
-    const vec here = load(y + at), o = RESIDUAL ? load(out + at) : here * load(scale + c) + load(shift + c);
-    const vec m = o <= 0 ? vec{} : load(g + at);
-    u += m;
-    v += m * (here - load(mean + c));
-  });
+// Sums over pixels of m, the gradient g where the ReLU let pass, and of m (y - mean). With a residual, `out` tells
+// what passed and m, which is the residual's gradient, is written; without one y tells.
+void back_sums(const float* g, const float* out, const float* y, const float* kept, float* m, long pixels, long C,
+               double* first, double* second, int threads) {
+  const float *mean = kept, *scale = kept + 2 * C, *shift = kept + 3 * C;
+  if (m)
+    two_sums(pixels, C, threads, first, second, [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
+      const long at = p * C + c;
+      const vec passed = load(out + at) <= 0 ? vec{} : load(g + at);
+      store(m + at, passed);
+      u += passed;
+      v += passed * (load(y + at) - load(mean + c));
+    });
+  else
+    two_sums(pixels, C, threads, first, second, [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
+      const vec here = load(y + p * C + c);
+      const vec passed = here * load(scale + c) + load(shift + c) <= 0 ? vec{} : load(g + p * C + c);
+      u += passed;
+      v += passed * (here - load(mean + c));
+    });
+}
+
+// From these sums the gradients of a norm's weight and bias, and the coefficients of dy
+Norm norm_of(const float* g, const float* y, const float* kept, bool passed, const double* first, const double* second,
+             float* dweight, float* dbias, long pixels, long C) {
+  float *slope = coefficients.of(2 * C), *level = slope + C;
   for (long c = 0; c < C; c++) {
-    const double r = inverse[c], k = -scale[c] * r * r * second[c] / pixels;
+    const double r = kept[C + c], scale = kept[2 * C + c], k = -scale * r * r * second[c] / pixels;
     slope[c] = k;
-    level[c] = -scale[c] * first[c] / pixels - k * mean[c];
+    level[c] = -scale * first[c] / pixels - k * kept[c];
     dweight[c] = second[c] * r;
     dbias[c] = first[c];
   }
+  return {g, y, kept + 2 * C, kept + 3 * C, slope, level, passed};
 }
 
 // From the sums of y - around and of its square: the running statistics, and kept[4][C] for the way back: mean,
@@ -452,44 +510,60 @@ void longtail_filter(const float* w, long so, long si, long sy, long sx, float* 
 void longtail_convolve(const float* x, const float* U, float* y, long N, long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
   share(s.N * s.th, threads, [=](long begin, long end, long) {
-    CHANNELS(convolve, x, U, y, s, I, O, nullptr, nullptr, nullptr, begin, end);
+    CHANNELS(convolve, x, nullptr, U, y, s, I, O, nullptr, nullptr, nullptr, begin, end);
   });
 }
 
-// The same, and batch norm's statistics of the outcome
-void longtail_convolve_train(const float* x, const float* U, float* y, const float* weight, const float* bias,
+// The same, of x or, with another norm's kept `before`, of relu(norm(x)); and batch norm's statistics of the outcome
+void longtail_convolve_train(const float* x, const float* before, const float* U, float* y, const float* weight,
+                             const float* bias,
                              float* running_mean, float* running_var, double momentum, double eps, float* kept, long N,
                              long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
   // the first pixel is taken off first, which keeps a large mean from swallowing the variance
-  CHANNELS(convolve, x, U, y, s, I, O, nullptr, nullptr, nullptr, 0, 1);
+  CHANNELS(convolve, x, before, U, y, s, I, O, nullptr, nullptr, nullptr, 0, 1);
   float* around = (float*)moments.of((4 * threads + 1) * O) + 4 * threads * O;
   double* all = (double*)moments.at;
   memcpy(around, y, O * sizeof(float));
   memset(all, 0, 2 * threads * O * sizeof(double));
   share(s.N * s.th, threads, [=](long begin, long end, long t) {
-    CHANNELS(convolve, x, U, y, s, I, O, around, all + 2 * t * O, all + (2 * t + 1) * O, begin, end);
+    CHANNELS(convolve, x, before, U, y, s, I, O, around, all + 2 * t * O, all + (2 * t + 1) * O, begin, end);
   });
   for (int t = 1; t < threads; t++)
     for (long c = 0; c < 2 * O; c++) all[c] += all[2 * t * O + c];
   moments_done(all, all + O, around, weight, bias, running_mean, running_var, momentum, eps, kept, N * H * Wd, O);
 }
 
-// Gradients of relu(norm(convolve(x)) (+ residual)): of input (added to dx, or put there) and residual where not
-// null, of the weights at their strides, of norm's weight and bias.
-void longtail_convolve_back(const float* x, const float* g, const float* out, const float* y, const float* kept,
-                            const float* U, float* dx, int add, float* residual, float* dw, long so, long si, long sy, long sx,
-                            float* dweight, float* dbias, long N, long H, long Wd, long I, long O, int threads) {
+// Gradients of relu(norm(convolve(x)) (+ residual)): of x (added to dx, or put there) and residual where not null, of
+// the weights at their strides, of norm's weight and bias. With another norm's kept `before`, relu(norm(x)) is what
+// was convolved: dx is its gradient, and before_sums[2][I] what longtail_convolve_back needs as `sums` to go on
+// through that norm; without `sums` it computes them.
+void longtail_convolve_back(const float* x, const float* before, const float* g, const float* out, const float* y,
+                            const float* kept, const double* own_sums, const float* U, float* dx, int add,
+                            float* residual, float* dw, long so, long si, long sy, long sx, float* dweight,
+                            float* dbias, double* before_sums, long N, long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
-  float *slope = coefficients.of(2 * O), *level = slope + O;
-  (residual ? back_sums<true> : back_sums<false>)(g, out, y, kept, dweight, dbias, slope, level, N * H * Wd, O, threads);
-  const Norm norm{g, out, y, kept + 2 * O, kept + 3 * O, slope, level, residual};
+  double* before_all = (double*)moments.of(4 * O + 4 * threads * I) + 2 * O;
+  if (!own_sums) {
+    double* found = (double*)moments.at;
+    back_sums(g, out, y, kept, residual, N * H * Wd, O, found, found + O, threads);
+    own_sums = found;
+  }
+  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums, own_sums + O, dweight, dbias,
+                            N * H * Wd, O);
+  memset(before_all, 0, 2 * threads * I * sizeof(double));
   const long size = 36 * I * O;
   float* dU = sums.of(threads * size);
   memset(dU, 0, threads * size * sizeof(float));
   share(s.N * s.th, threads, [=](long begin, long end, long t) {
-    CHANNELS(convolve_back, x, norm, U, dx, add, dU + t * size, s, I, O, begin, end);
+    CHANNELS(convolve_back, x, before, norm, U, dx, add, dU + t * size, before_all + 2 * t * I,
+             before_all + (2 * t + 1) * I, s, I, O, begin, end);
   });
+  if (before)
+    for (long c = 0; c < 2 * I; c++) {
+      before_sums[c] = 0;
+      for (int t = 0; t < threads; t++) before_sums[c] += before_all[2 * t * I + c];
+    }
 #pragma omp parallel for num_threads(threads)
   for (long i = 0; i < I; i++)
     for (long o = 0; o < O; o += W) {
@@ -523,7 +597,7 @@ void longtail_norm_relu(const float* y, const float* residual, const float* scal
       for (long c = 0; c < C; c += W) {
         vec v = load(y + p + c) * load(scale + c) + load(shift + c);
         if (residual) v += load(residual + p + c);
-        store(out + p + c, v < 0 ? vec{} : v);  // NaN stays NaN
+        store(out + p + c, relu(v));
       }
   });
 }
@@ -545,16 +619,15 @@ void longtail_norm_train(const float* y, const float* weight, const float* bias,
 // dy, the residual's gradient (if any), dweight and dbias of g, the gradient of relu(norm(y) (+ residual))
 void longtail_norm_back(const float* g, const float* out, const float* y, const float* kept, float* dy, float* residual,
                         float* dweight, float* dbias, long pixels, long C, int threads) {
-  float *slope = coefficients.of(2 * C), *level = slope + C;
-  (residual ? back_sums<true> : back_sums<false>)(g, out, y, kept, dweight, dbias, slope, level, pixels, C, threads);
-  const float *scale = kept + 2 * C, *shift = kept + 3 * C;
+  double* found = (double*)moments.of(4 * C);
+  back_sums(g, out, y, kept, residual, pixels, C, found, found + C, threads);
+  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, found, found + C, dweight, dbias, pixels, C);
   share(pixels, threads, [=](long begin, long end, long) {
     for (long p = begin * C; p < end * C; p += C)
       for (long c = 0; c < C; c += W) {
-        const vec here = load(y + p + c), o = residual ? load(out + p + c) : here * load(scale + c) + load(shift + c);
-        const vec m = o <= 0 ? vec{} : load(g + p + c);
-        store(dy + p + c, load(scale + c) * m + (load(slope + c) * here + load(level + c)));
-        if (residual) store(residual + p + c, m);
+        const vec here = load(y + p + c), scale = load(norm.scale + c), g = load(norm.g + p + c);
+        const vec m = norm.passed ? g : here * scale + load(norm.shift + c) <= 0 ? vec{} : g;
+        store(dy + p + c, scale * m + (load(norm.slope + c) * here + load(norm.level + c)));
       }
   });
 }

@@ -249,19 +249,23 @@ def _norm_relu(hidden: Tensor, residual: Tensor | None, scale: Tensor, shift: Te
 
 def _forward(
     input: Tensor,
+    before: Tensor | None,
     weight: Tensor,
-    residual: Tensor | None,
     norm_weight: Tensor,
     norm_bias: Tensor,
     running_mean: Tensor,
     running_var: Tensor,
     momentum: float,
     eps: float,
-) -> tuple[Tensor, ...]:
-    """Return the output, and what `_backward` needs: input, weight, hidden, output, kept."""
+) -> tuple[Tensor, Tensor]:
+    """Convolve, and return the outcome and what its norm keeps: mean, 1 / deviation, scale and shift.
+
+    `before` is what another norm kept: relu of that norm of `input` is convolved.
+    """
     hidden, kept, matrices = _like_output(input, weight), torch.empty(4, len(weight)), _filter(weight)
     library().longtail_convolve_train(
         input.data_ptr(),
+        _address(before),
         matrices.data_ptr(),
         hidden.data_ptr(),
         norm_weight.data_ptr(),
@@ -273,32 +277,35 @@ def _forward(
         kept.data_ptr(),
         *_sizes(input, weight),
     )
-    output = _norm_relu(hidden, residual, kept[2], kept[3])
-    return output, input, weight, hidden, output, kept
+    return hidden, kept
 
 
 def _backward(
     grad: Tensor,
     input: Tensor,
+    before: Tensor | None,
     weight: Tensor,
     hidden: Tensor,
-    output: Tensor,
     kept: Tensor,
     *,
-    residual: bool,
+    output: Tensor | None = None,
+    of_residual: Tensor | None = None,
     of_input: Tensor | None,
     add: bool = False,
-) -> tuple[Tensor | None, ...]:
-    """Return the gradients of weight, norm's weight and bias, and residual; fill `of_input`."""
+    sums: Tensor | None = None,
+    before_sums: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of weight and norm's weight and bias; fill or add to what else is given."""
     grad, matrices = _last(grad), _filter(weight, turned=True)
-    of_residual = torch.empty_like(hidden) if residual else None
     of_weight, of_norm = torch.empty_like(weight), torch.empty(2, len(weight))
     library().longtail_convolve_back(
         input.data_ptr(),
+        _address(before),
         grad.data_ptr(),
-        output.data_ptr(),
+        _address(output),
         hidden.data_ptr(),
         kept.data_ptr(),
+        _address(sums),
         matrices.data_ptr(),
         _address(of_input),
         add,
@@ -307,48 +314,66 @@ def _backward(
         *of_weight.stride(),
         of_norm[0].data_ptr(),
         of_norm[1].data_ptr(),
+        _address(before_sums),
         *_sizes(input, weight),
     )
-    return of_weight, of_norm[0], of_norm[1], of_residual
+    return of_weight, of_norm[0], of_norm[1]
 
 
 class _ConvNormReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, residual: Tensor | None, *own: Any) -> Tensor:
-        output, *saved = _forward(input, weight, residual, *own)
-        ctx.save_for_backward(*saved)
-        ctx.residual = residual is not None
+        hidden, kept = _forward(input, None, weight, *own)
+        output = _norm_relu(hidden, residual, kept[2], kept[3])
+        ctx.save_for_backward(input, weight, hidden, kept, None if residual is None else output)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
-        of_input = torch.empty_like(ctx.saved_tensors[0]) if ctx.needs_input_grad[0] else None
-        weight, scale, shift, residual = _backward(
-            grad, *ctx.saved_tensors, residual=ctx.residual, of_input=of_input
+        input, weight, hidden, kept, output = ctx.saved_tensors
+        of_input = torch.empty_like(input) if ctx.needs_input_grad[0] else None
+        of_residual = None if output is None else torch.empty_like(output)
+        of_weight, scale, shift = _backward(
+            grad, input, None, weight, hidden, kept, output=output, of_residual=of_residual, of_input=of_input
         )
-        return of_input, weight, residual, scale, shift, None, None, None, None
+        return of_input, of_weight, of_residual, scale, shift, None, None, None, None
 
 
 class _ResidualBlock(torch.autograd.Function):
+    """The activation between the convolutions is never stored: the second one makes it from `hidden1`."""
+
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight1: Tensor, *rest: Any) -> Tensor:
         own1, weight2, own2 = rest[:6], rest[6], rest[7:]
-        hidden, *first = _forward(input, weight1, None, *own1)
-        output, *second = _forward(hidden, weight2, input, *own2)
-        ctx.save_for_backward(*first, *second)
+        hidden1, kept1 = _forward(input, None, weight1, *own1)
+        hidden2, kept2 = _forward(hidden1, kept1, weight2, *own2)
+        output = _norm_relu(hidden2, input, kept2[2], kept2[3])
+        ctx.save_for_backward(input, weight1, hidden1, kept1, weight2, hidden2, kept2, output)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
-        first, second = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
-        inner = torch.empty_like(second[0])
-        weight2, scale2, shift2, of_input = _backward(grad, *second, residual=True, of_input=inner)
+        input, weight1, hidden1, kept1, weight2, hidden2, kept2, output = ctx.saved_tensors
+        inner, of_input = torch.empty_like(hidden1), torch.empty_like(input)
+        sums = torch.empty(2, len(weight1), dtype=torch.float64)
+        second = _backward(
+            grad,
+            hidden1,
+            kept1,
+            weight2,
+            hidden2,
+            kept2,
+            output=output,
+            of_residual=of_input,
+            of_input=inner,
+            before_sums=sums,
+        )
         # onto the shortcut's gradient
-        weight1, scale1, shift1, _ = _backward(inner, *first, residual=False, of_input=of_input, add=True)
+        first = _backward(inner, input, None, weight1, hidden1, kept1, of_input=of_input, add=True, sums=sums)
         unneeded = (None,) * 4
-        return of_input, weight1, scale1, shift1, *unneeded, weight2, scale2, shift2, *unneeded
+        return of_input, *first, *unneeded, *second, *unneeded
 
 
 class _NormReLU(torch.autograd.Function):
@@ -377,19 +402,18 @@ class _NormReLU(torch.autograd.Function):
             *_pixels(hidden),
         )
         output = _norm_relu(hidden, residual, kept[2], kept[3])
-        ctx.save_for_backward(hidden, output, kept)
-        ctx.residual = residual is not None
+        ctx.save_for_backward(hidden, kept, None if residual is None else output)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
-        hidden, output, kept = ctx.saved_tensors
+        hidden, kept, output = ctx.saved_tensors
         grad, of_hidden, of_norm = _last(grad), torch.empty_like(hidden), torch.empty(2, hidden.shape[1])
-        of_residual = torch.empty_like(hidden) if ctx.residual else None
+        of_residual = None if output is None else torch.empty_like(output)
         library().longtail_norm_back(
             grad.data_ptr(),
-            output.data_ptr(),
+            _address(output),
             hidden.data_ptr(),
             kept.data_ptr(),
             of_hidden.data_ptr(),
@@ -446,15 +470,13 @@ def _load(target: Path) -> ctypes.CDLL:
     for name, types in {
         "filter": [pointer, *[size] * 4, pointer, size, size, number, number],
         "convolve": [*[pointer] * 3, *[size] * 5, number],
-        "convolve_train": [*[pointer] * 7, real, real, pointer, *[size] * 5, number],
+        "convolve_train": [*[pointer] * 8, real, real, pointer, *[size] * 5, number],
         "convolve_back": [
-            *[pointer] * 7,
+            *[pointer] * 9,
             number,
-            pointer,
-            pointer,
+            *[pointer] * 2,
             *[size] * 4,
-            pointer,
-            pointer,
+            *[pointer] * 3,
             *[size] * 5,
             number,
         ],
