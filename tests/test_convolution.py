@@ -12,6 +12,7 @@ from torch import nn
 
 from longtail.models import build, convolution
 from longtail.models.convolution import BuildError, conv_norm_relu, native
+from longtail.models.resnet_cifar import BasicBlock
 
 LAST = torch.channels_last
 
@@ -164,6 +165,67 @@ def test_after_a_convolution_of_torchs_norm_and_relu_are_still_ours(kernels, res
     pairs += [(r.grad, r64.grad)] if residual else []
     for a, b in pairs:
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [16, 32, 48, 64])
+@pytest.mark.parametrize("size", [(8, 8), (7, 10)])
+def test_a_block_is_its_two_halves(kernels, channels, size):
+    torch.manual_seed(channels)
+    block = BasicBlock(channels, channels).to(memory_format=LAST)
+    with torch.no_grad():
+        for norm in (block.norm1, block.norm2):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.normal_()
+    x, _ = tensors(3, channels, channels, *size, False)
+    block64, x64 = doubled(block, x)
+    grad = torch.randn(x.shape)
+    with native():
+        ours = block(x)
+    assert type(ours.grad_fn).__name__ == "_ResidualBlockBackward"
+    ours.backward(grad)
+    theirs = block64(x64)
+    theirs.backward(grad.double())
+    pairs = [(ours, theirs), (x.grad, x64.grad)]
+    pairs += [(p.grad, q.grad) for p, q in zip(block.parameters(), block64.parameters(), strict=True)]
+    pairs += zip(block.buffers(), block64.buffers(), strict=True)
+    for a, b in pairs:
+        # in norm: a rounding error may decide what a ReLU lets pass, once in a hundred thousand
+        a, b = a.double(), b.double()
+        assert (a - b).norm() <= 1e-2 * b.norm()
+        assert ((a - b).abs() > 1e-4 * b.abs().max()).float().mean() < 1e-2
+
+
+def test_a_block_that_the_kernels_cannot_run_is_torchs():
+    torch.manual_seed(0)
+    block = BasicBlock(24, 24).to(memory_format=LAST)
+    x = torch.randn(2, 24, 8, 8).contiguous(memory_format=LAST)
+    expected = copy.deepcopy(block)(x)
+    with native():
+        assert torch.equal(block(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 1, 1), (2, 16, 8, 8), (2, 32, 8, 7)])
+def test_a_residual_of_another_shape_is_torchs_to_broadcast_or_refuse(shape):
+    conv, norm = layers(16, 32)
+    x, _ = tensors(2, 16, 32, 8, 8, False)
+    r = torch.randn(shape).contiguous(memory_format=LAST)
+    if shape[2:] == (1, 1):
+        expected = conv_norm_relu(conv, copy.deepcopy(norm), x, r)
+        with native():
+            assert torch.equal(conv_norm_relu(conv, norm, x, r), expected)
+    else:
+        with native(), pytest.raises(RuntimeError, match="must match the size"):
+            conv_norm_relu(conv, norm, x, r)
+
+
+def test_channels_that_do_not_fit_are_refused_as_torch_does():
+    conv, norm = layers(16, 32)
+    x, _ = tensors(2, 32, 32, 8, 8, False)
+    with native(), pytest.raises(RuntimeError, match="expected input"):
+        conv_norm_relu(conv, norm, x)
+    x, _ = tensors(2, 16, 32, 8, 8, False)
+    with native(), pytest.raises(RuntimeError, match="running_mean should contain 32 elements"):
+        conv_norm_relu(conv, nn.BatchNorm2d(16), x)
 
 
 CASES = {
