@@ -47,6 +47,7 @@ bench: $(READY) ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/ddnet.py
 	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/loss.py
+	$(BIN)/python benchmarks/train_throughput.py
 
 gpu: ## on a CUDA machine, GPU_PYTHON with its torch: tests, speed, missing cells; again goes on
 	$(GPU_PYTHON) benchmarks/gpu.py

@@ -5,7 +5,7 @@
 
 The plain script is fp32, channels first, with a DataLoader that pads, crops, mirrors and scales image by
 image and `loss.item()` in each step. Pixels are random: their values change no speed. Writes
-results/benchmarks/train_throughput-DEVICE.json.
+results/benchmarks/train_throughput-DEVICE.json and the table of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from core import RESULTS, ROOT, provenance
+from core import PAGE, RESULTS, ROOT, provenance
 from torch.utils.data import DataLoader, Dataset
 
 import longtail
@@ -260,6 +260,53 @@ def on_cuda(images: int) -> Iterator[dict[str, Any]]:
     yield {"case": "bf16 graphs, 4 runs in processes", "images_per_second": rate, "epochs": epochs}
 
 
+def write_page() -> None:
+    """Put the tables between their marks in docs/benchmarks.md."""
+    head, found, tail = PAGE.read_text().partition("<!-- throughput table -->\n")
+    if not found:
+        raise SystemExit(f"{PAGE} has no line '<!-- throughput table -->'")
+    lines: list[str] = []
+    for device in ("cpu", "cuda"):
+        path = RESULTS / f"train_throughput-{device}.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        lines += [
+            "",
+            "| ResNet-32, batches of 128 | images a second | times the plain script (quartiles) | asked |",
+        ]
+        lines.append("|---|---|---|---|")
+        for r in result["rows"]:
+            rate = r["images_per_second"]
+            cells = [
+                r["case"].removeprefix("train, "),
+                f"{rate['ours'] if isinstance(rate, dict) else rate:,.0f}",
+            ]
+            ratio = (
+                "{:.2f} ({:.2f} to {:.2f})".format(r["speed_up"], *r["speed_up_quartiles"])
+                if "speed_up" in r
+                else ""
+            )
+            asked = "" if "target" not in r else f"{r['target']:g}, {'met' if r['passed'] else '**missed**'}"
+            lines.append(f"| {' | '.join([*cells, ratio, asked])} |")
+        if device == "cpu":
+            other = result["rows"][0]["images_per_second"]["other"]
+            lines.append(f"| {result['rows'][0]['compared_with']} | {other:,.0f} | 1 | |")
+        v = result["versions"]
+        lines += [
+            "",
+            f"{result['date'][:10]}, {result['device']}, {result['cores']} cores, load "
+            f"{result['load_average_before']} before, torch {v['torch']}, commit "
+            f"{(result['commit'] or 'unknown')[:10]}.",
+        ]
+    if not (RESULTS / "train_throughput-cuda.json").exists():
+        lines += ["", "**No figure of a GPU exists yet.** `--device cuda` adds them here."]
+    rest = tail.partition("<!-- throughput end -->\n")[2]
+    PAGE.write_text(
+        f"{head}<!-- throughput table -->\n" + "\n".join(lines) + f"\n\n<!-- throughput end -->\n{rest}"
+    )
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -276,6 +323,7 @@ def main() -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
         path.write_text(json.dumps({"name": path.stem} | about | {"rows": rows}, indent=2) + "\n")
+    write_page()
     print(path.relative_to(ROOT))
 
 
