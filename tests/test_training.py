@@ -510,6 +510,15 @@ def test_a_native_run_goes_on_to_the_same_bits(tmp_path):
     assert same(train(recipe, tmp_path).model, whole.model)
 
 
+def test_a_native_run_is_evaluated_without_a_compiler_too(tmp_path, monkeypatch):
+    run = train(short(model="resnet20", epochs=1, warmup_epochs=0), tmp_path, acceleration="native")
+    monkeypatch.setattr(models.convolution, "library", models.convolution.library.__wrapped__)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.warns(UserWarning, match="CXX='no-such-compiler' is not there"):
+        again = evaluate_run(tmp_path)
+    assert again.error == pytest.approx(run.evaluation.error, abs=0.01)
+
+
 def test_native_kernels_are_refused_with_the_reason_where_they_cannot_be(monkeypatch):
     needs = r"acceleration='native' needs a CPU, fp32 and a CIFAR ResNet, but "
     with pytest.raises(ValueError, match=needs + "the model is 'small_cnn'; use 'auto'"):

@@ -253,9 +253,8 @@ void share(long count, int threads, F body) {
 }
 
 struct Plan {  // rows of tiles a block, and the sizes of its buffers, padded so that rows share no cache set
-  long strips, rows, v, z, strip_in, row_in, strip_out, row_out;
+  long rows, v, z, strip_in, row_in, strip_out, row_out;
   Plan(Shape s, long I, long O, long tiles) {
-    strips = s.N * s.th;
     rows = tiles / s.tw > 1 ? tiles / s.tw : 1;
     v = rows * s.tw * I + 16, z = rows * s.tw * O + 16;
     strip_in = (4 * s.tw + 2) * I, row_in = rows * strip_in + 16;

@@ -1,9 +1,9 @@
 """3x3 convolution, and batch norm with ReLU, for training on the CPU: C++ built at first use.
 
 `conv_norm_relu` is three of torch's operations, `residual_block` is two of those. Inside `native` they run
-``convolution.cpp`` where it applies:
-Winograd's algorithm takes a quarter of the multiplications; norm, shortcut and ReLU share its ways through
-memory. Results differ from torch's by rounding. Elsewhere they are torch's.
+``convolution.cpp`` where it applies: Winograd's algorithm takes a quarter of the multiplications; norm,
+shortcut and ReLU share its ways through memory. Results differ from torch's by rounding. Elsewhere they are
+torch's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import functools
 import hashlib
 import math
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -40,7 +41,7 @@ class BuildError(RuntimeError):
 
 @contextlib.contextmanager
 def native() -> Iterator[None]:
-    """Let `conv_norm_relu` run the C++ kernels where they apply, in this thread.
+    """Let `conv_norm_relu` and `residual_block` run the C++ kernels where they apply, in this thread.
 
     Raises:
         BuildError: they cannot be built.
@@ -65,6 +66,8 @@ def conv_norm_relu(
         input: (N, C, H, W); the kernels take float32, channels last in memory.
         residual: of the output's shape; None for nothing.
 
+    Modules with hooks, and subclasses of the two, are called as torch would.
+
     Raises:
         RuntimeError: in backward with ``create_graph=True``, where the kernels ran.
         ValueError: one value a channel, while training.
@@ -75,8 +78,8 @@ def conv_norm_relu(
     hidden = None if whole else conv(input)
     shape = _output_shape(input, conv.weight) if hidden is None else hidden.shape
     fits = whole if hidden is None else _fits(hidden) and hidden.shape[1] == norm.num_features
-    learns = norm.training or torch.is_grad_enabled()
-    if not fits or (residual is not None and residual.shape != shape) or (learns and not norm.training):
+    differentiable = torch.is_grad_enabled() and not norm.training  # ours is only while training
+    if not fits or (residual is not None and residual.shape != shape) or differentiable:
         return _plain(norm, conv(input) if hidden is None else hidden, residual)
     output: Tensor
     if norm.training:
@@ -117,12 +120,14 @@ def residual_block(
 
 
 def _on() -> bool:
-    return getattr(_state, "on", False)
+    return getattr(_state, "on", False) and not torch.compiler.is_compiling()
 
 
 def _plain(norm: nn.BatchNorm2d, hidden: Tensor, residual: Tensor | None) -> Tensor:
     normed = norm(hidden)
-    return relu(normed if residual is None else normed + residual, inplace=True)
+    if residual is None:
+        return relu(normed, inplace=not _hooked(norm))
+    return relu(normed + residual, inplace=True)
 
 
 def _count_batch(norm: nn.BatchNorm2d, shape: Sequence[int]) -> tuple[Any, ...]:
@@ -131,6 +136,7 @@ def _count_batch(norm: nn.BatchNorm2d, shape: Sequence[int]) -> tuple[Any, ...]:
         raise ValueError(f"batch norm needs over one value a channel to train, got {list(shape)}")
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
+    torch.autograd.graph.increment_version((norm.running_mean, norm.running_var))  # type: ignore[arg-type]
     return norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
 
 
@@ -149,7 +155,8 @@ def _fits(input: Tensor) -> bool:
 
 def _convolves(conv: nn.Conv2d, input: Tensor) -> bool:
     return (
-        _fits(input)
+        type(conv) is nn.Conv2d
+        and _fits(input)
         and conv.in_channels == input.shape[1]
         and conv.kernel_size == (3, 3)
         and conv.stride == conv.dilation == (1, 1)
@@ -158,18 +165,39 @@ def _convolves(conv: nn.Conv2d, input: Tensor) -> bool:
         and conv.groups == 1
         and conv.bias is None
         and conv.out_channels % _CHANNELS == 0
-        and type(conv.weight) is nn.Parameter
-        and conv.weight.dtype == torch.float32
+        and _is_plain(conv.weight)
+        and not _hooked(conv)
     )
 
 
 def _normalises(norm: nn.BatchNorm2d) -> bool:
     return (
-        norm.affine
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and type(norm.weight) is nn.Parameter
-        and norm.weight.dtype == torch.float32
+        and norm.eps > 0
+        and all(map(_is_plain, (norm.weight, norm.bias, norm.running_mean, norm.running_var)))
+        and not _hooked(norm)
+    )
+
+
+def _is_plain(tensor: Tensor | None) -> bool:
+    return (
+        type(tensor) in (nn.Parameter, Tensor)
+        and tensor is not None
+        and tensor.is_cpu
+        and tensor.dtype == torch.float32
+        and (tensor.ndim > 1 or tensor.is_contiguous())
+    )
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
     )
 
 
@@ -192,7 +220,7 @@ def _filter(weight: Tensor, turned: bool = False) -> Tensor:
     so, si, sy, sx = weight.stride()
     if turned:
         outputs, inputs, so, si = inputs, outputs, si, so
-    matrices = torch.empty(36, inputs, outputs)
+    matrices = weight.new_empty(36, inputs, outputs)
     library().longtail_filter(
         weight.data_ptr(),
         so,
@@ -214,7 +242,8 @@ def _output_shape(input: Tensor, weight: Tensor) -> tuple[int, ...]:
 
 
 def _like_output(input: Tensor, weight: Tensor) -> Tensor:
-    return torch.empty(_output_shape(input, weight), memory_format=torch.channels_last)
+    shape = _output_shape(input, weight)
+    return torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
 
 
 def _sizes(input: Tensor, weight: Tensor) -> tuple[int, ...]:
@@ -262,7 +291,7 @@ def _forward(
 
     `before` is what another norm kept: relu of that norm of `input` is convolved.
     """
-    hidden, kept, matrices = _like_output(input, weight), torch.empty(4, len(weight)), _filter(weight)
+    hidden, kept, matrices = _like_output(input, weight), weight.new_empty(4, len(weight)), _filter(weight)
     library().longtail_convolve_train(
         input.data_ptr(),
         _address(before),
@@ -297,7 +326,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of weight and norm's weight and bias; fill or add to what else is given."""
     grad, matrices = _last(grad), _filter(weight, turned=True)
-    of_weight, of_norm = torch.empty_like(weight), torch.empty(2, len(weight))
+    of_weight, of_norm = torch.empty_like(weight), weight.new_empty(2, len(weight))
     library().longtail_convolve_back(
         input.data_ptr(),
         _address(before),
@@ -357,7 +386,7 @@ class _ResidualBlock(torch.autograd.Function):
         _refuse_second_derivative()
         input, weight1, hidden1, kept1, weight2, hidden2, kept2, output = ctx.saved_tensors
         inner, of_input = torch.empty_like(hidden1), torch.empty_like(input)
-        sums = torch.empty(2, len(weight1), dtype=torch.float64)
+        sums = weight1.new_empty(2, len(weight1), dtype=torch.float64)
         second = _backward(
             grad,
             hidden1,
@@ -389,7 +418,7 @@ class _NormReLU(torch.autograd.Function):
         momentum: float,
         eps: float,
     ) -> Tensor:
-        kept = torch.empty(4, len(weight))
+        kept = weight.new_empty(4, len(weight))
         library().longtail_norm_train(
             hidden.data_ptr(),
             weight.data_ptr(),
@@ -409,7 +438,7 @@ class _NormReLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
         hidden, kept, output = ctx.saved_tensors
-        grad, of_hidden, of_norm = _last(grad), torch.empty_like(hidden), torch.empty(2, hidden.shape[1])
+        grad, of_hidden, of_norm = _last(grad), torch.empty_like(hidden), kept.new_empty(2, hidden.shape[1])
         of_residual = None if output is None else torch.empty_like(output)
         library().longtail_norm_back(
             grad.data_ptr(),
@@ -436,36 +465,44 @@ def library() -> ctypes.CDLL:
 
 
 def _build(flags: tuple[str, ...]) -> Path:
-    named = os.environ.get("CXX")
-    compiler = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
-    if compiler is None:
-        what = f"CXX={named!r} is not there" if named else "there is no C++ compiler"
+    named = shlex.split(os.environ.get("CXX", ""))
+    compiler = named or [c for c in ("c++", "g++", "clang++") if shutil.which(c)][:1]
+    if not compiler or shutil.which(compiler[0]) is None:
+        what = f"CXX={shlex.join(named)!r} is not there" if named else "there is no C++ compiler"
         raise BuildError(f"{what}; install g++ or clang++, or name one by the variable CXX")
     # the macros name the compiler's version and the machine's instructions
-    macros = _run([compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull])
-    key = hashlib.sha256(_SOURCE.read_bytes() + macros + repr(flags).encode()).hexdigest()[:16]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "longtail"
-    target = root / f"convolution-{key}.so"
-    if target.exists():
-        return target
+    macros = _run([*compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull])
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        root = root.expanduser() / "longtail"
+        key = hashlib.sha256(_SOURCE.read_bytes() + macros + repr(flags).encode()).hexdigest()[:16]
+        target = root / f"convolution-{key}.so"
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if target.exists() and _is_ours(target):
+            return target
         with tempfile.TemporaryDirectory(dir=root) as folder:
             built = Path(folder) / target.name
-            _run([compiler, *flags, "-o", str(built), str(_SOURCE)])
+            _run([*compiler, *flags, "-o", str(built), str(_SOURCE)])
             built.replace(target)
-    except OSError as error:
-        raise BuildError(
-            f"cannot write {target}: {error}; set XDG_CACHE_HOME to a writable folder"
-        ) from error
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, BuildError):
+            raise
+        remedy = "set XDG_CACHE_HOME to a folder of yours that can be written"
+        raise BuildError(f"cannot keep the kernels in {root}: {error}; {remedy}") from error
     return target
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else can have put it there."""
+    return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
 
 
 def _load(target: Path) -> ctypes.CDLL:
     try:
         loaded = ctypes.CDLL(str(target))
     except OSError as error:
-        raise BuildError(f"cannot load {target}: {error}; delete it to build it again") from error
+        remedy = "delete it, or set XDG_CACHE_HOME to a folder that programs may be loaded from"
+        raise BuildError(f"cannot load {target}: {error}; {remedy}") from error
     pointer, size, number, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_double
     for name, types in {
         "filter": [pointer, *[size] * 4, pointer, size, size, number, number],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 import threading
 import time
 import warnings
@@ -102,7 +103,7 @@ def train(
             fuses the network by ``torch.compile``, which rounds otherwise and takes up to a minute at the
             start; "native" runs C++ kernels on the CPU, which round otherwise and are built at their first
             use; "auto" takes graphs where they apply (CUDA, SGD, a network without dropout) and native
-            kernels where they do (CPU, fp32, a CIFAR ResNet, a C++ compiler that builds them).
+            kernels where they do (CPU under Linux, fp32, a CIFAR ResNet, a C++ compiler).
 
     Returns:
         The finished run. Several calls may train at a time on one GPU, each in a thread of its own: every
@@ -178,8 +179,8 @@ def evaluate_run(run_dir: str | os.PathLike[str], *, device: str | torch.device 
     model = run.model.to(target)
     if data.images:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    native = target.type == "cpu" and environment_of(run_dir).get("acceleration") == "native"
-    with _kernels(native):
+    native = environment_of(run_dir).get("acceleration") == "native"
+    with _kernels(native and _runs_native("auto", run.recipe, model, target)):
         logits = _logits(model, data, _precision(run.recipe, target)).float().cpu().numpy()
     return evaluate(logits, data.test_targets.cpu().numpy(), data.counts, activation=run.recipe.activation)
 
@@ -416,7 +417,8 @@ def _captures(acceleration: str, recipe: Recipe, model: nn.Module, device: torch
 
 def _runs_native(acceleration: str, recipe: Recipe, model: nn.Module, device: torch.device) -> bool:
     """Whether the C++ kernels run; refuses where they were asked for and cannot."""
-    if acceleration not in ("auto", "native"):
+    # elsewhere compilers bring an OpenMP of their own, and two of them in one process may not agree
+    if acceleration != "native" and (acceleration != "auto" or sys.platform != "linux"):
         return False
     why = None
     if device.type != "cpu":
