@@ -34,9 +34,9 @@ typedef float vec __attribute__((vector_size(W * 4), aligned(4), may_alias));
 #endif
 INLINE vec load(const float* p) { return *(const vec*)p; }
 INLINE void store(float* p, vec v) { *(vec*)p = v; }
-INLINE vec splat(float a) { return vec{} + a; }
 
 INLINE vec relu(vec v) { return v < 0 ? vec{} : v; }  // NaN stays NaN
+INLINE vec relu_back(vec outcome, vec g) { return outcome <= 0 ? vec{} : g; }
 
 struct Shape { long N, H, W, th, tw; };
 struct Four { vec a, b, c, d; };
@@ -124,9 +124,10 @@ INLINE Rows rows_of(const float* x, Shape s, long C, long strip) {
   return rows;
 }
 
-// The same of relu(norm(x)), computed into memory; `before` is the norm's kept[4][C]
+// The same of relu(norm(x)), computed into memory; `before` is the norm's kept[4][C], or null for x itself
 INLINE Rows rows_norm(const float* x, const float* before, Shape s, long C, long strip, float* memory) {
   Rows rows = rows_of(x, s, C, strip);
+  if (!before) return rows;
   const long valid = s.W * C;
   for (int i = 0; i < 6; i++) {
     if (!rows.in[i]) continue;
@@ -166,25 +167,16 @@ INLINE void down_back(Rows g, Shape s, long C, float* S, long row) {
   for (long c = 0; c < valid; c += W) put(S + c, row, enter_back(g(1, c), g(2, c), g(3, c), g(4, c)));
 }
 
-// Across one of the six rows: V[6][tile][C]
-template <int CC>
+// Across one of the six rows: V[6][tile][C], of the input or of the output's gradient
+template <int CC, bool BACK>
 INLINE void across(const float* S, long tw, long C_, float* V, long step) {
   const long C = CC ? CC : C_;
   for (long tx = 0; tx < tw; tx++)
     for (long c = 0; c < C; c += W) {
       const float* a = S + tx * 4 * C + c;
       put(V + tx * C + c, step,
-          enter(load(a), load(a + C), load(a + 2 * C), load(a + 3 * C), load(a + 4 * C), load(a + 5 * C)));
-    }
-}
-
-template <int CC>
-INLINE void across_back(const float* S, long tw, long C_, float* Z, long step) {
-  const long C = CC ? CC : C_;
-  for (long tx = 0; tx < tw; tx++)
-    for (long c = 0; c < C; c += W) {
-      const float* a = S + tx * 4 * C + c;
-      put(Z + tx * C + c, step, enter_back(load(a), load(a + C), load(a + 2 * C), load(a + 3 * C)));
+          BACK ? enter_back(load(a), load(a + C), load(a + 2 * C), load(a + 3 * C))
+               : enter(load(a), load(a + C), load(a + 2 * C), load(a + 3 * C), load(a + 4 * C), load(a + 5 * C)));
     }
 }
 
@@ -284,11 +276,10 @@ void convolve(const float* x, const float* before, const float* U, float* y, Sha
   for (long from = begin; from < end; from += plan.rows) {
     const long n = from + plan.rows < end ? plan.rows : end - from;
     for (long r = 0; r < n; r++)
-      down(before ? rows_norm(x, before, s, I, from + r, memory) : rows_of(x, s, I, from + r), s, I,
-           S + r * plan.strip_in, plan.row_in);
+      down(rows_norm(x, before, s, I, from + r, memory), s, I, S + r * plan.strip_in, plan.row_in);
     for (int i = 0; i < 6; i++) {
       for (long r = 0; r < n; r++)
-        across<CI>(S + i * plan.row_in + r * plan.strip_in, s.tw, I, V + r * s.tw * I, plan.v);
+        across<CI, false>(S + i * plan.row_in + r * plan.strip_in, s.tw, I, V + r * s.tw * I, plan.v);
       all_products<CI, CO>(V, plan.v, U + i * 6 * I * O, D + i * plan.row_out, I, O, n * s.tw);
     }
     for (long r = 0; r < n; r++) {
@@ -320,7 +311,7 @@ INLINE Rows rows_back(const Norm& norm, Shape s, long C, long strip, float* memo
         for (long k = c; k < valid; k += C) store(to + k, scale * load(g + k) + (slope * load(y + k) + level));
       } else {
         for (long k = c; k < valid; k += C) {
-          const vec here = load(y + k), m = here * scale + shift <= 0 ? vec{} : load(g + k);
+          const vec here = load(y + k), m = relu_back(here * scale + shift, load(g + k));
           store(to + k, scale * m + (slope * here + level));
         }
       }
@@ -339,7 +330,7 @@ INLINE void add_back_sums(const float* g, const float* y, const float* kept, Sha
     const vec mean = load(kept + c), scale = load(kept + 2 * C + c), shift = load(kept + 3 * C + c);
     vec u = {}, v = {};
     for (long k = from + c; k < to; k += C) {
-      const vec here = load(y + k), m = here * scale + shift <= 0 ? vec{} : load(g + k);
+      const vec here = load(y + k), m = relu_back(here * scale + shift, load(g + k));
       u += m;
       v += m * (here - mean);
     }
@@ -365,13 +356,12 @@ void convolve_back(const float* x, const float* before, const Norm& norm, const 
       const Rows dy = rows_back(norm, s, O, from + r, memory);
       down(dy, s, O, P + r * back.strip_in, back.row_in);
       down_back(dy, s, O, Q + r * plan.strip_out, plan.row_out);
-      down(before ? rows_norm(x, before, s, I, from + r, entered) : rows_of(x, s, I, from + r), s, I,
-           S + r * plan.strip_in, plan.row_in);
+      down(rows_norm(x, before, s, I, from + r, entered), s, I, S + r * plan.strip_in, plan.row_in);
     }
     for (int i = 0; i < 6; i++) {
       for (long r = 0; r < n; r++) {
-        across<CI>(S + i * plan.row_in + r * plan.strip_in, s.tw, I, V + r * s.tw * I, plan.v);
-        across_back<CO>(Q + i * plan.row_out + r * plan.strip_out, s.tw, O, Z + r * s.tw * O, plan.z);
+        across<CI, false>(S + i * plan.row_in + r * plan.strip_in, s.tw, I, V + r * s.tw * I, plan.v);
+        across<CO, true>(Q + i * plan.row_out + r * plan.strip_out, s.tw, O, Z + r * s.tw * O, plan.z);
       }
       for (int p = 0; p < 6; p++)
         for (long j = 0; j < O; j += COLUMNS) {
@@ -383,7 +373,7 @@ void convolve_back(const float* x, const float* before, const Norm& norm, const 
         }
       if (!dx) continue;
       for (long r = 0; r < n; r++)
-        across<CO>(P + i * back.row_in + r * back.strip_in, s.tw, O, Y + r * s.tw * O, back.v);
+        across<CO, false>(P + i * back.row_in + r * back.strip_in, s.tw, O, Y + r * s.tw * O, back.v);
       all_products<CO, CI>(Y, back.v, U + i * 6 * I * O, D + i * back.row_out, O, I, tiles);
     }
     if (!dx) continue;
@@ -431,7 +421,7 @@ void back_sums(const float* g, const float* out, const float* y, const float* ke
   if (m)
     two_sums(pixels, C, threads, first, second, [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
       const long at = p * C + c;
-      const vec passed = load(out + at) <= 0 ? vec{} : load(g + at);
+      const vec passed = relu_back(load(out + at), load(g + at));
       store(m + at, passed);
       u += passed;
       v += passed * (load(y + at) - load(mean + c));
@@ -439,7 +429,7 @@ void back_sums(const float* g, const float* out, const float* y, const float* ke
   else
     two_sums(pixels, C, threads, first, second, [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
       const vec here = load(y + p * C + c);
-      const vec passed = here * load(scale + c) + load(shift + c) <= 0 ? vec{} : load(g + p * C + c);
+      const vec passed = relu_back(here * load(scale + c) + load(shift + c), load(g + p * C + c));
       u += passed;
       v += passed * (here - load(mean + c));
     });
@@ -625,7 +615,7 @@ void longtail_norm_back(const float* g, const float* out, const float* y, const 
     for (long p = begin * C; p < end * C; p += C)
       for (long c = 0; c < C; c += W) {
         const vec here = load(y + p + c), scale = load(norm.scale + c), g = load(norm.g + p + c);
-        const vec m = norm.passed ? g : here * scale + load(norm.shift + c) <= 0 ? vec{} : g;
+        const vec m = norm.passed ? g : relu_back(here * scale + load(norm.shift + c), g);
         store(dy + p + c, scale * m + (load(norm.slope + c) * here + load(norm.level + c)));
       }
   });

@@ -207,10 +207,16 @@ class _Run:
         self.one = torch.ones((), device=device)
         self.steps = math.ceil(len(data) / recipe.batch_size)
         capture = _captures(acceleration, recipe, self.model, device)
-        self.acceleration = "compile" if acceleration == "compile" else "graphs" if capture else "none"
-        self.native = _runs_native(acceleration, recipe, self.model, device)
-        if self.native:
-            self.acceleration = "native"
+        native = _runs_native(acceleration, recipe, self.model, device)
+        self.acceleration = (
+            "compile"
+            if acceleration == "compile"
+            else "graphs"
+            if capture
+            else "native"
+            if native
+            else "none"
+        )
         compiled = acceleration == "compile"
         self.forward = torch.compile(self.model, dynamic=False) if compiled else self.model
         on_device = device.type == "cuda"
@@ -285,7 +291,7 @@ class _Run:
         rates = [learning_rate_at(self.recipe, first + step, self.steps) for step in range(self.steps)]
         self.model.train()
         seed = derive_seed(self.recipe.seed, epoch, "dropout")
-        with _seeded(self.model, seed, self.device), _kernels(self.native):
+        with _seeded(self.model, seed, self.device), _kernels(self.acceleration == "native"):
             if self.epochs is not None:
                 losses, stopped = self.epochs.play(epoch, torch.tensor(rates))
             else:
@@ -323,7 +329,7 @@ class _Run:
         return _precision(self.recipe, self.device)
 
     def _test_logits(self) -> Tensor:
-        with _kernels(self.native):
+        with _kernels(self.acceleration == "native"):
             return _logits(self.model, self.data, self._precision())
 
     def _seconds(self) -> float:
