@@ -209,29 +209,52 @@ INLINE void out_down(float* y, Shape s, long C, long strip, const float* D, long
   }
 }
 
-// Add to each channel's two sums those over one row of tiles, just written, of y - around and of its square
-INLINE void add_moments(const float* y, Shape s, long C, long strip, const float* around, double* first,
-                        double* second) {
-  const long n = strip / s.th, top = strip % s.th * 4, bottom = top + 4 < s.H ? top + 4 : s.H;
-  const float *from = y + (n * s.H + top) * s.W * C, *to = y + (n * s.H + bottom) * s.W * C;
+// Add to two[2][C] two numbers a channel, summed over pixels from..to in float
+template <class F>
+INLINE void add_sums(long from, long to, long C, double* two, F at) {
   for (long c = 0; c < C; c += W) {
-    const vec middle = load(around + c);
-    vec u[2] = {}, v[2] = {};
-    const float* p = from + c;
-    for (; p + C < to; p += 2 * C)
-      UNROLL for (int k = 0; k < 2; k++) {
-        const vec d = load(p + k * C) - middle;
-        u[k] += d;
-        v[k] += d * d;
-      }
-    if (p < to) {
-      const vec d = load(p) - middle;
-      u[0] += d;
-      v[0] += d * d;
-    }
-    const vec su = u[0] + u[1], sv = v[0] + v[1];
-    for (int k = 0; k < W; k++) first[c + k] += su[k], second[c + k] += sv[k];
+    vec u[4] = {}, v[4] = {};
+    long p = from;
+    for (; p + 4 <= to; p += 4)
+      UNROLL for (int k = 0; k < 4; k++) at(p + k, c, u[k], v[k]);
+    for (; p < to; p++) at(p, c, u[0], v[0]);
+    const vec su = (u[0] + u[1]) + (u[2] + u[3]), sv = (v[0] + v[1]) + (v[2] + v[3]);
+    for (int k = 0; k < W; k++) two[c + k] += su[k], two[C + c + k] += sv[k];
   }
+}
+
+// The same over the pixels of one row of tiles
+template <class F>
+INLINE void add_strip(Shape s, long strip, long C, double* two, F at) {
+  const long n = strip / s.th, top = strip % s.th * 4, bottom = top + 4 < s.H ? top + 4 : s.H;
+  add_sums((n * s.H + top) * s.W, (n * s.H + bottom) * s.W, C, two, at);
+}
+
+// two[c] = the sum of all[t][c] over threads, in their order
+inline void gather(const double* all, int threads, long count, double* two) {
+  for (long c = 0; c < count; c++) {
+    two[c] = 0;
+    for (int t = 0; t < threads; t++) two[c] += all[t * count + c];
+  }
+}
+
+// What is summed for a norm's statistics: y - around and its square
+INLINE auto moments_at(const float* y, const float* around, long C) {
+  return [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
+    const vec d = load(y + p * C + c) - load(around + c);
+    u += d;
+    v += d * d;
+  };
+}
+
+// And for its gradient: m, the gradient g where relu(norm(y)) let pass, and m (y - mean)
+INLINE auto back_at(const float* g, const float* y, const float* kept, long C) {
+  return [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
+    const vec here = load(y + p * C + c), outcome = here * load(kept + 2 * C + c) + load(kept + 3 * C + c);
+    const vec m = relu_back(outcome, load(g + p * C + c));
+    u += m;
+    v += m * (here - load(kept + c));
+  };
 }
 
 // Run body(first, last) on equal shares of `count`, one a thread
@@ -268,7 +291,7 @@ INLINE void all_products(const float* V, long step, const float* U, float* D, lo
 
 template <int CI, int CO>
 void convolve(const float* x, const float* before, const float* U, float* y, Shape s, long I_, long O_,
-              const float* around, double* first, double* second, long begin, long end) {
+              const float* around, double* two, long begin, long end) {
   const Plan plan(s, I_, O_, 48);
   const long I = CI ? CI : I_, O = CO ? CO : O_;
   float* V = scratch.of(6 * (plan.v + plan.row_in + plan.row_out + s.W * I));
@@ -284,7 +307,7 @@ void convolve(const float* x, const float* before, const float* U, float* y, Sha
     }
     for (long r = 0; r < n; r++) {
       out_down<false>(y, s, O, from + r, D + r * plan.strip_out, plan.row_out);
-      if (around) add_moments(y, s, O, from + r, around, first, second);
+      if (around) add_strip(s, from + r, O, two, moments_at(y, around, O));
     }
   }
 }
@@ -320,29 +343,11 @@ INLINE Rows rows_back(const Norm& norm, Shape s, long C, long strip, float* memo
   return rows;
 }
 
-// Add to each channel's two sums those over one row of tiles of m, the gradient g of relu(norm(y)) where it passed,
-// and of m (y - mean)
-INLINE void add_back_sums(const float* g, const float* y, const float* kept, Shape s, long C, long strip,
-                          double* first, double* second) {
-  const long n = strip / s.th, top = strip % s.th * 4, bottom = top + 4 < s.H ? top + 4 : s.H;
-  const long from = (n * s.H + top) * s.W * C, to = (n * s.H + bottom) * s.W * C;
-  for (long c = 0; c < C; c += W) {
-    const vec mean = load(kept + c), scale = load(kept + 2 * C + c), shift = load(kept + 3 * C + c);
-    vec u = {}, v = {};
-    for (long k = from + c; k < to; k += C) {
-      const vec here = load(y + k), m = relu_back(here * scale + shift, load(g + k));
-      u += m;
-      v += m * (here - mean);
-    }
-    for (int k = 0; k < W; k++) first[c + k] += u[k], second[c + k] += v[k];
-  }
-}
-
 // The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this thread's sum. Where
 // the input is relu(norm(x)) by `before`, also the two sums that this norm's gradient needs.
 template <int CI, int CO>
 void convolve_back(const float* x, const float* before, const Norm& norm, const float* U, float* dx, bool add,
-                   float* dU, double* first, double* second, Shape s, long I_, long O_,
+                   float* dU, double* two, Shape s, long I_, long O_,
                    long begin, long end) {
   const Plan plan(s, I_, O_, 24), back(s, O_, I_, 24);
   const long I = CI ? CI : I_, O = CO ? CO : O_;
@@ -380,83 +385,59 @@ void convolve_back(const float* x, const float* before, const Norm& norm, const 
     for (long r = 0; r < n; r++) {
       if (add) out_down<true>(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
       else out_down<false>(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
-      if (before) add_back_sums(dx, x, before, s, I, from + r, first, second);
+      if (before) add_strip(s, from + r, I, two, back_at(dx, x, before, I));
     }
   }
 }
 
 Shape shape_of(long N, long H, long Wd) { return {N, H, Wd, (H + 3) / 4, (Wd + 3) / 4}; }
 
-// Sums over pixels of two numbers a channel, float within 256 pixels and double beyond, threads in their order
+// two[2][C] of all pixels: float within 256 of them, double beyond
 template <class F>
-void two_sums(long pixels, long C, int threads, double* first, double* second, F at) {
+void two_sums(long pixels, long C, int threads, double* two, F at) {
   double* all = (double*)sums.of(4 * threads * C);
   memset(all, 0, 2 * threads * C * sizeof(double));
-  share(pixels, threads, [&](long begin, long end, long t) {
-    double *a = all + 2 * t * C, *b = a + C;
-    for (long p = begin; p < end; p += 256) {
-      const long last = p + 256 < end ? p + 256 : end;
-      for (long c = 0; c < C; c += W) {
-        vec u[4] = {}, v[4] = {};
-        long q = p;
-        for (; q + 4 <= last; q += 4)
-          UNROLL for (int k = 0; k < 4; k++) at(q + k, c, u[k], v[k]);
-        for (; q < last; q++) at(q, c, u[0], v[0]);
-        const vec su = (u[0] + u[1]) + (u[2] + u[3]), sv = (v[0] + v[1]) + (v[2] + v[3]);
-        for (int k = 0; k < W; k++) a[c + k] += su[k], b[c + k] += sv[k];
-      }
-    }
+  share(pixels, threads, [=](long begin, long end, long t) {
+    for (long p = begin; p < end; p += 256) add_sums(p, p + 256 < end ? p + 256 : end, C, all + 2 * t * C, at);
   });
-  for (long c = 0; c < C; c++) {
-    first[c] = second[c] = 0;
-    for (int t = 0; t < threads; t++) first[c] += all[2 * t * C + c], second[c] += all[2 * t * C + C + c];
-  }
+  gather(all, threads, 2 * C, two);
 }
 
-// Sums over pixels of m, the gradient g where the ReLU let pass, and of m (y - mean). With a residual, `out` tells
-// what passed and m, which is the residual's gradient, is written; without one y tells.
+// The sums of back_at. With a residual, `out` tells what passed instead, and m, which is the residual's gradient, is
+// written.
 void back_sums(const float* g, const float* out, const float* y, const float* kept, float* m, long pixels, long C,
-               double* first, double* second, int threads) {
-  const float *mean = kept, *scale = kept + 2 * C, *shift = kept + 3 * C;
-  if (m)
-    two_sums(pixels, C, threads, first, second, [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
-      const long at = p * C + c;
-      const vec passed = relu_back(load(out + at), load(g + at));
-      store(m + at, passed);
-      u += passed;
-      v += passed * (load(y + at) - load(mean + c));
-    });
-  else
-    two_sums(pixels, C, threads, first, second, [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
-      const vec here = load(y + p * C + c);
-      const vec passed = relu_back(here * load(scale + c) + load(shift + c), load(g + p * C + c));
-      u += passed;
-      v += passed * (here - load(mean + c));
-    });
+               double* two, int threads) {
+  if (!m) return two_sums(pixels, C, threads, two, back_at(g, y, kept, C));
+  two_sums(pixels, C, threads, two, [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
+    const long at = p * C + c;
+    const vec passed = relu_back(load(out + at), load(g + at));
+    store(m + at, passed);
+    u += passed;
+    v += passed * (load(y + at) - load(kept + c));
+  });
 }
 
 // From these sums the gradients of a norm's weight and bias, and the coefficients of dy
-Norm norm_of(const float* g, const float* y, const float* kept, bool passed, const double* first, const double* second,
-             float* dweight, float* dbias, long pixels, long C) {
+Norm norm_of(const float* g, const float* y, const float* kept, bool passed, const double* two, float* dweight, float* dbias, long pixels, long C) {
   float *slope = coefficients.of(2 * C), *level = slope + C;
   for (long c = 0; c < C; c++) {
-    const double r = kept[C + c], scale = kept[2 * C + c], k = -scale * r * r * second[c] / pixels;
+    const double r = kept[C + c], scale = kept[2 * C + c], k = -scale * r * r * two[C + c] / pixels;
     slope[c] = k;
-    level[c] = -scale * first[c] / pixels - k * kept[c];
-    dweight[c] = second[c] * r;
-    dbias[c] = first[c];
+    level[c] = -scale * two[c] / pixels - k * kept[c];
+    dweight[c] = two[C + c] * r;
+    dbias[c] = two[c];
   }
   return {g, y, kept + 2 * C, kept + 3 * C, slope, level, passed};
 }
 
-// From the sums of y - around and of its square: the running statistics, and kept[4][C] for the way back: mean,
+// From the sums of moments_at: the running statistics, and kept[4][C] for the way back: mean,
 // 1 / standard deviation, scale, shift
-void moments_done(const double* first, const double* second, const float* around, const float* weight,
+void moments_done(const double* two, const float* around, const float* weight,
                   const float* bias, float* running_mean, float* running_var, double momentum, double eps, float* kept,
                   long pixels, long C) {
   for (long c = 0; c < C; c++) {
-    const double offset = first[c] / pixels, m = offset + around[c];
-    const double spread = second[c] / pixels - offset * offset;
+    const double offset = two[c] / pixels, m = offset + around[c];
+    const double spread = two[C + c] / pixels - offset * offset;
     const double variance = spread < 0 ? 0 : spread, r = 1 / std::sqrt(variance + eps);
     kept[c] = m;
     kept[C + c] = r;
@@ -499,7 +480,7 @@ void longtail_filter(const float* w, long so, long si, long sy, long sx, float* 
 void longtail_convolve(const float* x, const float* U, float* y, long N, long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
   share(s.N * s.th, threads, [=](long begin, long end, long) {
-    CHANNELS(convolve, x, nullptr, U, y, s, I, O, nullptr, nullptr, nullptr, begin, end);
+    CHANNELS(convolve, x, nullptr, U, y, s, I, O, nullptr, nullptr, begin, end);
   });
 }
 
@@ -510,17 +491,17 @@ void longtail_convolve_train(const float* x, const float* before, const float* U
                              long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
   // the first pixel is taken off first, which keeps a large mean from swallowing the variance
-  CHANNELS(convolve, x, before, U, y, s, I, O, nullptr, nullptr, nullptr, 0, 1);
-  float* around = (float*)moments.of((4 * threads + 1) * O) + 4 * threads * O;
-  double* all = (double*)moments.at;
+  CHANNELS(convolve, x, before, U, y, s, I, O, nullptr, nullptr, 0, 1);
+  double* two = (double*)moments.of((4 * (threads + 1) + 1) * O);
+  double* all = two + 2 * O;
+  float* around = (float*)(all + 2 * threads * O);
   memcpy(around, y, O * sizeof(float));
   memset(all, 0, 2 * threads * O * sizeof(double));
   share(s.N * s.th, threads, [=](long begin, long end, long t) {
-    CHANNELS(convolve, x, before, U, y, s, I, O, around, all + 2 * t * O, all + (2 * t + 1) * O, begin, end);
+    CHANNELS(convolve, x, before, U, y, s, I, O, around, all + 2 * t * O, begin, end);
   });
-  for (int t = 1; t < threads; t++)
-    for (long c = 0; c < 2 * O; c++) all[c] += all[2 * t * O + c];
-  moments_done(all, all + O, around, weight, bias, running_mean, running_var, momentum, eps, kept, N * H * Wd, O);
+  gather(all, threads, 2 * O, two);
+  moments_done(two, around, weight, bias, running_mean, running_var, momentum, eps, kept, N * H * Wd, O);
 }
 
 // Gradients of relu(norm(convolve(x)) (+ residual)): of x (added to dx, or put there) and residual where not null, of
@@ -535,24 +516,18 @@ void longtail_convolve_back(const float* x, const float* before, const float* g,
   double* before_all = (double*)moments.of(4 * O + 4 * threads * I) + 2 * O;
   if (!own_sums) {
     double* found = (double*)moments.at;
-    back_sums(g, out, y, kept, residual, N * H * Wd, O, found, found + O, threads);
+    back_sums(g, out, y, kept, residual, N * H * Wd, O, found, threads);
     own_sums = found;
   }
-  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums, own_sums + O, dweight, dbias,
-                            N * H * Wd, O);
+  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums, dweight, dbias, N * H * Wd, O);
   memset(before_all, 0, 2 * threads * I * sizeof(double));
   const long size = 36 * I * O;
   float* dU = sums.of(threads * size);
   memset(dU, 0, threads * size * sizeof(float));
   share(s.N * s.th, threads, [=](long begin, long end, long t) {
-    CHANNELS(convolve_back, x, before, norm, U, dx, add, dU + t * size, before_all + 2 * t * I,
-             before_all + (2 * t + 1) * I, s, I, O, begin, end);
+    CHANNELS(convolve_back, x, before, norm, U, dx, add, dU + t * size, before_all + 2 * t * I, s, I, O, begin, end);
   });
-  if (before)
-    for (long c = 0; c < 2 * I; c++) {
-      before_sums[c] = 0;
-      for (int t = 0; t < threads; t++) before_sums[c] += before_all[2 * t * I + c];
-    }
+  if (before) gather(before_all, threads, 2 * I, before_sums);
 #pragma omp parallel for num_threads(threads)
   for (long i = 0; i < I; i++)
     for (long o = 0; o < O; o += W) {
@@ -595,22 +570,17 @@ void longtail_norm_relu(const float* y, const float* residual, const float* scal
 void longtail_norm_train(const float* y, const float* weight, const float* bias, float* running_mean,
                          float* running_var, double momentum, double eps, float* kept, long pixels, long C,
                          int threads) {
-  double* first = (double*)moments.of(4 * C);
-  double* second = first + C;
-  two_sums(pixels, C, threads, first, second, [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
-    const vec d = load(y + p * C + c) - load(y + c);
-    u += d;
-    v += d * d;
-  });
-  moments_done(first, second, y, weight, bias, running_mean, running_var, momentum, eps, kept, pixels, C);
+  double* two = (double*)moments.of(4 * C);
+  two_sums(pixels, C, threads, two, moments_at(y, y, C));
+  moments_done(two, y, weight, bias, running_mean, running_var, momentum, eps, kept, pixels, C);
 }
 
 // dy, the residual's gradient (if any), dweight and dbias of g, the gradient of relu(norm(y) (+ residual))
 void longtail_norm_back(const float* g, const float* out, const float* y, const float* kept, float* dy, float* residual,
                         float* dweight, float* dbias, long pixels, long C, int threads) {
   double* found = (double*)moments.of(4 * C);
-  back_sums(g, out, y, kept, residual, pixels, C, found, found + C, threads);
-  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, found, found + C, dweight, dbias, pixels, C);
+  back_sums(g, out, y, kept, residual, pixels, C, found, threads);
+  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, found, dweight, dbias, pixels, C);
   share(pixels, threads, [=](long begin, long end, long) {
     for (long p = begin * C; p < end * C; p += C)
       for (long c = 0; c < C; c += W) {
