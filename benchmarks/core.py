@@ -335,11 +335,19 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def put_in_page(name: str, lines: list[str]) -> None:
+    """Put lines between the marks `name` table and `name` end of docs/benchmarks.md."""
+    start, end = f"<!-- {name} table -->\n", f"<!-- {name} end -->\n"
+    head, found, tail = PAGE.read_text().partition(start)
+    _, closed, rest = tail.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{PAGE} lacks the lines {start.strip()!r} and, after it, {end.strip()!r}")
+    body = "\n".join(lines).strip()
+    PAGE.write_text(f"{head}{start}\n{body}\n\n{end}{rest}")
+
+
 def write_page() -> None:
     """Put the figures of all result files into the page's table."""
-    head, found, tail = PAGE.read_text().partition("<!-- table -->\n")
-    if not found:
-        raise SystemExit(f"{PAGE} has no line '<!-- table -->' to put the table after")
     lines = ["| | against | time ratio (quartiles) | limit | |", "|---|---|---|---|---|"]
     notes, missed = [], []
     for name in BENCHMARKS:
@@ -365,10 +373,8 @@ def write_page() -> None:
             f"{result['load_average_before']} before, Python {v['python']}, torch {v['torch']}, "
             f"NumPy {v['numpy']}"
         )
-    rest = tail.partition("<!-- end -->\n")[2]
     verdict = "Missed: " + "; ".join(missed) + "." if missed else "Every limit is met."
-    body = "\n".join([*lines, "", verdict, "", *notes])
-    PAGE.write_text(f"{head}<!-- table -->\n\n{body}\n\n<!-- end -->\n{rest}")
+    put_in_page("core", [*lines, "", verdict, "", *notes])
 
 
 def main(names: list[str]) -> None:

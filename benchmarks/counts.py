@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from core import PAGE, RESULTS, provenance, row
+from core import RESULTS, provenance, put_in_page, row
 
 CLASSES, GROUP, ROUNDS = 8142, 1_000_000, 5  # as many classes as iNaturalist 2018 has
 MEGABYTES, RATIO = 500, 1.0  # limits: peak memory, and time over that of pandas
@@ -93,9 +93,6 @@ def measure(path: Path, kind: str, rows: int) -> dict[str, Any]:
 
 def write_page(result: dict[str, Any]) -> None:
     """Put the figures into the page's table."""
-    head, found, tail = PAGE.read_text().partition("<!-- counts table -->\n")
-    if not found:
-        raise SystemExit(f"{PAGE} has no line '<!-- counts table -->' to put the table after")
     lines = [
         "| labels | time ratio to pandas (quartiles) | limit | | peak, MB | limit | | pandas' peak, MB |",
         "|---|---|---|---|---|---|---|---|",
@@ -113,9 +110,7 @@ def write_page(result: dict[str, Any]) -> None:
         f"{result['load_average_before']} before, DuckDB {v['duckdb']}, pandas {v['pandas']}, pyarrow "
         f"{v['pyarrow']}; ours took {' and '.join(f'{s:.1f}' for s in seconds)} s."
     )
-    rest = tail.partition("<!-- counts end -->\n")[2]
-    body = "\n".join([*lines, "", note])
-    PAGE.write_text(f"{head}<!-- counts table -->\n\n{body}\n\n<!-- counts end -->\n{rest}")
+    put_in_page("counts", [*lines, "", note])
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from core import PAGE, RESULTS, interleave, provenance, row
+from core import RESULTS, interleave, provenance, put_in_page, row
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -115,9 +115,6 @@ def levels_apart(files: list[bytes], transform: EvalTransform) -> dict[str, floa
 
 def write_page(result: dict[str, Any]) -> None:
     """Put the figures into the page's table."""
-    head, found, tail = PAGE.read_text().partition("<!-- images table -->\n")
-    if not found:
-        raise SystemExit(f"{PAGE} has no line '<!-- images table -->'")
     lines = [
         f"{result['device']}, one core, {result['date'][:10]}, commit {(result['commit'] or '?')[:10]}, load "
         f"{result['load_average_before']} before:",
@@ -133,9 +130,7 @@ def write_page(result: dict[str, Any]) -> None:
             f"| {r['case']} | {rate['ours']:.0f} | {rate['other']:.0f} | {r['speed_up']:.1f}x ({low:.1f} to "
             f"{high:.1f}) | 1.8x, {'met' if r['passed'] else '**missed**'} | {levels} |"
         )
-    rest = tail.partition("<!-- images end -->\n")[2]
-    body = "\n".join(lines)
-    PAGE.write_text(f"{head}<!-- images table -->\n\n{body}\n\n<!-- images end -->\n{rest}")
+    put_in_page("images", lines)
 
 
 if __name__ == "__main__":

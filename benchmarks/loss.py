@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
-from core import PAGE, RESULTS, provenance
+from core import PAGE, RESULTS, provenance, put_in_page
 
 import longtail
 
@@ -323,9 +323,6 @@ def run(device: str, seconds: float) -> None:
 
 def write_page() -> None:
     """Put the table and the chart's caption between their marks in docs/benchmarks.md."""
-    head, found, tail = PAGE.read_text().partition("<!-- loss table -->\n")
-    if not found:
-        raise SystemExit(f"{PAGE} has no line '<!-- loss table -->'")
     lines: list[str] = []
     for device in ("cpu", "cuda"):
         path = RESULTS / f"loss-{device}.json"
@@ -374,8 +371,7 @@ def write_page() -> None:
             "**No figure of a GPU exists yet.** `python benchmarks/loss.py --device cuda` adds them here.",
             "",
         ]
-    rest = tail.partition("<!-- loss end -->\n")[2]
-    PAGE.write_text(f"{head}<!-- loss table -->\n\n" + "\n".join(lines) + f"\n<!-- loss end -->\n{rest}")
+    put_in_page("loss", lines)
 
 
 def draw() -> None:

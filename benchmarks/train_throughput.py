@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from core import PAGE, RESULTS, ROOT, provenance
+from core import RESULTS, ROOT, provenance, put_in_page
 from torch.utils.data import DataLoader, Dataset
 
 import longtail
@@ -264,9 +264,6 @@ def on_cuda(images: int) -> Iterator[dict[str, Any]]:
 
 def write_page() -> None:
     """Put the tables between their marks in docs/benchmarks.md."""
-    head, found, tail = PAGE.read_text().partition("<!-- throughput table -->\n")
-    if not found:
-        raise SystemExit(f"{PAGE} has no line '<!-- throughput table -->'")
     lines: list[str] = []
     for device in ("cpu", "cuda"):
         path = RESULTS / f"train_throughput-{device}.json"
@@ -303,10 +300,7 @@ def write_page() -> None:
         ]
     if not (RESULTS / "train_throughput-cuda.json").exists():
         lines += ["", "**No figure of a GPU exists yet.** `--device cuda` adds them here."]
-    rest = tail.partition("<!-- throughput end -->\n")[2]
-    PAGE.write_text(
-        f"{head}<!-- throughput table -->\n" + "\n".join(lines) + f"\n\n<!-- throughput end -->\n{rest}"
-    )
+    put_in_page("throughput", lines)
 
 
 def main() -> None:
