@@ -161,6 +161,19 @@ def test_a_folder_or_the_one_it_lies_in(tmp_path, monkeypatch):
     assert len(cifar10(cache / "longtail", verify=False).test) == 3
 
 
+def test_a_home_folder_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.delenv("LONGTAIL_DATA", raising=False)
+    wrong = "must be a folder, got '~no-such-user/data', and there is no such home folder"
+    with pytest.raises(ValueError, match=f"root {wrong}"):
+        cifar10("~no-such-user/data")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~no-such-user/data")
+    with pytest.raises(ValueError, match=f"XDG_CACHE_HOME {wrong}"):
+        cifar10()
+    monkeypatch.setenv("LONGTAIL_DATA", "~no-such-user/data")
+    with pytest.raises(ValueError, match=f"LONGTAIL_DATA {wrong}"):
+        cifar10()
+
+
 def test_a_complete_layout_is_taken_before_a_partial_one(tmp_path):
     train, test = write10(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()

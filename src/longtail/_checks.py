@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import sys
 import warnings
 from collections.abc import Iterable
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 
@@ -22,6 +24,22 @@ def choice(name: str, value: object, options: Iterable[str], *, also: str = "") 
     near = difflib.get_close_matches(str(value), options, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}{also}, got {value!r}{hint}")
+
+
+def folder(name: str, value: str | os.PathLike[str]) -> Path:
+    """Return ``value`` as a path, a leading ``~`` replaced by the home folder."""
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # no such user, or a user without a home, as in some containers
+        raise ValueError(
+            f"{name} must be a folder, got {str(value)!r}, and there is no such home folder; "
+            "give its path without '~'"
+        ) from error
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for what can be fetched or built again."""
+    return folder("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "longtail"
 
 
 def number(

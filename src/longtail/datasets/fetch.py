@@ -31,10 +31,10 @@ def data_root(root: str | os.PathLike[str] | None) -> tuple[Path, str]:
     if root is not None:
         if not isinstance(root, str | os.PathLike):
             raise TypeError(f"root must be a path, got {_checks.describe(root)}; give a folder, or None")
-        return Path(root).expanduser(), "root"
+        return _checks.folder("root", root), "root"
     if named := os.environ.get("LONGTAIL_DATA"):
-        return Path(named).expanduser(), "LONGTAIL_DATA"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "longtail", "the cache folder"
+        return _checks.folder("LONGTAIL_DATA", named), "LONGTAIL_DATA"
+    return _checks.cache_folder(), "the cache folder"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from longtail import _checks
+
 __all__ = ["BuildError", "conv_norm_relu", "native", "residual_block"]
 
 _SOURCE: Final = Path(__file__).with_suffix(".cpp")
@@ -472,9 +474,8 @@ def _build(flags: tuple[str, ...]) -> Path:
         raise BuildError(f"{what}; install g++ or clang++, or name one by the variable CXX")
     # the macros name the compiler's version and the machine's instructions
     macros = _run([*compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull])
-    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     try:
-        root = root.expanduser() / "longtail"
+        root = _checks.cache_folder()
         key = hashlib.sha256(_SOURCE.read_bytes() + macros + repr(flags).encode()).hexdigest()[:16]
         target = root / f"convolution-{key}.so"
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -484,11 +485,9 @@ def _build(flags: tuple[str, ...]) -> Path:
             built = Path(folder) / target.name
             _run([*compiler, *flags, "-o", str(built), str(_SOURCE)])
             built.replace(target)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, BuildError):
-            raise
+    except (OSError, ValueError) as error:
         remedy = "set XDG_CACHE_HOME to a folder of yours that can be written"
-        raise BuildError(f"cannot keep the kernels in {root}: {error}; {remedy}") from error
+        raise BuildError(f"cannot keep the kernels: {error}; {remedy}") from error
     return target
 
 
