@@ -94,9 +94,7 @@ def run_cells(minutes: float, data: Path | None, precision: str, parallel: int) 
 
     def report(done: int, total: int, result: Any) -> None:
         if result.state != "waiting":
-            text = result.why if result.error_percent is None else f"{result.error_percent:.2f} %"
-            cell, seed = result.job.cell, result.job.recipe.seed
-            print(f"[{done}/{total}] {cell} seed {seed}: {result.state} {text}", flush=True)
+            print(f"[{done}/{total}] {result}", flush=True)
 
     reproduce(
         most_wanted(ROOT / "runs" / "reproduce", precision),

@@ -255,7 +255,7 @@ def test_unwritable_output_is_said(run: Run, tmp_path: Path) -> None:
 
 
 def test_train_then_evaluate_agree(run: Run, tmp_path: Path) -> None:
-    done = run("train", "digits", "--set", "epochs=6", "--set", "warmup_epochs=1", "--out", "run")
+    done = run("train", "digits", "--epochs", "3", "--out", "run")  # fewer than the recipe's warm-up
     assert done.returncode == 0, done.stderr
     assert "run folder run" in done.stdout
     again = run("evaluate", "run", "--format", "json")

@@ -33,6 +33,33 @@ def test_json_round_trip_keeps_everything_and_the_hash(recipe):
     assert type(back.milestones) is tuple
 
 
+@given(recipes(), st.integers(1, 400))
+def test_another_number_of_epochs_keeps_the_schedules_shape(recipe, epochs):
+    drops = len(recipe.milestones)
+    if epochs <= drops:
+        with pytest.raises(ValueError, match=f"got {epochs}; the recipe's {drops} milestones need room"):
+            recipe.with_epochs(epochs)
+        return
+    other = recipe.with_epochs(epochs)  # milestones that meet or leave the run would be refused
+    moved = {"epochs": epochs, "milestones": other.milestones, "warmup_epochs": other.warmup_epochs}
+    assert other == recipe.replace(**moved)
+    assert len(other.milestones) == drops
+    assert other.warmup_epochs <= recipe.warmup_epochs
+    if epochs == recipe.epochs:
+        assert other == recipe
+    elif recipe.milestones:
+        assert other.warmup_epochs < other.milestones[0]
+    for before, after in zip(recipe.milestones, other.milestones, strict=True):
+        assert abs(after / epochs - before / recipe.epochs) < (drops + 1) / epochs
+
+
+def test_a_short_run_keeps_a_warm_up_where_there_is_room():
+    short = paper_cifar().with_epochs(20)
+    assert (short.epochs, short.milestones, short.warmup_epochs) == (20, (16, 18), 1)
+    assert paper_cifar().with_epochs(4).milestones == (2, 3)
+    assert [digits().with_epochs(n).warmup_epochs for n in (1, 2, 50, 1000)] == [0, 1, 2, 5]
+
+
 def test_the_hash_is_the_same_on_every_machine_and_follows_every_field():
     # changes only with the fields of Recipe: then finished runs elsewhere no longer match, so say so in
     # the changelog

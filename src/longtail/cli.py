@@ -203,10 +203,10 @@ def compare(
     if own is None:
         imbalance = 50.0 if imbalance is None else imbalance
     dataset, tail = recipe.dataset, "" if imbalance is None else f", imbalance {imbalance:g}"
-    given: dict[str, Any] = {"imbalance_factor": imbalance, "beta": beta, "gamma": gamma, "epochs": epochs}
-    if epochs is not None and recipe.warmup_epochs >= epochs > 0:
-        given["warmup_epochs"] = epochs // 4  # a warm-up as long as the run is no run
+    given: dict[str, Any] = {"imbalance_factor": imbalance, "beta": beta, "gamma": gamma}
     recipe = recipe.replace(**{k: v for k, v in given.items() if v is not None})
+    if epochs is not None:
+        recipe = recipe.with_epochs(epochs)
     losses, schemes = loss or list(comparing.LOSSES), scheme or list(comparing.SCHEMES)
     methods, chosen = comparing.plan(losses, schemes, seeds, device)
     shared = recipe.replace(loss="softmax", scheme="none", seed=0)
@@ -318,11 +318,11 @@ def train(
     from longtail.training.recipe import ImageRecipe
 
     options = {
-        **{"model": model, "loss": loss, "scheme": scheme, "beta": beta, "gamma": gamma, "epochs": epochs},
+        **{"model": model, "loss": loss, "scheme": scheme, "beta": beta, "gamma": gamma},
         **{"batch_size": batch_size, "learning_rate": learning_rate, "size": size, "seed": seed},
     }
     changes = {name: value for name, value in options.items() if value is not None}
-    chosen, source = _what_to_train(recipe, changes | dict(map(_field, set or [])))
+    chosen, source = _what_to_train(recipe, epochs, changes | dict(map(_field, set or [])))
     folder = out or Path("runs") / f"{chosen.dataset}-{chosen.loss}-{chosen.scheme}-{chosen.short_hash}"
     shared: dict[str, Any] = {"device": device, "progress": True, "tensorboard": tensorboard}
     if isinstance(chosen, ImageRecipe):
@@ -408,11 +408,8 @@ def reproduce(
     if not show:
 
         def report(done: int, total: int, result: reproducing.Result) -> None:
-            if result.state == "waiting":
-                return
-            error = result.why if result.error_percent is None else f"error {result.error_percent:.2f} %"
-            line = f"[{done}/{total}] {result.job.cell} seed {result.job.recipe.seed}: {result.state} {error}"
-            _err.print(escape(line), highlight=False)
+            if result.state != "waiting":
+                _err.print(escape(f"[{done}/{total}] {result}"), highlight=False)
 
         ended = reproducing.reproduce(
             todo, path, data=data, parallel=jobs, budget_minutes=budget, device=device, progress=report
@@ -788,7 +785,7 @@ def _recipe_for(name: str) -> Any:
     return recipes.default(name)
 
 
-def _what_to_train(name: str, changes: dict[str, Any]) -> tuple[Any, Any]:
+def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tuple[Any, Any]:
     """The recipe, and for images where they are."""
     from longtail.datasets import NAMES
     from longtail.training import recipe as recipes
@@ -799,8 +796,10 @@ def _what_to_train(name: str, changes: dict[str, Any]) -> tuple[Any, Any]:
     images = images or ("/" in name and path.suffix != ".json")  # a folder that is not there
     if images and name not in NAMES:
         title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
-        return recipes.images(title.replace("/", "-"), **changes), name
-    chosen = _recipe_for(name).replace(**changes)
+        given = {} if epochs is None else {"epochs": epochs}
+        return recipes.images(title.replace("/", "-"), **given | changes), name
+    chosen = _recipe_for(name)
+    chosen = (chosen if epochs is None else chosen.with_epochs(epochs)).replace(**changes)
     if not isinstance(chosen, recipes.ImageRecipe):
         return chosen, None
     try:

@@ -149,13 +149,8 @@ def recipe_of(cell: LargeCell, *, seed: int = 0, precision: str = "fp32", epochs
     Raises:
         ValueError: fewer epochs than the schedule needs.
     """
-    changes: dict[str, Any] = {"seed": seed, "precision": precision}
-    if epochs is not None:
-        epochs = _checks.integer("epochs", epochs, low=4, remedy="warm-up and three drops need room")
-        marks = [max(i, epochs * mark // 90) for i, mark in enumerate((30, 60, 80), start=1)]
-        marks = [min(mark, epochs - 3 + i) for i, mark in enumerate(marks)]
-        changes |= {"epochs": epochs, "milestones": tuple(marks), "warmup_epochs": epochs * 5 // 90}
-    return paper_large(cell.dataset, cell.network, cell.size, cell.loss, **changes)
+    recipe = paper_large(cell.dataset, cell.network, cell.size, cell.loss, seed=seed, precision=precision)
+    return recipe if epochs is None else recipe.with_epochs(epochs)
 
 
 def load_official(

@@ -82,6 +82,10 @@ class Result:
     error_percent: float | None
     why: str
 
+    def __str__(self) -> str:
+        outcome = self.why if self.error_percent is None else f"error {self.error_percent:.2f} %"
+        return f"{self.job.cell} seed {self.job.recipe.seed}: {self.state} {outcome}"
+
 
 def jobs_for(
     cells: Sequence[AnyCell],
@@ -374,11 +378,15 @@ def compare_signs(
 
 def _recipe(cell: AnyCell, epochs: int | None) -> Recipe:
     """The cell's recipe for seed 0."""
+    recipe = _full_recipe(cell)
+    return recipe if epochs is None else recipe.with_epochs(epochs)
+
+
+def _full_recipe(cell: AnyCell) -> Recipe:
     if isinstance(cell, SignCell):
-        signs = gtsrb(loss=cell.loss, scheme=cell.scheme)
-        for name, value in (("beta", cell.beta), ("gamma", cell.gamma), ("epochs", epochs)):
-            signs = signs if value is None else signs.replace(**{name: value})
-        return signs
+        given = {"beta": cell.beta, "gamma": cell.gamma}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return gtsrb(loss=cell.loss, scheme=cell.scheme, **chosen)
     scheme = "none" if cell.beta == 0.0 else "effective"
     if isinstance(cell, SkeletonCell):
         recipe = ddnet(
@@ -391,14 +399,7 @@ def _recipe(cell: AnyCell, epochs: int | None) -> Recipe:
         if cell.imbalance_factor != 1:
             # a third of the clips makes a third of the updates in an epoch: twice the epochs
             recipe = recipe.replace(imbalance_factor=float(cell.imbalance_factor), epochs=2 * recipe.epochs)
-        return recipe if epochs is None else recipe.replace(epochs=epochs)
-    changes: dict[str, Any] = {}
-    if epochs is not None:
-        epochs = _checks.integer("epochs", epochs, low=4, remedy="warm-up and two drops need room")
-        marks = (epochs * 160 // 200, max(epochs * 180 // 200, epochs * 160 // 200 + 1))
-        if marks[1] >= epochs:
-            marks = (epochs - 2, epochs - 1)
-        changes = {"epochs": epochs, "milestones": marks, "warmup_epochs": min(5, max(1, epochs * 5 // 200))}
+        return recipe
     return paper_cifar(
         cell.dataset,
         float(cell.imbalance_factor),
@@ -406,7 +407,6 @@ def _recipe(cell: AnyCell, epochs: int | None) -> Recipe:
         scheme=scheme,
         beta=cell.beta,
         gamma=1.0 if cell.gamma is None else cell.gamma,
-        **changes,
     )
 
 

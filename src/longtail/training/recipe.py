@@ -137,6 +137,27 @@ class Recipe(BaseModel):
         """
         return type(self)(**{**self.model_dump(), **changes})
 
+    def with_epochs(self, epochs: int) -> Self:
+        """Return this recipe with another number of epochs, its schedule moved in proportion.
+
+        Milestones stay apart. A warm-up ends before them, never grows, and keeps an epoch if there is room.
+
+        Raises:
+            ValueError: no room for the milestones.
+        """
+        drops = len(self.milestones)
+        remedy = f"the recipe's {drops} milestones need room" if drops else ""
+        epochs = _checks.integer("epochs", epochs, low=drops + 1, remedy=remedy)
+        if epochs == self.epochs:
+            return self
+        marks: list[int] = []
+        for i, mark in enumerate(self.milestones):
+            earliest, latest = marks[-1] + 1 if marks else 1, epochs - drops + i
+            marks.append(min(max(mark * epochs // self.epochs, earliest), latest))
+        room = (marks[0] if marks else epochs) - 1
+        warmup = min(self.warmup_epochs, max(1, self.warmup_epochs * epochs // self.epochs), room)
+        return self.replace(epochs=epochs, milestones=tuple(marks), warmup_epochs=warmup)
+
     def to_json(self) -> str:
         """Return the recipe as indented JSON; `from_json` gives the same recipe back."""
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
