@@ -101,7 +101,7 @@ def _make_data() -> None:
 def _quick(arguments: list[str]) -> list[str]:
     """Options that make a command do less of the same."""
     if arguments[:2] == ["train", "digits"]:
-        return ["--set", "epochs=6", "--set", "warmup_epochs=1"]
+        return ["--epochs", "6"]
     if arguments[:2] == ["train", "./photos"]:
         return ["--size", "32", "--batch-size", "8", "--epochs", "1"]
     if arguments[:2] == ["reproduce", "table2"]:
