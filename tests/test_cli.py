@@ -58,7 +58,7 @@ OPTIONS = {
     ],
     "report": ["runs", "out", "format", "table", "group", "force"],
     "figures": ["source", "figure", "label", "results", "format", "out", "force"],
-    "evaluate": ["run", "format"],
+    "evaluate": ["run", "data", "format"],
     "predict": ["run", "sample", "top", "format"],
     "data skeletons": ["source", "out"],
 }

@@ -918,6 +918,18 @@ def test_compare_takes_a_folder_as_it_is(write, longtail):
     assert (recipe["dataset"], recipe["imbalance_factor"]) == ("photos", None)
     assert "classes with > 10" in Path("runs/photos/compare.md").read_text().replace("\n", " ")
     assert "(here 10, 3)" in said.out.replace("\n", " ")
+    # one of its runs does not know the folder; told, it says again what it said
+    one = Path("runs/photos/softmax-none/seed0")
+    code, said = longtail("evaluate", str(one))
+    assert code == 2
+    assert "was trained on 'photos', which is none of longtail's own data sets; give the folder" in said.err
+    code, said = longtail("evaluate", str(one), "--data", "photos", "--format", "json")
+    assert code == 0, said.err
+    assert json.loads(said.out) == json.loads((one / "evaluation.json").read_text())
+    write(*(f"others/{name}/{i}.jpg" for name in ("dog", "lynx") for i in range(4)))
+    code, said = longtail("evaluate", str(one), "--data", "others")
+    assert code == 2
+    assert "data others has other classes than" in said.err
 
 
 @pytest.mark.parametrize(

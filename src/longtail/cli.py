@@ -600,12 +600,15 @@ def figures(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of its data; default: where the recipe's name leads.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
     """What a finished run's model gets wrong: per class, per group, calibration."""
     from longtail.training.loop import evaluate_run
 
-    evaluation = evaluate_run(run)
+    evaluation = evaluate_run(run, data)
     if format is Format.json:
         print(json.dumps(evaluation.to_dict(), indent=2))  # noqa: T201
     elif format is Format.csv:

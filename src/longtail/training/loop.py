@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail import _checks, models
-from longtail.datasets import Dataset
+from longtail.datasets import NAMES, Dataset, load
 from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.losses.module import ClassBalancedLoss
@@ -157,32 +157,64 @@ def train(
         return run.finish(reports, checkpoint_every, deadline)
 
 
-def evaluate_run(run_dir: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Evaluation:
+def evaluate_run(
+    run_dir: str | os.PathLike[str],
+    data: str | os.PathLike[str] | Dataset | None = None,
+    *,
+    device: str | torch.device = "auto",
+) -> Evaluation:
     """Load a finished run's model and evaluate it on its test split again.
 
     Args:
         run_dir: the folder of a finished run.
+        data: what it was trained on, where its recipe's name does not lead there: the folder of the files or
+            images; a `Dataset` if it was given one.
         device: "auto" takes CUDA where there is one, else the CPU.
 
     Returns:
         The evaluation; on the machine that trained the run, the one it stored.
 
     Raises:
-        ValueError: the folder holds no finished run, or a damaged one.
+        ValueError: the folder holds no finished run, or a damaged one; the data are not the run's, or it does
+            not say where they are.
+        FileNotFoundError: the data are not there.
     """
     run, target = load_run(run_dir), select_device(device)
     if isinstance(run.recipe, ImageRecipe):
         from longtail.training.finetune import evaluate_images
 
-        return evaluate_images(run, device=device)
-    data = TrainingData(run.recipe, None, target)
+        if isinstance(data, Dataset):
+            raise TypeError(f"data must be the folder of the images, got {_checks.describe(data)}")
+        return evaluate_images(run, data=data, device=device)
+    samples = TrainingData(run.recipe, _trained_on(run, data), target)
     model = run.model.to(target)
-    if data.images:
+    if samples.images:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     native = environment_of(run_dir).get("acceleration") == "native"
     with _kernels(native and _runs_native("auto", run.recipe, model, target)):
-        logits = _logits(model, data, _precision(run.recipe, target)).float().cpu().numpy()
-    return evaluate(logits, data.test_targets.cpu().numpy(), data.counts, activation=run.recipe.activation)
+        logits = _logits(model, samples, _precision(run.recipe, target)).float().cpu().numpy()
+    targets = samples.test_targets.cpu().numpy()
+    return evaluate(logits, targets, samples.counts, activation=run.recipe.activation)
+
+
+def _trained_on(run: RunResult, data: str | os.PathLike[str] | Dataset | None) -> Dataset:
+    name, about = run.recipe.dataset, environment_of(run.run_dir or ".")
+    if isinstance(data, Dataset):
+        found = data
+    elif name in NAMES:
+        found = load(name, data)
+    elif data is None:
+        raise ValueError(
+            f"{run.run_dir} was trained on {name!r}, which is none of longtail's own data sets; give the "
+            "folder of its images as data (--data)"
+        )
+    else:
+        from longtail.datasets.images import in_memory, load_images
+
+        found = in_memory(*load_images(data), about["inputs"]["shape"][-1], name=name)
+    if list(found.class_names or ()) != list(about.get("class_names") or ()):
+        raise ValueError(f"data {data} has other classes than {run.run_dir}; give what it was trained on")
+    return found
 
 
 class _Run:
