@@ -1,5 +1,6 @@
 """Evaluation against scikit-learn, SciPy, hand-computed values and plain loops over the definitions."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis.extra import numpy as npst
 from scipy import special, stats
 from sklearn import metrics
 
-from longtail.evaluation import Evaluation, evaluate, paired_difference, summarize
+from longtail.evaluation import Evaluation, Evaluator, evaluate, paired_difference, summarize
 
 PROBABILITIES = {
     "softmax": lambda z: special.softmax(z, axis=1),
@@ -124,6 +125,31 @@ def test_large_inputs_are_read_in_parts(monkeypatch):
     whole = evaluate(scores, targets, counts)
     monkeypatch.setattr("longtail.evaluation._CHUNK", 24)
     assert evaluate(scores, targets, counts) == whole
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 400), max_size=4), st.sampled_from(["softmax", "sigmoid"]), st.booleans())
+def test_batches_are_evaluated_as_one(cuts, activation, hard):
+    scores, targets, counts = sample()
+    given_ = scores.argmax(axis=1) if hard else scores
+    evaluator = Evaluator(counts, activation=activation, many=60, few=10, bins=7)
+    edges = sorted({0, *cuts, 400})
+    for start, end in itertools.pairwise(edges):
+        evaluator.add(given_[start:end], targets[start:end])
+    whole = evaluate(given_, targets, counts, activation=activation, many=60, few=10, bins=7)
+    assert evaluator.result() == whole
+
+
+def test_batches_that_do_not_belong_together():
+    evaluator = Evaluator([5, 3])
+    with pytest.raises(ValueError, match="no batch was added"):
+        evaluator.result()
+    evaluator.add([[1.0, 0.0]], [0])
+    with pytest.raises(ValueError, match=r"shape \(1,\) follows batches of the other kind"):
+        evaluator.add([1], [0])
+    with pytest.raises(ValueError, match="give at least one"):
+        evaluator.add(np.zeros((0, 2)), [])
+    assert evaluator.result().num_samples == 1
 
 
 def test_confusion_is_left_out_beyond_a_thousand_classes():

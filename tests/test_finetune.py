@@ -205,6 +205,20 @@ def test_metrics_leave_skipped_images_out():
     assert metrics(((scores, "hidden states"), np.array([0, 1, 0, 2])))["error"] == 0
 
 
+def test_metrics_of_batches_are_those_of_the_whole():
+    metrics, at_once = TrainerMetrics([200, 50, 5]), TrainerMetrics([200, 50, 5])
+    scores, labels = torch.randn(30, 3, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+    labels[20:] = -100  # the last batch has nothing that could be read
+    expected = at_once((scores.numpy(), labels.numpy()))
+    for _ in range(2):  # the second time begins anew
+        with pytest.raises(ValueError, match="rows; find where training diverged"):
+            metrics((scores * torch.nan, labels), compute_result=False)
+        assert metrics((scores[:10], labels[:10]), compute_result=False) == {}
+        assert metrics((scores[10:20], labels[10:20]), compute_result=False) == {}
+        assert metrics((scores[20:], labels[20:]), compute_result=True) == expected
+        assert metrics.last == at_once.last
+
+
 # ---- a run
 
 

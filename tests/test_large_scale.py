@@ -174,7 +174,6 @@ def test_the_plan_counts_what_it_can(layouts):
     convolutions = sum(channels * (64 // stride) ** 2 for channels, stride in _outputs_of_resnet50())
     kept = (found.memory - 16 * found.parameters) / 4 / 4
     assert convolutions < kept < 3 * convolutions
-    assert found.test_memory == 12 * CLASSES * 4
     assert found.hours > 0
     assert found.cores > 0
     assert plan_table(found).row_count == 10

@@ -160,59 +160,116 @@ def evaluate(
         Shot groups: Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019.
         Calibration: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
-    _checks.choice("activation", activation, _ACTIVATIONS)
-    many = _checks.integer("many", many, low=0)
-    few = _checks.integer("few", few, low=0)
-    bins = _checks.integer("bins", bins, low=1)
-    if few > many:
-        raise ValueError(f"few must be at most many, got few={few} and many={many}; groups must not overlap")
-    scores = _array("logits_or_predictions", logits_or_predictions)
-    truth = _array("targets", targets)
-    counts = _training_counts(class_counts)
-    _check_shapes(scores, truth, counts)
-    truth = _classes("targets", truth, len(counts))
+    evaluator = Evaluator(class_counts, activation=activation, many=many, few=few, bins=bins)
+    evaluator.add(logits_or_predictions, targets)
+    return evaluator.result()
 
-    top5: float | None = None
-    calibration: float | None = None
-    reliability: tuple[tuple[int, float, float], ...] | None = None
-    if scores.ndim == 2:
-        predicted, confidence, in_top5 = _read_scores(scores, truth, activation)
-        calibration, reliability = _calibration(confidence, predicted == truth, bins)
-        if len(counts) > 5:
-            top5 = _share(~in_top5)
-    else:
-        predicted = _classes("logits_or_predictions", scores, len(counts))
 
-    wrong = predicted != truth
-    of_class = np.bincount(truth, minlength=len(counts))
-    wrong_of_class = np.bincount(truth[wrong], minlength=len(counts))
-    present = of_class > 0
-    errors = np.divide(wrong_of_class, of_class, out=np.full(len(counts), -1.0), where=present)
-    worst = int(np.argmax(errors))
-    groups = (counts > many, (counts >= few) & (counts <= many), counts < few)
-    many_error, medium_error, few_error = (_share(wrong[group[truth]]) for group in groups)
-    sizes = [int(group.sum()) for group in groups]
-    return Evaluation(
-        num_samples=len(truth),
-        error=float(wrong.mean()),
-        top5_error=top5,
-        balanced_error=float(errors[present].mean()),
-        per_class_error=tuple(
-            float(error) if here else None for error, here in zip(errors, present, strict=True)
-        ),
-        many_error=many_error,
-        medium_error=medium_error,
-        few_error=few_error,
-        group_sizes=(sizes[0], sizes[1], sizes[2]),
-        thresholds=(many, few),
-        macro_f1=_macro_f1(truth, predicted),
-        worst_class=worst,
-        worst_class_error=float(errors[worst]),
-        expected_calibration_error=calibration,
-        confusion=_confusion(truth, predicted, len(counts)),
-        class_counts=tuple(counts.tolist()),
-        reliability=reliability,
-    )
+class Evaluator:
+    """`evaluate` for a test set that comes in batches: of a sample it keeps a few numbers, not its C scores.
+
+    Args:
+        class_counts: As for `evaluate`, like all others.
+
+    Raises:
+        TypeError: As `evaluate`.
+        ValueError: As `evaluate`; the batches are checked as they come.
+
+    Example:
+        >>> evaluator = Evaluator([500, 10])
+        >>> for predictions, targets in (([0, 0], [0, 0]), ([1, 0], [1, 1])):
+        ...     evaluator.add(predictions, targets)
+        >>> evaluator.result().error
+        0.25
+    """
+
+    def __init__(
+        self,
+        class_counts: Any,
+        *,
+        activation: str = "softmax",
+        many: int = 100,
+        few: int = 20,
+        bins: int = 15,
+    ) -> None:
+        self._activation = _checks.choice("activation", activation, _ACTIVATIONS)
+        self._many = _checks.integer("many", many, low=0)
+        self._few = _checks.integer("few", few, low=0)
+        self._bins = _checks.integer("bins", bins, low=1)
+        if self._few > self._many:
+            raise ValueError(
+                f"few must be at most many, got few={few} and many={many}; groups must not overlap"
+            )
+        self._counts = _training_counts(class_counts)
+        self._batches: list[tuple[npt.NDArray[Any], ...]] = []
+
+    def add(self, logits_or_predictions: Any, targets: Any) -> None:
+        """Read one batch; all batches have scores, or all have predictions."""
+        scores = _array("logits_or_predictions", logits_or_predictions)
+        truth = _array("targets", targets)
+        _check_shapes(scores, truth, self._counts)
+        truth = _classes("targets", truth, len(self._counts))
+        batch: tuple[npt.NDArray[Any], ...]
+        if scores.ndim == 2:
+            batch = (truth, *_read_scores(scores, truth, self._activation))
+        else:
+            batch = (truth, _classes("logits_or_predictions", scores, len(self._counts)))
+        if self._batches and len(batch) != len(self._batches[0]):
+            raise ValueError(
+                f"logits_or_predictions of shape {scores.shape} follows batches of the other kind; give "
+                "scores of shape (N, C) in all batches, or predictions of shape (N,) in all"
+            )
+        self._batches.append(batch)
+
+    def result(self) -> Evaluation:
+        """Evaluate all batches together.
+
+        Raises:
+            ValueError: No batch was added.
+            ModuleNotFoundError: scikit-learn is not installed.
+        """
+        if not self._batches:
+            raise ValueError("no batch was added, so there is nothing to evaluate; call add first")
+        counts, many, few = self._counts, self._many, self._few
+        truth, predicted, *read = map(np.concatenate, zip(*self._batches, strict=True))
+        top5: float | None = None
+        calibration: float | None = None
+        reliability: tuple[tuple[int, float, float], ...] | None = None
+        if read:
+            confidence, in_top5 = read
+            calibration, reliability = _calibration(confidence, predicted == truth, self._bins)
+            if len(counts) > 5:
+                top5 = _share(~in_top5)
+        wrong = predicted != truth
+        of_class = np.bincount(truth, minlength=len(counts))
+        wrong_of_class = np.bincount(truth[wrong], minlength=len(counts))
+        present = of_class > 0
+        errors = np.divide(wrong_of_class, of_class, out=np.full(len(counts), -1.0), where=present)
+        worst = int(np.argmax(errors))
+        groups = (counts > many, (counts >= few) & (counts <= many), counts < few)
+        many_error, medium_error, few_error = (_share(wrong[group[truth]]) for group in groups)
+        sizes = [int(group.sum()) for group in groups]
+        return Evaluation(
+            num_samples=len(truth),
+            error=float(wrong.mean()),
+            top5_error=top5,
+            balanced_error=float(errors[present].mean()),
+            per_class_error=tuple(
+                float(error) if here else None for error, here in zip(errors, present, strict=True)
+            ),
+            many_error=many_error,
+            medium_error=medium_error,
+            few_error=few_error,
+            group_sizes=(sizes[0], sizes[1], sizes[2]),
+            thresholds=(many, few),
+            macro_f1=_macro_f1(truth, predicted),
+            worst_class=worst,
+            worst_class_error=float(errors[worst]),
+            expected_calibration_error=calibration,
+            confusion=_confusion(truth, predicted, len(counts)),
+            class_counts=tuple(counts.tolist()),
+            reliability=reliability,
+        )
 
 
 @dataclass(frozen=True)

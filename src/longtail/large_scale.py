@@ -208,7 +208,6 @@ class Plan:
         memory: bytes a process needs: weights, gradients and momentum (and DistributedDataParallel's copy of
             the gradients), and what the network keeps of a batch for the backward pass, counted by running it
             without data. The workspace of the kernels comes on top; bf16 needs about half of the activations.
-        test_memory: bytes a process needs for the scores of all test images.
         step_seconds: of one update on this device, from a few measured steps on random images.
         decode_seconds: of one training image on one core, measured on some of these images.
     """
@@ -220,7 +219,6 @@ class Plan:
     accumulated: int
     parameters: int
     memory: int
-    test_memory: int
     step_seconds: float
     decode_seconds: float
 
@@ -258,7 +256,7 @@ def plan(
     from longtail.training.finetune import split_batch
     from longtail.training.loop import select_device
 
-    train, test = images
+    train, _ = images
     part = recipe.batch_size // processes
     batch = device_batch or next(b for b in range(min(32, part), 0, -1) if part % b == 0)
     batch, accumulated = split_batch(recipe, processes, batch)
@@ -272,7 +270,6 @@ def plan(
         accumulated=accumulated,
         parameters=parameters,
         memory=parameters * _FLOAT * (4 if processes > 1 else 3) + activations * batch,
-        test_memory=len(test) * train.num_classes * _FLOAT,
         step_seconds=seconds * batch * accumulated,
         decode_seconds=_seconds_to_decode(recipe, train),
     )

@@ -417,7 +417,7 @@ def plan_table(plan: Plan) -> Table:
         "optimizer": f"SGD, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}",
         "updates": f"{plan.steps:,} an epoch, {plan.steps * recipe.epochs:,} in all",
         "division": f"{plan.processes} x {plan.device_batch} samples, {plan.accumulated} times accumulated",
-        "memory": f"{needed}; {plan.test_memory / giga:.1f} GB for the scores of all test images",
+        "memory": needed,
         "time": f"{length}, {how}, if there are {plan.processes} such",
         "decoding": f"{speed}; {plan.cores:.2g} cores keep up with training",
     }

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from longtail import _checks
 from longtail.datasets.images import EvalTransform, ImageList, TorchDataset, TrainTransform, load_images
-from longtail.evaluation import Evaluation
+from longtail.evaluation import Evaluation, Evaluator
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.models.image_classifiers import build_classifier, head_of, transformers_library
 from longtail.sampling import ClassAwareSampler
@@ -181,15 +181,14 @@ def evaluate_images(
         num_workers=_cores(1) if len(test) >= _FEW else 0,
     )
     model = run.model.to(target).eval()
-    scores, labels = [], []
+    evaluator = Evaluator(run.evaluation.class_counts, activation=recipe.activation)
     with torch.inference_mode(), _autocast(recipe, target):
         for batch in loader:
-            scores.append(logits_of(model(pixel_values=batch["pixel_values"].to(target))).float().cpu())
-            labels.append(batch["labels"])
-    metrics = TrainerMetrics(run.evaluation.class_counts, activation=recipe.activation)
-    metrics((torch.cat(scores).numpy(), torch.cat(labels).numpy()))
-    assert metrics.last is not None
-    return metrics.last
+            known = batch["labels"] != -100  # what could not be read
+            if known.any():
+                logits = logits_of(model(pixel_values=batch["pixel_values"].to(target)))
+                evaluator.add(logits[known], batch["labels"][known])
+    return evaluator.result()
 
 
 class _World:
@@ -438,7 +437,6 @@ class _Run:
             "save_strategy": "epoch",
             "save_total_limit": 2,
             "report_to": "none",
-            "eval_accumulation_steps": 16,
             "dataloader_num_workers": workers,
             "dataloader_persistent_workers": workers > 0,
             "dataloader_pin_memory": self.device.type == "cuda",
@@ -450,6 +448,7 @@ class _Run:
             "per_device_eval_batch_size": arguments.get("per_device_eval_batch_size", given[0]),
             "gradient_accumulation_steps": given[1],
             "average_tokens_across_devices": True,
+            "batch_eval_metrics": True,  # not the logits of the whole test set in every process
             "max_grad_norm": 0.0,
             "seed": derive_seed(recipe.seed, 0, "trainer") % 2**32,
             "bf16": recipe.precision == "bf16",

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from longtail import _checks
-from longtail.evaluation import Evaluation, evaluate
+from longtail.evaluation import Evaluation, Evaluator
 from longtail.losses.module import ClassBalancedLoss
 
 __all__ = ["TrainerMetrics", "logits_of", "step_denominator", "trainer_loss"]
@@ -76,6 +76,9 @@ def trainer_loss(criterion: ClassBalancedLoss) -> Callable[..., Tensor]:
 class TrainerMetrics:
     """Our evaluation as ``Trainer(compute_metrics=...)`` wants it.
 
+    With ``TrainingArguments(batch_eval_metrics=True)`` the scores of a batch are read and dropped; without,
+    the Trainer gathers those of the whole test set in every process.
+
     Args:
         class_counts: training samples per class, as for `longtail.evaluate`.
         activation: "softmax" | "sigmoid", as the loss reads logits.
@@ -92,18 +95,31 @@ class TrainerMetrics:
     def __init__(self, class_counts: Any, *, activation: str = "softmax") -> None:
         self._counts = class_counts
         self._activation = _checks.choice("activation", activation, ("softmax", "sigmoid"))
+        self._evaluator: Evaluator | None = None
         self.last: Evaluation | None = None
 
-    def __call__(self, predictions: Any) -> dict[str, float]:
-        """Evaluate an ``EvalPrediction``, or scores and labels; samples of label -100 are left out."""
+    def __call__(self, predictions: Any, compute_result: bool = True) -> dict[str, float]:
+        """Evaluate an ``EvalPrediction``, or scores and labels; samples of label -100 are left out.
+
+        Args:
+            predictions: of the whole test set, or of its next batch.
+            compute_result: whether this was the last batch; before it, nothing is returned.
+        """
         scores, labels = predictions
         if isinstance(scores, tuple):  # models that return more than logits
             scores = scores[0]
-        labels = np.asarray(labels)
+        labels = labels if isinstance(labels, Tensor) else np.asarray(labels)
         known = labels != -100
         if not known.all():
             scores, labels = scores[known], labels[known]
-        self.last = evaluate(scores, labels, self._counts, activation=self._activation)
+        evaluator = self._evaluator or Evaluator(self._counts, activation=self._activation)
+        self._evaluator = None  # after an error the next batch is a first one
+        if len(labels):
+            evaluator.add(scores, labels)
+        if not compute_result:
+            self._evaluator = evaluator
+            return {}
+        self.last = evaluator.result()
         shown = {
             "error": self.last.error,
             "balanced_error": self.last.balanced_error,
