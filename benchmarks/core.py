@@ -371,7 +371,7 @@ def write_page() -> None:
         notes.append(
             f"- {name}: {result['date'][:10]}, {result['device']}, {result['cores']} cores, load "
             f"{result['load_average_before']} before, Python {v['python']}, torch {v['torch']}, "
-            f"NumPy {v['numpy']}"
+            f"NumPy {v['numpy']}, commit {(result['commit'] or 'unknown')[:10]}"
         )
     verdict = "Missed: " + "; ".join(missed) + "." if missed else "Every limit is met."
     put_in_page("core", [*lines, "", verdict, "", *notes])

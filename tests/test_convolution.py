@@ -496,6 +496,9 @@ def test_what_hinders_the_build_is_said(tmp_path, monkeypatch):
         convolution._build(convolution._FLAGS)
     monkeypatch.setenv("CXX", "nice c++")
     assert convolution._build(QUICK).exists()
+    monkeypatch.setenv("CXX", 'c++ "')
+    with pytest.raises(BuildError, match="is no command: No closing quotation; mend or unset it"):
+        convolution._build(QUICK)
     monkeypatch.delenv("CXX")
     with pytest.raises(BuildError, match=r"unrecognized|unknown"):
         convolution._build((*convolution._FLAGS, "--no-such-flag"))

@@ -95,6 +95,7 @@ def _make_data() -> None:
         place = Path("photos", "train", "cat" if number < 20 else "lynx", f"{number}.png")
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((40, 40, 3), 10 * number, np.uint8)).save(place)
+    Image.fromarray(np.full((40, 40, 3), 10, np.uint8)).save("image.png")
     np.save("image.npy", datasets.load("digits").test.inputs[0])
 
 

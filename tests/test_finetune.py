@@ -34,7 +34,7 @@ from longtail.predict import Classifier
 from longtail.report.runs import find_runs
 from longtail.sampling import ClassAwareSampler
 from longtail.training import DivergedError, RunFolderError, evaluate_run, load_run
-from longtail.training.finetune import ImagesChangedError, finetune
+from longtail.training.finetune import ImagesChangedError, evaluate_images, finetune
 from longtail.training.trainers import TrainerMetrics, step_denominator, trainer_loss
 from test_losses_distributed import COUNTS, OPTIONS, gradient, model, whole_gradient
 from test_losses_distributed import data as batch_of_12
@@ -236,6 +236,9 @@ def test_a_run_is_read_by_evaluate_report_predict_and_transformers(whole, photos
     read = load_run(whole.run_dir)
     assert (read.recipe, read.evaluation, read.history) == (whole.recipe, whole.evaluation, whole.history)
     assert evaluate_run(whole.run_dir, device="cpu") == whole.evaluation
+    train, test = load_images(photos)
+    with pytest.raises(ValueError, match="have other names or labels than the run's"):
+        evaluate_images(read, data=(train, test.select(range(5))), device="cpu")
     assert whole.evaluation.class_counts == (24, 9, 5)
     assert whole.evaluation.num_samples == 7
     (found,), left_out = find_runs([whole.run_dir])

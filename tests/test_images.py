@@ -929,7 +929,13 @@ def test_compare_takes_a_folder_as_it_is(write, longtail):
     write(*(f"others/{name}/{i}.jpg" for name in ("dog", "lynx") for i in range(4)))
     code, said = longtail("evaluate", str(one), "--data", "others")
     assert code == 2
-    assert "data others has other classes than" in said.err
+    assert (
+        "are not those that runs/photos/softmax-none/seed0 was trained and tested on (class_names" in said.err
+    )
+    write("photos/cat/-1.jpg")  # another picture, and so another split
+    code, said = longtail("evaluate", str(one), "--data", "photos")
+    assert code == 2
+    assert "(test_sha256 differ)" in said.err
 
 
 @pytest.mark.parametrize(

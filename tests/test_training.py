@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import subprocess
@@ -316,6 +317,29 @@ def test_a_run_folder_holds_everything_and_is_read_back(tmp_path):
     assert same(back.model, result.model)
     assert not back.model.training
     assert same(train(recipe).model, result.model)  # a folder changes nothing
+
+
+def test_a_run_on_data_of_your_own_is_evaluated_on_them_alone(tmp_path):
+    draw = np.random.default_rng(0)
+    train_part, test = (
+        Split(draw.integers(0, 255, (n, 1, 8, 8), np.uint8), np.arange(n) % 2) for n in (40, 10)
+    )
+    mine = Dataset("mine", train_part, test, ("a", "b"), "images")
+    run = train(short(dataset="mine", imbalance_factor=None), tmp_path, dataset=mine)
+    assert evaluate_run(tmp_path, mine) == run.evaluation
+    with pytest.raises(
+        ValueError, match=r"'mine', which is none of longtail's own .* give the folder of its im"
+    ):
+        evaluate_run(tmp_path)
+    with pytest.raises(ValueError, match=r"\(test_sha256 differ\); give those"):
+        evaluate_run(tmp_path, dataclasses.replace(mine, test=train_part))
+    fewer = Split(train_part.inputs[1:], train_part.targets[1:])
+    with pytest.raises(ValueError, match=r"\(class_counts differ\); give those"):
+        evaluate_run(tmp_path, dataclasses.replace(mine, train=fewer))
+    about = json.loads((tmp_path / "environment.json").read_text())
+    older = {key: value for key, value in about.items() if key not in ("test_sha256", "class_names")}
+    (tmp_path / "environment.json").write_text(json.dumps(older))
+    assert evaluate_run(tmp_path, mine) == run.evaluation  # an earlier version's run knows less
 
 
 def test_a_finished_run_is_returned_without_training(tmp_path):

@@ -291,7 +291,8 @@ def train(
         Path | None, typer.Option(help="Run folder; default: one under runs/ named by the recipe.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="For images: resnet50 | resnet101 | resnet152, a folder, a hub name.")
+        str | None,
+        typer.Option(help="A network; for images resnet50 | resnet101 | resnet152, a folder, a hub name."),
     ] = None,
     loss: Annotated[str | None, typer.Option(help="softmax | sigmoid | focal | softmax_focal.")] = None,
     scheme: Annotated[str | None, typer.Option(help="none | inverse | inverse_sqrt | effective.")] = None,
@@ -376,8 +377,10 @@ def reproduce(
     others = {"--imbalance": imbalance, "--filters": filters, "--budget": budget}
     if table == "table3":
         _refuse(others | {"--jobs": None if jobs == 1 else jobs}, table)
-        if data is None and "LONGTAIL_DATA" in os.environ:
-            data = Path(os.environ["LONGTAIL_DATA"])
+        if data is None and os.environ.get("LONGTAIL_DATA"):
+            from longtail.datasets.fetch import data_root
+
+            data, _ = data_root(None)
         path = results or Path("results") / "table3.csv"
         chosen: Any = _table3(dataset, network or "resnet50", size or 224, loss, show, data)
         if dry_run:
@@ -600,9 +603,7 @@ def figures(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of its data; default: where the recipe's name leads.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of its data; default: where they were.")] = None,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
     """What a finished run's model gets wrong: per class, per group, calibration."""
@@ -790,6 +791,8 @@ def _recipe_for(name: str) -> Any:
 
 def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tuple[Any, Any]:
     """The recipe, and for images where they are."""
+    if epochs is not None and "epochs" in changes:
+        raise ValueError("epochs is given twice, by --epochs and by --set; leave one of them out")
     from longtail.datasets import NAMES
     from longtail.training import recipe as recipes
 
@@ -802,7 +805,12 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
         given = {} if epochs is None else {"epochs": epochs}
         return recipes.images(title.replace("/", "-"), **given | changes), name
     chosen = _recipe_for(name)
-    chosen = (chosen if epochs is None else chosen.with_epochs(epochs)).replace(**changes)
+    if epochs is not None:
+        if {"schedule", "milestones"} & changes.keys():  # they are meant for these epochs as they are
+            changes = {"schedule": chosen.schedule} | changes
+            chosen = chosen.replace(schedule="constant", milestones=())
+        chosen = chosen.with_epochs(epochs)
+    chosen = chosen.replace(**changes)
     if not isinstance(chosen, recipes.ImageRecipe):
         return chosen, None
     try:
@@ -816,13 +824,16 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
 
 def _own_or_known(name: str) -> tuple[Any, Any]:
     """A folder's pictures and their recipe; None and the recipe of a data set that is known."""
+    from longtail.datasets import NAMES
     from longtail.datasets.images import in_memory, load_images
     from longtail.training import recipe as recipes
 
     path = Path(name)
-    if not path.is_dir():
+    if name in NAMES or not path.is_dir():
         return None, _recipe_for(name)
     title = path.resolve().name
+    if title in NAMES:
+        title += "-folder"  # not to be taken for the data set of that name
     return in_memory(*load_images(path), 32, name=title), recipes.small_images(title)
 
 

@@ -41,7 +41,7 @@ def cifar10(root: str | os.PathLike[str] | None = None, *, verify: bool = True) 
     Raises:
         FileNotFoundError: The data set is not there, or a file of it is missing.
         ValueError: A file is damaged, of the wrong size, not a CIFAR batch, or a pickle that asks for more
-            than data.
+            than data; or a folder's ``~`` stands for no home folder.
 
     Example:
         >>> cifar10().train.inputs.shape  # doctest: +SKIP

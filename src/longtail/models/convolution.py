@@ -467,7 +467,10 @@ def library() -> ctypes.CDLL:
 
 
 def _build(flags: tuple[str, ...]) -> Path:
-    named = shlex.split(os.environ.get("CXX", ""))
+    try:
+        named = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise BuildError(f"CXX={os.environ['CXX']!r} is no command: {error}; mend or unset it") from error
     compiler = named or [c for c in ("c++", "g++", "clang++") if shutil.which(c)][:1]
     if not compiler or shutil.which(compiler[0]) is None:
         what = f"CXX={shlex.join(named)!r} is not there" if named else "there is no C++ compiler"

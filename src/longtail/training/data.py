@@ -140,6 +140,13 @@ def scale(inputs: Tensor, recipe: Recipe) -> Tensor:
     return inputs.float().div_(recipe.input_scale).sub_(1)
 
 
+def _sha256(*arrays: npt.NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 class TrainingData:
     """One run's samples, held on the device in their own type, and handed out batch by batch."""
 
@@ -166,6 +173,7 @@ class TrainingData:
         self.about = {
             "inputs": {"kind": data.kind, "shape": shape, "dtype": dtype},
             "class_names": data.class_names,
+            "test_sha256": _sha256(data.test.inputs, data.test.targets.astype("<i8")),
         }
         self.pad = _PAD.get(recipe.augmentation, 0)
         if (wanted := _KINDS.get(recipe.augmentation, data.kind)) != data.kind:

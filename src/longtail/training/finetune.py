@@ -168,12 +168,19 @@ def evaluate_images(
     about = environment_of(run.run_dir or ".")
     source = about["source"] if data is None else data
     if source is None:
-        raise ValueError(f"{run.run_dir} was trained on images in memory; give them as data=")
+        raise ValueError(f"{run.run_dir} does not know where its images are; give their folder as data")
     _, test = load_images(source) if isinstance(source, (str, os.PathLike)) else source
     if list(test.class_names) != about["class_names"]:
         raise ValueError(
             f"the images in {source} have other classes than the run; give those it was trained on"
         )
+    if (known := about.get("test_sha256", _digest(test))) != _digest(test):
+        test = test.checked("skip")  # as the run may have done
+        if known != _digest(test):
+            raise ValueError(
+                f"the test images in {source} have other names or labels than the run's, and some may have "
+                "been trained on; give those it was tested on"
+            )
     rows: Any = TorchDataset(test, EvalTransform(recipe.size, recipe.mean, recipe.std), on_error="skip")
     loader: DataLoader[Any] = DataLoader(
         rows,
@@ -257,23 +264,28 @@ def _images(recipe: ImageRecipe, data: Any, on_error: str, world: _World) -> Ima
     return train, test
 
 
+def _digest(*parts: ImageList) -> str:
+    """Of labels and names, not of what is in the files."""
+    digest = hashlib.sha256()
+    for images in parts:
+        digest.update(np.ascontiguousarray(images.targets).tobytes())
+        if images.files is not None:
+            names = "\n".join(os.fsdecode(name) for name in images.files)
+            digest.update(names.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
 def _about(
     train: ImageList, test: ImageList, data: Any, recipe: ImageRecipe, world: _World, given: tuple[int, int]
 ) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for images in (train, test):
-        digest.update(np.ascontiguousarray(images.targets).tobytes())
-        if images.files is not None:
-            digest.update(
-                "\n".join(os.fsdecode(name) for name in images.files).encode("utf-8", "surrogateescape")
-            )
     named = isinstance(data, (str, os.PathLike))
     source = os.fspath(data) if named else None
     if source is not None and not str(source).startswith("hf:"):
         source = str(Path(source).resolve())
     return {
         "source": source,
-        "subset_sha256": digest.hexdigest(),
+        "subset_sha256": _digest(train, test),
+        "test_sha256": _digest(test),
         "class_names": list(train.class_names),
         "inputs": {"kind": "image files", "shape": [3, recipe.size, recipe.size], "dtype": "float32"},
         "processes": world.size,

@@ -51,7 +51,7 @@ class RunResult:
 
     Attributes:
         recipe: what was trained.
-        evaluation: of the last epoch's weights on the balanced test split.
+        evaluation: of the last epoch's weights on the test split.
         history: one entry an epoch.
         seconds: wall-clock time of training and evaluation, summed over interruptions.
         run_dir: its folder; None if it was not given one.

@@ -7,6 +7,7 @@ the process was killed before it; checkpoints between epochs are all that a bit-
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import sys
@@ -187,11 +188,20 @@ def evaluate_run(
             raise TypeError(f"data must be the folder of the images, got {_checks.describe(data)}")
         return evaluate_images(run, data=data, device=device)
     samples = TrainingData(run.recipe, _trained_on(run, data), target)
+    about = environment_of(run_dir)
+    found = json.loads(json.dumps(samples.about)) | {"class_counts": list(samples.counts)}
+    known = about | {"class_counts": list(run.evaluation.class_counts)}
+    # runs of earlier versions know less of their data
+    other = [key for key in found if key in known and found[key] != known[key]]
+    if other:
+        raise ValueError(
+            f"data are not those that {run.run_dir} was trained and tested on ({', '.join(other)} differ); "
+            "give those"
+        )
     model = run.model.to(target)
     if samples.images:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    native = environment_of(run_dir).get("acceleration") == "native"
-    with _kernels(native and _runs_native("auto", run.recipe, model, target)):
+    with _kernels(about.get("acceleration") == "native" and _runs_native("auto", run.recipe, model, target)):
         logits = _logits(model, samples, _precision(run.recipe, target)).float().cpu().numpy()
     targets = samples.test_targets.cpu().numpy()
     return evaluate(logits, targets, samples.counts, activation=run.recipe.activation)
@@ -200,21 +210,19 @@ def evaluate_run(
 def _trained_on(run: RunResult, data: str | os.PathLike[str] | Dataset | None) -> Dataset:
     name, about = run.recipe.dataset, environment_of(run.run_dir or ".")
     if isinstance(data, Dataset):
-        found = data
-    elif name in NAMES:
-        found = load(name, data)
-    elif data is None:
+        return data
+    if name in NAMES:
+        return load(name, data)
+    inputs = about.get("inputs", {})
+    if data is None or inputs.get("kind") != "images":
+        remedy = "the folder of its images" if inputs.get("kind") == "images" else "its Dataset, in Python,"
         raise ValueError(
-            f"{run.run_dir} was trained on {name!r}, which is none of longtail's own data sets; give the "
-            "folder of its images as data (--data)"
+            f"{run.run_dir} was trained on {name!r}, which is none of longtail's own data sets; give "
+            f"{remedy} as data"
         )
-    else:
-        from longtail.datasets.images import in_memory, load_images
+    from longtail.datasets.images import in_memory, load_images
 
-        found = in_memory(*load_images(data), about["inputs"]["shape"][-1], name=name)
-    if list(found.class_names or ()) != list(about.get("class_names") or ()):
-        raise ValueError(f"data {data} has other classes than {run.run_dir}; give what it was trained on")
-    return found
+    return in_memory(*load_images(data), inputs["shape"][-1], name=name)
 
 
 class _Run:
