@@ -43,7 +43,20 @@ OPTIONS = {
         *("learning_rate", "size", "seed", "set", "device_batch", "skip_unreadable", "device", "tensorboard"),
     ],
     "reproduce": [
-        *("table", "dataset", "imbalance", "loss", "filters", "seeds", "jobs", "budget", "data", "device"),
+        *(
+            "table",
+            "dataset",
+            "imbalance",
+            "loss",
+            "beta",
+            "gamma",
+            "filters",
+            "seeds",
+            "jobs",
+            "budget",
+            "data",
+            "device",
+        ),
         *(
             "precision",
             "epochs",

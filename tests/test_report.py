@@ -434,6 +434,9 @@ def test_runs_and_counts_draw_every_figure_that_applies(trained: Comparison, tmp
     ]
     drawn = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), figures.NUMBERS))
     assert list(drawn) == ["figure3", "figure4-cifar20", "figure5", "figure6-cifar20", "figure9-cifar20"]
+    # nothing published, nothing measured: what needs a number is left out
+    empty = compare_with_paper(cells("fig8", losses=["softmax"], betas=[0.9]), [])
+    assert [name for name, _ in figures.draw_papers(empty, [4, 5, 8])] == ["figure4-cifar10"]
     again = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), [4]))
     first, second = (
         figures.save(source["figure4-cifar20"], tmp_path / name, ["svg", "png"])

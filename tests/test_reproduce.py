@@ -70,6 +70,29 @@ def test_the_grid_is_complete_and_the_most_telling_come_first() -> None:
     ]
 
 
+def test_a_grid_can_be_narrowed() -> None:
+    found = cells("table2", datasets=["cifar10"], imbalances=[100], losses=["softmax"], betas=[0, 0.9999])
+    assert [str(cell) for cell in found] == [
+        "cifar10 imbalance 100 softmax beta 0",
+        "cifar10 imbalance 100 softmax beta 0.9999",
+    ]
+    assert {(c.gamma, c.beta) for c in cells("fig9", losses=["focal"], betas=[0.9], gammas=[2, 0.5])} == {
+        (2.0, 0.9),
+        (0.5, 0.9),
+    }
+    assert len(cells("fig8", gammas=[1])) == len(cells("fig8")) - len(
+        cells("fig8", gammas=[2, 0.5], losses=["focal"])
+    )
+    for wrong, message in (
+        ({"betas": [0.5]}, "beta must be one of 0, 0.9999, 0.999, 0.99, 0.9, got 0.5"),
+        ({"gammas": [3]}, "gamma must be one of 1, 2, 0.5, got 3"),
+        ({"losses": ["softmax"], "gammas": [1]}, "gamma belongs to the focal loss, got loss softmax"),
+        ({"imbalances": [30]}, "imbalance must be one of 100, 50, 200, 20, 10, 1, got 30"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cells("table2", **wrong)
+
+
 def test_jobs_follow_the_papers_recipe() -> None:
     plain, balanced = jobs_for([PLAIN, BALANCED], 1, Path("runs"))
     assert (plain.recipe.scheme, balanced.recipe.scheme) == ("none", "effective")

@@ -348,6 +348,10 @@ def reproduce(
     dataset: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
     imbalance: Annotated[list[int] | None, typer.Option(help="Only these; repeatable.")] = None,
     loss: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
+    beta: Annotated[
+        list[float] | None, typer.Option(help="Only these, of the paper's; 0 is no weights; repeatable.")
+    ] = None,
+    gamma: Annotated[list[float] | None, typer.Option(help="Only these, of focal; repeatable.")] = None,
     filters: Annotated[list[int] | None, typer.Option(help="Only these, of ddnet; repeatable.")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each cell.")] = 1,
     jobs: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
@@ -374,9 +378,10 @@ def reproduce(
 ) -> None:
     """The papers' tables: runs the missing cells, most telling first; resumable."""
     own = {"--network": network, "--size": size, "--device-batch": device_batch, "--processes": processes}
+    cells_only = {"--beta": beta, "--gamma": gamma}
     others = {"--imbalance": imbalance, "--filters": filters, "--budget": budget}
     if table == "table3":
-        _refuse(others | {"--jobs": None if jobs == 1 else jobs}, table)
+        _refuse(others | cells_only | {"--jobs": None if jobs == 1 else jobs}, table)
         if data is None and os.environ.get("LONGTAIL_DATA"):
             from longtail.datasets.fetch import data_root
 
@@ -396,6 +401,8 @@ def reproduce(
 
     if filters and table != "ddnet":
         raise ValueError(f"--filters belongs to ddnet, got it with {table!r}; leave it out")
+    if table in ("ddnet", "gtsrb"):
+        _refuse(cells_only, table)
     if table == "ddnet":
         chosen = skeleton_cells(datasets=dataset, imbalances=imbalance, losses=loss, filters=filters)
     elif table == "gtsrb":
@@ -405,7 +412,7 @@ def reproduce(
             )
         chosen = sign_cells(losses=loss)
     else:
-        chosen = cells(table, datasets=dataset, imbalances=imbalance, losses=loss)
+        chosen = cells(table, datasets=dataset, imbalances=imbalance, losses=loss, betas=beta, gammas=gamma)
     path = results or Path("results") / f"{table}.csv"
     todo = reproducing.jobs_for(chosen, seeds, Path("runs") / "reproduce", epochs=epochs, precision=precision)
     if not show:

@@ -77,6 +77,8 @@ def cells(
     datasets: Sequence[str] | None = None,
     imbalances: Sequence[int] | None = None,
     losses: Sequence[str] | None = None,
+    betas: Sequence[float] | None = None,
+    gammas: Sequence[float] | None = None,
 ) -> list[Cell]:
     """Return a table's cells, the most telling first.
 
@@ -89,9 +91,11 @@ def cells(
         datasets: of the table's, to take only some.
         imbalances: any of 200, 100, 50, 20, 10, 1.
         losses: any of "softmax", "sigmoid", "focal".
+        betas: any of 0 (the plain losses), 0.9, 0.99, 0.999, 0.9999.
+        gammas: of the focal loss, any of 0.5, 1, 2.
 
     Raises:
-        ValueError: a name or factor that the table does not have.
+        ValueError: a name or number that the table does not have.
 
     Example:
         >>> str(cells("fig9", losses=["focal"])[0])
@@ -101,18 +105,29 @@ def cells(
     chosen = [_checks.choice("dataset", d, TABLES[table]) for d in (datasets or TABLES[table])]
     kinds = [_checks.choice("loss", loss, LOSSES) for loss in (losses or LOSSES)]
     factors = list(imbalances or IMBALANCES)
-    for factor in factors:
-        if factor not in IMBALANCES:
-            raise ValueError(f"imbalance must be one of {', '.join(map(str, IMBALANCES))}, got {factor!r}")
+    _known("imbalance", factors, IMBALANCES)
+    _known("beta", betas, BETAS)
+    _known("gamma", gammas, GAMMAS)
+    if gammas and "focal" not in kinds:
+        raise ValueError(
+            f"gamma belongs to the focal loss, got loss {', '.join(kinds)}; leave one of them out"
+        )
+    exponents = [gamma for gamma in GAMMAS if not gammas or gamma in gammas]
     variants: list[tuple[str, float | None]] = [
-        (loss, gamma) for loss in kinds for gamma in (GAMMAS if loss == "focal" else (None,))
+        (loss, gamma) for loss in kinds for gamma in (exponents if loss == "focal" else (None,))
     ]
     found = []
-    for (first, betas), factor in itertools.product(enumerate((BETAS[:2], BETAS[2:])), factors):
-        for dataset, (loss, gamma), beta in itertools.product(chosen, variants, betas):
+    for (first, some), factor in itertools.product(enumerate((BETAS[:2], BETAS[2:])), factors):
+        for dataset, (loss, gamma), beta in itertools.product(chosen, variants, some):
             if factor != 1 or (first == 0 and beta == 0.0):
                 found.append(Cell(dataset, factor, loss, gamma, beta))
-    return found
+    return [cell for cell in found if not betas or cell.beta in betas]
+
+
+def _known(name: str, values: Sequence[float] | None, options: Sequence[float]) -> None:
+    for value in values or ():
+        if value not in options:
+            raise ValueError(f"{name} must be one of {', '.join(f'{o:g}' for o in options)}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -179,10 +194,8 @@ def skeleton_cells(
     for name in losses or ():
         _checks.choice("loss", name, SKELETON_LOSSES)
     tail_classes, tail_filters, factor = LONG_TAIL
-    for what, given, known in (("imbalance", imbalances, (1, factor)), ("filters", filters, FILTERS)):
-        for value in given or ():
-            if value not in known:
-                raise ValueError(f"{what} must be one of {', '.join(map(str, known))}, got {value!r}")
+    _known("imbalance", imbalances, (1, factor))
+    _known("filters", filters, FILTERS)
     whole = itertools.product((14, 21), SPLITS, FILTERS, ("softmax",), (0.0,), (1,))
     tail = itertools.product(
         (tail_classes,), SPLITS, (tail_filters,), SKELETON_LOSSES, SKELETON_BETAS, (factor,)

@@ -326,8 +326,9 @@ def draw_papers(compared: Sequence[PaperCell], numbers: Sequence[int]) -> Iterat
         numbers: any of 3, 4, 5, 6, 8, 9, 10; 8 to 10 belong to one data set each.
 
     Yields:
-        A name for the file, and the figure.
+        A name for the file, and the figure; none where no cell has a number to draw.
     """
+    known = [c for c in compared if c.paper is not None or c.measured is not None]
     names = [name for name in CIFAR if any(c.cell.dataset == name for c in compared)]
     for number in numbers:
         if number == 3:
@@ -336,12 +337,13 @@ def draw_papers(compared: Sequence[PaperCell], numbers: Sequence[int]) -> Iterat
             for name in names:
                 yield f"figure4-{name}", draw_imbalances(*CIFAR[name], name=name)
         elif number == 5:
-            yield "figure5", draw_error_against_beta(compared)
+            if any(c.cell.beta > 0 for c in known):
+                yield "figure5", draw_error_against_beta(compared)
         elif number == 6:
             for name in names:
                 counts = long_tail_counts(*CIFAR[name], 50)
                 yield f"figure6-{name}", draw_effective_numbers(counts, name=f"{name}, imbalance 50")
-        elif GRIDS.get(number) in names:
+        elif any(c.cell.dataset == GRIDS.get(number) for c in known):
             cells = [c for c in compared if c.cell.dataset == GRIDS[number]]
             yield f"figure{number}-{GRIDS[number]}", draw_grid(cells)
 
