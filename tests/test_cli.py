@@ -11,14 +11,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
+from PIL import Image
 
 import longtail
-from longtail import cli
+from longtail import cli, recipes
 from longtail.cli import app
 
 OPTIONS = {
@@ -213,6 +215,12 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
         (["train", "nowhere.json"], r"recipe 'nowhere.json' is not a file"),
         (["train", "digits", "--set", "epochs"], r"--set needs FIELD=VALUE, got 'epochs'"),
         (["train", "digits", "--set", "epoch=3"], r"epochs"),
+        (
+            ["train", "digits", "--epochs", "3", "--set", "epochs=4"],
+            r"epochs is given twice, by --epochs and",
+        ),
+        (["train", "cifar10", "--epochs", "2"], r"got 2; the recipe's 2 milestones need room"),
+        (["reproduce", "ddnet", "--beta", "0.9"], r"--beta does not belong to ddnet; leave it out"),
         (["train", "digits", "--device", "tpu"], r"device must be"),
         (["evaluate", "nowhere"], r"holds no finished run"),
         (["reproduce", "table4"], r"table must be one of 'table2'"),
@@ -258,6 +266,29 @@ def test_a_mistake_is_one_line_and_status_2(run: Run, arguments: list[str], mess
     assert message in last
     assert last.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_epochs_move_the_schedule_but_not_what_is_set_beside_them() -> None:
+    def chosen(*arguments: Any) -> tuple[Any, ...]:
+        recipe, _ = cli._what_to_train(*arguments)
+        return recipe.epochs, recipe.schedule, recipe.milestones, recipe.warmup_epochs
+
+    assert chosen("cifar10", 20, {}) == (20, "step", (16, 18), 1)
+    assert chosen("cifar10", 20, {"milestones": [10, 15]}) == (20, "step", (10, 15), 1)
+    assert chosen("cifar10", 2, {"schedule": "cosine", "warmup_epochs": 0}) == (2, "cosine", (), 0)
+
+
+def test_a_known_name_is_the_data_set_and_a_path_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat/0.png", "cat/1.png", "lynx/0.png", "lynx/1.png"):
+        Path("digits", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(Path("digits", name))
+    own, recipe = cli._own_or_known("digits")
+    assert (own, recipe) == (None, recipes.digits())
+    own, recipe = cli._own_or_known("./digits")
+    assert (own.name, recipe.dataset) == ("digits-folder", "digits-folder")
 
 
 def test_unwritable_output_is_said(run: Run, tmp_path: Path) -> None:
