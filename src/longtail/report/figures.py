@@ -137,6 +137,8 @@ def draw_error_against_beta(compared: Sequence[PaperCell]) -> Figure:
         ValueError: no cell has a number.
     """
     known = _with_numbers(compared)
+    if not known:
+        raise ValueError("no cell was published or measured, so there is nothing to draw")
     names = list(dict.fromkeys(c.cell.dataset for c in known))
     settings = {(names.index(c.cell.dataset), -c.cell.imbalance_factor) for c in known if c.cell.beta > 0}
     panels = [(names[place], -factor) for place, factor in sorted(settings)]
@@ -328,7 +330,7 @@ def draw_papers(compared: Sequence[PaperCell], numbers: Sequence[int]) -> Iterat
     Yields:
         A name for the file, and the figure; none where no cell has a number to draw.
     """
-    known = [c for c in compared if c.paper is not None or c.measured is not None]
+    known = _with_numbers(compared)
     names = [name for name in CIFAR if any(c.cell.dataset == name for c in compared)]
     for number in numbers:
         if number == 3:
@@ -681,10 +683,7 @@ def _spread(compared: PaperCell | None) -> float:
 
 
 def _with_numbers(compared: Sequence[PaperCell]) -> list[PaperCell]:
-    known = [c for c in compared if c.paper is not None or c.measured is not None]
-    if not known:
-        raise ValueError("no cell was published or measured, so there is nothing to draw")
-    return known
+    return [c for c in compared if c.paper is not None or c.measured is not None]
 
 
 def _nan(value: float | None) -> float:

@@ -174,7 +174,8 @@ def evaluate_images(
         raise ValueError(
             f"the images in {source} have other classes than the run; give those it was trained on"
         )
-    if (known := about.get("test_sha256", _digest(test))) != _digest(test):
+    known = about.get("test_sha256")  # runs of earlier versions have none
+    if known is not None and known != _digest(test):
         test = test.checked("skip")  # as the run may have done
         if known != _digest(test):
             raise ValueError(

@@ -187,8 +187,8 @@ def evaluate_run(
         if isinstance(data, Dataset):
             raise TypeError(f"data must be the folder of the images, got {_checks.describe(data)}")
         return evaluate_images(run, data=data, device=device)
-    samples = TrainingData(run.recipe, _trained_on(run, data), target)
     about = environment_of(run_dir)
+    samples = TrainingData(run.recipe, _trained_on(run, about, data), target)
     found = json.loads(json.dumps(samples.about)) | {"class_counts": list(samples.counts)}
     known = about | {"class_counts": list(run.evaluation.class_counts)}
     # runs of earlier versions know less of their data
@@ -207,13 +207,14 @@ def evaluate_run(
     return evaluate(logits, targets, samples.counts, activation=run.recipe.activation)
 
 
-def _trained_on(run: RunResult, data: str | os.PathLike[str] | Dataset | None) -> Dataset:
-    name, about = run.recipe.dataset, environment_of(run.run_dir or ".")
+def _trained_on(
+    run: RunResult, about: dict[str, Any], data: str | os.PathLike[str] | Dataset | None
+) -> Dataset:
     if isinstance(data, Dataset):
         return data
+    name, inputs = run.recipe.dataset, about.get("inputs", {})
     if name in NAMES:
         return load(name, data)
-    inputs = about.get("inputs", {})
     if data is None or inputs.get("kind") != "images":
         remedy = "the folder of its images" if inputs.get("kind") == "images" else "its Dataset, in Python,"
         raise ValueError(
