@@ -158,12 +158,14 @@ def test_a_failing_cell_is_reported_and_the_rest_goes_on(tiny: Dataset, tmp_path
     assert second.state == "done"
 
 
-def test_missing_data_fail_each_cell_with_what_to_do(tmp_path: Path) -> None:
-    (only,) = reproduce(
-        jobs_for([PLAIN], 1, tmp_path / "runs", epochs=4), tmp_path / "r.csv", data=tmp_path / "none"
-    )
+def test_missing_data_fail_each_cell_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = jobs_for([PLAIN], 1, tmp_path / "runs", epochs=4)
+    (only,) = reproduce(jobs, tmp_path / "r.csv", data=tmp_path / "none")
     assert only.state == "failed"
-    assert "FileNotFoundError" in only.why
+    assert only.why.startswith(f"FileNotFoundError: root is {tmp_path / 'none'}, which is not there")
+    monkeypatch.setenv("LONGTAIL_DATA", str(tmp_path / "absent"))
+    (only,) = reproduce(jobs, tmp_path / "r.csv")
+    assert only.why.startswith(f"FileNotFoundError: LONGTAIL_DATA is {tmp_path / 'absent'}, which is not")
 
 
 # DD-Net on skeletons

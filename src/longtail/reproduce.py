@@ -253,8 +253,8 @@ def compare_with_paper(
 
 
 @lru_cache(maxsize=4)
-def _load(name: str, root: str | os.PathLike[str] | None) -> Dataset:
-    """Load a data set once a process, not once a run."""
+def _load(name: str, root: str | os.PathLike[str] | None, environment: str | None) -> Dataset:
+    """Load a data set once a process, not once a run; again where $LONGTAIL_DATA (`environment`) changes."""
     return datasets.load(name, root)
 
 
@@ -458,7 +458,7 @@ def _run(job: Job, results: Path, data: Any, device: str, deadline: float | None
         dataset = (
             data
             if isinstance(data, datasets.Dataset)
-            else _load(job.recipe.dataset, data or os.environ.get("LONGTAIL_DATA"))
+            else _load(job.recipe.dataset, data or None, os.environ.get("LONGTAIL_DATA"))
         )
         threads = None if parallel == 1 or _on_gpu(device) else max(1, cpu_count() // parallel)
         run = train(
