@@ -4,13 +4,14 @@ import hashlib
 import math
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longtail import datasets
+from longtail import class_counts, datasets
 from longtail.datasets import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
 
 PROFILES = ("exponential", "step", "pareto")
@@ -83,6 +84,8 @@ def test_one_class_and_factor_one(profile):
         (("ten", 10, 2), TypeError, "num_classes must be a number"),
         ((True, 10, 2), TypeError, "num_classes must be a number"),
         ((3, 0, 2), ValueError, "max_count .* got 0; give the size of class 0"),
+        ((3, 2**63, 10), ValueError, "max_count .* got 9223372036854775808; give the size of class 0"),
+        ((3, 10**19, 1), ValueError, "max_count .* got 10000000000000000000"),
         ((3, 10, 0.5), ValueError, "imbalance_factor .* got 0.5; give the largest class size over"),
         ((3, 10, float("nan")), ValueError, "imbalance_factor .* got nan"),
         ((3, 10, float("inf")), ValueError, "imbalance_factor .* got inf"),
@@ -161,6 +164,14 @@ def test_labels_of_every_kind():
     assert len(results) == 1
 
 
+def test_counts_by_class_are_taken_in_the_order_of_the_classes():
+    pandas = pytest.importorskip("pandas")
+    labels = np.repeat([0, 1, 2], 9)
+    counted = Counter({2: 1, 0: 5, 1: 3})
+    for counts in (counted, class_counts(counted), pandas.Series(counted), {"a": 5, "b": 3, "c": 1}):
+        assert np.bincount(labels[long_tail_subset(labels, counts, 0)]).tolist() == [5, 3, 1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -177,6 +188,7 @@ def test_labels_of_every_kind():
         (([0.0], [1], 0), TypeError, "labels must hold integers, got float64"),
         (([True], [1], 0), TypeError, "labels must hold integers, got bool"),
         (([0], [1.0], 0), TypeError, "counts must hold integers"),
+        (([0, 2], {0: 1, 2: 1}, 0), ValueError, "counts has 2 integer names, but not 1 of"),
         (([0], [1], -1), ValueError, "seed .* got -1; give a whole number from 0"),
         (([0], [1], 2**64), ValueError, r"seed must be below 2\*\*64"),
         (([0], [1], None), TypeError, "seed must be a number"),

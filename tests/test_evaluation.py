@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as npst
 from scipy import special, stats
 from sklearn import metrics
 
+from longtail.counts import class_counts
 from longtail.evaluation import Evaluation, Evaluator, evaluate, paired_difference, summarize
 
 PROBABILITIES = {
@@ -164,13 +165,9 @@ def test_counts_of_every_kind():
     _, targets, _ = sample(classes=3)
     predicted = np.roll(targets, 1)
     expected = evaluate(predicted, targets, [30, 5, 120])
-
-    class Counted:
-        counts = np.array([30, 5, 120])
-
     kinds = [
-        Counted(),
         Counter(labels),
+        class_counts(Counter(labels)),
         {2: 120, 0: 30, 1: 5},
         {"cat": 30, "dog": 5, "eel": 120},
         pandas.Series(labels).value_counts(),
@@ -178,6 +175,9 @@ def test_counts_of_every_kind():
     ]
     for kind in kinds:
         assert evaluate(predicted, targets, kind) == expected
+    booleans = Counter([True] * 30 + [False] * 5)
+    for kind in (booleans, class_counts(booleans), pandas.Series(booleans)):
+        assert evaluate([0, 1], [0, 1], kind).class_counts == (5, 30)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
@@ -333,7 +333,7 @@ WRONG_CALLS = [
         ([0], [0], [1.5]),
         {},
         ValueError,
-        "class_counts must hold whole numbers of at least 0, got 1.5 for class 0",
+        "class_counts must hold whole numbers from 0 to 2\\*\\*53, got 1.5 for class 0",
     ),
     (([0], [0], [3, -1]), {}, ValueError, "class_counts .* got -1 for class 1"),
     (([0], [0], [3, np.nan]), {}, ValueError, "class_counts .* got nan for class 1"),
@@ -345,7 +345,14 @@ WRONG_CALLS = [
         ([0], [0], {1: 5, 2: 6}),
         {},
         ValueError,
-        "class_counts has 2 integer keys but not 0; number the classes 0 to 1",
+        "class_counts has 2 integer names, but not 0 of the model's outputs 0..1; count with num_classes=",
+    ),
+    (([0], [0], class_counts([0, 2])), {}, ValueError, "class_counts has 2 integer names, but not 1 of"),
+    (
+        ([0], [0], [1e19, 1]),
+        {},
+        ValueError,
+        "class_counts must .* to 2\\*\\*53, got 1e\\+19 for class 0",
     ),
 ]
 

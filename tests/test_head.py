@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -43,6 +44,22 @@ def test_a_prior_per_class(kind):
     prior = [0.7, 0.2, 0.1]
     layer = init_prior_bias_(nn.Linear(4, 3), kind(prior))
     torch.testing.assert_close(torch.sigmoid(layer.bias), torch.tensor(prior))
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        pd.Series([0] + [1] * 6 + [2] * 3).value_counts(normalize=True),  # the largest first
+        {2: 0.3, 0: 0.1, 1: 0.6},
+        pd.Series([0.1, 0.6, 0.3], index=["cat", "dog", "eel"]),
+        np.array([0.3, 0.6, 0.1])[::-1],
+        np.array([0.1, 0.6, 0.3], dtype=">f8"),
+        pd.Series([0.1, 0.6, 0.3]).to_numpy(),  # read-only
+    ],
+)
+def test_a_prior_by_class_and_arrays_that_torch_does_not_read(prior):
+    layer = init_prior_bias_(nn.Linear(4, 3), prior)
+    torch.testing.assert_close(torch.sigmoid(layer.bias), torch.tensor([0.1, 0.6, 0.3]))
 
 
 def test_tiny_and_large_priors_are_exact():
@@ -104,13 +121,10 @@ def test_one_output_needs_a_prior():
             ValueError,
             r"prior must be a number or 3 numbers, .* got shape \(1, 3\)",
         ),
-        (nn.Linear(4, 3), "small", TypeError, "prior must be a number or one per class, got str 'small'"),
-        (
-            nn.Linear(4, 3),
-            {"a": 0.1},
-            TypeError,
-            r"prior must be a number or one per class, got dict \{'a': 0\.1\}",
-        ),
+        (nn.Linear(4, 3), "small", TypeError, "prior must be numbers, got str 'small'"),
+        (nn.Linear(4, 3), True, TypeError, "prior must be numbers, got bool True"),
+        (nn.Linear(4, 3), {"a": 0.1}, ValueError, r"prior must be a number or 3 numbers, .* shape \(1,\)"),
+        (nn.Linear(4, 2), {1: 0.1, 2: 0.9}, ValueError, "prior has 2 integer names, but not 0 of"),
     ],
 )
 def test_bad_priors(layer, prior, error, message):

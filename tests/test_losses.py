@@ -10,9 +10,11 @@ import pickle
 import re
 import sys
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,7 +24,7 @@ from torch import nn
 
 import longtail.functional
 import oracles_losses as oracle
-from longtail import ClassBalancedLoss
+from longtail import ClassBalancedLoss, class_counts
 from longtail.losses import functional, fused
 
 
@@ -735,6 +737,10 @@ def test_counts_in_any_form_give_the_same_weight():
     )
     for counts in forms:
         assert torch.equal(ClassBalancedLoss(counts).weight, expected)
+    two = ClassBalancedLoss([9, 90]).weight
+    booleans = Counter([True] * 90 + [False] * 9)  # the larger first, as value_counts() sorts
+    for counts in (booleans, class_counts(booleans), pd.Series(booleans), np.array([90.0, 9.0])[::-1]):
+        assert torch.equal(ClassBalancedLoss(counts).weight, two)
 
 
 def test_beta_by_name_follows_the_counts_names():
@@ -1261,7 +1267,16 @@ def test_labels_out_of_range_are_caught_on_every_path(subject, reduction, smooth
         ({"class_counts": [0, 0, 0]}, ValueError, r"counts"),
         ({"class_counts": []}, ValueError, r"counts"),
         ({"class_counts": "abc"}, TypeError, r"counts"),
-        ({"class_counts": {1: 5, 2: 3}}, ValueError, r"class_counts has integer names .*\(0\).*num_classes="),
+        (
+            {"class_counts": {1: 5, 2: 3}},
+            ValueError,
+            r"class_counts has 2 integer names, but not 0 of .* 0\.\.1; count with num_classes=",
+        ),
+        (
+            {"class_counts": pd.Series([5, 3], index=["a", "a"])},
+            ValueError,
+            r"class_counts has 2 names of which 1 differ; name each class once",
+        ),
     ],
 )
 def test_bad_modules(arguments, error, message):

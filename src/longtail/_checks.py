@@ -69,9 +69,9 @@ def number(
     return x
 
 
-def integer(name: str, value: Any, *, low: int, remedy: str = "") -> int:
-    """Return ``value`` as an int of at least ``low``; a float is accepted only when it is whole."""
-    x = number(name, value, low=low, remedy=remedy)
+def integer(name: str, value: Any, *, low: int, high: float = math.inf, remedy: str = "") -> int:
+    """Return ``value`` as an int from ``low`` to ``high``; a float is accepted only when it is whole."""
+    x = number(name, value, low=low, high=high, remedy=remedy)
     if not math.isfinite(x) or x != int(x):
         raise ValueError(f"{name} must be a whole number, got {value!r}" + (f"; {remedy}" if remedy else ""))
     return int(value)

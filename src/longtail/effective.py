@@ -193,6 +193,31 @@ def names_of(source: Any, size: int) -> list[Any]:
     return list(source) if isinstance(source, Mapping) else list(range(size))
 
 
+def in_output_order(name: str, source: Any) -> Any:
+    """Return values by class, a mapping or Series, as a dict in the order of a model's outputs.
+
+    Integer names, and so False and True, are class indices; others keep their order. Anything without names
+    is returned as it is.
+
+    Raises:
+        ValueError: integer names that are not 0..C-1, or a name that stands twice.
+    """
+    if not isinstance(source, Mapping) and not is_series(source):
+        return source
+    pairs = dict(source.items())
+    if len(pairs) < len(source):
+        raise ValueError(f"{name} has {len(source)} names of which {len(pairs)} differ; name each class once")
+    if not all(isinstance(key, (int, np.integer, np.bool_)) for key in pairs):
+        return pairs
+    outputs = range(len(pairs))
+    if missing := sorted(set(outputs).difference(pairs)):
+        raise ValueError(
+            f"{name} has {len(pairs)} integer names, but not {_checks.shorten(missing)} of the model's "
+            f"outputs 0..{len(pairs) - 1}; count with num_classes= or pass a list"
+        )
+    return {key: pairs[key] for key in outputs}
+
+
 def to_numpy(name: str, source: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return ``source`` as a float64 NumPy array; text, objects and ragged lists are refused."""
     try:

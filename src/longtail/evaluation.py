@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail import _checks, effective
 
 _ACTIVATIONS = ("softmax", "sigmoid", "identity")
 _CHUNK = 1 << 22  # scores held in float64 at a time: 32 MiB, whatever the size of the test set
@@ -133,8 +133,8 @@ def evaluate(
             arrays and tensors on any device, bfloat16 too. A score of -inf masks a class.
         targets: True classes, integers of shape (N,), 0 .. C-1.
         class_counts: Training samples of each of the C classes, which decide the shot groups: an array, a
-            `ClassCounts`, or a mapping or Series from class to count. Integer keys are class indices;
-            other keys are taken in their order.
+            `ClassCounts`, or a mapping or Series from class to count. Integer names are class indices 0..C-1
+            in any order, False and True too; other names are taken in their order.
         activation: What turns scores into confidence: ``"softmax"``, ``"sigmoid"`` (the largest of C
             independent ones) or ``"identity"`` (they are probabilities already).
         many: Classes with more training samples than this are many-shot.
@@ -404,21 +404,8 @@ def _array(name: str, values: Any) -> npt.NDArray[Any]:
 
 def _training_counts(class_counts: Any) -> npt.NDArray[np.int64]:
     name = "class_counts"
-    source = class_counts
-    if hasattr(source, "counts"):
-        source = source.counts
-    elif callable(getattr(source, "items", None)):
-        # A Series of value_counts() is sorted by size: its keys, not its order, say which class is which.
-        pairs = dict(source.items())
-        if pairs and all(isinstance(key, int | np.integer) for key in pairs):
-            if missing := sorted(set(range(len(pairs))) - set(pairs)):
-                raise ValueError(
-                    f"{name} has {len(pairs)} integer keys but not {_checks.shorten(missing)}; number the "
-                    f"classes 0 to {len(pairs) - 1}"
-                )
-            pairs = {index: pairs[index] for index in range(len(pairs))}
-        source = list(pairs.values())
-    counts = _array(name, source)
+    source = effective.in_output_order(name, class_counts)
+    counts = _array(name, list(source.values()) if isinstance(source, dict) else source)
     if counts.ndim != 1 or not counts.size:
         raise ValueError(
             f"{name} must have shape (C,), got {counts.shape}; give the training samples of each class"
@@ -427,11 +414,11 @@ def _training_counts(class_counts: Any) -> npt.NDArray[np.int64]:
         raise TypeError(
             f"{name} must hold whole numbers, got {counts.dtype}; give the training samples of each class"
         )
-    bad = ~(np.isfinite(counts) & (counts >= 0) & (np.floor(counts) == counts))
+    bad = ~((counts >= 0) & (counts <= 2**53) & (np.floor(counts) == counts))
     if bad.any():
         first = int(np.argmax(bad))
         raise ValueError(
-            f"{name} must hold whole numbers of at least 0, got {counts[first]} for class {first}; "
+            f"{name} must hold whole numbers from 0 to 2**53, got {counts[first]} for class {first}; "
             "give the training samples of each class"
         )
     if not counts.any():

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from longtail import _checks
+from longtail import _checks, effective
 
 Layer = TypeVar("Layer", bound=nn.Module)
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -27,13 +27,14 @@ def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
 
     Args:
         layer: the last layer (Linear, Conv, or any module with a 1-D ``bias``).
-        prior: pi, in (0, 1): a number or one a class. Default: 1 / C for C outputs.
+        prior: pi, in (0, 1): a number or one a class, in the order of the outputs; or a mapping or Series
+            from class to pi, integer and boolean names being class indices. Default: 1 / C for C outputs.
 
     Returns:
         ``layer``, its bias set to ``-log((1 - pi) / pi)``.
 
     Raises:
-        TypeError: the layer has no bias.
+        TypeError: the layer has no bias, or the prior is no numbers.
         ValueError: a prior outside (0, 1), or not one per output.
 
     Example:
@@ -50,10 +51,8 @@ def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
         if size == 1:
             raise ValueError("prior of a single output cannot be 1 / C = 1; pass the positive class's share")
         prior = 1.0 / size
-    try:
-        pi = torch.as_tensor(prior, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"prior must be a number or one per class, got {_checks.describe(prior)}") from error
+    values, _ = effective.unwrap("prior", effective.in_output_order("prior", prior))
+    pi = torch.as_tensor(values, dtype=torch.float64)
     if pi.ndim > 1 or (pi.ndim == 1 and pi.numel() != size):
         raise ValueError(
             f"prior must be a number or {size} numbers, one per output, got shape {tuple(pi.shape)}"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail import _checks, effective
 
 _PROFILES = ("exponential", "step", "pareto")
 _KINDS = {"images": "(N, C, H, W)", "skeletons": "(N, T, J, D)", "vectors": "(N, ...)"}
@@ -36,7 +36,7 @@ def long_tail_counts(
 
     Args:
         num_classes: C, at least 1.
-        max_count: Samples of class 0, at least 1.
+        max_count: Samples of class 0, from 1 to 2^53.
         imbalance_factor: Largest class over smallest class, from 1 (balanced) to ``max_count``.
         profile: ``"exponential"``, ``"step"`` or ``"pareto"``.
 
@@ -56,7 +56,7 @@ def long_tail_counts(
         counts as that integer, where plain truncation could lose one sample.
     """
     classes = _checks.integer("num_classes", num_classes, low=1)
-    largest = _checks.integer("max_count", max_count, low=1, remedy="give the size of class 0")
+    largest = _checks.integer("max_count", max_count, low=1, high=2**53, remedy="give the size of class 0")
     factor = _checks.number(
         "imbalance_factor",
         imbalance_factor,
@@ -85,7 +85,7 @@ def long_tail_counts(
     return counts
 
 
-def long_tail_subset(labels: npt.ArrayLike, counts: npt.ArrayLike, seed: int) -> npt.NDArray[np.int64]:
+def long_tail_subset(labels: npt.ArrayLike, counts: Any, seed: int) -> npt.NDArray[np.int64]:
     """Choose ``counts[c]`` samples of every class c: the same ones everywhere, and nested.
 
     Every sample has one place in its class's order, given by seed and index; the first ``counts[c]`` are
@@ -93,7 +93,8 @@ def long_tail_subset(labels: npt.ArrayLike, counts: npt.ArrayLike, seed: int) ->
 
     Args:
         labels: Integers of shape (N,), 0 .. C-1; a list, a NumPy array or a CPU tensor.
-        counts: Integers of shape (C,), at least 0: how many samples of each class to take.
+        counts: Integers of shape (C,), at least 0: how many samples of each class to take. Or a mapping or
+            Series from class to count, as `evaluate` takes it.
         seed: 0 to 2^64 - 1.
 
     Returns:
@@ -113,7 +114,8 @@ def long_tail_subset(labels: npt.ArrayLike, counts: npt.ArrayLike, seed: int) ->
         generators", OOPSLA 2014.
     """
     classes = _integers("labels", labels)
-    wanted = _integers("counts", counts)
+    named = effective.in_output_order("counts", counts)
+    wanted = _integers("counts", list(named.values()) if isinstance(named, dict) else named)
     start = _checks.integer("seed", seed, low=0, remedy="give a whole number from 0 to 2**64 - 1")
     if start > _WORD:
         raise ValueError(f"seed must be below 2**64, got {seed}; give a whole number from 0 to 2**64 - 1")

@@ -25,7 +25,7 @@ class ClassBalancedLoss(nn.Module):
     Args:
         class_counts: training samples per class, in the order of the model's outputs: an array, list,
             tensor or :class:`longtail.ClassCounts`; or a mapping name -> count, in its own order, integer
-            names being class indices 0..C-1 in any order.
+            and boolean names being class indices 0..C-1 in any order.
         loss: "softmax" | "sigmoid" | "focal" (sigmoid form, as in the paper) | "softmax_focal", or a
             callable ``(input, target) -> per-sample loss``.
         beta: of the effective number, in [0, 1]: one for all classes or one per class.
@@ -85,7 +85,9 @@ class ClassBalancedLoss(nn.Module):
         _checks.choice("scheme", scheme, SCHEMES)
         check_options(reduction, normalizer)
         fused.check_backend(backend)
-        counts = _in_output_order(class_counts)
+        counts = effective.in_output_order("class_counts", class_counts)
+        if isinstance(counts, Tensor):
+            counts = counts.detach().cpu().numpy()
         weight = _values(weigh("class_counts", counts, scheme, beta, volume, "classes", "zero"))
         self.loss = loss
         self.beta = float(beta) if beta is DEFAULT_BETA else beta
@@ -196,22 +198,6 @@ class ClassBalancedLoss(nn.Module):
         return self
 
 
-def _in_output_order(counts: Any) -> Any:
-    """Return counts as an array, or a dict by name, in the order of the model's outputs."""
-    if not isinstance(counts, Mapping) and not effective.is_series(counts):
-        return counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts
-    names = list(counts.index if effective.is_series(counts) else counts)
-    if names and all(isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in names):
-        if sorted(names) != list(range(len(names))):
-            missing = sorted(set(range(max(names) + 1)) - set(names)) if min(names) >= 0 else names
-            raise ValueError(
-                f"class_counts has integer names that are not 0..{len(names) - 1}, the model's outputs "
-                f"({_checks.shorten(missing)}); count with num_classes= or pass a list"
-            )
-        names = sorted(names)
-    return {name: counts[name] for name in names}
-
-
 def _values(per_class: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     values = list(per_class.values()) if isinstance(per_class, Mapping) else per_class
-    return np.asarray(values, dtype=np.float64)
+    return np.array(values, dtype=np.float64)  # a copy: torch reads no negative strides
