@@ -41,7 +41,8 @@ class ClassBalancedLoss(nn.Module):
 
     Attributes:
         weight: float32 buffer, (C). It moves with the module, stays out of its state_dict (a saved loss
-            weight breaks the loading of checkpoints), and stays float32 when the module is cast to half.
+            weight breaks the loading of checkpoints), and stays float32 when the module is cast to half. On
+            the meta device, where transformers builds what it loads, it has no values; afterwards it has.
         class_counts: float64 buffer, (C), likewise.
 
     Raises:
@@ -76,8 +77,10 @@ class ClassBalancedLoss(nn.Module):
         inplace_backward: bool = False,
     ) -> None:
         super().__init__()
-        if not callable(loss):
-            _checks.choice("loss", loss, LOSSES)
+        if isinstance(loss, str):
+            _checks.choice("loss", loss, LOSSES, also=" or a callable")
+        elif not callable(loss):
+            raise TypeError(f"loss must be a name or a callable, got {_checks.describe(loss)}")
         elif label_smoothing != 0.0:
             raise ValueError(
                 f"label_smoothing={label_smoothing!r} needs a named loss; smooth inside your callable"
@@ -88,7 +91,8 @@ class ClassBalancedLoss(nn.Module):
         counts = effective.in_output_order("class_counts", class_counts)
         if isinstance(counts, Tensor):
             counts = counts.detach().cpu().numpy()
-        weight = _values(weigh("class_counts", counts, scheme, beta, volume, "classes", "zero"))
+        weight = weigh("class_counts", counts, scheme, beta, volume, "classes", "zero")
+        self._exact = {"weight": _values(weight), "class_counts": _values(counts)}
         self.loss = loss
         self.beta = float(beta) if beta is DEFAULT_BETA else beta
         self.volume = volume
@@ -102,10 +106,8 @@ class ClassBalancedLoss(nn.Module):
         self.label_smoothing = _checks.number(
             "label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True, remedy=functional.SMOOTHING
         )
-        self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32), persistent=False)
-        self.register_buffer(
-            "class_counts", torch.tensor(_values(counts), dtype=torch.float64), persistent=False
-        )
+        for name, dtype in (("weight", torch.float32), ("class_counts", torch.float64)):
+            self.register_buffer(name, torch.tensor(self._exact[name], dtype=dtype), persistent=False)
 
     def forward(self, input: Tensor, target: Tensor, *, denominator: Tensor | float | None = None) -> Tensor:
         """Return the loss of a batch.
@@ -188,12 +190,21 @@ class ClassBalancedLoss(nn.Module):
         parts += [f"reduction={self.reduction!r}", f"normalizer={self.normalizer!r}"]
         return ", ".join(parts)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # what follows a buffer on the meta device is memory that nobody has written
+        if name in self.__dict__.get("_exact", ()) and (buffer := getattr(self, name)).is_meta:
+            value = torch.tensor(self._exact[name], dtype=buffer.dtype, device=value.device)
+        super().__setattr__(name, value)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassBalancedLoss:
-        exact = {"weight": self.weight, "class_counts": self.class_counts}
+        before = {name: getattr(self, name) for name in self._exact}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in exact.items():
+        for name, buffer in before.items():
             cast = getattr(self, name)
-            if cast.dtype in (torch.float16, torch.bfloat16):  # .half() would leave 3 digits of the weight
+            if buffer.is_meta:  # to_empty() does not go through __setattr__
+                self._buffers[name] = buffer
+                setattr(self, name, cast)
+            elif cast.dtype in (torch.float16, torch.bfloat16):  # .half() would leave 3 digits of the weight
                 setattr(self, name, buffer.to(cast.device))
         return self
 
