@@ -13,7 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longtail import ClassCounts, ClassWeights, class_counts, class_weights
+from longtail import ClassCounts, ClassWeights, class_counts, class_weight_dict, class_weights, sample_weights
+from longtail.sampling import ClassAwareSampler
 
 REAL = Path(__file__).parent / "data" / "class_counts"
 
@@ -32,6 +33,7 @@ REAL = Path(__file__).parent / "data" / "class_counts"
         (torch.tensor([True, False]), (False, True), [1, 1]),
         (torch.tensor([3, 3, 0], dtype=torch.int32), (0, 3), [1, 2]),
         (torch.tensor([1.0, 1.0], requires_grad=True), (1.0,), [2]),
+        (torch.tensor([1.0, 0.0, 1.0], dtype=torch.bfloat16), (0.0, 1.0), [1, 2]),
         (pd.Series([3, 3, 0], index=[7, 8, 9]), (0, 3), [1, 2]),
         (pd.Series(["b", "a", "b"]), ("a", "b"), [1, 2]),
         (pd.Series(["b", "a", "b"], dtype="string"), ("a", "b"), [1, 2]),
@@ -99,7 +101,7 @@ def test_num_classes_fills_the_classes_without_samples():
 
 def test_multi_hot_labels_count_per_column():
     array = np.array([[1, 0, 1], [1, 0, 0]])
-    for labels in (array, array.astype(bool), array.astype(np.float32), torch.tensor(array)):
+    for labels in (array, array.astype(bool), array.astype(np.float32), torch.tensor(array).bfloat16()):
         counted = class_counts(labels)
         assert counted == {0: 2, 1: 0, 2: 1}
     assert class_counts(pd.DataFrame(array, columns=["x", "labels", "z"])) == {"x": 2, "labels": 0, "z": 1}
@@ -107,6 +109,20 @@ def test_multi_hot_labels_count_per_column():
         TypeError, match=r"source is two-dimensional but not multi-hot \(0 and 1 alone\); give one"
     ):
         class_counts(np.array([[0.5, 0.5]]))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [pd.DataFrame({"y": [0, 0, 1]}), np.array([[0], [0], [1]]), torch.tensor([[0], [0], [1]])],
+    ids=["frame", "array", "tensor"],
+)
+def test_one_column_of_labels_is_refused_and_not_taken_for_something_else(labels):
+    for count in (class_counts, class_weight_dict):
+        with pytest.raises(TypeError, match=r"source has shape \(3, 1\), one column, .*; give labels as df"):
+            count(labels)
+    for read in (sample_weights, ClassAwareSampler):
+        with pytest.raises(TypeError, match=r"labels must be one-dim.* got shape \(3, 1\); give one column"):
+            read(labels)
 
 
 def test_a_mapping_is_taken_as_counted_and_in_its_order():
@@ -139,6 +155,22 @@ def test_torch_data_sets():
         subset = torch.utils.data.Subset(Labelled(targets, ["cat", "dog", "lynx"]), [0, 2])
         assert class_counts(subset) == {"cat": 0, "dog": 0, "lynx": 2}
         assert class_counts(torch.utils.data.Subset(subset, [1])) == {"cat": 0, "dog": 0, "lynx": 1}
+
+
+def test_a_subset_takes_its_labels_by_position():
+    subset = torch.utils.data.Subset
+    for index in ([3, 2, 1, 0], [5, 6, 7, 8]):
+        targets = pd.Series([0, 0, 0, 1], index=index)
+        assert class_counts(subset(Labelled(targets), [0, 1])) == {0: 2}
+        assert class_counts(subset(Labelled(targets.astype("category")), range(2))) == {0: 2, 1: 0}
+    rows = [[1, 0], [1, 1], [0, 1]]
+    for multi_hot in (np.array(rows), torch.tensor(rows), pd.DataFrame(rows, index=[2, 1, 0])):
+        assert class_counts(subset(Labelled(multi_hot, ["cat", "dog"]), torch.tensor([0, 1]))) == {
+            "cat": 2,
+            "dog": 1,
+        }
+    with pytest.raises(TypeError, match="labels mix the types int, str"):
+        class_counts(subset(Labelled([1, "a", 2]), [0, 1]))
 
 
 def test_a_data_set_with_labels_by_name_is_aligned_by_name():

@@ -338,6 +338,8 @@ def test_a_useless_beta_says_so_and_names_a_volume_that_matters(parameter, kind)
     assert caught[0].filename == __file__
     if "volume" in parameter and not isinstance(parameter["volume"], list):
         assert "volume=10000.0 does nothing" in str(caught[0].message)
+    with pytest.warns(UserWarning, match=r"matters from about N = 1e\+11 upwards; try volume=1e\+11"):
+        class_weights(kind([1e12, 1e12, 1e11]), **parameter)  # no beta: in ten digits it would be 1
     # the named volumes do matter, and pass in silence
     for volume in (60_000, 900_000):
         weights = class_weights(counts, volume=volume)
@@ -574,6 +576,7 @@ def test_sample_weights_answer_in_kind():
     assert isinstance(want, np.ndarray)
     assert want.dtype == np.float64
     np.testing.assert_array_equal(sample_weights(y.tolist()), want)
+    np.testing.assert_array_equal(sample_weights(label for label in y.tolist()), want)
     tensor = sample_weights(torch.tensor(y))
     assert isinstance(tensor, torch.Tensor)
     assert tensor.dtype == torch.float64
@@ -622,6 +625,11 @@ def test_labels_that_are_not_whole_are_refused():
         ValueError, match=r"labels hold 0\.5, which scikit-learn looks up as 0; number the classes"
     ):
         class_weight_dict([0.5, 1.0, 0.5])
+    for name in (math.nan, math.inf):
+        with pytest.raises(
+            ValueError, match=f"labels hold {name}, which scikit-learn cannot look up; number"
+        ):
+            class_weight_dict({name: 1, 2.0: 1})
     assert list(class_weight_dict([2.0, 1.0])) == [1.0, 2.0]
 
 

@@ -133,7 +133,7 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
             - labels, one a sample: a list, NumPy array, pandas Series or tensor of integers, text,
               booleans or floats. A pandas Categorical keeps its categories and their order, with
               0 for those that no sample has.
-            - a two-dimensional array of 0 and 1 (multi-hot labels, N x C): samples per column.
+            - a two-dimensional array of 0 and 1 (multi-hot labels, N x C, C > 1): samples per column.
             - a data set with ``targets`` or ``labels`` (and, where it has them, ``classes``), or a
               ``torch.utils.data.Subset`` of one.
             - a mapping name -> count, ``ClassCounts`` or ``Counter``: taken as counted.
@@ -158,7 +158,8 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
         keep their order).
 
     Raises:
-        TypeError: ``source`` is none of these, or its labels are missing (None, NaN, null) or mixed.
+        TypeError: ``source`` is none of these, a single column of shape (N, 1) included, or its labels are
+            missing (None, NaN, null) or mixed.
         ValueError: labels outside 0..num_classes-1, a missing column, an empty field of a CSV file, an
             unreadable count, a file that is not there, empty or unreadable.
         ModuleNotFoundError: DuckDB is needed and not installed.
@@ -211,18 +212,21 @@ def encode(labels: Any) -> tuple[tuple[Hashable, ...], np.ndarray[Any, np.dtype[
             )
         return tuple(categories.tolist()), codes.astype(np.intp)
     try:
-        if hasattr(labels, "detach"):  # a tensor, on any device
-            array = labels.detach().cpu().numpy()
-        elif effective.is_series(labels):
+        if effective.is_series(labels):
             array = labels.to_numpy()
+        elif is_array_api_obj(labels) or getattr(labels, "ndim", 1) != 1:  # a list of a frame is its columns
+            array = _host(labels)
         else:
-            array = np.asarray(labels) if is_array_api_obj(labels) else _label_array(labels)
+            array = _label_array(labels)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}"
         ) from error
     if array.ndim != 1:
-        raise TypeError(f"labels must be one-dimensional, one label a sample, got shape {array.shape}")
+        raise TypeError(
+            f"labels must be one-dimensional, one label a sample, got shape {array.shape}; give one column, "
+            "as df['y'] or labels[:, 0]"
+        )
     if array.dtype.kind in "OMm":
         missing = sum(map(_is_missing, array)) if array.dtype.kind == "O" else int(np.isnat(array).sum())
         if missing:
@@ -241,6 +245,14 @@ def encode(labels: Any) -> tuple[tuple[Hashable, ...], np.ndarray[Any, np.dtype[
     except TypeError as error:
         raise TypeError(f"labels cannot be sorted: {error}") from error
     return tuple(names.tolist()), codes.reshape(-1)
+
+
+def _host(array: Any) -> np.ndarray[Any, Any]:
+    """Return an array or tensor, on any device, as NumPy."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        array = array.double() if array.is_floating_point() else array  # NumPy has no bfloat16
+    return np.asarray(array)
 
 
 def _label_array(labels: Any) -> np.ndarray[Any, Any]:
@@ -279,7 +291,10 @@ def _targets_of(source: Any) -> tuple[Any, Any] | None:
         whole = _targets_of(source.dataset)
         if whole is not None:
             targets, classes = whole
-            return [targets[i] for i in source.indices], classes
+            if not hasattr(targets, "ndim"):
+                return [targets[i] for i in source.indices], classes
+            rows = getattr(targets, "iloc", targets)  # a Series' own brackets look up by label
+            return rows[np.asarray(source.indices, dtype=np.intp)], classes
     return None
 
 
@@ -298,7 +313,12 @@ def _from_dataset(targets: Any, classes: Any, num_classes: int | None) -> ClassC
 
 
 def _from_multi_hot(source: Any, num_classes: int | None) -> ClassCounts:
-    array = source.detach().cpu().numpy() if hasattr(source, "detach") else np.asarray(source)
+    array = _host(source)
+    if array.shape[1] == 1:
+        raise TypeError(
+            f"source has shape {array.shape}, one column, which may be labels or multi-hot for one class; "
+            "give labels as df['y'] or labels[:, 0]"
+        )
     if array.dtype.kind not in "buif" or not np.isin(array, (0, 1)).all():
         raise TypeError(
             "source is two-dimensional but not multi-hot (0 and 1 alone); give one label a sample"

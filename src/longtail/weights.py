@@ -185,7 +185,7 @@ def sample_weights(
     if len(codes) == 0:
         raise ValueError("labels must hold at least one label, got none; pass one label a sample")
     if counts is None:
-        known = class_counts(labels)
+        known = ClassCounts(names, np.bincount(codes, minlength=len(names)))
     elif isinstance(counts, Mapping):
         known = class_counts(counts)
     elif effective.is_series(counts):
@@ -238,7 +238,7 @@ def class_weight_dict(
 
     Raises:
         ValueError: labels that the receivers look up under another key and so weigh silently wrong:
-            text of digits ("1") and floats that are not whole (0.5).
+            text of digits ("1") and floats that are not whole (0.5, NaN).
 
     Example:
         >>> class_weight_dict([0, 0, 0, 1], "inverse")
@@ -252,9 +252,9 @@ def class_weight_dict(
                 "convert them with int() or to words"
             )
         if isinstance(name, float) and not name.is_integer():
+            found = f"looks up as {int(name)}" if math.isfinite(name) else "cannot look up"
             raise ValueError(
-                f"labels hold {name!r}, which scikit-learn looks up as {int(name)}; "
-                "number the classes with integers"
+                f"labels hold {name!r}, which scikit-learn {found}; number the classes with integers"
             )
     weight = class_weights(known, scheme, beta=beta, volume=volume, normalize=normalize, empty=empty)
     return dict(weight)
@@ -281,8 +281,9 @@ def _warn_if_useless(counts: tuple[float, float], sizes: tuple[float, float], be
     one_for_all = not isinstance(value, (list, tuple)) and getattr(value, "ndim", 0) == 0
     given = f"{name}={_given(float(value) if one_for_all else value)}"
     useful = max(low, 2.0)
+    beta_of_it = f" (beta = {1.0 - 1.0 / useful:.10g})" if useful <= 1e10 else ""  # beyond, it reads as 1
     _checks.warn(
         f"{given} does nothing for counts from {low:g} to {high:g}: all effective numbers equal "
-        f"{_checks.short(e_high)} within 1 %. A volume matters from about N = {useful:g} "
-        f"(beta = {1.0 - 1.0 / useful:.10g}) upwards; try volume={useful:g} to {high:g}"
+        f"{_checks.short(e_high)} within 1 %. A volume matters from about N = {useful:g}"
+        f"{beta_of_it} upwards; try volume={useful:g} to {high:g}"
     )
