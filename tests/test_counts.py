@@ -205,6 +205,8 @@ def test_a_label_column_is_counted(tmp_path):
     path = written(tmp_path, "train.csv", 'image,label\na.png,lynx\nb.png,cat\n\n"c,1.png",cat\n')
     assert list(class_counts(path, label="label").items()) == [("cat", 2), ("lynx", 1)]
     assert class_counts(str(path), label="label") == class_counts(path, label="label")
+    path = written(tmp_path, "one.csv", 'y\ncat\n"lynx\n2"\ncat\n\n\n')  # lines at its end are no rows
+    assert class_counts(path, label="y") == {"cat": 2, "lynx\n2": 1}
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -218,7 +220,8 @@ def test_a_table_of_counts_keeps_its_order(tmp_path):
     path = written(tmp_path, "counts.csv", "name,species,count\nlynx,4,10\ncat,2,90\nnone,1,0\n")
     counted = class_counts(path)
     assert list(counted.items()) == [("lynx", 10), ("cat", 90), ("none", 0)]
-    assert class_counts(written(tmp_path, "only.csv", "count\n5\n2.5\n")) == {0: 5.0, 1: 2.5}
+    assert class_counts(written(tmp_path, "only.csv", "count\n5\n2.5\n\n")) == {0: 5.0, 1: 2.5}
+    assert class_counts(written(tmp_path, "sql.csv", "count,name\n10,a\n5,b\n")) == {"a": 10, "b": 5}
 
 
 def test_integer_names_in_a_file_are_integers_in_their_order(tmp_path):
@@ -260,6 +263,11 @@ def test_a_long_file_is_streamed(tmp_path):
             "label",
             r"line 3 of .*x\.csv' has an empty field where a value is needed; fill it",
         ),
+        ("name,count\n,10\nb,5\n", None, r"line 2 of .*x\.csv' has an empty field where a value is needed"),
+        ("name,count\na,10\n  ,5\n", None, r"line 3 of .*x\.csv' has an empty field where a value is needed"),
+        ("count,name\n10,a\n5,\n", None, r"line 3 of .*x\.csv' has an empty field where a value is needed"),
+        ("count\n10\n\n5\n", None, r"line 3 of .*x\.csv' has an empty field where a value is needed"),
+        ("y\ncat\n\ndog\n", "y", r"line 3 of .*x\.csv' has an empty field where a value is needed"),
         ("name,count\n", None, r"source .*x\.csv' has no rows below its header"),
         ("label\n", "label", r"source .*x\.csv' has no rows below its header"),
         ("", "label", r"source .*x\.csv' is empty; it needs a header line"),

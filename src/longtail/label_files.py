@@ -124,26 +124,27 @@ def _count_column(path: str, label: str) -> Counter[str]:
             counted = Counter(map(itemgetter(at), filter(None, rows)))
         except IndexError:
             counted = Counter()
-    if counted and all(map(str.strip, counted)):
+        blank = len(header) == 1 and rows.line_num > counted.total() + 1
+    if counted and all(map(str.strip, counted)) and not blank:
         return counted
     with _rows(path) as (_, rows):  # once more, for the line of what is wrong, if anything is
-        for row in filter(None, rows):
+        for row in _filled(path, header, rows):
             _field(path, rows.line_num, row, at)
     return counted
 
 
 def _read_table(path: str) -> Counted:
-    """Read counts that stand in a column ``count``, with the classes' names in the first."""
+    """Read counts that stand in a column ``count``, with the classes' names in the first other one."""
     table: dict[str, float] = {}
     with _rows(path) as (header, rows):
         at = _position(path, header, None)
-        for row in filter(None, rows):
+        for row in _filled(path, header, rows):
             text, line = _field(path, rows.line_num, row, at), rows.line_num
             try:
                 value = float(text)
             except ValueError:
                 raise ValueError(f"count {text!r} in line {line} of {path!r} is no number") from None
-            name = row[0] if at != 0 else str(len(table))
+            name = str(len(table)) if len(header) == 1 else _field(path, line, row, 0 if at else 1)
             if name in table:
                 raise ValueError(f"class {name!r} stands twice in {path!r} (line {line})")
             table[name] = value
@@ -170,6 +171,18 @@ def _integers(names: Iterable[str]) -> list[Any]:
     except ValueError:
         return names
     return numbers if [str(x) for x in numbers] == names else names
+
+
+def _filled(path: str, header: list[str], rows: Any) -> Iterator[list[str]]:
+    """Yield the rows that are not blank; a blank one before them lacks its value where that is all it has."""
+    blank = 0
+    for row in rows:
+        if row and blank and len(header) == 1:
+            _field(path, blank, [""], 0)
+        if row:
+            yield row
+        else:
+            blank = blank or rows.line_num
 
 
 def _field(path: str, line: int, row: list[str], at: int) -> str:
