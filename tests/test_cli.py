@@ -144,6 +144,19 @@ def test_weights_as_json_are_the_librarys(run: Run) -> None:
     assert answer["samples"] == 5550
 
 
+def test_weights_have_a_column_of_its_own_for_every_beta(run: Run) -> None:
+    betas = ["0.9999999", "0.99999999", "0.999", "0.9990", "1"]
+    options = [text for beta in betas for text in ("--beta", beta)]
+    done = run("weights", "100000000, 50,", *options, "--format", "csv")
+    rows = list(csv.reader(io.StringIO(done.stdout)))
+    kept = ["0.9999999", "0.99999999", "0.999", "1"]
+    wanted = [longtail.class_weights([1e8, 50], beta=float(beta)).tolist() for beta in kept]
+    assert [name for name in rows[0] if "weight" in name] == [f"weight_{beta}" for beta in kept]
+    assert [[float(row[at]) for row in rows[1:]] for at in (3, 5, 7, 9)] == wanted
+    shown = run("weights", "5,3", *options, columns=200).stdout
+    assert all(f" {beta} " in shown.replace("\n", " ") for beta in kept)
+
+
 def test_weights_of_a_csv_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("file,species\n1,[cat]\n2,[cat]\n3,lynx\n")
     done = run("weights", "train.csv", "--label", "species", "--format", "csv", "--normalize", "none")
@@ -208,7 +221,11 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
         (["weights", "3,-1"], r"counts must be finite and >= 0, got -1.0 at position 1"),
         (["weights", "3,1", "--beta", "1.5"], r"beta must be in [0, 1], got 1.5"),
         (["weights", "3,1", "--normalize", "sum"], r"normalize must be one of 'classes', 'samples'"),
+        (["weights", "5000,,50"], r"counts must be numbers, got '' in '5000,,50'; separate them by commas"),
         (["compare", "cifar11"], r"dataset must be one of"),
+        (["compare", "nope"], r"'gtsrb', a folder of images or a recipe's .json file, got 'nope'"),
+        (["compare", "--imbalance", "1e9"], r"imbalance_factor 1000000000.0 leaves class 9 without samples"),
+        (["train", "nope"], r"'gtsrb', a folder or a list of images, hf:NAME or a recipe's .json file, got"),
         (["compare", "--beta", "2"], r"beta"),
         (["compare", "--seeds", "0"], r"seeds must be in [1, inf], got 0"),
         (["compare", "--loss", "hinge"], r"losses must be one of"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from longtail._checks import short
+from longtail._checks import choice, short
 
 app = typer.Typer(
     help="Class-balanced training for long-tailed data.",
@@ -122,17 +123,18 @@ def weights(
         _out.print(f"page {out}", highlight=False)
         _open(out)
         return
-    betas = beta or [0.9, 0.99, 0.999, 0.9999]
+    # every digit of a beta, so that no two have one name
+    betas = {repr(b).removesuffix(".0"): b for b in beta or (0.9, 0.99, 0.999, 0.9999)}
     scale = None if normalize == "none" else normalize
     notes = []
     columns: dict[str, list[float]] = {}
-    for b in betas:
+    for text, b in betas.items():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             weight = longtail.class_weights(counts.counts, beta=b, normalize=scale).tolist()
         notes += [str(w.message) for w in caught]
-        columns[f"effective_{b:g}"] = longtail.effective_number(counts.counts, b).tolist()
-        columns[f"weight_{b:g}"] = weight
+        columns[f"effective_{text}"] = longtail.effective_number(counts.counts, b).tolist()
+        columns[f"weight_{text}"] = weight
     order = sorted(range(len(counts)), key=lambda i: -counts.counts[i])
     names = [str(name) for name in counts.names]
     numbers = counts.counts.tolist()
@@ -151,7 +153,7 @@ def weights(
             [names[i], numbers[i], *(repr(v[i]) for v in columns.values())] for i in range(len(counts))
         )
     else:
-        _print_weights(counts, names, numbers, columns, betas, order, rows)
+        _print_weights(counts, names, numbers, columns, list(betas), order, rows)
     if beta is None and len(notes) > 1:  # nobody chose these: one word on them is enough
         notes = [f"{len(notes)} of these betas do nothing here. {notes[-1]}"]
     for note in notes:
@@ -785,7 +787,8 @@ def _open(path: Path) -> None:
         webbrowser.open(path.resolve().as_uri())
 
 
-def _recipe_for(name: str) -> Any:
+def _recipe_for(name: str, *, also: str) -> Any:
+    from longtail.datasets import NAMES
     from longtail.training import recipe as recipes
 
     if name.endswith(".json"):
@@ -793,7 +796,7 @@ def _recipe_for(name: str) -> Any:
         if not path.is_file():
             raise ValueError(f"recipe {name!r} is not a file; check the path")
         return recipes.Recipe.from_json(path.read_bytes())
-    return recipes.default(name)
+    return recipes.default(choice("dataset", name, NAMES, also=also))
 
 
 def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tuple[Any, Any]:
@@ -811,7 +814,7 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
         title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
         given = {} if epochs is None else {"epochs": epochs}
         return recipes.images(title.replace("/", "-"), **given | changes), name
-    chosen = _recipe_for(name)
+    chosen = _recipe_for(name, also=", a folder or a list of images, hf:NAME or a recipe's .json file")
     if epochs is not None:
         if {"schedule", "milestones"} & changes.keys():  # they are meant for these epochs as they are
             changes = {"schedule": chosen.schedule} | changes
@@ -837,7 +840,7 @@ def _own_or_known(name: str) -> tuple[Any, Any]:
 
     path = Path(name)
     if name in NAMES or not path.is_dir():
-        return None, _recipe_for(name)
+        return None, _recipe_for(name, also=", a folder of images or a recipe's .json file")
     title = path.resolve().name
     if title in NAMES:
         title += "-folder"  # not to be taken for the data set of that name
@@ -858,7 +861,8 @@ def _read_counts(source: str, label: str | None) -> Any:
     from longtail.counts import class_counts
 
     numbers: dict[int, float] = {}
-    for i, part in enumerate(source.replace(",", " ").split()):
+    # a comma ends a number, so that two of them hold an empty one between them
+    for i, part in enumerate(re.split(r"\s*,\s*|\s+", source.strip().removesuffix(",").rstrip())):
         try:
             numbers[i] = float(part)
         except ValueError:
@@ -875,7 +879,7 @@ def _print_weights(
     names: list[str],
     numbers: list[float],
     columns: dict[str, list[float]],
-    betas: list[float],
+    betas: list[str],
     order: list[int],
     rows: int,
 ) -> None:
@@ -893,9 +897,9 @@ def _print_weights(
     )
     table.add_column("class")  # what gives way where the terminal is narrow; digits must not
     table.add_column("count", justify="right", no_wrap=True)
-    for b in betas:
-        table.add_column(f"E\n{b:g}", justify="right", no_wrap=True)
-        table.add_column(f"w\n{b:g}", justify="right", no_wrap=True, style="bold")
+    for text in betas:
+        table.add_column(f"E\n{text}", justify="right", no_wrap=True)
+        table.add_column(f"w\n{text}", justify="right", no_wrap=True, style="bold")
     hidden = len(order) - rows
     shown = order if hidden <= 0 else [*order[: rows - rows // 2], *order[-(rows // 2) :]]
     for place, i in enumerate(shown):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from longtail import _checks
-from longtail.datasets import Dataset
+from longtail.datasets import NAMES, Dataset, load
 from longtail.evaluation import Evaluation, PairedDifference, Summary, paired_difference, summarize
 from longtail.training.files import write_atomic
 from longtail.training.recipe import Recipe
@@ -285,23 +285,26 @@ def compare(
         The comparison.
 
     Raises:
-        ValueError: no loss, scheme or seed, or unknown ones; a folder with runs of another recipe.
-        OSError: ``out`` cannot be written.
+        ValueError: no loss, scheme or seed, or unknown ones; a folder with runs of another recipe; data that
+            are unknown or too few for the recipe's tail.
+        OSError: ``out`` cannot be written, or the data are not there.
 
     Source: the comparison of Cui et al. (CVPR 2019), Table 2, with the seeds and spread that it lacks.
     """
     methods, chosen = plan(losses, schemes, seeds, device)
     folder = Path(out)
+    recipes = [recipe.replace(loss=loss, scheme=scheme, seed=s) for s in chosen for loss, scheme in methods]
+    places = [folder / f"{r.loss}-{r.scheme}" / f"seed{r.seed}" for r in recipes]
+    for r, place in zip(recipes, places, strict=True):
+        _refuse_other_recipe(r, place)
+    if not all((place / "evaluation.json").is_file() for place in places):
+        _check_data(recipe, dataset)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
             f"out={str(out)!r} cannot be made a folder ({error.strerror}); choose another"
         ) from error
-    recipes = [recipe.replace(loss=loss, scheme=scheme, seed=s) for s in chosen for loss, scheme in methods]
-    places = [folder / f"{r.loss}-{r.scheme}" / f"seed{r.seed}" for r in recipes]
-    for r, place in zip(recipes, places, strict=True):
-        _refuse_other_recipe(r, place)
     outcomes = list(_run_all(recipes, places, dataset, jobs, device, progress))
     rows = []
     for loss, scheme in methods:
@@ -368,6 +371,14 @@ def _refuse_other_recipe(recipe: Recipe, place: Path) -> None:
         raise ValueError(
             f"out={str(place.parent.parent)!r} holds runs of another recipe; choose another folder"
         )
+
+
+def _check_data(recipe: Recipe, dataset: Dataset | None) -> None:
+    # found now rather than by every run
+    if dataset is None:
+        dataset = load(_checks.choice("dataset", recipe.dataset, NAMES))
+    if recipe.imbalance_factor is not None:
+        dataset.long_tailed(recipe.imbalance_factor, profile=recipe.profile)
 
 
 def _distinct(name: str, values: Sequence[str]) -> list[str]:

@@ -148,8 +148,8 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
               (not images) of each category, in the order of the categories' ids.
         label: the column that holds the label. A CSV file needs none where it has a column ``count``: then it
             is a table of counts, named by its first other column. Names in a CSV file become integers where
-            all of them are written as such; a Parquet column keeps its type. A Hugging Face data set needs none
-            where it has one ``ClassLabel``. Of a .json file: the field of the categories that names the
+            all of them are written as such; a Parquet column keeps its type. A Hugging Face data set needs
+            none where it has one ``ClassLabel``. Of a .json file: the field of the categories that names the
             classes, such as ``"supercategory"`` or ``"id"``; default ``"name"``.
         num_classes: for integer labels 0..C-1: count all C classes, with 0 for those without samples.
 
