@@ -767,7 +767,14 @@ def test_counts_in_any_form_give_the_same_weight():
         assert torch.equal(ClassBalancedLoss(counts).weight, expected)
     two = ClassBalancedLoss([9, 90]).weight
     booleans = Counter([True] * 90 + [False] * 9)  # the larger first, as value_counts() sorts
-    for counts in (booleans, class_counts(booleans), pd.Series(booleans), np.array([90.0, 9.0])[::-1]):
+    floats = pd.Series([1.0] * 90 + [0.0] * 9 + [None]).value_counts()  # integers beside a missing label
+    for counts in (
+        booleans,
+        class_counts(booleans),
+        pd.Series(booleans),
+        floats,
+        np.array([90.0, 9.0])[::-1],
+    ):
         assert torch.equal(ClassBalancedLoss(counts).weight, two)
 
 

@@ -196,8 +196,8 @@ def names_of(source: Any, size: int) -> list[Any]:
 def in_output_order(name: str, source: Any) -> Any:
     """Return values by class, a mapping or Series, as a dict in the order of a model's outputs.
 
-    Integer names, and so False and True, are class indices; others keep their order. Anything without names
-    is returned as it is.
+    Whole numbers, and so False, True and 1.0, are class indices; other names keep their order. Anything
+    without names is returned as it is.
 
     Raises:
         ValueError: integer names that are not 0..C-1, or a name that stands twice.
@@ -207,7 +207,7 @@ def in_output_order(name: str, source: Any) -> Any:
     pairs = dict(source.items())
     if len(pairs) < len(source):
         raise ValueError(f"{name} has {len(source)} names of which {len(pairs)} differ; name each class once")
-    if not all(isinstance(key, (int, np.integer, np.bool_)) for key in pairs):
+    if not all(map(_is_whole, pairs)):
         return pairs
     outputs = range(len(pairs))
     if missing := sorted(set(outputs).difference(pairs)):
@@ -216,6 +216,12 @@ def in_output_order(name: str, source: Any) -> Any:
             f"outputs 0..{len(pairs) - 1}; count with num_classes= or pass a list"
         )
     return {key: pairs[key] for key in outputs}
+
+
+def _is_whole(name: Any) -> bool:
+    if isinstance(name, (float, np.floating)):  # what pandas makes of integers beside a missing one
+        return float(name).is_integer()
+    return isinstance(name, (int, np.integer, np.bool_))
 
 
 def to_numpy(name: str, source: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

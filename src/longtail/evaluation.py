@@ -134,7 +134,7 @@ def evaluate(
         targets: True classes, integers of shape (N,), 0 .. C-1.
         class_counts: Training samples of each of the C classes, which decide the shot groups: an array, a
             `ClassCounts`, or a mapping or Series from class to count. Integer names are class indices 0..C-1
-            in any order, False and True too; other names are taken in their order.
+            in any order, False, True and 1.0 too; other names are taken in their order.
         activation: What turns scores into confidence: ``"softmax"``, ``"sigmoid"`` (the largest of C
             independent ones) or ``"identity"`` (they are probabilities already).
         many: Classes with more training samples than this are many-shot.

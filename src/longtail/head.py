@@ -28,7 +28,7 @@ def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
     Args:
         layer: the last layer (Linear, Conv, or any module with a 1-D ``bias``).
         prior: pi, in (0, 1): a number or one a class, in the order of the outputs; or a mapping or Series
-            from class to pi, integer and boolean names being class indices. Default: 1 / C for C outputs.
+            from class to pi, whole numbers being class indices. Default: 1 / C for C outputs.
 
     Returns:
         ``layer``, its bias set to ``-log((1 - pi) / pi)``.

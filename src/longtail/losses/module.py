@@ -24,8 +24,8 @@ class ClassBalancedLoss(nn.Module):
 
     Args:
         class_counts: training samples per class, in the order of the model's outputs: an array, list,
-            tensor or :class:`longtail.ClassCounts`; or a mapping name -> count, in its own order, integer
-            and boolean names being class indices 0..C-1 in any order.
+            tensor or :class:`longtail.ClassCounts`; or a mapping name -> count, in its own order,
+            whole numbers (False, True and 1.0 too) being class indices 0..C-1 in any order.
         loss: "softmax" | "sigmoid" | "focal" (sigmoid form, as in the paper) | "softmax_focal", or a
             callable ``(input, target) -> per-sample loss``.
         beta: of the effective number, in [0, 1]: one for all classes or one per class.
