@@ -566,6 +566,37 @@ void longtail_norm_relu(const float* y, const float* residual, const float* scal
   });
 }
 
+// The same where the shortcut has twice the height and width and I channels: means of 2x2 pixels, between zeros for
+// the channels it lacks
+void longtail_norm_relu_pooled(const float* y, const float* x, const float* scale, const float* shift, float* out,
+                               long N, long H, long Wd, long I, long C, int threads) {
+  share(N * H, threads, [=](long begin, long end, long) {
+    float *residual = scratch.of(C), *middle = residual + (C - I) / 2;
+    memset(residual, 0, C * sizeof(float));
+    for (long p = begin * Wd; p < end * Wd; p++) {
+      const float *a = x + (p / Wd * 4 * Wd + p % Wd * 2) * I, *b = a + 2 * Wd * I;
+      for (long c = 0; c < I; c += W)
+        store(middle + c, .25f * ((load(a + c) + load(a + I + c)) + (load(b + c) + load(b + I + c))));
+      for (long c = 0; c < C; c += W)
+        store(out + p * C + c, relu((load(y + p * C + c) * load(scale + c) + load(shift + c)) + load(residual + c)));
+    }
+  });
+}
+
+// Add to dx the gradient of that shortcut, g being the one of its outcome
+void longtail_pooled_back(const float* g, float* dx, long N, long H, long Wd, long I, long C, int threads) {
+  share(N * H, threads, [=](long begin, long end, long) {
+    for (long p = begin * Wd; p < end * Wd; p++) {
+      float *a = dx + (p / Wd * 4 * Wd + p % Wd * 2) * I, *b = a + 2 * Wd * I;
+      for (long c = 0; c < I; c += W) {
+        const vec quarter = .25f * load(g + p * C + (C - I) / 2 + c);
+        float* const pixels[4] = {a + c, a + I + c, b + c, b + I + c};
+        UNROLL for (int k = 0; k < 4; k++) store(pixels[k], load(pixels[k]) + quarter);
+      }
+    }
+  });
+}
+
 // Batch norm's statistics of y, as moments_done leaves them
 void longtail_norm_train(const float* y, const float* weight, const float* bias, float* running_mean,
                          float* running_var, double momentum, double eps, float* kept, long pixels, long C,
@@ -575,12 +606,16 @@ void longtail_norm_train(const float* y, const float* weight, const float* bias,
   moments_done(two, y, weight, bias, running_mean, running_var, momentum, eps, kept, pixels, C);
 }
 
-// dy, the residual's gradient (if any), dweight and dbias of g, the gradient of relu(norm(y) (+ residual))
-void longtail_norm_back(const float* g, const float* out, const float* y, const float* kept, float* dy, float* residual,
-                        float* dweight, float* dbias, long pixels, long C, int threads) {
-  double* found = (double*)moments.of(4 * C);
-  back_sums(g, out, y, kept, residual, pixels, C, found, threads);
-  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, found, dweight, dbias, pixels, C);
+// dy (in g's place if need be), the residual's gradient (if any), dweight and dbias of g, the gradient of
+// relu(norm(y) (+ residual)); without the `sums` of longtail_convolve_back it computes them
+void longtail_norm_back(const float* g, const float* out, const float* y, const float* kept, const double* own_sums,
+                        float* dy, float* residual, float* dweight, float* dbias, long pixels, long C, int threads) {
+  if (!own_sums) {
+    double* found = (double*)moments.of(4 * C);
+    back_sums(g, out, y, kept, residual, pixels, C, found, threads);
+    own_sums = found;
+  }
+  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums, dweight, dbias, pixels, C);
   share(pixels, threads, [=](long begin, long end, long) {
     for (long p = begin * C; p < end * C; p += C)
       for (long c = 0; c < C; c += W) {
