@@ -230,11 +230,11 @@ INLINE void add_strip(Shape s, long strip, long C, double* two, F at) {
   add_sums((n * s.H + top) * s.W, (n * s.H + bottom) * s.W, C, two, at);
 }
 
-// two[c] = the sum of all[t][c] over threads, in their order
-inline void gather(const double* all, int threads, long count, double* two) {
+// two[c] = the sum of all[t][c] over the parts, in their order
+inline void gather(const double* all, long parts, long count, double* two) {
   for (long c = 0; c < count; c++) {
     two[c] = 0;
-    for (int t = 0; t < threads; t++) two[c] += all[t * count + c];
+    for (long t = 0; t < parts; t++) two[c] += all[t * count + c];
   }
 }
 
@@ -257,14 +257,19 @@ INLINE auto back_at(const float* g, const float* y, const float* kept, long C) {
   };
 }
 
-// Run body(first, last) on equal shares of `count`, one a thread
+// Into how many parts to cut `count` pieces of work on C channels: several a thread, for the machine may hold one of
+// them up, but fewer for more channels, whose parts need larger matrices of their own. Outcomes depend on this number,
+// never on which thread did what.
+inline long parts_of(long count, long C, int threads) {
+  const long parts = threads == 1 ? 1 : threads * (C < 128 ? 128 / C : 1);
+  return parts < count ? parts : count;
+}
+
+// Run body(first, last, part) on equal parts of `count`
 template <class F>
-void share(long count, int threads, F body) {
-#pragma omp parallel num_threads(threads)
-  {
-    const long n = omp_get_num_threads(), t = omp_get_thread_num();
-    body(count * t / n, count * (t + 1) / n, t);
-  }
+void share(long count, long parts, int threads, F body) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (long t = 0; t < parts; t++) body(count * t / parts, count * (t + 1) / parts, t);
 }
 
 struct Plan {  // rows of tiles a block, and the sizes of its buffers, padded so that rows share no cache set
@@ -343,7 +348,7 @@ INLINE Rows rows_back(const Norm& norm, Shape s, long C, long strip, float* memo
   return rows;
 }
 
-// The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this thread's sum. Where
+// The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this part's sum. Where
 // the input is relu(norm(x)) by `before`, also the two sums that this norm's gradient needs.
 template <int CI, int CO>
 void convolve_back(const float* x, const float* before, const Norm& norm, const float* U, float* dx, bool add,
@@ -395,12 +400,13 @@ Shape shape_of(long N, long H, long Wd) { return {N, H, Wd, (H + 3) / 4, (Wd + 3
 // two[2][C] of all pixels: float within 256 of them, double beyond
 template <class F>
 void two_sums(long pixels, long C, int threads, double* two, F at) {
-  double* all = (double*)sums.of(4 * threads * C);
-  memset(all, 0, 2 * threads * C * sizeof(double));
-  share(pixels, threads, [=](long begin, long end, long t) {
+  const long parts = parts_of(pixels, C, threads);
+  double* all = (double*)sums.of(4 * parts * C);
+  memset(all, 0, 2 * parts * C * sizeof(double));
+  share(pixels, parts, threads, [=](long begin, long end, long t) {
     for (long p = begin; p < end; p += 256) add_sums(p, p + 256 < end ? p + 256 : end, C, all + 2 * t * C, at);
   });
-  gather(all, threads, 2 * C, two);
+  gather(all, parts, 2 * C, two);
 }
 
 // The sums of back_at. With a residual, `out` tells what passed instead, and m, which is the residual's gradient, is
@@ -479,7 +485,7 @@ void longtail_filter(const float* w, long so, long si, long sy, long sx, float* 
 
 void longtail_convolve(const float* x, const float* U, float* y, long N, long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
-  share(s.N * s.th, threads, [=](long begin, long end, long) {
+  share(s.N * s.th, parts_of(s.N * s.th, O, threads), threads, [=](long begin, long end, long) {
     CHANNELS(convolve, x, nullptr, U, y, s, I, O, nullptr, nullptr, begin, end);
   });
 }
@@ -492,15 +498,16 @@ void longtail_convolve_train(const float* x, const float* before, const float* U
   const Shape s = shape_of(N, H, Wd);
   // the first pixel is taken off first, which keeps a large mean from swallowing the variance
   CHANNELS(convolve, x, before, U, y, s, I, O, nullptr, nullptr, 0, 1);
-  double* two = (double*)moments.of((4 * (threads + 1) + 1) * O);
+  const long parts = parts_of(s.N * s.th, O, threads);
+  double* two = (double*)moments.of((4 * (parts + 1) + 1) * O);
   double* all = two + 2 * O;
-  float* around = (float*)(all + 2 * threads * O);
+  float* around = (float*)(all + 2 * parts * O);
   memcpy(around, y, O * sizeof(float));
-  memset(all, 0, 2 * threads * O * sizeof(double));
-  share(s.N * s.th, threads, [=](long begin, long end, long t) {
+  memset(all, 0, 2 * parts * O * sizeof(double));
+  share(s.N * s.th, parts, threads, [=](long begin, long end, long t) {
     CHANNELS(convolve, x, before, U, y, s, I, O, around, all + 2 * t * O, begin, end);
   });
-  gather(all, threads, 2 * O, two);
+  gather(all, parts, 2 * O, two);
   moments_done(two, around, weight, bias, running_mean, running_var, momentum, eps, kept, N * H * Wd, O);
 }
 
@@ -513,21 +520,21 @@ void longtail_convolve_back(const float* x, const float* before, const float* g,
                             float* residual, float* dw, long so, long si, long sy, long sx, float* dweight,
                             float* dbias, double* before_sums, long N, long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
-  double* before_all = (double*)moments.of(4 * O + 4 * threads * I) + 2 * O;
+  const long parts = parts_of(s.N * s.th, I > O ? I : O, threads), size = 36 * I * O;
+  double* before_all = (double*)moments.of(4 * O + 4 * parts * I) + 2 * O;
   if (!own_sums) {
     double* found = (double*)moments.at;
     back_sums(g, out, y, kept, residual, N * H * Wd, O, found, threads);
     own_sums = found;
   }
   const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums, dweight, dbias, N * H * Wd, O);
-  memset(before_all, 0, 2 * threads * I * sizeof(double));
-  const long size = 36 * I * O;
-  float* dU = sums.of(threads * size);
-  memset(dU, 0, threads * size * sizeof(float));
-  share(s.N * s.th, threads, [=](long begin, long end, long t) {
+  memset(before_all, 0, 2 * parts * I * sizeof(double));
+  float* dU = sums.of(parts * size);
+  share(s.N * s.th, parts, threads, [=](long begin, long end, long t) {
+    memset(dU + t * size, 0, size * sizeof(float));
     CHANNELS(convolve_back, x, before, norm, U, dx, add, dU + t * size, before_all + 2 * t * I, s, I, O, begin, end);
   });
-  if (before) gather(before_all, threads, 2 * I, before_sums);
+  if (before) gather(before_all, parts, 2 * I, before_sums);
 #pragma omp parallel for num_threads(threads)
   for (long i = 0; i < I; i++)
     for (long o = 0; o < O; o += W) {
@@ -537,7 +544,7 @@ void longtail_convolve_back(const float* x, const float* before, const float* g,
         UNROLL for (int k = 0; k < 6; k++) {
           const long e = ((k * 6 + b) * I + i) * O + o;
           u[k] = load(dU + e);
-          for (int h = 1; h < threads; h++) u[k] += load(dU + h * size + e);
+          for (long h = 1; h < parts; h++) u[k] += load(dU + h * size + e);
         }
         UNROLL for (int a = 0; a < 3; a++) {
           t[a][b] = vec{};
@@ -556,7 +563,7 @@ void longtail_convolve_back(const float* x, const float* before, const float* g,
 // out = relu(y scale + shift (+ residual))
 void longtail_norm_relu(const float* y, const float* residual, const float* scale, const float* shift, float* out,
                         long pixels, long C, int threads) {
-  share(pixels, threads, [=](long begin, long end, long) {
+  share(pixels, parts_of(pixels, C, threads), threads, [=](long begin, long end, long) {
     for (long p = begin * C; p < end * C; p += C)
       for (long c = 0; c < C; c += W) {
         vec v = load(y + p + c) * load(scale + c) + load(shift + c);
@@ -570,7 +577,7 @@ void longtail_norm_relu(const float* y, const float* residual, const float* scal
 // the channels it lacks
 void longtail_norm_relu_pooled(const float* y, const float* x, const float* scale, const float* shift, float* out,
                                long N, long H, long Wd, long I, long C, int threads) {
-  share(N * H, threads, [=](long begin, long end, long) {
+  share(N * H, parts_of(N * H, C, threads), threads, [=](long begin, long end, long) {
     float *residual = scratch.of(C), *middle = residual + (C - I) / 2;
     memset(residual, 0, C * sizeof(float));
     for (long p = begin * Wd; p < end * Wd; p++) {
@@ -585,7 +592,7 @@ void longtail_norm_relu_pooled(const float* y, const float* x, const float* scal
 
 // Add to dx the gradient of that shortcut, g being the one of its outcome
 void longtail_pooled_back(const float* g, float* dx, long N, long H, long Wd, long I, long C, int threads) {
-  share(N * H, threads, [=](long begin, long end, long) {
+  share(N * H, parts_of(N * H, C, threads), threads, [=](long begin, long end, long) {
     for (long p = begin * Wd; p < end * Wd; p++) {
       float *a = dx + (p / Wd * 4 * Wd + p % Wd * 2) * I, *b = a + 2 * Wd * I;
       for (long c = 0; c < I; c += W) {
@@ -616,7 +623,7 @@ void longtail_norm_back(const float* g, const float* out, const float* y, const 
     own_sums = found;
   }
   const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums, dweight, dbias, pixels, C);
-  share(pixels, threads, [=](long begin, long end, long) {
+  share(pixels, parts_of(pixels, C, threads), threads, [=](long begin, long end, long) {
     for (long p = begin * C; p < end * C; p += C)
       for (long c = 0; c < C; c += W) {
         const vec here = load(y + p + c), scale = load(norm.scale + c), g = load(norm.g + p + c);
