@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <omp.h>
+#include <type_traits>
 
 namespace {
 
@@ -56,25 +57,29 @@ struct Memory {  // kept by each thread from call to call: new pages cost more t
   }
   ~Memory() { free(at); }
 };
-thread_local Memory scratch, sums, moments, coefficients;
+thread_local Memory scratch, sums, moments, coefficients, turned;
 
-// C[r][0:16] (+)= sum over k of A[r rs + k ks] B[k ldb + 0:16]
+// C[r][0:16] (+)= sum over k of A[r rs + k ks] B[k ldb + 0:16], and over `runs` of such, A and B some steps apart
 template <int R, int K, bool ADD>
-INLINE void product(const float* A, long rs, long ks, const float* B, long ldb, float* C, long ldc, long k_) {
+INLINE void product(const float* A, long rs, long ks, const float* B, long ldb, float* C, long ldc, long k_,
+                    long runs = 1, long A_step = 0, long B_step = 0) {
   vec c[R][NV];
   UNROLL for (int r = 0; r < R; r++)
     UNROLL for (int v = 0; v < NV; v++) c[r][v] = ADD ? load(C + r * ldc + v * W) : vec{};
   const long n = K ? K : k_;
-  _Pragma("GCC unroll 4")
-  for (long k = 0; k < n; k++, A += ks, B += ldb) {
-    vec b[NV];
-    UNROLL for (int v = 0; v < NV; v++) {
-      b[v] = load(B + v * W);
-      HOLD(b[v]);
-    }
-    UNROLL for (int r = 0; r < R; r++) {
-      const float a = A[r * rs];
-      UNROLL for (int v = 0; v < NV; v++) c[r][v] += a * b[v];
+  for (long run = 0; run < runs; run++) {
+    const float *a_k = A + run * A_step, *b_k = B + run * B_step;
+    _Pragma("GCC unroll 4")
+    for (long k = 0; k < n; k++, a_k += ks, b_k += ldb) {
+      vec b[NV];
+      UNROLL for (int v = 0; v < NV; v++) {
+        b[v] = load(b_k + v * W);
+        HOLD(b[v]);
+      }
+      UNROLL for (int r = 0; r < R; r++) {
+        const float a = a_k[r * rs];
+        UNROLL for (int v = 0; v < NV; v++) c[r][v] += a * b[v];
+      }
     }
   }
   UNROLL for (int r = 0; r < R; r++)
@@ -282,15 +287,25 @@ struct Plan {  // rows of tiles a block, and the sizes of its buffers, padded so
   }
 };
 
+// Cut `count` rows into products of as many as registers hold, the rest into such as keep the arithmetic busy;
+// body(R, from) takes R of them, a constant
+template <class F>
+INLINE void pieces(long count, F body) {
+  long from = 0;
+  for (; count - from == ROWS || count - from >= ROWS + 4; from += ROWS) body(std::integral_constant<int, ROWS>(), from);
+  for (; count - from >= 4; from += 4) body(std::integral_constant<int, 4>(), from);
+  for (; count - from >= 2; from += 2) body(std::integral_constant<int, 2>(), from);
+  for (; from < count; from++) body(std::integral_constant<int, 1>(), from);
+}
+
 // All products of one of the six rows: from V[6][tile][I] to D[tile][4 pixels][O]
 template <int CI, int CO>
 INLINE void all_products(const float* V, long step, const float* U, float* D, long I_, long O_, long tiles) {
   const long I = CI ? CI : I_, O = CO ? CO : O_;
   for (long j = 0; j < O; j += COLUMNS) {
-    long t = 0;
-    for (; t + ROWS <= tiles; t += ROWS) products<ROWS, CI, CO>(V + t * I, step, U + j * I, D + t * 4 * O + j, I, O);
-    for (; t + 2 <= tiles; t += 2) products<2, CI, CO>(V + t * I, step, U + j * I, D + t * 4 * O + j, I, O);
-    for (; t < tiles; t++) products<1, CI, CO>(V + t * I, step, U + j * I, D + t * 4 * O + j, I, O);
+    pieces(tiles, [=](auto R, long t) __attribute__((always_inline)) {
+      products<R, CI, CO>(V + t * I, step, U + j * I, D + t * 4 * O + j, I, O);
+    });
   }
 }
 
@@ -323,27 +338,31 @@ struct Norm {
   bool passed;  // g is m already; if not, y tells what passed
 };
 
+// `count` numbers of dy, C a pixel, from the given one on
+INLINE void back(const Norm& norm, long from, long count, long C, float* to) {
+  const float *y = norm.y + from, *g = norm.g + from;
+  for (long c = 0; c < C; c += W) {
+    const vec scale = load(norm.scale + c), shift = load(norm.shift + c), slope = load(norm.slope + c),
+              level = load(norm.level + c);
+    if (norm.passed) {
+      for (long k = c; k < count; k += C) store(to + k, scale * load(g + k) + (slope * load(y + k) + level));
+    } else {
+      for (long k = c; k < count; k += C) {
+        const vec here = load(y + k), m = relu_back(here * scale + shift, load(g + k));
+        store(to + k, scale * m + (slope * here + level));
+      }
+    }
+  }
+}
+
 // The six rows of dy around a row of tiles, into memory
 INLINE Rows rows_back(const Norm& norm, Shape s, long C, long strip, float* memory) {
   Rows rows = rows_of(norm.y, s, C, strip);
   const long valid = s.W * C;
   for (int i = 0; i < 6; i++) {
     if (!rows.in[i]) continue;
-    const float *y = rows.at[i], *g = norm.g + (y - norm.y);
-    float* to = memory + i * valid;
-    rows.at[i] = to;
-    for (long c = 0; c < C; c += W) {
-      const vec scale = load(norm.scale + c), shift = load(norm.shift + c), slope = load(norm.slope + c),
-                level = load(norm.level + c);
-      if (norm.passed) {
-        for (long k = c; k < valid; k += C) store(to + k, scale * load(g + k) + (slope * load(y + k) + level));
-      } else {
-        for (long k = c; k < valid; k += C) {
-          const vec here = load(y + k), m = relu_back(here * scale + shift, load(g + k));
-          store(to + k, scale * m + (slope * here + level));
-        }
-      }
-    }
+    back(norm, rows.at[i] - norm.y, valid, C, memory + i * valid);
+    rows.at[i] = memory + i * valid;
   }
   return rows;
 }
@@ -377,9 +396,9 @@ void convolve_back(const float* x, const float* before, const Norm& norm, const 
         for (long j = 0; j < O; j += COLUMNS) {
           float* u = dU + (i * 6 + p) * I * O + j;
           const float *v = V + p * plan.v, *z = Z + p * plan.z + j;
-          long k = 0;
-          for (; k + ROWS <= I; k += ROWS) product<ROWS, 0, true>(v + k, 1, I, z, O, u + k * O, O, tiles);
-          for (; k + 2 <= I; k += 2) product<2, 0, true>(v + k, 1, I, z, O, u + k * O, O, tiles);
+          pieces(I, [=](auto R, long k) __attribute__((always_inline)) {
+            product<R, 0, true>(v + k, 1, I, z, O, u + k * O, O, tiles);
+          });
         }
       if (!dx) continue;
       for (long r = 0; r < n; r++)
@@ -391,6 +410,49 @@ void convolve_back(const float* x, const float* before, const Norm& norm, const 
       if (add) out_down<true>(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
       else out_down<false>(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
       if (before) add_strip(s, from + r, I, two, back_at(dx, x, before, I));
+    }
+  }
+}
+
+// The same for a convolution of stride 2, by its definition, and with the shortcut whose outcome has the gradient m (see
+// longtail_norm_relu_pooled): H and W, of x, are even; dw[3 rows][3 columns][I][O] is this part's sum. Pixels of even
+// rows (columns) saw the middle row (column) of the filter, those of odd ones the last and, a pixel of dy further on,
+// the first: u[row odd][column odd][I / 16][rows][columns][O][16].
+template <int CI, int CO>
+void halve_back(const float* x, const Norm& norm, const float* u, const float* m, float* dx, float* dw, long H, long Wd,
+                long I_, long O_, long begin, long end) {
+  constexpr long BAND = 4;  // rows of dy whose pixels stay in the first cache
+  const long I = CI ? CI : I_, O = CO ? CO : O_, h = H / 2, w = Wd / 2, wide = (Wd + 2) * I, narrow = (w + 1) * O;
+  const long size = (H + 2) * wide, all = size + (h + 1) * narrow;
+  float *X = scratch.of(all), *Y = X + size;  // x with zeros around, dy with zeros below and to the right
+  memset(X, 0, all * sizeof(float));
+  for (long n = begin; n < end; n++) {
+    for (long r = 0; r < H; r++) memcpy(X + (r + 1) * wide + I, x + (n * H + r) * Wd * I, Wd * I * sizeof(float));
+    for (long r = 0; r < h; r++) back(norm, (n * h + r) * w * O, w * O, O, Y + r * narrow);
+    for (long r = 0; r < h; r += BAND)
+      for (long a = 0; a < 3; a++)
+        for (long j = 0; j < O; j += COLUMNS)
+          pieces(3 * I, [=](auto R, long k) __attribute__((always_inline)) {
+            product<R, 0, true>(X + (2 * r + a) * wide + k, 1, 2 * I, Y + r * narrow + j, O, dw + (a * 3 * I + k) * O + j, O,
+                                w, r + BAND < h ? BAND : h - r, 2 * wide, narrow);
+          });
+    for (long p = 0; p < h * w; p++) {
+      float *above = dx + (n * H * Wd + p / w * 2 * Wd + p % w * 2) * I, *below = above + Wd * I;
+      for (long c = 0; c < I; c += W) {
+        const vec quarter = .25f * load(m + (n * h * w + p) * O + (O - I) / 2 + c);
+        store(above + c, quarter), store(above + I + c, quarter), store(below + c, quarter), store(below + I + c, quarter);
+      }
+    }
+    const float* matrix = u;
+    for (int odd = 0; odd < 4; odd++) {
+      const long down = odd / 2, right = odd % 2, K = (1 + right) * O;
+      for (long j = 0; j < I; j += COLUMNS, matrix += (1 + down) * K * COLUMNS)
+        for (long r = 0; r < h; r++)
+          pieces(w, [=](auto R, long t) __attribute__((always_inline)) {
+            product<R, 0, true>(Y + r * narrow + t * O, O, 1, matrix, COLUMNS,
+                                dx + ((n * H + 2 * r + down) * Wd + 2 * t + right) * I + j, 2 * I, K, 1 + down, narrow,
+                                K * COLUMNS);
+          });
     }
   }
 }
@@ -590,18 +652,34 @@ void longtail_norm_relu_pooled(const float* y, const float* x, const float* scal
   });
 }
 
-// Add to dx the gradient of that shortcut, g being the one of its outcome
-void longtail_pooled_back(const float* g, float* dx, long N, long H, long Wd, long I, long C, int threads) {
-  share(N * H, parts_of(N * H, C, threads), threads, [=](long begin, long end, long) {
-    for (long p = begin * Wd; p < end * Wd; p++) {
-      float *a = dx + (p / Wd * 4 * Wd + p % Wd * 2) * I, *b = a + 2 * Wd * I;
-      for (long c = 0; c < I; c += W) {
-        const vec quarter = .25f * load(g + p * C + (C - I) / 2 + c);
-        float* const pixels[4] = {a + c, a + I + c, b + c, b + I + c};
-        UNROLL for (int k = 0; k < 4; k++) store(pixels[k], load(pixels[k]) + quarter);
-      }
-    }
+// The gradients through relu(norm(y)) and the convolution of stride 2 that made y of x, and through that shortcut, whose
+// gradient is m: of x, the weights at their strides, and norm's; `sums` as longtail_convolve_back leaves them
+void longtail_halve_back(const float* x, const float* g, const float* y, const float* kept, const double* own_sums,
+                         const float* m, const float* w, float* dx, float* dw, long so, long si, long sy, long sx,
+                         float* dweight, float* dbias, long N, long H, long Wd, long I, long O, int threads) {
+  const Norm norm = norm_of(g, y, kept, false, own_sums, dweight, dbias, N * H * Wd / 4, O);
+  const long parts = parts_of(N, O, threads), size = 9 * I * O;
+  float *u = turned.of(size), *to = u;
+  const int taps[2][2] = {{1, 1}, {2, 0}};
+  for (int odd = 0; odd < 4; odd++)
+    for (long j = 0; j < I; j += COLUMNS)
+      for (int a = 0; a <= odd / 2; a++)
+        for (int b = 0; b <= odd % 2; b++)
+          for (long o = 0; o < O; o++, to += COLUMNS)
+            for (int k = 0; k < COLUMNS; k++)
+              to[k] = w[o * so + (j + k) * si + taps[odd / 2][a] * sy + taps[odd % 2][b] * sx];
+  float* all = sums.of(parts * size);
+  share(N, parts, threads, [=](long begin, long end, long t) {
+    memset(all + t * size, 0, size * sizeof(float));
+    (I == 16 && O == 32   ? halve_back<16, 32>
+     : I == 32 && O == 64 ? halve_back<32, 64> : halve_back<0, 0>)(x, norm, u, m, dx, all + t * size, H, Wd, I, O, begin, end);
   });
+  for (long e = 0; e < size; e++) {
+    float sum = 0;
+    for (long t = 0; t < parts; t++) sum += all[t * size + e];
+    const long tap = e / (I * O), i = e / O % I, o = e % O;
+    dw[o * so + i * si + tap / 3 * sy + tap % 3 * sx] = sum;
+  }
 }
 
 // Batch norm's statistics of y, as moments_done leaves them
@@ -613,23 +691,14 @@ void longtail_norm_train(const float* y, const float* weight, const float* bias,
   moments_done(two, y, weight, bias, running_mean, running_var, momentum, eps, kept, pixels, C);
 }
 
-// dy (in g's place if need be), the residual's gradient (if any), dweight and dbias of g, the gradient of
-// relu(norm(y) (+ residual)); without the `sums` of longtail_convolve_back it computes them
-void longtail_norm_back(const float* g, const float* out, const float* y, const float* kept, const double* own_sums,
-                        float* dy, float* residual, float* dweight, float* dbias, long pixels, long C, int threads) {
-  if (!own_sums) {
-    double* found = (double*)moments.of(4 * C);
-    back_sums(g, out, y, kept, residual, pixels, C, found, threads);
-    own_sums = found;
-  }
-  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums, dweight, dbias, pixels, C);
+// dy, the residual's gradient (if any), dweight and dbias of g, the gradient of relu(norm(y) (+ residual))
+void longtail_norm_back(const float* g, const float* out, const float* y, const float* kept, float* dy, float* residual,
+                        float* dweight, float* dbias, long pixels, long C, int threads) {
+  double* found = (double*)moments.of(4 * C);
+  back_sums(g, out, y, kept, residual, pixels, C, found, threads);
+  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, found, dweight, dbias, pixels, C);
   share(pixels, parts_of(pixels, C, threads), threads, [=](long begin, long end, long) {
-    for (long p = begin * C; p < end * C; p += C)
-      for (long c = 0; c < C; c += W) {
-        const vec here = load(y + p + c), scale = load(norm.scale + c), g = load(norm.g + p + c);
-        const vec m = norm.passed ? g : relu_back(here * scale + load(norm.shift + c), g);
-        store(dy + p + c, scale * m + (load(norm.slope + c) * here + load(norm.level + c)));
-      }
+    for (long p = begin; p < end; p += 32) back(norm, p * C, (p + 32 < end ? 32 : end - p) * C, C, dy + p * C);
   });
 }
 }

@@ -342,24 +342,15 @@ def _statistics(
 
 
 def _norm_back(
-    grad: Tensor,
-    output: Tensor | None,
-    hidden: Tensor,
-    kept: Tensor,
-    *,
-    of_residual: Tensor | None = None,
-    sums: Tensor | None = None,
-    of_hidden: Tensor | None = None,
+    grad: Tensor, output: Tensor | None, hidden: Tensor, kept: Tensor, of_residual: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of `hidden` (in `of_hidden`, which may be `grad`) and of norm's two parameters."""
-    of_hidden = torch.empty_like(hidden) if of_hidden is None else of_hidden
-    of_norm = kept.new_empty(2, hidden.shape[1])
+    """Return the gradients of `hidden` and of norm's weight and bias."""
+    of_hidden, of_norm = torch.empty_like(hidden), kept.new_empty(2, hidden.shape[1])
     library().longtail_norm_back(
         grad.data_ptr(),
         _address(output),
         hidden.data_ptr(),
         kept.data_ptr(),
-        _address(sums),
         of_hidden.data_ptr(),
         _address(of_residual),
         of_norm[0].data_ptr(),
@@ -367,6 +358,36 @@ def _norm_back(
         *_pixels(hidden),
     )
     return of_hidden, of_norm[0], of_norm[1]
+
+
+def _halve_back(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    hidden: Tensor,
+    kept: Tensor,
+    sums: Tensor,
+    of_shortcut: Tensor,
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return the gradients of `input`, and of weight and norm's weight and bias."""
+    of_input, of_weight = torch.empty_like(input), torch.empty_like(weight)
+    of_norm = weight.new_empty(2, len(weight))
+    library().longtail_halve_back(
+        input.data_ptr(),
+        grad.data_ptr(),
+        hidden.data_ptr(),
+        kept.data_ptr(),
+        sums.data_ptr(),
+        of_shortcut.data_ptr(),
+        weight.data_ptr(),
+        of_input.data_ptr(),
+        of_weight.data_ptr(),
+        *of_weight.stride(),
+        of_norm[0].data_ptr(),
+        of_norm[1].data_ptr(),
+        *_sizes(input, weight),
+    )
+    return of_input, (of_weight, of_norm[0], of_norm[1])
 
 
 def _forward(
@@ -504,28 +525,7 @@ class _ResidualBlock(torch.autograd.Function):
                 inner, input, None, weight1, hidden1, kept1, of_input=of_input, add=True, sums=sums
             )
         else:
-            of_hidden, *of_norm = _norm_back(inner, None, hidden1, kept1, sums=sums, of_hidden=inner)
-            of_input, of_weight, _ = torch.ops.aten.convolution_backward(
-                of_hidden,
-                input,
-                weight1,
-                None,
-                (2, 2),
-                (1, 1),
-                (1, 1),
-                False,
-                (0, 0),
-                1,
-                (True, True, False),
-            )
-            of_input, first = _last(of_input), (of_weight, *of_norm)
-            n, channels, height, width = output.shape
-            library().longtail_pooled_back(
-                of_shortcut.data_ptr(),
-                of_input.data_ptr(),
-                *(n, height, width, input.shape[1], channels),
-                torch.get_num_threads(),
-            )
+            of_input, first = _halve_back(inner, input, weight1, hidden1, kept1, sums, of_shortcut)
         unneeded = (None,) * 4
         return of_input, *first, *unneeded, *second, *unneeded
 
@@ -543,7 +543,7 @@ class _NormReLU(torch.autograd.Function):
         _refuse_second_derivative()
         hidden, kept, output = ctx.saved_tensors
         of_residual = None if output is None else torch.empty_like(output)
-        of_hidden, scale, shift = _norm_back(_last(grad), output, hidden, kept, of_residual=of_residual)
+        of_hidden, scale, shift = _norm_back(_last(grad), output, hidden, kept, of_residual)
         return of_hidden, of_residual, scale, shift, None, None, None, None
 
 
@@ -612,9 +612,9 @@ def _load(target: Path) -> ctypes.CDLL:
         ],
         "norm_relu": [*[pointer] * 5, size, size, number],
         "norm_relu_pooled": [*[pointer] * 5, *[size] * 5, number],
-        "pooled_back": [pointer, pointer, *[size] * 5, number],
+        "halve_back": [*[pointer] * 9, *[size] * 4, pointer, pointer, *[size] * 5, number],
         "norm_train": [*[pointer] * 5, real, real, pointer, size, size, number],
-        "norm_back": [*[pointer] * 9, size, size, number],
+        "norm_back": [*[pointer] * 8, size, size, number],
     }.items():
         function = getattr(loaded, f"longtail_{name}")
         function.argtypes, function.restype = types, None
