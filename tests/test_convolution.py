@@ -168,21 +168,25 @@ def test_after_a_convolution_of_torchs_norm_and_relu_are_still_ours(kernels, res
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("channels", [16, 32, 48, 64])
-@pytest.mark.parametrize(("size", "threads"), [((8, 8), 1), ((7, 10), 2), ((5, 1), 4)])
-def test_a_block_is_its_two_halves(kernels, channels, size, threads):
+SAME = [(width, width, size) for width in (16, 32, 48, 64) for size in ((8, 8), (7, 10), (5, 1))]
+HALVED = [(16, 32, (32, 12)), (16, 32, (6, 10)), (32, 64, (8, 8)), (16, 48, (2, 14)), (48, 80, (4, 2))]
+
+
+@pytest.mark.parametrize(("inputs", "channels", "size"), SAME + HALVED)
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_a_block_is_its_two_halves(kernels, inputs, channels, size, threads):
     torch.manual_seed(channels)
     torch.set_num_threads(threads)
-    block = BasicBlock(channels, channels).to(memory_format=LAST)
+    block = BasicBlock(inputs, channels).to(memory_format=LAST)
     with torch.no_grad():
         for norm in (block.norm1, block.norm2):
             norm.weight.uniform_(0.5, 2)
             norm.bias.normal_()
-    x, _ = tensors(3, channels, channels, *size, False)
+    x, _ = tensors(3, inputs, channels, *size, False)
     block64, x64 = doubled(block, x)
-    grad = torch.randn(x.shape)
     with native():
         ours = block(x)
+    grad = torch.randn(ours.shape)
     assert type(ours.grad_fn).__name__ == "_ResidualBlockBackward"
     ours.backward(grad)
     theirs = block64(x64)
@@ -197,13 +201,33 @@ def test_a_block_is_its_two_halves(kernels, channels, size, threads):
         assert ((a - b).abs() > 1e-4 * b.abs().max()).float().mean() < 1e-2
 
 
-def test_a_block_that_the_kernels_cannot_run_is_torchs():
+@pytest.mark.parametrize("channels", [24, 40])
+def test_a_block_that_the_kernels_cannot_run_is_torchs(channels):
     torch.manual_seed(0)
-    block = BasicBlock(24, 24).to(memory_format=LAST)
+    block = BasicBlock(24, channels).to(memory_format=LAST)
     x = torch.randn(2, 24, 8, 8).contiguous(memory_format=LAST)
     expected = copy.deepcopy(block)(x)
     with native():
         assert torch.equal(block(x), expected)
+
+
+def test_an_odd_image_is_halved_by_torch():
+    torch.manual_seed(0)
+    block = BasicBlock(16, 32).to(memory_format=LAST)
+    x, _ = tensors(3, 16, 32, 7, 9, False)
+    block64, x64 = doubled(block, x)
+    with native():
+        ours = block(x)
+    theirs = block64(x64)
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
+    assert ours.shape == (3, 32, 4, 5)
+
+
+def test_the_first_of_a_blocks_two_norms_needs_several_values_too():
+    block = BasicBlock(16, 32).to(memory_format=LAST)
+    x = torch.randn(1, 16, 2, 2).contiguous(memory_format=LAST)
+    with native(), pytest.raises(ValueError, match=r"over one value a channel to train, got \[1, 32, 1, 1\]"):
+        block(x)
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 1, 1), (2, 16, 8, 8), (2, 32, 8, 7)])
@@ -398,13 +422,16 @@ def test_weights_and_gradients_may_lie_otherwise_in_memory(kernels):
 def test_the_same_call_gives_the_same_bits():
     torch.set_num_threads(3)
     results = []
-    for _ in range(2):
+    for _ in range(5):
         conv, norm = layers(32, 32)
         x, r = tensors(5, 32, 32, 10, 10, True)
+        block = BasicBlock(32, 64).to(memory_format=LAST)
         with native():
             y = run(conv, norm, x, r, torch.ones(5, 32, 10, 10))
-        results.append((y, x.grad, r.grad, conv.weight.grad, norm.weight.grad, norm.running_var))
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+            block(x).square().sum().backward()
+        ours = [y, x.grad, r.grad, conv.weight.grad, norm.weight.grad, norm.running_var]
+        results.append(ours + [p.grad for p in block.parameters()] + list(block.buffers()))
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 
 def test_a_frozen_input_gets_no_gradient():
@@ -423,6 +450,7 @@ def test_what_is_not_finite_is_not_lost(kernels, bad):
     x[1, 3, 4, 4] = bad
     with native():
         assert not conv_norm_relu(conv, norm, x).isfinite().any()
+        assert not BasicBlock(16, 32).to(memory_format=LAST)(x).isfinite().any()
 
 
 @pytest.mark.parametrize("strided", [False, True])

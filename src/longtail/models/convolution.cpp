@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <omp.h>
+#include <type_traits>
 
 namespace {
 
@@ -56,25 +57,29 @@ struct Memory {  // kept by each thread from call to call: new pages cost more t
   }
   ~Memory() { free(at); }
 };
-thread_local Memory scratch, sums, moments, coefficients;
+thread_local Memory scratch, sums, moments, coefficients, turned;
 
-// C[r][0:16] (+)= sum over k of A[r rs + k ks] B[k ldb + 0:16]
+// C[r][0:16] (+)= sum over k of A[r rs + k ks] B[k ldb + 0:16], and over `runs` of such, A and B some steps apart
 template <int R, int K, bool ADD>
-INLINE void product(const float* A, long rs, long ks, const float* B, long ldb, float* C, long ldc, long k_) {
+INLINE void product(const float* A, long rs, long ks, const float* B, long ldb, float* C, long ldc, long k_,
+                    long runs = 1, long A_step = 0, long B_step = 0) {
   vec c[R][NV];
   UNROLL for (int r = 0; r < R; r++)
     UNROLL for (int v = 0; v < NV; v++) c[r][v] = ADD ? load(C + r * ldc + v * W) : vec{};
   const long n = K ? K : k_;
-  _Pragma("GCC unroll 4")
-  for (long k = 0; k < n; k++, A += ks, B += ldb) {
-    vec b[NV];
-    UNROLL for (int v = 0; v < NV; v++) {
-      b[v] = load(B + v * W);
-      HOLD(b[v]);
-    }
-    UNROLL for (int r = 0; r < R; r++) {
-      const float a = A[r * rs];
-      UNROLL for (int v = 0; v < NV; v++) c[r][v] += a * b[v];
+  for (long run = 0; run < runs; run++) {
+    const float *a_k = A + run * A_step, *b_k = B + run * B_step;
+    _Pragma("GCC unroll 4")
+    for (long k = 0; k < n; k++, a_k += ks, b_k += ldb) {
+      vec b[NV];
+      UNROLL for (int v = 0; v < NV; v++) {
+        b[v] = load(b_k + v * W);
+        HOLD(b[v]);
+      }
+      UNROLL for (int r = 0; r < R; r++) {
+        const float a = a_k[r * rs];
+        UNROLL for (int v = 0; v < NV; v++) c[r][v] += a * b[v];
+      }
     }
   }
   UNROLL for (int r = 0; r < R; r++)
@@ -230,11 +235,11 @@ INLINE void add_strip(Shape s, long strip, long C, double* two, F at) {
   add_sums((n * s.H + top) * s.W, (n * s.H + bottom) * s.W, C, two, at);
 }
 
-// two[c] = the sum of all[t][c] over threads, in their order
-inline void gather(const double* all, int threads, long count, double* two) {
+// two[c] = the sum of all[t][c] over the parts, in their order
+inline void gather(const double* all, long parts, long count, double* two) {
   for (long c = 0; c < count; c++) {
     two[c] = 0;
-    for (int t = 0; t < threads; t++) two[c] += all[t * count + c];
+    for (long t = 0; t < parts; t++) two[c] += all[t * count + c];
   }
 }
 
@@ -257,14 +262,19 @@ INLINE auto back_at(const float* g, const float* y, const float* kept, long C) {
   };
 }
 
-// Run body(first, last) on equal shares of `count`, one a thread
+// Into how many parts to cut `count` pieces of work on C channels: several a thread, for the machine may hold one of
+// them up, but fewer for more channels, whose parts need larger matrices of their own. Outcomes depend on this number,
+// never on which thread did what.
+inline long parts_of(long count, long C, int threads) {
+  const long parts = threads == 1 ? 1 : threads * (C < 128 ? 128 / C : 1);
+  return parts < count ? parts : count;
+}
+
+// Run body(first, last, part) on equal parts of `count`
 template <class F>
-void share(long count, int threads, F body) {
-#pragma omp parallel num_threads(threads)
-  {
-    const long n = omp_get_num_threads(), t = omp_get_thread_num();
-    body(count * t / n, count * (t + 1) / n, t);
-  }
+void share(long count, long parts, int threads, F body) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (long t = 0; t < parts; t++) body(count * t / parts, count * (t + 1) / parts, t);
 }
 
 struct Plan {  // rows of tiles a block, and the sizes of its buffers, padded so that rows share no cache set
@@ -277,15 +287,25 @@ struct Plan {  // rows of tiles a block, and the sizes of its buffers, padded so
   }
 };
 
+// Cut `count` rows into products of as many as registers hold, the rest into such as keep the arithmetic busy;
+// body(R, from) takes R of them, a constant
+template <class F>
+INLINE void pieces(long count, F body) {
+  long from = 0;
+  for (; count - from == ROWS || count - from >= ROWS + 4; from += ROWS) body(std::integral_constant<int, ROWS>(), from);
+  for (; count - from >= 4; from += 4) body(std::integral_constant<int, 4>(), from);
+  for (; count - from >= 2; from += 2) body(std::integral_constant<int, 2>(), from);
+  for (; from < count; from++) body(std::integral_constant<int, 1>(), from);
+}
+
 // All products of one of the six rows: from V[6][tile][I] to D[tile][4 pixels][O]
 template <int CI, int CO>
 INLINE void all_products(const float* V, long step, const float* U, float* D, long I_, long O_, long tiles) {
   const long I = CI ? CI : I_, O = CO ? CO : O_;
   for (long j = 0; j < O; j += COLUMNS) {
-    long t = 0;
-    for (; t + ROWS <= tiles; t += ROWS) products<ROWS, CI, CO>(V + t * I, step, U + j * I, D + t * 4 * O + j, I, O);
-    for (; t + 2 <= tiles; t += 2) products<2, CI, CO>(V + t * I, step, U + j * I, D + t * 4 * O + j, I, O);
-    for (; t < tiles; t++) products<1, CI, CO>(V + t * I, step, U + j * I, D + t * 4 * O + j, I, O);
+    pieces(tiles, [=](auto R, long t) __attribute__((always_inline)) {
+      products<R, CI, CO>(V + t * I, step, U + j * I, D + t * 4 * O + j, I, O);
+    });
   }
 }
 
@@ -318,32 +338,36 @@ struct Norm {
   bool passed;  // g is m already; if not, y tells what passed
 };
 
+// `count` numbers of dy, C a pixel, from the given one on
+INLINE void back(const Norm& norm, long from, long count, long C, float* to) {
+  const float *y = norm.y + from, *g = norm.g + from;
+  for (long c = 0; c < C; c += W) {
+    const vec scale = load(norm.scale + c), shift = load(norm.shift + c), slope = load(norm.slope + c),
+              level = load(norm.level + c);
+    if (norm.passed) {
+      for (long k = c; k < count; k += C) store(to + k, scale * load(g + k) + (slope * load(y + k) + level));
+    } else {
+      for (long k = c; k < count; k += C) {
+        const vec here = load(y + k), m = relu_back(here * scale + shift, load(g + k));
+        store(to + k, scale * m + (slope * here + level));
+      }
+    }
+  }
+}
+
 // The six rows of dy around a row of tiles, into memory
 INLINE Rows rows_back(const Norm& norm, Shape s, long C, long strip, float* memory) {
   Rows rows = rows_of(norm.y, s, C, strip);
   const long valid = s.W * C;
   for (int i = 0; i < 6; i++) {
     if (!rows.in[i]) continue;
-    const float *y = rows.at[i], *g = norm.g + (y - norm.y);
-    float* to = memory + i * valid;
-    rows.at[i] = to;
-    for (long c = 0; c < C; c += W) {
-      const vec scale = load(norm.scale + c), shift = load(norm.shift + c), slope = load(norm.slope + c),
-                level = load(norm.level + c);
-      if (norm.passed) {
-        for (long k = c; k < valid; k += C) store(to + k, scale * load(g + k) + (slope * load(y + k) + level));
-      } else {
-        for (long k = c; k < valid; k += C) {
-          const vec here = load(y + k), m = relu_back(here * scale + shift, load(g + k));
-          store(to + k, scale * m + (slope * here + level));
-        }
-      }
-    }
+    back(norm, rows.at[i] - norm.y, valid, C, memory + i * valid);
+    rows.at[i] = memory + i * valid;
   }
   return rows;
 }
 
-// The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this thread's sum. Where
+// The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this part's sum. Where
 // the input is relu(norm(x)) by `before`, also the two sums that this norm's gradient needs.
 template <int CI, int CO>
 void convolve_back(const float* x, const float* before, const Norm& norm, const float* U, float* dx, bool add,
@@ -372,9 +396,9 @@ void convolve_back(const float* x, const float* before, const Norm& norm, const 
         for (long j = 0; j < O; j += COLUMNS) {
           float* u = dU + (i * 6 + p) * I * O + j;
           const float *v = V + p * plan.v, *z = Z + p * plan.z + j;
-          long k = 0;
-          for (; k + ROWS <= I; k += ROWS) product<ROWS, 0, true>(v + k, 1, I, z, O, u + k * O, O, tiles);
-          for (; k + 2 <= I; k += 2) product<2, 0, true>(v + k, 1, I, z, O, u + k * O, O, tiles);
+          pieces(I, [=](auto R, long k) __attribute__((always_inline)) {
+            product<R, 0, true>(v + k, 1, I, z, O, u + k * O, O, tiles);
+          });
         }
       if (!dx) continue;
       for (long r = 0; r < n; r++)
@@ -390,17 +414,61 @@ void convolve_back(const float* x, const float* before, const Norm& norm, const 
   }
 }
 
+// The same for a convolution of stride 2, by its definition, and with the shortcut whose outcome has the gradient m (see
+// longtail_norm_relu_pooled): H and W, of x, are even; dw[3 rows][3 columns][I][O] is this part's sum. Pixels of even
+// rows (columns) saw the middle row (column) of the filter, those of odd ones the last and, a pixel of dy further on,
+// the first: u[row odd][column odd][I / 16][rows][columns][O][16].
+template <int CI, int CO>
+void halve_back(const float* x, const Norm& norm, const float* u, const float* m, float* dx, float* dw, long H, long Wd,
+                long I_, long O_, long begin, long end) {
+  constexpr long BAND = 4;  // rows of dy whose pixels stay in the first cache
+  const long I = CI ? CI : I_, O = CO ? CO : O_, h = H / 2, w = Wd / 2, wide = (Wd + 2) * I, narrow = (w + 1) * O;
+  const long size = (H + 2) * wide, all = size + (h + 1) * narrow;
+  float *X = scratch.of(all), *Y = X + size;  // x with zeros around, dy with zeros below and to the right
+  memset(X, 0, all * sizeof(float));
+  for (long n = begin; n < end; n++) {
+    for (long r = 0; r < H; r++) memcpy(X + (r + 1) * wide + I, x + (n * H + r) * Wd * I, Wd * I * sizeof(float));
+    for (long r = 0; r < h; r++) back(norm, (n * h + r) * w * O, w * O, O, Y + r * narrow);
+    for (long r = 0; r < h; r += BAND)
+      for (long a = 0; a < 3; a++)
+        for (long j = 0; j < O; j += COLUMNS)
+          pieces(3 * I, [=](auto R, long k) __attribute__((always_inline)) {
+            product<R, 0, true>(X + (2 * r + a) * wide + k, 1, 2 * I, Y + r * narrow + j, O, dw + (a * 3 * I + k) * O + j, O,
+                                w, r + BAND < h ? BAND : h - r, 2 * wide, narrow);
+          });
+    for (long p = 0; p < h * w; p++) {
+      float *above = dx + (n * H * Wd + p / w * 2 * Wd + p % w * 2) * I, *below = above + Wd * I;
+      for (long c = 0; c < I; c += W) {
+        const vec quarter = .25f * load(m + (n * h * w + p) * O + (O - I) / 2 + c);
+        store(above + c, quarter), store(above + I + c, quarter), store(below + c, quarter), store(below + I + c, quarter);
+      }
+    }
+    const float* matrix = u;
+    for (int odd = 0; odd < 4; odd++) {
+      const long down = odd / 2, right = odd % 2, K = (1 + right) * O;
+      for (long j = 0; j < I; j += COLUMNS, matrix += (1 + down) * K * COLUMNS)
+        for (long r = 0; r < h; r++)
+          pieces(w, [=](auto R, long t) __attribute__((always_inline)) {
+            product<R, 0, true>(Y + r * narrow + t * O, O, 1, matrix, COLUMNS,
+                                dx + ((n * H + 2 * r + down) * Wd + 2 * t + right) * I + j, 2 * I, K, 1 + down, narrow,
+                                K * COLUMNS);
+          });
+    }
+  }
+}
+
 Shape shape_of(long N, long H, long Wd) { return {N, H, Wd, (H + 3) / 4, (Wd + 3) / 4}; }
 
 // two[2][C] of all pixels: float within 256 of them, double beyond
 template <class F>
 void two_sums(long pixels, long C, int threads, double* two, F at) {
-  double* all = (double*)sums.of(4 * threads * C);
-  memset(all, 0, 2 * threads * C * sizeof(double));
-  share(pixels, threads, [=](long begin, long end, long t) {
+  const long parts = parts_of(pixels, C, threads);
+  double* all = (double*)sums.of(4 * parts * C);
+  memset(all, 0, 2 * parts * C * sizeof(double));
+  share(pixels, parts, threads, [=](long begin, long end, long t) {
     for (long p = begin; p < end; p += 256) add_sums(p, p + 256 < end ? p + 256 : end, C, all + 2 * t * C, at);
   });
-  gather(all, threads, 2 * C, two);
+  gather(all, parts, 2 * C, two);
 }
 
 // The sums of back_at. With a residual, `out` tells what passed instead, and m, which is the residual's gradient, is
@@ -479,7 +547,7 @@ void longtail_filter(const float* w, long so, long si, long sy, long sx, float* 
 
 void longtail_convolve(const float* x, const float* U, float* y, long N, long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
-  share(s.N * s.th, threads, [=](long begin, long end, long) {
+  share(s.N * s.th, parts_of(s.N * s.th, O, threads), threads, [=](long begin, long end, long) {
     CHANNELS(convolve, x, nullptr, U, y, s, I, O, nullptr, nullptr, begin, end);
   });
 }
@@ -492,15 +560,16 @@ void longtail_convolve_train(const float* x, const float* before, const float* U
   const Shape s = shape_of(N, H, Wd);
   // the first pixel is taken off first, which keeps a large mean from swallowing the variance
   CHANNELS(convolve, x, before, U, y, s, I, O, nullptr, nullptr, 0, 1);
-  double* two = (double*)moments.of((4 * (threads + 1) + 1) * O);
+  const long parts = parts_of(s.N * s.th, O, threads);
+  double* two = (double*)moments.of((4 * (parts + 1) + 1) * O);
   double* all = two + 2 * O;
-  float* around = (float*)(all + 2 * threads * O);
+  float* around = (float*)(all + 2 * parts * O);
   memcpy(around, y, O * sizeof(float));
-  memset(all, 0, 2 * threads * O * sizeof(double));
-  share(s.N * s.th, threads, [=](long begin, long end, long t) {
+  memset(all, 0, 2 * parts * O * sizeof(double));
+  share(s.N * s.th, parts, threads, [=](long begin, long end, long t) {
     CHANNELS(convolve, x, before, U, y, s, I, O, around, all + 2 * t * O, begin, end);
   });
-  gather(all, threads, 2 * O, two);
+  gather(all, parts, 2 * O, two);
   moments_done(two, around, weight, bias, running_mean, running_var, momentum, eps, kept, N * H * Wd, O);
 }
 
@@ -513,21 +582,21 @@ void longtail_convolve_back(const float* x, const float* before, const float* g,
                             float* residual, float* dw, long so, long si, long sy, long sx, float* dweight,
                             float* dbias, double* before_sums, long N, long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
-  double* before_all = (double*)moments.of(4 * O + 4 * threads * I) + 2 * O;
+  const long parts = parts_of(s.N * s.th, I > O ? I : O, threads), size = 36 * I * O;
+  double* before_all = (double*)moments.of(4 * O + 4 * parts * I) + 2 * O;
   if (!own_sums) {
     double* found = (double*)moments.at;
     back_sums(g, out, y, kept, residual, N * H * Wd, O, found, threads);
     own_sums = found;
   }
   const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums, dweight, dbias, N * H * Wd, O);
-  memset(before_all, 0, 2 * threads * I * sizeof(double));
-  const long size = 36 * I * O;
-  float* dU = sums.of(threads * size);
-  memset(dU, 0, threads * size * sizeof(float));
-  share(s.N * s.th, threads, [=](long begin, long end, long t) {
+  memset(before_all, 0, 2 * parts * I * sizeof(double));
+  float* dU = sums.of(parts * size);
+  share(s.N * s.th, parts, threads, [=](long begin, long end, long t) {
+    memset(dU + t * size, 0, size * sizeof(float));
     CHANNELS(convolve_back, x, before, norm, U, dx, add, dU + t * size, before_all + 2 * t * I, s, I, O, begin, end);
   });
-  if (before) gather(before_all, threads, 2 * I, before_sums);
+  if (before) gather(before_all, parts, 2 * I, before_sums);
 #pragma omp parallel for num_threads(threads)
   for (long i = 0; i < I; i++)
     for (long o = 0; o < O; o += W) {
@@ -537,7 +606,7 @@ void longtail_convolve_back(const float* x, const float* before, const float* g,
         UNROLL for (int k = 0; k < 6; k++) {
           const long e = ((k * 6 + b) * I + i) * O + o;
           u[k] = load(dU + e);
-          for (int h = 1; h < threads; h++) u[k] += load(dU + h * size + e);
+          for (long h = 1; h < parts; h++) u[k] += load(dU + h * size + e);
         }
         UNROLL for (int a = 0; a < 3; a++) {
           t[a][b] = vec{};
@@ -556,7 +625,7 @@ void longtail_convolve_back(const float* x, const float* before, const float* g,
 // out = relu(y scale + shift (+ residual))
 void longtail_norm_relu(const float* y, const float* residual, const float* scale, const float* shift, float* out,
                         long pixels, long C, int threads) {
-  share(pixels, threads, [=](long begin, long end, long) {
+  share(pixels, parts_of(pixels, C, threads), threads, [=](long begin, long end, long) {
     for (long p = begin * C; p < end * C; p += C)
       for (long c = 0; c < C; c += W) {
         vec v = load(y + p + c) * load(scale + c) + load(shift + c);
@@ -564,6 +633,53 @@ void longtail_norm_relu(const float* y, const float* residual, const float* scal
         store(out + p + c, relu(v));
       }
   });
+}
+
+// The same where the shortcut has twice the height and width and I channels: means of 2x2 pixels, between zeros for
+// the channels it lacks
+void longtail_norm_relu_pooled(const float* y, const float* x, const float* scale, const float* shift, float* out,
+                               long N, long H, long Wd, long I, long C, int threads) {
+  share(N * H, parts_of(N * H, C, threads), threads, [=](long begin, long end, long) {
+    float *residual = scratch.of(C), *middle = residual + (C - I) / 2;
+    memset(residual, 0, C * sizeof(float));
+    for (long p = begin * Wd; p < end * Wd; p++) {
+      const float *a = x + (p / Wd * 4 * Wd + p % Wd * 2) * I, *b = a + 2 * Wd * I;
+      for (long c = 0; c < I; c += W)
+        store(middle + c, .25f * ((load(a + c) + load(a + I + c)) + (load(b + c) + load(b + I + c))));
+      for (long c = 0; c < C; c += W)
+        store(out + p * C + c, relu((load(y + p * C + c) * load(scale + c) + load(shift + c)) + load(residual + c)));
+    }
+  });
+}
+
+// The gradients through relu(norm(y)) and the convolution of stride 2 that made y of x, and through that shortcut, whose
+// gradient is m: of x, the weights at their strides, and norm's; `sums` as longtail_convolve_back leaves them
+void longtail_halve_back(const float* x, const float* g, const float* y, const float* kept, const double* own_sums,
+                         const float* m, const float* w, float* dx, float* dw, long so, long si, long sy, long sx,
+                         float* dweight, float* dbias, long N, long H, long Wd, long I, long O, int threads) {
+  const Norm norm = norm_of(g, y, kept, false, own_sums, dweight, dbias, N * H * Wd / 4, O);
+  const long parts = parts_of(N, O, threads), size = 9 * I * O;
+  float *u = turned.of(size), *to = u;
+  const int taps[2][2] = {{1, 1}, {2, 0}};
+  for (int odd = 0; odd < 4; odd++)
+    for (long j = 0; j < I; j += COLUMNS)
+      for (int a = 0; a <= odd / 2; a++)
+        for (int b = 0; b <= odd % 2; b++)
+          for (long o = 0; o < O; o++, to += COLUMNS)
+            for (int k = 0; k < COLUMNS; k++)
+              to[k] = w[o * so + (j + k) * si + taps[odd / 2][a] * sy + taps[odd % 2][b] * sx];
+  float* all = sums.of(parts * size);
+  share(N, parts, threads, [=](long begin, long end, long t) {
+    memset(all + t * size, 0, size * sizeof(float));
+    (I == 16 && O == 32   ? halve_back<16, 32>
+     : I == 32 && O == 64 ? halve_back<32, 64> : halve_back<0, 0>)(x, norm, u, m, dx, all + t * size, H, Wd, I, O, begin, end);
+  });
+  for (long e = 0; e < size; e++) {
+    float sum = 0;
+    for (long t = 0; t < parts; t++) sum += all[t * size + e];
+    const long tap = e / (I * O), i = e / O % I, o = e % O;
+    dw[o * so + i * si + tap / 3 * sy + tap % 3 * sx] = sum;
+  }
 }
 
 // Batch norm's statistics of y, as moments_done leaves them
@@ -581,13 +697,8 @@ void longtail_norm_back(const float* g, const float* out, const float* y, const 
   double* found = (double*)moments.of(4 * C);
   back_sums(g, out, y, kept, residual, pixels, C, found, threads);
   const Norm norm = norm_of(residual ? residual : g, y, kept, residual, found, dweight, dbias, pixels, C);
-  share(pixels, threads, [=](long begin, long end, long) {
-    for (long p = begin * C; p < end * C; p += C)
-      for (long c = 0; c < C; c += W) {
-        const vec here = load(y + p + c), scale = load(norm.scale + c), g = load(norm.g + p + c);
-        const vec m = norm.passed ? g : relu_back(here * scale + load(norm.shift + c), g);
-        store(dy + p + c, scale * m + (load(norm.slope + c) * here + load(norm.level + c)));
-      }
+  share(pixels, parts_of(pixels, C, threads), threads, [=](long begin, long end, long) {
+    for (long p = begin; p < end; p += 32) back(norm, p * C, (p + 32 < end ? 32 : end - p) * C, C, dy + p * C);
   });
 }
 }

@@ -1,9 +1,9 @@
 """3x3 convolution, and batch norm with ReLU, for training on the CPU: C++ built at first use.
 
-`conv_norm_relu` is three of torch's operations, `residual_block` is two of those. Inside `native` they run
-``convolution.cpp`` where it applies: Winograd's algorithm takes a quarter of the multiplications; norm,
-shortcut and ReLU share its ways through memory. Results differ from torch's by rounding. Elsewhere they are
-torch's.
+`conv_norm_relu` is three of torch's operations, `residual_block` is two of those with a shortcut. Inside
+`native` they run ``convolution.cpp`` where it applies: Winograd's algorithm takes a quarter of the
+multiplications; norm, shortcut and ReLU share its ways through memory. Results differ from torch's by
+rounding. Elsewhere they are torch's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import avg_pool2d, pad, relu
 
 from longtail import _checks
 
@@ -102,23 +102,34 @@ def conv_norm_relu(
 def residual_block(
     conv1: nn.Conv2d, norm1: nn.BatchNorm2d, conv2: nn.Conv2d, norm2: nn.BatchNorm2d, input: Tensor
 ) -> Tensor:
-    """Return ``relu(norm2(conv2(relu(norm1(conv1(input))))) + input)``.
+    """Return ``relu(norm2(conv2(relu(norm1(conv1(input))))) + shortcut)``.
+
+    The shortcut is `input`; where `conv1` has more channels and a stride of 2, the means of 2x2 pixels of it,
+    between equal numbers of zero channels.
 
     Arguments and errors are those of `conv_norm_relu`.
     """
-    channels = conv1.out_channels
+    inputs, channels = conv1.in_channels, conv1.out_channels
     if (
         _on()
         and norm1.training
         and norm2.training
         and all(map(_normalises, (norm1, norm2)))
-        and all(_convolves(conv, input) for conv in (conv1, conv2))
-        and channels == conv2.out_channels == norm1.num_features == norm2.num_features == input.shape[1]
+        and (_convolves(conv1, input) if inputs == channels else _halves(conv1, input))
+        and _is_ours(conv2, channels, (1, 1))
+        and channels == conv2.out_channels == norm1.num_features == norm2.num_features
     ):
-        own = [_count_batch(norm, input.shape) for norm in (norm1, norm2)]
+        height, width = (size // conv1.stride[0] for size in input.shape[2:])
+        shape = (len(input), channels, height, width)
+        own = [_count_batch(norm, shape) for norm in (norm1, norm2)]
         output: Tensor = _ResidualBlock.apply(input, conv1.weight, *own[0], conv2.weight, *own[1])  # type: ignore[no-untyped-call]
         return output
-    return conv_norm_relu(conv2, norm2, conv_norm_relu(conv1, norm1, input), input)
+    shortcut = input
+    if inputs != channels:
+        zeros = (channels - inputs) // 2
+        # ceil_mode keeps the last row and column of an odd image, as the strided convolution does
+        shortcut = pad(avg_pool2d(input, 2, ceil_mode=True), (0, 0, 0, 0, zeros, zeros))
+    return conv_norm_relu(conv2, norm2, conv_norm_relu(conv1, norm1, input), shortcut)
 
 
 def _on() -> bool:
@@ -156,12 +167,26 @@ def _fits(input: Tensor) -> bool:
 
 
 def _convolves(conv: nn.Conv2d, input: Tensor) -> bool:
+    return _fits(input) and _is_ours(conv, input.shape[1], (1, 1))
+
+
+def _halves(conv: nn.Conv2d, input: Tensor) -> bool:
+    """Whether it makes a block's image smaller in the way of the kernels' shortcut."""
+    return (
+        _fits(input)
+        and _is_ours(conv, input.shape[1], (2, 2))
+        and conv.out_channels > input.shape[1]
+        and input.shape[2] % 2 == input.shape[3] % 2 == 0
+    )
+
+
+def _is_ours(conv: nn.Conv2d, channels: int, stride: tuple[int, int]) -> bool:
     return (
         type(conv) is nn.Conv2d
-        and _fits(input)
-        and conv.in_channels == input.shape[1]
+        and conv.in_channels == channels
         and conv.kernel_size == (3, 3)
-        and conv.stride == conv.dilation == (1, 1)
+        and conv.stride == stride
+        and conv.dilation == (1, 1)
         and conv.padding == (1, 1)
         and conv.padding_mode == "zeros"
         and conv.groups == 1
@@ -265,17 +290,104 @@ def _convolve(input: Tensor, weight: Tensor) -> Tensor:
     return output
 
 
-def _norm_relu(hidden: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
+def _norm_relu(hidden: Tensor, shortcut: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return relu(hidden scale + shift + shortcut), for a larger shortcut that of `residual_block`."""
     output = torch.empty_like(hidden)
-    library().longtail_norm_relu(
+    if shortcut is None or shortcut.shape == hidden.shape:
+        library().longtail_norm_relu(
+            hidden.data_ptr(),
+            _address(shortcut),
+            scale.data_ptr(),
+            shift.data_ptr(),
+            output.data_ptr(),
+            *_pixels(hidden),
+        )
+    else:
+        n, channels, height, width = hidden.shape
+        library().longtail_norm_relu_pooled(
+            hidden.data_ptr(),
+            shortcut.data_ptr(),
+            scale.data_ptr(),
+            shift.data_ptr(),
+            output.data_ptr(),
+            *(n, height, width, shortcut.shape[1], channels),
+            torch.get_num_threads(),
+        )
+    return output
+
+
+def _statistics(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """Count a batch in, and return what its norm keeps: mean, 1 / deviation, scale and shift."""
+    kept = weight.new_empty(4, len(weight))
+    library().longtail_norm_train(
         hidden.data_ptr(),
-        _address(residual),
-        scale.data_ptr(),
-        shift.data_ptr(),
-        output.data_ptr(),
+        weight.data_ptr(),
+        bias.data_ptr(),
+        running_mean.data_ptr(),
+        running_var.data_ptr(),
+        momentum,
+        eps,
+        kept.data_ptr(),
         *_pixels(hidden),
     )
-    return output
+    return kept
+
+
+def _norm_back(
+    grad: Tensor, output: Tensor | None, hidden: Tensor, kept: Tensor, of_residual: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of `hidden` and of norm's weight and bias."""
+    of_hidden, of_norm = torch.empty_like(hidden), kept.new_empty(2, hidden.shape[1])
+    library().longtail_norm_back(
+        grad.data_ptr(),
+        _address(output),
+        hidden.data_ptr(),
+        kept.data_ptr(),
+        of_hidden.data_ptr(),
+        _address(of_residual),
+        of_norm[0].data_ptr(),
+        of_norm[1].data_ptr(),
+        *_pixels(hidden),
+    )
+    return of_hidden, of_norm[0], of_norm[1]
+
+
+def _halve_back(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    hidden: Tensor,
+    kept: Tensor,
+    sums: Tensor,
+    of_shortcut: Tensor,
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return the gradients of `input`, and of weight and norm's weight and bias."""
+    of_input, of_weight = torch.empty_like(input), torch.empty_like(weight)
+    of_norm = weight.new_empty(2, len(weight))
+    library().longtail_halve_back(
+        input.data_ptr(),
+        grad.data_ptr(),
+        hidden.data_ptr(),
+        kept.data_ptr(),
+        sums.data_ptr(),
+        of_shortcut.data_ptr(),
+        weight.data_ptr(),
+        of_input.data_ptr(),
+        of_weight.data_ptr(),
+        *of_weight.stride(),
+        of_norm[0].data_ptr(),
+        of_norm[1].data_ptr(),
+        *_sizes(input, weight),
+    )
+    return of_input, (of_weight, of_norm[0], of_norm[1])
 
 
 def _forward(
@@ -377,7 +489,12 @@ class _ResidualBlock(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight1: Tensor, *rest: Any) -> Tensor:
         own1, weight2, own2 = rest[:6], rest[6], rest[7:]
-        hidden1, kept1 = _forward(input, None, weight1, *own1)
+        halved = weight1.shape[0] != weight1.shape[1]
+        if halved:
+            hidden1 = _last(torch.conv2d(input, weight1, stride=2, padding=1))
+            kept1 = _statistics(hidden1, *own1)
+        else:
+            hidden1, kept1 = _forward(input, None, weight1, *own1)
         hidden2, kept2 = _forward(hidden1, kept1, weight2, *own2)
         output = _norm_relu(hidden2, input, kept2[2], kept2[3])
         ctx.save_for_backward(input, weight1, hidden1, kept1, weight2, hidden2, kept2, output)
@@ -387,7 +504,7 @@ class _ResidualBlock(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
         input, weight1, hidden1, kept1, weight2, hidden2, kept2, output = ctx.saved_tensors
-        inner, of_input = torch.empty_like(hidden1), torch.empty_like(input)
+        inner, of_shortcut = torch.empty_like(hidden1), torch.empty_like(output)
         sums = weight1.new_empty(2, len(weight1), dtype=torch.float64)
         second = _backward(
             grad,
@@ -397,41 +514,26 @@ class _ResidualBlock(torch.autograd.Function):
             hidden2,
             kept2,
             output=output,
-            of_residual=of_input,
+            of_residual=of_shortcut,
             of_input=inner,
             before_sums=sums,
         )
-        # onto the shortcut's gradient
-        first = _backward(inner, input, None, weight1, hidden1, kept1, of_input=of_input, add=True, sums=sums)
+        first: tuple[Tensor, ...]
+        if weight1.shape[0] == weight1.shape[1]:
+            of_input = of_shortcut  # the convolution adds its own
+            first = _backward(
+                inner, input, None, weight1, hidden1, kept1, of_input=of_input, add=True, sums=sums
+            )
+        else:
+            of_input, first = _halve_back(inner, input, weight1, hidden1, kept1, sums, of_shortcut)
         unneeded = (None,) * 4
         return of_input, *first, *unneeded, *second, *unneeded
 
 
 class _NormReLU(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        residual: Tensor | None,
-        weight: Tensor,
-        bias: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        momentum: float,
-        eps: float,
-    ) -> Tensor:
-        kept = weight.new_empty(4, len(weight))
-        library().longtail_norm_train(
-            hidden.data_ptr(),
-            weight.data_ptr(),
-            bias.data_ptr(),
-            running_mean.data_ptr(),
-            running_var.data_ptr(),
-            momentum,
-            eps,
-            kept.data_ptr(),
-            *_pixels(hidden),
-        )
+    def forward(ctx: Any, hidden: Tensor, residual: Tensor | None, *own: Any) -> Tensor:
+        kept = _statistics(hidden, *own)
         output = _norm_relu(hidden, residual, kept[2], kept[3])
         ctx.save_for_backward(hidden, kept, None if residual is None else output)
         return output
@@ -440,20 +542,9 @@ class _NormReLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
         hidden, kept, output = ctx.saved_tensors
-        grad, of_hidden, of_norm = _last(grad), torch.empty_like(hidden), kept.new_empty(2, hidden.shape[1])
         of_residual = None if output is None else torch.empty_like(output)
-        library().longtail_norm_back(
-            grad.data_ptr(),
-            _address(output),
-            hidden.data_ptr(),
-            kept.data_ptr(),
-            of_hidden.data_ptr(),
-            _address(of_residual),
-            of_norm[0].data_ptr(),
-            of_norm[1].data_ptr(),
-            *_pixels(hidden),
-        )
-        return of_hidden, of_residual, of_norm[0], of_norm[1], None, None, None, None
+        of_hidden, scale, shift = _norm_back(_last(grad), output, hidden, kept, of_residual)
+        return of_hidden, of_residual, scale, shift, None, None, None, None
 
 
 @functools.cache
@@ -482,7 +573,7 @@ def _build(flags: tuple[str, ...]) -> Path:
         key = hashlib.sha256(_SOURCE.read_bytes() + macros + repr(flags).encode()).hexdigest()[:16]
         target = root / f"convolution-{key}.so"
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if target.exists() and _is_ours(target):
+        if target.exists() and _belongs_to_us(target):
             return target
         with tempfile.TemporaryDirectory(dir=root) as folder:
             built = Path(folder) / target.name
@@ -494,7 +585,7 @@ def _build(flags: tuple[str, ...]) -> Path:
     return target
 
 
-def _is_ours(path: Path) -> bool:
+def _belongs_to_us(path: Path) -> bool:
     """Whether nobody else can have put it there."""
     return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
 
@@ -520,6 +611,8 @@ def _load(target: Path) -> ctypes.CDLL:
             number,
         ],
         "norm_relu": [*[pointer] * 5, size, size, number],
+        "norm_relu_pooled": [*[pointer] * 5, *[size] * 5, number],
+        "halve_back": [*[pointer] * 9, *[size] * 4, pointer, pointer, *[size] * 5, number],
         "norm_train": [*[pointer] * 5, real, real, pointer, size, size, number],
         "norm_back": [*[pointer] * 8, size, size, number],
     }.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, pad
 
 from longtail import _checks
 from longtail.models.convolution import conv_norm_relu, residual_block
@@ -84,20 +83,14 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.zeros = (channels - in_channels) // 2
-        self.conv1 = _conv(in_channels, channels, stride=2 if self.zeros else 1)
+        self.conv1 = _conv(in_channels, channels, stride=1 if channels == in_channels else 2)
         self.norm1 = _norm(channels)
         self.conv2 = _conv(channels, channels, stride=1)
         self.norm2 = _norm(channels)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``relu(convolutions(input) + shortcut(input))``."""
-        if not self.zeros:
-            return residual_block(self.conv1, self.norm1, self.conv2, self.norm2, input)
-        x = conv_norm_relu(self.conv1, self.norm1, input)
-        # ceil_mode keeps the last row and column of an odd image, as the strided convolution does
-        shortcut = pad(avg_pool2d(input, 2, ceil_mode=True), (0, 0, 0, 0, self.zeros, self.zeros))
-        return conv_norm_relu(self.conv2, self.norm2, x, shortcut)
+        return residual_block(self.conv1, self.norm1, self.conv2, self.norm2, input)
 
 
 def _conv(in_channels: int, channels: int, stride: int) -> nn.Conv2d:
