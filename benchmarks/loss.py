@@ -79,6 +79,7 @@ def contestants(shape: tuple[int, ...], device: str, peers: dict[str, Any]) -> d
         ).to(device)
 
     weight = ours("softmax", "auto").weight
+    weights = {dtype: weight.to(dtype) for dtype in (torch.float32, torch.bfloat16)}
 
     def one_hot(y: torch.Tensor) -> torch.Tensor:
         return F.one_hot(y, classes).movedim(-1, 1).float()
@@ -89,7 +90,7 @@ def contestants(shape: tuple[int, ...], device: str, peers: dict[str, Any]) -> d
     }
     if device == "cpu" and len(shape) > 2:  # "auto" is the plain path there
         table["softmax"]["ours, fused"] = ours("softmax", "fused")
-    table["softmax"]["torch cross_entropy"] = lambda x, y: F.cross_entropy(x, y, weight)
+    table["softmax"]["torch cross_entropy"] = lambda x, y: F.cross_entropy(x, y, weights[x.dtype])
     if "balanced-loss" in peers and len(shape) == 2:
         table["focal"]["balanced-loss"] = peers["balanced-loss"].Loss(
             "focal_loss", beta=0.999, fl_gamma=2.0, samples_per_class=counts, class_balanced=True
