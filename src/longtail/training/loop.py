@@ -511,8 +511,8 @@ def _exact_cudnn() -> Iterator[None]:
     The settings are of the whole process: they stay while any thread is in here.
     """
     cudnn: Any = torch.backends.cudnn
-    wanted = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
-    new = hasattr(cudnn, "conv")  # since torch 2.9, which dislikes a mixture of both
+    wanted: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+    new = hasattr(cudnn, "conv")  # since torch 2.9, which refuses to read the old setting once this was used
     wanted.append((cudnn.conv, "fp32_precision", "ieee") if new else (cudnn, "allow_tf32", False))
     with _CUDNN:
         before = [getattr(place, name) for place, name, _ in wanted]
