@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --minutes 9            # whatever is missing; `make gpu` runs this
     python benchmarks/gpu.py --only cells           # one stage: tests | throughput | losses | cells
-    python benchmarks/gpu.py pack FOLDER OUT        # CIFAR-10 in six lossless WebP pictures of 17 MB
+    python benchmarks/gpu.py pack FOLDER OUT        # CIFAR-10: six lossless WebP pictures of 17 MB, and names
     python benchmarks/gpu.py unpack IN... FOLDER    # and back into the official binary layout
 
 A stage whose result is finished is skipped (`--again` repeats it), as is a cell that has a row; what was
@@ -16,6 +16,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,11 +34,12 @@ FILES = {
     "losses": RESULTS / "benchmarks" / "loss-cuda.json",
 }
 TESTS = ("losses", "losses_fused", "training", "weights")  # tests/test_*.py that have CUDA tests
+NAMES = "batches.meta.txt"  # of CIFAR-10's classes
 PAUSE = 20.0  # seconds that cells have to end an epoch and keep it before they are stopped
 
 
 def pack(source: Path, out: Path) -> None:
-    """Turn each batch of the binary layout into one picture, with its labels in the file's comment."""
+    """Turn each batch of the binary layout into one picture, labels in its comment; copy the class names."""
     import numpy as np
     from PIL import Image
 
@@ -45,6 +47,7 @@ def pack(source: Path, out: Path) -> None:
     files = sorted(source.rglob("*_batch*.bin"))
     if not files:
         raise SystemExit(f"{source} has no data_batch_*.bin; name the folder cifar-10-batches-bin")
+    shutil.copy(files[0].with_name(NAMES), out)
     for path in files:
         records = np.fromfile(path, np.uint8).reshape(-1, 3073)
         tiles = records[:, 1:].reshape(-1, COLUMNS, 3, 32, 32).transpose(0, 3, 1, 4, 2)
@@ -54,14 +57,17 @@ def pack(source: Path, out: Path) -> None:
         print(f"{target}  {target.stat().st_size:,} bytes", flush=True)
 
 
-def unpack(pictures: list[Path], folder: Path) -> None:
-    """Write the binary layout again; batches that are there already stay."""
+def unpack(packed: list[Path], folder: Path) -> None:
+    """Write the binary layout again, from some or all of the files; batches that are there already stay."""
     import numpy as np
     from PIL import Image
 
     target = folder / "cifar-10-batches-bin"
     target.mkdir(parents=True, exist_ok=True)
-    for path in pictures:
+    for path in packed:
+        if path.name == NAMES:
+            shutil.copy(path, target)
+            continue
         batch = target / f"{path.stem}.bin"
         if batch.exists():
             continue
