@@ -20,14 +20,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from balanced_loss import Loss as BalancedLoss
 from torch.utils.data import DataLoader, Dataset
 
 import longtail
@@ -132,6 +131,8 @@ def bench_losses() -> list[Row]:
 
 
 def _losses(n: int, c: int, threads: int) -> list[Row]:
+    from balanced_loss import Loss as BalancedLoss
+
     counts = np.maximum(1, np.round(5000 * 0.01 ** (np.arange(c) / (c - 1)))).astype(np.int64)
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(n, c, generator=draw).requires_grad_()
@@ -310,11 +311,23 @@ BENCHMARKS = {
 }
 
 
+def versions(*names: str) -> dict[str, str]:
+    """Look up those distributions that are installed; a checkout need not be."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def provenance() -> dict[str, Any]:
-    """Say what ran where."""
+    """Say what ran where; LONGTAIL_COMMIT names the commit of a copy without its history."""
 
     def git(*words: str) -> str | None:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        except OSError:  # no git here
+            return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     cpu = platform.processor() or platform.machine()
@@ -324,10 +337,10 @@ def provenance() -> dict[str, Any]:
     changed = git("status", "--porcelain", "--", "src", "benchmarks")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git("rev-parse", "HEAD"),
+        "commit": git("rev-parse", "HEAD") or os.environ.get("LONGTAIL_COMMIT") or None,
         "uncommitted_changes": None if changed is None else bool(changed),
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("longtail", "torch", "numpy", "balanced-loss")},
+        | versions("longtail", "torch", "numpy", "balanced-loss"),
         "device": cpu,
         "cores": os.cpu_count(),
         "default_threads": DEFAULT_THREADS,

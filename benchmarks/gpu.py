@@ -2,19 +2,22 @@
 
     python benchmarks/gpu.py --minutes 9            # whatever is missing; `make gpu` runs this
     python benchmarks/gpu.py --only cells           # one stage: tests | throughput | losses | cells
-    python benchmarks/gpu.py pack FOLDER OUT        # CIFAR-10 in six lossless WebP pictures of 17 MB
+    python benchmarks/gpu.py pack FOLDER OUT        # CIFAR-10: six lossless WebP pictures of 17 MB, and names
     python benchmarks/gpu.py unpack IN... FOLDER    # and back into the official binary layout
 
-A stage whose result file is there is skipped (`--again` repeats it); a cell is skipped once it has a row, so
-calling again goes on. Results are written under results/ as they come. The loader compares every unpacked
-batch with the official checksums.
+A stage whose result is finished is skipped (`--again` repeats it), as is a cell that has a row; what was
+stopped goes on when called again. Results are written under results/ as they come, the output of the tests to
+runs/cuda-tests.log. The loader compares every unpacked batch with the official checksums.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,15 +27,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 COLUMNS = 20  # images in a row of a packed picture: WebP ends at 16,383 pixels
-STAGES = {
-    "tests": (RESULTS / "benchmarks" / "cuda-tests.json", 240),
-    "throughput": (RESULTS / "benchmarks" / "train_throughput-cuda.json", 200),
-    "losses": (RESULTS / "benchmarks" / "loss-cuda.json", 200),
+STAGES = {"tests": 4, "throughput": 4, "losses": 3, "cells": 1}  # shares of the time that is left
+FILES = {
+    "tests": RESULTS / "benchmarks" / "cuda-tests.json",
+    "throughput": RESULTS / "benchmarks" / "train_throughput-cuda.json",
+    "losses": RESULTS / "benchmarks" / "loss-cuda.json",
 }
+TESTS = ("losses", "losses_fused", "training", "weights")  # tests/test_*.py that have CUDA tests
+NAMES = "batches.meta.txt"  # of CIFAR-10's classes
+PAUSE = 20.0  # seconds that cells have to end an epoch and keep it before they are stopped
 
 
 def pack(source: Path, out: Path) -> None:
-    """Turn each batch of the binary layout into one picture, with its labels in the file's comment."""
+    """Turn each batch of the binary layout into one picture, labels in its comment; copy the class names."""
     import numpy as np
     from PIL import Image
 
@@ -40,6 +47,7 @@ def pack(source: Path, out: Path) -> None:
     files = sorted(source.rglob("*_batch*.bin"))
     if not files:
         raise SystemExit(f"{source} has no data_batch_*.bin; name the folder cifar-10-batches-bin")
+    shutil.copy(files[0].with_name(NAMES), out)
     for path in files:
         records = np.fromfile(path, np.uint8).reshape(-1, 3073)
         tiles = records[:, 1:].reshape(-1, COLUMNS, 3, 32, 32).transpose(0, 3, 1, 4, 2)
@@ -49,14 +57,17 @@ def pack(source: Path, out: Path) -> None:
         print(f"{target}  {target.stat().st_size:,} bytes", flush=True)
 
 
-def unpack(pictures: list[Path], folder: Path) -> None:
-    """Write the binary layout again; batches that are there already stay."""
+def unpack(packed: list[Path], folder: Path) -> None:
+    """Write the binary layout again, from some or all of the files; batches that are there already stay."""
     import numpy as np
     from PIL import Image
 
     target = folder / "cifar-10-batches-bin"
     target.mkdir(parents=True, exist_ok=True)
-    for path in pictures:
+    for path in packed:
+        if path.name == NAMES:
+            shutil.copy(path, target)
+            continue
         batch = target / f"{path.stem}.bin"
         if batch.exists():
             continue
@@ -88,89 +99,130 @@ def most_wanted(runs: Path, precision: str) -> list[Any]:
     return list({job.recipe.short_hash: job for job in jobs}.values())
 
 
-def run_cells(minutes: float, data: Path | None, precision: str, parallel: int) -> None:
-    """Train cells until the time is up; a run that is not finished keeps its checkpoint."""
+def run_cells(deadline: float, precision: str, parallel: int, backend: str) -> None:
+    """Train cells until a moment of time.time(); a run that is not finished keeps its checkpoint."""
+    from joblib import parallel_config
+
     from longtail.reproduce import reproduce
 
     def report(done: int, total: int, result: Any) -> None:
         if result.state != "waiting":
             print(f"[{done}/{total}] {result}", flush=True)
 
-    reproduce(
-        most_wanted(ROOT / "runs" / "reproduce", precision),
-        RESULTS / "table2.csv",
-        data=data,
-        parallel=parallel,
-        budget_minutes=minutes,
-        device="cuda",
-        progress=report,
-    )
+    with parallel_config(backend=backend):
+        reproduce(
+            most_wanted(ROOT / "runs" / "reproduce", precision),
+            RESULTS / "table2.csv",
+            parallel=parallel,
+            budget_minutes=(deadline - time.time()) / 60.0,
+            device="cuda",
+            progress=report,
+        )
 
 
-def run_tests(out: Path, limit: float) -> None:
+def run(command: list[str], seconds: float, **options: Any) -> int | None:
+    """Run Python and return its exit status; None if its time was up and it was ended with its children."""
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, process_group=0, **options) as process:
+        try:
+            return process.wait(seconds)
+        except BaseException as reason:
+            os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(reason, subprocess.TimeoutExpired):
+                raise
+            return None
+
+
+def run_tests(seconds: float) -> int | None:
     """Run every test that is marked cuda and keep the verdict."""
     import torch
 
-    log = out.with_suffix(".xml")
-    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "--no-header", f"--junitxml={log}"]
-    done = subprocess.run(command, cwd=ROOT, timeout=limit, check=False, capture_output=True, text=True)
-    lines = done.stdout.strip().splitlines()
+    log = ROOT / "runs" / "cuda-tests.log"
+    log.parent.mkdir(exist_ok=True)
+    command = ["-m", "pytest", "-m", "cuda", "-v", *(f"tests/test_{name}.py" for name in TESTS)]
+    if importlib.util.find_spec("xdist"):
+        command += ["-p", "xdist.plugin", "-n", str(min(12, os.cpu_count() or 1))]
+    # whatever else is installed there may warn, and warnings are errors
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
+    with log.open("w") as stream:
+        status = run(command, seconds, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+    lines = log.read_text().splitlines()
     print("\n".join(lines[-40:]), flush=True)
-    log.unlink(missing_ok=True)
-    verdict = {"name": "cuda-tests", "exit_status": done.returncode, "summary": lines[-1] if lines else ""}
-    about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "command": command[2:6]}
-    failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    out.write_text(json.dumps(verdict | about | {"failures": failures}, indent=2) + "\n")
+    verdict = {
+        "name": "cuda-tests",
+        "finished": status in (0, 1),  # else interrupted, or none was run
+        "exit_status": status,
+        "summary": lines[-1] if lines else "",
+        "failures": [line for line in lines if line.startswith(("FAILED", "ERROR"))],
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "command": command,
+    }
+    FILES["tests"].write_text(json.dumps(verdict, indent=2) + "\n")
+    return status
 
 
-def run_stage(name: str, again: bool, deadline: float) -> None:
+def finished(stage: str) -> bool:
+    """Whether a stage's result is there and whole."""
+    file = FILES.get(stage)
+    return file is not None and file.exists() and bool(json.loads(file.read_text()).get("finished"))
+
+
+def run_stage(name: str, seconds: float, chosen: argparse.Namespace) -> int | None:
     """Run a stage as a process of its own, so that one that fails or hangs costs only its own time."""
-    out, limit = STAGES[name]
-    left = min(limit, deadline - time.monotonic())
-    if (out.exists() and not again) or left < 20:
-        print(f"{name}: {'done before' if out.exists() and not again else 'no time left'}", flush=True)
-        return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    start, scripts = time.monotonic(), ROOT / "benchmarks"
-    try:
-        if name == "tests":
-            run_tests(out, left)
-        else:
-            script = {"throughput": "train_throughput.py", "losses": "loss.py"}[name]
-            command = [sys.executable, str(scripts / script), "--device", "cuda"]
-            subprocess.run(command, cwd=ROOT, timeout=left, check=False)
-    except subprocess.TimeoutExpired:
-        print(f"{name}: stopped after {left:.0f} s; what it measured before is kept", flush=True)
-    print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+    if name == "tests":
+        return run_tests(seconds)
+    if name == "cells":
+        backend = "loky" if chosen.processes else "threading"
+        options = [str(time.time() + seconds - PAUSE), chosen.precision, str(chosen.jobs), backend]
+        return run(["benchmarks/gpu.py", "train", *options], seconds)
+    script = {"throughput": "train_throughput.py", "losses": "loss.py"}[name]
+    return run([f"benchmarks/{script}", "--device", "cuda"], seconds)
 
 
 def main() -> None:
-    """Parse, then pack, unpack, or run what is missing."""
+    """Parse, then pack, unpack, train, or run what is missing."""
     if sys.argv[1:2] == ["pack"]:
         return pack(Path(sys.argv[2]), Path(sys.argv[3]))
     if sys.argv[1:2] == ["unpack"]:
         return unpack([Path(name) for name in sys.argv[2:-1]], Path(sys.argv[-1]))
+    if sys.argv[1:2] == ["train"]:  # the stage "cells", within its process
+        deadline, precision, jobs, backend = sys.argv[2:]
+        return run_cells(float(deadline), precision, int(jobs), backend)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0)
-    parser.add_argument("--only", choices=(*STAGES, "cells"), action="append")
+    parser.add_argument("--only", choices=STAGES, action="append")
     parser.add_argument("--again", action="store_true", help="repeat stages that have a result")
-    parser.add_argument("--data", type=Path, help="default: $LONGTAIL_DATA")
-    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--data", type=Path, help="folder with CIFAR-10; default: $LONGTAIL_DATA")
+    parser.add_argument("--precision", default="bf16", help="of the cells; default: bf16")
     parser.add_argument("--jobs", type=int, default=4, help="cells at a time")
+    parser.add_argument("--processes", action="store_true", help="cells in processes, not threads of one")
     chosen = parser.parse_args()
     sys.path.insert(0, str(ROOT / "src"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.getenv("PYTHONPATH")]))
+    if chosen.data:
+        os.environ["LONGTAIL_DATA"] = str(chosen.data.resolve())
     import torch
+
+    from longtail.datasets import cifar10
 
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device here; this command is for a machine with one")
-    deadline = time.monotonic() + 60.0 * chosen.minutes
-    for name in STAGES:
-        if not chosen.only or name in chosen.only:
-            run_stage(name, chosen.again, deadline)
-    left = (deadline - time.monotonic()) / 60.0 - 0.3
-    if (not chosen.only or "cells" in chosen.only) and left > 0.2:
-        run_cells(left, chosen.data, chosen.precision, chosen.jobs)
+    wanted = [name for name in STAGES if name in (chosen.only or STAGES)]
+    if "cells" in wanted:
+        try:
+            cifar10()
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"cells need CIFAR-10: {error}; or leave them out by --only") from None
+    end_of_all = time.monotonic() + 60.0 * chosen.minutes
+    FILES["tests"].parent.mkdir(parents=True, exist_ok=True)
+    left = [name for name in wanted if chosen.again or not finished(name)]
+    while left:
+        start, name = time.monotonic(), left[0]
+        seconds = (end_of_all - start) * STAGES[name] / sum(STAGES[n] for n in left)
+        status = run_stage(name, seconds, chosen) if seconds > 2 * PAUSE else None
+        how = "out of time, what it has is kept," if status is None else f"exit status {status}"
+        print(f"{name}: {how} after {time.monotonic() - start:.0f} s", flush=True)
+        left = left[1:]
     return None
 
 

@@ -398,7 +398,7 @@ def test_a_long_tail_is_cut_and_unreadable_images_are_skipped_if_so_chosen(photo
 # ---- what is refused, before hours are spent
 
 
-def test_bad_input_is_refused_at_once(photos, tiny, tmp_path):
+def test_bad_input_is_refused_at_once(photos, tiny, tmp_path, monkeypatch):
     train, test = load_images(photos)
 
     def refused(error, message, recipe=None, data=photos, folder="run", **options):
@@ -417,6 +417,9 @@ def test_bad_input_is_refused_at_once(photos, tiny, tmp_path):
     refused(TypeError, "recipe must be an ImageRecipe", recipes.digits())
     refused(FileNotFoundError, "image folder nowhere is not there", data="nowhere")
     refused(ValueError, "device must be", device="tpu")
+    with monkeypatch.context() as two:
+        two.setattr(torch.cuda, "device_count", lambda: 2)
+        refused(ValueError, "device is 'cuda:1', .* CUDA_VISIBLE_DEVICES=1 in", device="cuda:1")
     renamed = ImageList(test.targets, ("x", "y", "z"), test.root, test.files)
     refused(ValueError, r"test images other 3 \('x', 'y', 'z'\); load them together", data=(train, renamed))
     unseen = train.select(np.flatnonzero(train.targets != 2))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zlib
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -156,6 +157,26 @@ def test_a_class_masked_with_minus_infinity_is_left_alone(form, device):
     grad = gradient(loss.sum(), x)
     assert grad.isfinite().all()
     assert (grad[x.isinf()] == 0).all()
+
+
+@forms
+@pytest.mark.parametrize("place", [0, 1], ids=["the true class", "a rival"])
+@pytest.mark.parametrize("classes", [3, 40_000])  # a tile, several
+def test_a_nan_shows_in_loss_and_gradient(form, place, classes, device, rng, monkeypatch):
+    if form.startswith("smooth_softmax") and classes > fused.SMOOTH_FOCAL_TO:
+        classes = fused.SMOOTH_FOCAL_TO
+    if KERNELS:  # as on a GPU, where maximum and minimum return the operand that is a number
+        from triton.runtime.interpreter import InterpreterBuilder
+
+        for name, dropping in (("create_maxnumf", np.fmax), ("create_minnumf", np.fmin)):
+            operation = functools.partialmethod(InterpreterBuilder.binary_op, op=dropping)
+            monkeypatch.setattr(InterpreterBuilder, name, operation)
+    x = torch.randn(2, classes, generator=rng).to(device)
+    x[0, place] = torch.nan
+    y = torch.zeros(2, dtype=torch.long, device=device)
+    loss = loss_of(form, backend="fused", reduction="none")(x.requires_grad_(), y)
+    assert loss.isnan().tolist() == [True, False]
+    assert gradient(loss.sum(), x).isnan().any(1).tolist() == [True, False]
 
 
 @forms

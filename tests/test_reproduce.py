@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from longtail import class_weights
-from longtail.datasets import Dataset, Split
+from longtail.datasets import Dataset, Split, cifar10
 from longtail.paper.tables import ACCURACIES, Cell, SkeletonCell, cells, published, skeleton_cells
 from longtail.report.tables import accuracy_cells
 from longtail.reproduce import (
@@ -382,11 +383,39 @@ def test_packed_batches_come_back_byte_for_byte(tmp_path: Path) -> None:
     records = np.random.default_rng(0).integers(0, 256, (40, 3073), dtype=np.uint8)
     records[:, 0] %= 10
     (tmp_path / "there").mkdir()
-    records.tofile(tmp_path / "there" / "data_batch_1.bin")
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        records.tofile(tmp_path / "there" / f"{name}.bin")
+    (tmp_path / "there" / "batches.meta.txt").write_text("\n".join("abcdefghij"))
     gpu.pack(tmp_path / "there", tmp_path / "packed")
-    gpu.unpack([tmp_path / "packed" / "data_batch_1.webp"], tmp_path / "back")
-    back = tmp_path / "back" / "cifar-10-batches-bin" / "data_batch_1.bin"
-    assert back.read_bytes() == records.tobytes()
+    gpu.unpack(sorted((tmp_path / "packed").iterdir()), tmp_path / "back")
+    folder = tmp_path / "back" / "cifar-10-batches-bin"
+    assert (folder / "data_batch_1.bin").read_bytes() == records.tobytes()
+    assert cifar10(folder, verify=False).class_names == tuple("abcdefghij")
+
+
+def test_a_stage_that_is_out_of_time_ends_with_all_it_started() -> None:
+    gpu = from_file("benchmarks/gpu.py")
+    read, write = os.pipe()
+    late = f"import os, time; time.sleep(20); os.write({write}, b'x')"
+    child = f"subprocess.Popen([sys.executable, '-c', {late!r}], pass_fds=[{write}])"
+    command = f"import subprocess, sys, time; {child}; time.sleep(60)"
+    assert gpu.run(["-c", command], 3.0, pass_fds=[write]) is None
+    assert gpu.run(["-c", "raise SystemExit(3)"], 60.0) == 3
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        assert pipe.read() == b""
+
+
+@pytest.mark.parametrize("text", [None, "{}", '{"finished": false}', '{"finished": true}'])
+def test_a_stage_is_done_once_its_result_says_so(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = from_file("benchmarks/gpu.py")
+    monkeypatch.setitem(gpu.FILES, "losses", tmp_path / "loss.json")
+    if text is not None:
+        (tmp_path / "loss.json").write_text(text)
+    assert gpu.finished("losses") == (text == '{"finished": true}')
+    assert not gpu.finished("cells")
 
 
 def test_the_gpu_command_asks_for_the_most_telling_cells_first() -> None:

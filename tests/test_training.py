@@ -1,8 +1,11 @@
+import contextlib
 import dataclasses
+import gc
 import json
 import math
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +21,7 @@ from longtail.training import DivergedError, PausedError, RunFolderError, derive
 from longtail.training.data import TrainingData, crop
 from longtail.training.folder import environment_of
 from longtail.training.graphs import DeviceEpochs
-from longtail.training.loop import _Run, evaluate_run
+from longtail.training.loop import _exact_cudnn, _Run, evaluate_run
 
 CPU = torch.device("cpu")
 
@@ -488,22 +491,59 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
     ).read_bytes()
 
 
-@pytest.mark.parametrize("augmentation", ["none", "shift", "crop_flip"])
-def test_epochs_driven_by_device_tensors_train_as_the_plain_loop(augmentation, monkeypatch):
-    recipe = short(augmentation=augmentation, loss="focal")
-    plain = train(recipe)
+@pytest.fixture
+def driven(monkeypatch):
+    """A function that makes runs drive their epochs as on a GPU, and a list of references to their data."""
+    initialise, data = _Run.__init__, []
 
-    def driven(self, *arguments):
+    def driving(self, *arguments):
         initialise(self, *arguments)
         self.epochs = DeviceEpochs(self._step, self.data, self.steps, capture=False)
+        data.append(weakref.ref(self.data))
 
-    initialise = _Run.__init__
-    monkeypatch.setattr(_Run, "__init__", driven)
+    return lambda: monkeypatch.setattr(_Run, "__init__", driving), data
+
+
+@pytest.mark.parametrize("augmentation", ["none", "shift", "crop_flip"])
+def test_epochs_driven_by_device_tensors_train_as_the_plain_loop(augmentation, driven):
+    recipe = short(augmentation=augmentation, loss="focal")
+    plain = train(recipe)
+    driven[0]()
     result = train(recipe)
     # learning rates are float32 on a device and Python's float64 on the host, nothing else differs
     for ours, theirs in zip(result.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert [m.loss for m in result.history] == pytest.approx([m.loss for m in plain.history], 1e-5)
+
+
+def test_a_finished_run_leaves_no_memory_to_the_garbage_collector(driven):
+    drive, data = driven
+    recipe = short(epochs=1, warmup_epochs=0)
+    train(recipe)  # torch imports some of itself in a process's first step, and keeps the frames of that
+    drive()
+    gc.disable()
+    try:
+        result = train(recipe)
+        assert [reference() for reference in data] == [None]
+    finally:
+        gc.enable()
+    assert result.history
+
+
+def test_cudnn_is_exact_while_any_thread_trains():
+    cudnn = torch.backends.cudnn
+    new = hasattr(cudnn, "conv")
+
+    def settings():
+        return cudnn.deterministic, cudnn.benchmark, cudnn.conv.fp32_precision if new else cudnn.allow_tf32
+
+    before, exact = settings(), (True, False, "ieee" if new else False)
+    with contextlib.ExitStack() as other:
+        with _exact_cudnn():
+            other.enter_context(_exact_cudnn())
+            assert settings() == exact
+        assert settings() == exact
+    assert settings() == before != exact
 
 
 def test_graphs_are_refused_with_the_reason_where_they_cannot_be():
@@ -596,6 +636,8 @@ def test_a_step_on_the_device_never_waits_for_it():
     with torch.cuda.stream(torch.cuda.Stream(device)):
         run = _Run(recipe, None, TrainingData(recipe, None, device), device, "none")
         run._train_epoch(1)  # libraries set themselves up
+        for place in (run.epochs._first, run.epochs._step):
+            place.zero_()
         run.epochs._play_step(recipe.batch_size)
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -621,7 +663,9 @@ def test_cuda_resumes_with_the_same_bits_and_guards_like_the_cpu(tmp_path):
     whole = train(short(epochs=4), device="cuda")
     with pytest.raises(Killed):
         train(short(epochs=4), tmp_path, device="cuda", checkpoint_every=1, progress=killer(2))
-    assert same(train(short(epochs=4), tmp_path, device="cuda").model, whole.model)
+    resumed = train(short(epochs=4), tmp_path, device="cuda")
+    assert same(resumed.model, whole.model)
+    assert evaluate_run(tmp_path, device="cuda") == resumed.evaluation
     with pytest.raises(DivergedError, match="step 2 of"):
         train(short(learning_rate=1e30, warmup_epochs=0), device="cuda")
 

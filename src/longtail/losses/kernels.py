@@ -180,7 +180,8 @@ def _rows(
                 total = total * tl.exp(before - largest) + tl.sum(share, 1)
                 if SMOOTH:
                     lead += tl.sum(tl.where(inside, z - own[:, None], 0.0), 1)
-        loss, slope = _focal((largest - own) + tl.log(tl.maximum(total, 1e-37)), gamma, GAMMA)
+        some = tl.where(total < 1e-37, 1e-37, total)  # maximum() of a GPU would drop a NaN
+        loss, slope = _focal((largest - own) + tl.log(some), gamma, GAMMA)
         if SMOOTH:
             loss = loss - cold_t * lead
         tl.store(loss_ptr + r, tl.where(live, loss * factor, 0.0), mask=here)

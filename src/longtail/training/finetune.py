@@ -87,7 +87,8 @@ def finetune(
             marks a finished run. All processes see it.
         model: a network to train instead of `recipe.model`: it takes ``pixel_values`` and returns logits, one
             a class. Without a ``save_pretrained`` of its own, only its weights are kept.
-        device: "auto" takes CUDA where there is one, else the CPU.
+        device: "auto" takes CUDA where there is one, else the CPU; of several GPUs the first that
+            CUDA_VISIBLE_DEVICES shows, or each process's own under ``torchrun``.
         device_batch: samples that a process holds at a time; a larger batch is accumulated. None takes all of
             its part at once.
         workers: processes that decode images for each training process; None takes the cores, at most 8, and
@@ -119,6 +120,11 @@ def finetune(
         )
     library = transformers_library()
     target, folder, world = select_device(device), RunFolder(Path(run_dir)), _World.here()
+    if target.index and world.size == 1:
+        raise ValueError(
+            f"device is {str(target)!r}, but the Trainer takes the first GPU it sees; give 'cuda', and set "
+            f"CUDA_VISIBLE_DEVICES={target.index} in the environment"
+        )
     given = split_batch(recipe, world.size, device_batch)
     reserved = sorted({*(arguments or {})} & {*_FROM_RECIPE})
     if reserved:

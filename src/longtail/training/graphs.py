@@ -12,10 +12,10 @@ from torch import Tensor
 
 from longtail.training.data import TrainingData
 
-__all__ = ["DeviceEpochs"]
+__all__ = ["CAPTURE", "DeviceEpochs"]
 
 _WARM_UP: Final = 3  # steps of a size before its capture: libraries set themselves up in the first ones
-_CAPTURE: Final = threading.Lock()  # the device must not be synchronised while another thread captures
+CAPTURE: Final = threading.Lock()  # to capture, for which the device is synchronised, and to destroy graphs
 
 
 class DeviceEpochs:
@@ -90,7 +90,7 @@ class DeviceEpochs:
         else:
             graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._step.device)
             with (
-                _CAPTURE,
+                CAPTURE,
                 torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
             ):
                 self._one(size)

@@ -40,7 +40,7 @@ from longtail.training.folder import (
     environment_of,
     load_run,
 )
-from longtail.training.graphs import DeviceEpochs
+from longtail.training.graphs import CAPTURE, DeviceEpochs
 from longtail.training.progress import Progress, progress_bar, tensorboard_log
 from longtail.training.recipe import ImageRecipe, Recipe, learning_rate_at
 
@@ -143,7 +143,7 @@ def train(
             torch.set_num_threads(threads)
             stack.callback(torch.set_num_threads, before)
         if target.type == "cuda":
-            stack.enter_context(_deterministic_cudnn())
+            stack.enter_context(_exact_cudnn())
             stack.enter_context(torch.cuda.stream(torch.cuda.Stream(target)))  # type: ignore[no-untyped-call]
         run = _Run(recipe, folder, TrainingData(recipe, dataset, target), target, acceleration)
         reports: list[Progress] = []
@@ -155,7 +155,11 @@ def train(
             reports.append(progress)
         if tensorboard and folder is not None:
             reports.append(stack.enter_context(tensorboard_log(folder.path, len(run.history) + 1)))
-        return run.finish(reports, checkpoint_every, deadline)
+        try:
+            return run.finish(reports, checkpoint_every, deadline)
+        finally:
+            with CAPTURE:  # data and graphs go now: the garbage collector may come amid another's capture
+                run.epochs = None
 
 
 def evaluate_run(
@@ -201,7 +205,8 @@ def evaluate_run(
     model = run.model.to(target)
     if samples.images:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with _kernels(about.get("acceleration") == "native" and _runs_native("auto", run.recipe, model, target)):
+    native = about.get("acceleration") == "native" and _runs_native("auto", run.recipe, model, target)
+    with _exact_cudnn(), _kernels(native):
         logits = _logits(model, samples, _precision(run.recipe, target)).float().cpu().numpy()
     targets = samples.test_targets.cpu().numpy()
     return evaluate(logits, targets, samples.counts, activation=run.recipe.activation)
@@ -496,23 +501,32 @@ def _has_dropout(model: nn.Module) -> bool:
 
 
 _CUDNN: Final = threading.Lock()
-_cudnn_users: list[tuple[bool, bool]] = []
+_cudnn_users: list[list[Any]] = []
 
 
 @contextlib.contextmanager
-def _deterministic_cudnn() -> Iterator[None]:
-    """Keep cuDNN to kernels that add in a fixed order, while any thread trains; resumes would differ."""
-    cudnn = torch.backends.cudnn
+def _exact_cudnn() -> Iterator[None]:
+    """Keep cuDNN to kernels that add in a fixed order, or resumes would differ, and fp32 to fp32, not TF32.
+
+    The settings are of the whole process: they stay while any thread is in here.
+    """
+    cudnn: Any = torch.backends.cudnn
+    wanted: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+    new = hasattr(cudnn, "conv")  # since torch 2.9, which refuses to read the old setting once this was used
+    wanted.append((cudnn.conv, "fp32_precision", "ieee") if new else (cudnn, "allow_tf32", False))
     with _CUDNN:
-        _cudnn_users.append(_cudnn_users[0] if _cudnn_users else (cudnn.deterministic, cudnn.benchmark))
-        cudnn.deterministic, cudnn.benchmark = True, False
+        before = [getattr(place, name) for place, name, _ in wanted]
+        _cudnn_users.append(_cudnn_users[0] if _cudnn_users else before)
+        for place, name, value in wanted:
+            setattr(place, name, value)
     try:
         yield
     finally:
         with _CUDNN:
             before = _cudnn_users.pop()
             if not _cudnn_users:
-                cudnn.deterministic, cudnn.benchmark = before
+                for (place, name, _), value in zip(wanted, before, strict=True):
+                    setattr(place, name, value)
 
 
 @contextlib.contextmanager
