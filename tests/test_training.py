@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import math
 import subprocess
@@ -127,6 +128,16 @@ def test_float_inputs_are_taken_as_they_are(kind):
     )
     assert torch.equal(torch.cat(list(data.test_batches())), torch.tensor(inputs).float())
     assert data.subset_sha256 is None
+
+
+def test_every_corner_and_both_mirrors_of_a_crop_are_drawn():
+    data = TrainingData(short(dataset="digits", augmentation="crop_flip", imbalance_factor=None), None, CPU)
+    drawn = [data.draw(epoch) for epoch in (1, 2, 3)]
+    shifts = torch.cat([shift for _, shift, _ in drawn])
+    flips = torch.cat([flip for _, _, flip in drawn])
+    found = {(*shift, flip) for shift, flip in zip(shifts.tolist(), flips.tolist(), strict=True)}
+    assert found == set(itertools.product(range(9), range(9), (False, True)))
+    assert abs(flips.double().mean() - 0.5) < 0.03  # four standard deviations
 
 
 # --- the loop
