@@ -177,7 +177,8 @@ def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, st
     """
     if not path.exists():
         return []
-    reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    text = path.read_text(encoding="utf-8")
+    reader = csv.DictReader(io.StringIO(text))
     if tuple(reader.fieldnames or ()) != tuple(columns):
         raise ValueError(
             f"results file {path} has other columns than this version writes ({', '.join(columns)}); "
@@ -189,7 +190,14 @@ def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, st
             raise ValueError(
                 f"results file {path} has a broken row in line {number}; repair or delete that line"
             )
+    if not text.endswith("\n"):  # a last value may be cut short and still read as one
+        raise ValueError(f"results file {path} is cut short in its last line; repair or delete that line")
     return rows
+
+
+def fp32_last(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Order rows so that, where the last row of a seed counts, that is the fp32 run if there is one."""
+    return sorted(rows, key=lambda row: row["precision"] == "fp32")
 
 
 def add_row(path: Path, row: dict[str, Any]) -> bool:
@@ -241,15 +249,23 @@ class PaperCell:
 def compare_with_paper(
     cells: Sequence[Cell], rows: Sequence[dict[str, str]], *, epochs: int = 200
 ) -> list[PaperCell]:
-    """Set measured rows beside the published errors; rows of another number of epochs are left out."""
+    """Set measured rows beside the published errors.
+
+    Args:
+        cells: from :func:`longtail.paper.tables.cells`.
+        rows: from :func:`read_rows`. A seed counts once a cell, by its fp32 run where it has one; rows of
+            another number of epochs are left out.
+        epochs: of the rows that count.
+    """
     known = published()
-    errors: dict[Cell, list[float]] = {}
-    for row in rows:
+    errors: dict[Cell, dict[int, float]] = {}
+    for row in fp32_last(rows):
         if int(row["epochs"]) == epochs:
             gamma = float(row["gamma"]) if row["gamma"] else None
             cell = Cell(row["dataset"], int(row["imbalance_factor"]), row["loss"], gamma, float(row["beta"]))
-            errors.setdefault(cell, []).append(float(row["error_percent"]))
-    return [PaperCell(c, known.get(c), summarize(errors[c]) if c in errors else None) for c in cells]
+            errors.setdefault(cell, {})[int(row["seed"])] = float(row["error_percent"])
+    measured = {cell: summarize(list(by_seed.values())) for cell, by_seed in errors.items()}
+    return [PaperCell(cell, known.get(cell), measured.get(cell)) for cell in cells]
 
 
 @lru_cache(maxsize=4)
@@ -295,12 +311,12 @@ def compare_accuracies(
 
     Args:
         cells: of any splits; the result has one entry for all splits of a setting.
-        rows: from :func:`read_rows`; those of another number of epochs, or of a seed that lacks a split, are
-            left out.
+        rows: from :func:`read_rows`. A seed counts once a setting, by its fp32 runs where it has all splits
+            in that; rows of another number of epochs, or of a seed that lacks a split, are left out.
         epochs: of the rows that count; None for the recipe's.
     """
-    found: dict[SkeletonCell, dict[int, dict[int, float]]] = {}
-    for row in rows:
+    found: dict[SkeletonCell, dict[tuple[str, int], dict[int, float]]] = {}
+    for row in fp32_last(rows):
         cell = SkeletonCell(
             int(row["classes"]),
             None,
@@ -310,11 +326,11 @@ def compare_accuracies(
             int(row["imbalance_factor"]),
         )
         if int(row["epochs"]) == _recipe(cell, epochs).epochs:
-            splits = found.setdefault(cell, {}).setdefault(int(row["seed"]), {})
+            splits = found.setdefault(cell, {}).setdefault((row["precision"], int(row["seed"])), {})
             splits[int(row["split"])] = float(row["accuracy_percent"])
     means = {
-        cell: {seed: sum(s.values()) / len(s) for seed, s in seeds.items() if len(s) == len(SPLITS)}
-        for cell, seeds in found.items()
+        cell: {seed: sum(s.values()) / len(s) for (_, seed), s in runs.items() if len(s) == len(SPLITS)}
+        for cell, runs in found.items()
     }
     compared = []
     for cell in dict.fromkeys(replace(c, split=None) for c in cells):
@@ -352,12 +368,13 @@ def compare_signs(
 
     Args:
         cells: from :func:`longtail.paper.tables.sign_cells`.
-        rows: from :func:`read_rows`; those of another number of epochs are left out.
+        rows: from :func:`read_rows`. A seed counts once a setting, by its fp32 run where it has one; rows of
+            another number of epochs are left out.
         epochs: of the rows that count; None for the recipe's.
     """
     plain = SignCell("softmax", "none")
     found: dict[SignCell, dict[int, tuple[float, float]]] = {}
-    for row in rows:
+    for row in fp32_last(rows):
         beta, gamma = (float(row[name]) if row[name] else None for name in ("beta", "gamma"))
         cell = SignCell(row["loss"], row["scheme"], beta, gamma)
         if int(row["epochs"]) == _recipe(cell, epochs).epochs:

@@ -229,8 +229,8 @@ def _refuse_other_data(folder: Path, data: TrainingData) -> None:
     file = folder / "environment.json"
     if file.exists() and (other := data.other_than(environment_of(folder))):
         raise ValueError(
-            f"run folder {folder} holds a run on other data ({', '.join(other)} differ); choose another folder "
-            "(--out), or delete this one to start anew"
+            f"run folder {folder} holds a run on other data ({', '.join(other)} differ); choose another "
+            "folder (--out), or delete this one to start anew"
         )
 
 
