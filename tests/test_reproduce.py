@@ -26,6 +26,7 @@ from longtail.reproduce import (
     read_rows,
     reproduce,
 )
+from longtail.training.files import locked
 from longtail.training.recipe import learning_rate_at, paper_cifar
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,6 +158,17 @@ def test_a_failing_cell_is_reported_and_the_rest_goes_on(tiny: Dataset, tmp_path
     assert first.state == "failed"
     assert "RunFolderError" in first.why
     assert second.state == "done"
+
+
+def test_a_cell_that_another_process_runs_is_waiting_not_failed(tiny: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    jobs = jobs_for([PLAIN, BALANCED], 1, tmp_path / "runs", epochs=4)
+    with locked(jobs[0].folder):
+        first, second = reproduce(jobs, tmp_path / "r.csv", data=tiny, device="cpu")
+    assert (first.state, first.why) == ("waiting", "another process runs it")
+    assert second.state == "done"
+    (rest,) = reproduce(jobs, tmp_path / "r.csv", data=tiny, device="cpu")
+    assert (rest.job, rest.state) == (jobs[0], "done")
 
 
 def test_missing_data_fail_each_cell_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from longtail import _checks, datasets
 from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, PairedDifference, Summary, paired_difference, summarize
 from longtail.paper.tables import ACCURACIES, SPLITS, Cell, SignCell, SkeletonCell, published
-from longtail.training.files import locked, write_atomic
+from longtail.training.files import InUseError, in_parallel, locked, write_atomic
 from longtail.training.recipe import Recipe, ddnet, gtsrb, paper_cifar
 
 AnyCell = Cell | SkeletonCell | SignCell
@@ -72,7 +72,7 @@ class Result:
     Attributes:
         job: the run.
         state: "done" | "failed" | "paused" (out of budget, checkpoint kept) | "waiting" (out of budget before
-            it began).
+            it began, or another process runs it).
         error_percent: of a run that is done.
         why: of a run that is not done, in one line.
     """
@@ -142,8 +142,6 @@ def reproduce(
     Raises:
         ValueError: a results file of another layout, or an option out of range.
     """
-    from joblib import Parallel, delayed
-
     parallel = _checks.integer("jobs", parallel, low=1)
     if budget_minutes is not None:
         budget_minutes = _checks.number("budget", budget_minutes, low=0.0, open_low=True)
@@ -153,12 +151,10 @@ def reproduce(
     finished = {row["recipe_hash"] for row in read_rows(path, columns)}
     todo = [job for job in jobs if job.recipe.short_hash not in finished]
     deadline = None if budget_minutes is None else time.time() + 60.0 * budget_minutes
-    tasks = (delayed(_run)(job, path, data, device, deadline, parallel) for job in todo)
+    tasks = ((job, path, data, device, deadline, parallel) for job in todo)
     ended: list[Result] = []
     prefer = "threads" if _on_gpu(device) else "processes"
-    pool = Parallel(n_jobs=parallel, prefer=prefer, return_as="generator_unordered", batch_size=1)
-    runs: Iterator[Result] = pool(tasks)
-    for result in runs:
+    for result in in_parallel(_run, tasks, parallel, prefer=prefer):
         ended.append(result)
         if progress is not None:
             progress(len(ended), len(todo), result)
@@ -212,7 +208,8 @@ def add_row(path: Path, row: dict[str, Any]) -> bool:
 
     Raises:
         ValueError: as :func:`read_rows`.
-        RunFolderError: the file cannot be written, or is locked for longer than a minute.
+        RunFolderError: the file cannot be written.
+        InUseError: it is locked for longer than a minute.
     """
     with locked(path.parent, wait=_LOCK_SECONDS):
         rows = read_rows(path, tuple(row))
@@ -478,9 +475,12 @@ def _run(job: Job, results: Path, data: Any, device: str, deadline: float | None
             else _load(job.recipe.dataset, data or None, os.environ.get("LONGTAIL_DATA"))
         )
         threads = None if parallel == 1 or _on_gpu(device) else max(1, cpu_count() // parallel)
-        run = train(
-            job.recipe, job.folder, dataset=dataset, device=device, threads=threads, deadline=deadline
-        )
+        try:
+            run = train(
+                job.recipe, job.folder, dataset=dataset, device=device, threads=threads, deadline=deadline
+            )
+        except InUseError:
+            return Result(job, "waiting", None, "another process runs it")
         about = environment_of(job.folder)
         percent = 100.0 * run.evaluation.error
         per_class = ("" if e is None else f"{100.0 * e:.2f}" for e in run.evaluation.per_class_error)
