@@ -181,13 +181,14 @@ list(in_parallel(hold, [(Path(sys.argv[1]) / name,) for name in "abc"], 2))
 """
 
 
-def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+@pytest.mark.parametrize("how", ["terminate", "kill"])
+def test_workers_end_with_a_parent_that_is_killed(tmp_path, how):
     pytest.importorskip("fcntl")
     parent = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path])
     end = time.monotonic() + 240
     while len(list(tmp_path.glob("*/held"))) < 2 and time.monotonic() < end:
         time.sleep(0.05)
-    parent.kill()
+    getattr(parent, how)()
     parent.wait()
     for name in "ab":
         with locked(tmp_path / name, wait=60):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -57,7 +56,6 @@ class ReportTable(StrEnum):
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers end and locks go, too
     try:
         app()
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
