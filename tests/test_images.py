@@ -944,7 +944,13 @@ def test_compare_takes_a_folder_as_it_is(write, longtail):
     write("photos/cat/-1.jpg")  # another picture, and so another split
     code, said = longtail("evaluate", str(one), "--data", "photos")
     assert code == 2
-    assert "(test_sha256 differ)" in said.err
+    assert "train_sha256, test_sha256 differ)" in said.err
+    code, said = longtail("compare", "photos", *options, "--jobs", "1", "--out", "runs/photos")
+    assert code == 1
+    told = " ".join(said.err.split())
+    assert told.count("holds a run on other data") == 2
+    assert "choose another folder (--out), or delete this one to start anew" in told
+    assert "(here 10, 3)" not in said.out.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
