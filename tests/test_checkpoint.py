@@ -1,12 +1,14 @@
 import json
+import subprocess
 import sys
+import time
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from longtail.training.checkpoint import load_latest, save
-from longtail.training.files import RunFolderError, locked
+from longtail.training.files import InUseError, RunFolderError, locked
 
 OWNER, OTHER = "a" * 64, "b" * 64
 
@@ -158,8 +160,37 @@ def test_what_a_kill_left_behind_is_swept_up(tmp_path):
 
 def test_two_runs_cannot_hold_one_folder(tmp_path):
     pytest.importorskip("fcntl")
-    busy = pytest.raises(RunFolderError, match="in use by another run")
+    busy = pytest.raises(InUseError, match="in use by another run")
     with locked(tmp_path / "run"), busy, locked(tmp_path / "run"):
         pass
     with locked(tmp_path / "run"):
         pass
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from longtail.training.files import in_parallel, locked
+
+def hold(place):
+    with locked(place):
+        (place / "held").touch()
+        time.sleep(600)
+
+list(in_parallel(hold, [(Path(sys.argv[1]) / name,) for name in "abc"], 2))
+"""
+
+
+@pytest.mark.parametrize("how", ["terminate", "kill"])
+def test_workers_end_with_a_parent_that_is_killed(tmp_path, how):
+    pytest.importorskip("fcntl")
+    parent = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path])
+    end = time.monotonic() + 240
+    while len(list(tmp_path.glob("*/held"))) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    getattr(parent, how)()
+    parent.wait()
+    for name in "ab":
+        with locked(tmp_path / name, wait=60):
+            assert (tmp_path / name / "held").exists()
+    assert not (tmp_path / "c").exists()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import csv
 import importlib.metadata
 import io
 import json
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -365,6 +369,23 @@ def test_compare_ends_with_table_picture_and_files(run: Run, tmp_path: Path) -> 
     verdict = json.loads((folder / "compare.json").read_text())["verdict"]
     assert verdict in text
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_an_interrupt_says_that_the_command_goes_on(run: Run, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while not (tmp_path / "run" / "metrics.jsonl").exists():
+            time.sleep(0.05)
+        _thread.interrupt_main()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's & had switched off
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        done = run("train", "digits", "--epochs", "50000", "--out", "run", columns=400)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.returncode == 130
+    text = "stopped; finished runs and checkpoints are kept, the same command goes on from them\n"
+    assert done.stderr.endswith(text)
 
 
 def test_report_of_real_runs_and_what_it_refuses(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from longtail import recipes
+from longtail import datasets, recipes
 from longtail.compare import Comparison, Outcome, Row, compare
 from longtail.evaluation import evaluate
 from longtail.report.figures import draw_comparison
@@ -97,6 +97,25 @@ def test_another_recipes_folder_is_refused_before_training(tiny: Comparison) -> 
         compare(
             TINY.replace(epochs=7), losses=["softmax"], schemes=["none"], seeds=1, out=tiny.folder, jobs=1
         )
+
+
+def test_runs_on_other_data_are_refused_and_never_shown(tmp_path: Path) -> None:
+    digits = datasets.load("digits")
+    mine = replace(digits, name="mine")
+    recipe = TINY.replace(dataset="mine")
+
+    def compared(dataset: datasets.Dataset) -> Comparison:
+        return compare(
+            recipe, losses=["softmax"], schemes=["none"], seeds=1, dataset=dataset, out=tmp_path, jobs=1
+        )
+
+    assert not compared(mine).failures
+    grown = datasets.Split(mine.test.inputs[1:], mine.test.targets[1:])
+    (failed,) = compared(replace(mine, test=grown)).failures
+    assert "holds a run on other data (test_sha256 differ); choose another folder (--out)" in str(
+        failed.failure
+    )
+    assert compared(mine).rows[0].seeds == (0,)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +252,7 @@ DASK = """
 import sys
 import joblib
 from distributed import Client, LocalCluster
-from longtail import recipes
+from longtail import datasets, recipes
 from longtail.compare import compare
 
 if __name__ == "__main__":

@@ -859,7 +859,13 @@ def test_signs_are_compared_with_the_plain_loss_by_seed():
     }
     rows = [
         {
-            **{"loss": cell.loss, "scheme": cell.scheme, "seed": str(seed), "epochs": "8"},
+            **{
+                "loss": cell.loss,
+                "scheme": cell.scheme,
+                "seed": str(seed),
+                "epochs": "8",
+                "precision": "fp32",
+            },
             **{"beta": "" if cell.beta is None else "0.99", "gamma": "" if cell.gamma is None else "0.5"},
             **{"error_percent": str(error), "balanced_error_percent": str(balanced)},
         }
@@ -872,6 +878,9 @@ def test_signs_are_compared_with_the_plain_loss_by_seed():
         ("focal", "beta 0.99", "11.0 ± 2.0", "-1.0 [-1.0, -1.0]", "19.0 ± 2.0", "-3.0 [-3.0, -3.0]", "3"),
         ("softmax", "inverse", "not run", "", "not run", "", "0"),
     ]
+    # a seed counts once, by its fp32 run
+    doubled = [row | {"precision": "bf16", "error_percent": "50"} for row in rows]
+    assert compare_signs([*errors], rows + doubled) == [plain, focal]
 
 
 @pytest.mark.parametrize("size", [25, 32, 48])
@@ -935,7 +944,13 @@ def test_compare_takes_a_folder_as_it_is(write, longtail):
     write("photos/cat/-1.jpg")  # another picture, and so another split
     code, said = longtail("evaluate", str(one), "--data", "photos")
     assert code == 2
-    assert "(test_sha256 differ)" in said.err
+    assert "train_sha256, test_sha256 differ)" in said.err
+    code, said = longtail("compare", "photos", *options, "--jobs", "1", "--out", "runs/photos")
+    assert code == 1
+    told = " ".join(said.err.split())
+    assert told.count("holds a run on other data") == 2
+    assert "choose another folder (--out), or delete this one to start anew" in told
+    assert "(here 10, 3)" not in said.out.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

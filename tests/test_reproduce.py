@@ -20,12 +20,14 @@ from longtail.report.tables import accuracy_cells
 from longtail.reproduce import (
     COLUMNS,
     SKELETON_COLUMNS,
+    add_row,
     compare_accuracies,
     compare_with_paper,
     jobs_for,
     read_rows,
     reproduce,
 )
+from longtail.training.files import locked
 from longtail.training.recipe import learning_rate_at, paper_cifar
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,6 +161,17 @@ def test_a_failing_cell_is_reported_and_the_rest_goes_on(tiny: Dataset, tmp_path
     assert second.state == "done"
 
 
+def test_a_cell_that_another_process_runs_is_waiting_not_failed(tiny: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    jobs = jobs_for([PLAIN, BALANCED], 1, tmp_path / "runs", epochs=4)
+    with locked(jobs[0].folder):
+        first, second = reproduce(jobs, tmp_path / "r.csv", data=tiny, device="cpu")
+    assert (first.state, first.why) == ("waiting", "another process runs it")
+    assert second.state == "done"
+    (rest,) = reproduce(jobs, tmp_path / "r.csv", data=tiny, device="cpu")
+    assert (rest.job, rest.state) == (jobs[0], "done")
+
+
 def test_missing_data_fail_each_cell_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = jobs_for([PLAIN], 1, tmp_path / "runs", epochs=4)
     (only,) = reproduce(jobs, tmp_path / "r.csv", data=tmp_path / "none")
@@ -258,6 +271,7 @@ def test_weights_are_compared_with_none_by_seed_and_wide_networks_with_the_paper
             "imbalance_factor": str(cell.imbalance_factor),
             "accuracy_percent": str(value + split - 2),
             "epochs": "7",
+            "precision": "fp32",
         }
         for cell, values in accuracy.items()
         for seed, value in enumerate(values)
@@ -271,6 +285,31 @@ def test_weights_are_compared_with_none_by_seed_and_wide_networks_with_the_paper
     assert weighted.measured.mean == 64
     assert paper.difference == pytest.approx(79 - 77.2)
     assert [row[-1][:4] for row in accuracy_cells([none, weighted, paper])] == ["", "+4.0", "+1.8"]
+
+    # a seed counts once, by its fp32 runs; splits of two precisions make no mean
+    doubled = [row | {"precision": "bf16", "accuracy_percent": "1"} for row in rows if row["split"] != "3"]
+    assert compare_accuracies([*tail, wide], [*rows, *rows, *doubled], epochs=7) == [none, weighted, paper]
+    (mixed,) = compare_accuracies([wide], [*doubled, *(r for r in rows if r["split"] == "3")], epochs=7)
+    assert mixed.measured is None
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_seed_counts_once_and_by_its_fp32_run(order: int) -> None:
+    def row(seed: int, precision: str, error: float) -> dict[str, str]:
+        setting = {
+            "dataset": "cifar10",
+            "imbalance_factor": "10",
+            "loss": "softmax",
+            "gamma": "",
+            "beta": "0",
+        }
+        run = {"seed": str(seed), "precision": precision, "error_percent": str(error), "epochs": "200"}
+        return setting | run
+
+    rows = [row(0, "fp32", 30), row(0, "bf16", 40), row(1, "bf16", 20), row(0, "fp32", 30)]
+    (only,) = compare_with_paper([PLAIN], rows[::order])
+    assert only.measured is not None
+    assert (only.measured.n, only.measured.mean) == (2, 25)
 
 
 @pytest.mark.parametrize(
@@ -316,6 +355,21 @@ def test_a_results_file_of_another_version_is_refused(tmp_path: Path) -> None:
     path.write_text(",".join(COLUMNS) + "\ncifar10,10\n")
     with pytest.raises(ValueError, match=r"broken row in line 2; repair or delete"):
         read_rows(path)
+
+
+def test_a_results_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    for name in "ab":
+        add_row(
+            path, dict.fromkeys(COLUMNS, "1") | {"recipe_hash": name, "per_class_error_percent": "4.20 1"}
+        )
+    text = path.read_text()
+    assert len(read_rows(path)) == 2
+    rows = [text.index("\n") + 1, text.index("\n", text.index("\n") + 1) + 1]
+    for end in set(range(1, len(text))) - set(rows):  # a file of fewer whole rows is a results file
+        path.write_text(text[:end])
+        with pytest.raises(ValueError, match=r"other columns|broken row in line|cut short in its last line"):
+            read_rows(path)
 
 
 @pytest.mark.parametrize(

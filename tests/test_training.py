@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import gc
+import itertools
 import json
 import math
 import subprocess
@@ -130,6 +131,16 @@ def test_float_inputs_are_taken_as_they_are(kind):
     )
     assert torch.equal(torch.cat(list(data.test_batches())), torch.tensor(inputs).float())
     assert data.subset_sha256 is None
+
+
+def test_every_corner_and_both_mirrors_of_a_crop_are_drawn():
+    data = TrainingData(short(dataset="digits", augmentation="crop_flip", imbalance_factor=None), None, CPU)
+    drawn = [data.draw(epoch) for epoch in (1, 2, 3)]
+    shifts = torch.cat([shift for _, shift, _ in drawn])
+    flips = torch.cat([flip for _, _, flip in drawn])
+    found = {(*shift, flip) for shift, flip in zip(shifts.tolist(), flips.tolist(), strict=True)}
+    assert found == set(itertools.product(range(9), range(9), (False, True)))
+    assert abs(flips.double().mean() - 0.5) < 0.03  # four standard deviations
 
 
 # --- the loop
@@ -337,12 +348,54 @@ def test_a_run_on_data_of_your_own_is_evaluated_on_them_alone(tmp_path):
     with pytest.raises(ValueError, match=r"\(test_sha256 differ\); give those"):
         evaluate_run(tmp_path, dataclasses.replace(mine, test=train_part))
     fewer = Split(train_part.inputs[1:], train_part.targets[1:])
-    with pytest.raises(ValueError, match=r"\(class_counts differ\); give those"):
+    with pytest.raises(ValueError, match=r"\(class_counts, train_sha256 differ\); give those"):
         evaluate_run(tmp_path, dataclasses.replace(mine, train=fewer))
     about = json.loads((tmp_path / "environment.json").read_text())
-    older = {key: value for key, value in about.items() if key not in ("test_sha256", "class_names")}
+    of_now = ("test_sha256", "train_sha256", "class_names", "class_counts")
+    older = {key: value for key, value in about.items() if key not in of_now}
     (tmp_path / "environment.json").write_text(json.dumps(older))
     assert evaluate_run(tmp_path, mine) == run.evaluation  # an earlier version's run knows less
+    with pytest.raises(ValueError, match=r"\(class_counts differ\); give those"):
+        evaluate_run(tmp_path, dataclasses.replace(mine, train=fewer))
+
+
+def test_a_run_paused_or_finished_on_other_data_is_refused(tmp_path):
+    draw = np.random.default_rng(0)
+    train_part, test = (
+        Split(draw.integers(0, 255, (n, 1, 8, 8), np.uint8), np.arange(n) % 2) for n in (40, 10)
+    )
+    mine = Dataset("mine", train_part, test, ("a", "b"), "images")
+    changed = Split(train_part.inputs.copy(), train_part.targets)
+    changed.inputs[7, 0, 0, 0] ^= 1
+    others = {
+        "train_sha256": dataclasses.replace(mine, train=changed),
+        "test_sha256": dataclasses.replace(mine, test=Split(test.inputs[::-1], test.targets)),
+        "class_names": dataclasses.replace(mine, class_names=("a", "c")),
+        "class_counts, train_sha256": dataclasses.replace(
+            mine, train=Split(train_part.inputs[1:], train_part.targets[1:])
+        ),
+    }
+
+    def refused():
+        before = (tmp_path / "environment.json").read_bytes()
+        for what, other in others.items():
+            message = rf"other data \({what} differ\); choose another folder \(--out\), or delete this one"
+            with pytest.raises(ValueError, match=message):
+                train(recipe, tmp_path, dataset=other)
+        assert (tmp_path / "environment.json").read_bytes() == before
+
+    recipe = short(dataset="mine", imbalance_factor=None)
+    with pytest.raises(Killed):
+        train(recipe, tmp_path, dataset=mine, checkpoint_every=1, progress=killer(2))
+    refused()
+    run = train(recipe, tmp_path, dataset=mine)
+    refused()
+    assert train(recipe, tmp_path, dataset=mine).evaluation == run.evaluation
+    # an earlier version's run knows less
+    about = json.loads((tmp_path / "environment.json").read_text())
+    older = {key: value for key, value in about.items() if key not in ("train_sha256", "class_counts")}
+    (tmp_path / "environment.json").write_text(json.dumps(older))
+    assert train(recipe, tmp_path, dataset=others["train_sha256"]).evaluation == run.evaluation
 
 
 def test_a_finished_run_is_returned_without_training(tmp_path):

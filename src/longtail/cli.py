@@ -61,9 +61,11 @@ def main() -> None:
         app()
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        _err.print("stopped; finished runs and checkpoints are kept, the same command goes on from them")
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of an interrupt
+            text = "stopped; finished runs and checkpoints are kept, the same command goes on from them"
+            _err.print(text, soft_wrap=True)
+        raise
 
 
 def _print_version(wanted: bool) -> None:
@@ -420,7 +422,7 @@ def reproduce(
     if not show:
 
         def report(done: int, total: int, result: reproducing.Result) -> None:
-            if result.state != "waiting":
+            if result.state != "waiting" or budget is None:
                 _err.print(escape(f"[{done}/{total}] {result}"), highlight=False)
 
         ended = reproducing.reproduce(

@@ -15,7 +15,7 @@ from typing import Any
 from longtail import _checks
 from longtail.datasets import NAMES, Dataset, load
 from longtail.evaluation import Evaluation, PairedDifference, Summary, paired_difference, summarize
-from longtail.training.files import write_atomic
+from longtail.training.files import in_parallel, write_atomic
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
@@ -339,14 +339,13 @@ def _run_all(
     device: str,
     progress: Progress | None,
 ) -> Iterator[Outcome]:
-    from joblib import Parallel, cpu_count, delayed
+    from joblib import cpu_count
 
     jobs = _checks.integer("jobs", jobs, low=1) if jobs is not None else cpu_count()
     jobs = min(jobs, len(recipes))
     threads = 1 if jobs > 1 else None
-    todo = (delayed(_run_one)(r, p, dataset, device, threads) for r, p in zip(recipes, places, strict=True))
-    results = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(todo)
-    for done, outcome in enumerate(results, start=1):
+    todo = ((r, p, dataset, device, threads) for r, p in zip(recipes, places, strict=True))
+    for done, outcome in enumerate(in_parallel(_run_one, todo, jobs), start=1):
         if progress is not None:
             progress(done, len(recipes), outcome)
         yield outcome

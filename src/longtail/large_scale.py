@@ -15,7 +15,7 @@ from typing import Any
 from longtail import _checks
 from longtail.datasets.images import ImageList, TorchDataset, TrainTransform, load_images
 from longtail.evaluation import Summary, summarize
-from longtail.reproduce import add_row, read_rows
+from longtail.reproduce import add_row, fp32_last, read_rows
 from longtail.training.recipe import LARGE, RESNETS, ImageRecipe, paper_large
 
 _PROVENANCE = (
@@ -293,16 +293,19 @@ class Measured:
 def compare_large(
     cells: Sequence[LargeCell], rows: Sequence[dict[str, str]], *, epochs: int | None = None
 ) -> list[Measured]:
-    """Set measured rows beside the published ones; rows of another number of epochs are left out."""
-    found: dict[tuple[str, str, int, str], list[tuple[float, float | None]]] = {}
-    for row in rows:
+    """Set measured rows beside the published ones.
+
+    A seed counts once, by its fp32 run where it has one; rows of another number of epochs are left out.
+    """
+    found: dict[tuple[str, str, int, str], dict[int, tuple[float, float | None]]] = {}
+    for row in fp32_last(rows):
         if int(row["epochs"]) == (90 if epochs is None else epochs):
             key = (row["dataset"], row["network"], int(row["input_size"]), row["loss"])
             top5 = float(row["top5_error_percent"]) if row["top5_error_percent"] else None
-            found.setdefault(key, []).append((float(row["top1_error_percent"]), top5))
+            found.setdefault(key, {})[int(row["seed"])] = float(row["top1_error_percent"]), top5
     compared = []
     for cell in cells:
-        ours = found.get((cell.dataset, cell.network, cell.size, cell.loss), [])
+        ours = list(found.get((cell.dataset, cell.network, cell.size, cell.loss), {}).values())
         fives = [five for _, five in ours if five is not None]
         compared.append(
             Measured(

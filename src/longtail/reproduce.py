@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from longtail import _checks, datasets
 from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, PairedDifference, Summary, paired_difference, summarize
 from longtail.paper.tables import ACCURACIES, SPLITS, Cell, SignCell, SkeletonCell, published
-from longtail.training.files import locked, write_atomic
+from longtail.training.files import InUseError, in_parallel, locked, write_atomic
 from longtail.training.recipe import Recipe, ddnet, gtsrb, paper_cifar
 
 AnyCell = Cell | SkeletonCell | SignCell
@@ -72,7 +72,7 @@ class Result:
     Attributes:
         job: the run.
         state: "done" | "failed" | "paused" (out of budget, checkpoint kept) | "waiting" (out of budget before
-            it began).
+            it began, or another process runs it).
         error_percent: of a run that is done.
         why: of a run that is not done, in one line.
     """
@@ -142,8 +142,6 @@ def reproduce(
     Raises:
         ValueError: a results file of another layout, or an option out of range.
     """
-    from joblib import Parallel, delayed
-
     parallel = _checks.integer("jobs", parallel, low=1)
     if budget_minutes is not None:
         budget_minutes = _checks.number("budget", budget_minutes, low=0.0, open_low=True)
@@ -153,12 +151,10 @@ def reproduce(
     finished = {row["recipe_hash"] for row in read_rows(path, columns)}
     todo = [job for job in jobs if job.recipe.short_hash not in finished]
     deadline = None if budget_minutes is None else time.time() + 60.0 * budget_minutes
-    tasks = (delayed(_run)(job, path, data, device, deadline, parallel) for job in todo)
+    tasks = ((job, path, data, device, deadline, parallel) for job in todo)
     ended: list[Result] = []
     prefer = "threads" if _on_gpu(device) else "processes"
-    pool = Parallel(n_jobs=parallel, prefer=prefer, return_as="generator_unordered", batch_size=1)
-    runs: Iterator[Result] = pool(tasks)
-    for result in runs:
+    for result in in_parallel(_run, tasks, parallel, prefer=prefer):
         ended.append(result)
         if progress is not None:
             progress(len(ended), len(todo), result)
@@ -177,7 +173,8 @@ def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, st
     """
     if not path.exists():
         return []
-    reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    text = path.read_text(encoding="utf-8")
+    reader = csv.DictReader(io.StringIO(text))
     if tuple(reader.fieldnames or ()) != tuple(columns):
         raise ValueError(
             f"results file {path} has other columns than this version writes ({', '.join(columns)}); "
@@ -189,7 +186,14 @@ def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, st
             raise ValueError(
                 f"results file {path} has a broken row in line {number}; repair or delete that line"
             )
+    if not text.endswith("\n"):  # a last value may be cut short and still read as one
+        raise ValueError(f"results file {path} is cut short in its last line; repair or delete that line")
     return rows
+
+
+def fp32_last(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Order rows so that, where the last row of a seed counts, that is the fp32 run if there is one."""
+    return sorted(rows, key=lambda row: row["precision"] == "fp32")
 
 
 def add_row(path: Path, row: dict[str, Any]) -> bool:
@@ -204,7 +208,8 @@ def add_row(path: Path, row: dict[str, Any]) -> bool:
 
     Raises:
         ValueError: as :func:`read_rows`.
-        RunFolderError: the file cannot be written, or is locked for longer than a minute.
+        RunFolderError: the file cannot be written.
+        InUseError: it is locked for longer than a minute.
     """
     with locked(path.parent, wait=_LOCK_SECONDS):
         rows = read_rows(path, tuple(row))
@@ -241,15 +246,23 @@ class PaperCell:
 def compare_with_paper(
     cells: Sequence[Cell], rows: Sequence[dict[str, str]], *, epochs: int = 200
 ) -> list[PaperCell]:
-    """Set measured rows beside the published errors; rows of another number of epochs are left out."""
+    """Set measured rows beside the published errors.
+
+    Args:
+        cells: from :func:`longtail.paper.tables.cells`.
+        rows: from :func:`read_rows`. A seed counts once a cell, by its fp32 run where it has one; rows of
+            another number of epochs are left out.
+        epochs: of the rows that count.
+    """
     known = published()
-    errors: dict[Cell, list[float]] = {}
-    for row in rows:
+    errors: dict[Cell, dict[int, float]] = {}
+    for row in fp32_last(rows):
         if int(row["epochs"]) == epochs:
             gamma = float(row["gamma"]) if row["gamma"] else None
             cell = Cell(row["dataset"], int(row["imbalance_factor"]), row["loss"], gamma, float(row["beta"]))
-            errors.setdefault(cell, []).append(float(row["error_percent"]))
-    return [PaperCell(c, known.get(c), summarize(errors[c]) if c in errors else None) for c in cells]
+            errors.setdefault(cell, {})[int(row["seed"])] = float(row["error_percent"])
+    measured = {cell: summarize(list(by_seed.values())) for cell, by_seed in errors.items()}
+    return [PaperCell(cell, known.get(cell), measured.get(cell)) for cell in cells]
 
 
 @lru_cache(maxsize=4)
@@ -295,12 +308,12 @@ def compare_accuracies(
 
     Args:
         cells: of any splits; the result has one entry for all splits of a setting.
-        rows: from :func:`read_rows`; those of another number of epochs, or of a seed that lacks a split, are
-            left out.
+        rows: from :func:`read_rows`. A seed counts once a setting, by its fp32 runs where it has all splits
+            in that; rows of another number of epochs, or of a seed that lacks a split, are left out.
         epochs: of the rows that count; None for the recipe's.
     """
-    found: dict[SkeletonCell, dict[int, dict[int, float]]] = {}
-    for row in rows:
+    found: dict[SkeletonCell, dict[tuple[str, int], dict[int, float]]] = {}
+    for row in fp32_last(rows):
         cell = SkeletonCell(
             int(row["classes"]),
             None,
@@ -310,11 +323,11 @@ def compare_accuracies(
             int(row["imbalance_factor"]),
         )
         if int(row["epochs"]) == _recipe(cell, epochs).epochs:
-            splits = found.setdefault(cell, {}).setdefault(int(row["seed"]), {})
+            splits = found.setdefault(cell, {}).setdefault((row["precision"], int(row["seed"])), {})
             splits[int(row["split"])] = float(row["accuracy_percent"])
     means = {
-        cell: {seed: sum(s.values()) / len(s) for seed, s in seeds.items() if len(s) == len(SPLITS)}
-        for cell, seeds in found.items()
+        cell: {seed: sum(s.values()) / len(s) for (_, seed), s in runs.items() if len(s) == len(SPLITS)}
+        for cell, runs in found.items()
     }
     compared = []
     for cell in dict.fromkeys(replace(c, split=None) for c in cells):
@@ -352,12 +365,13 @@ def compare_signs(
 
     Args:
         cells: from :func:`longtail.paper.tables.sign_cells`.
-        rows: from :func:`read_rows`; those of another number of epochs are left out.
+        rows: from :func:`read_rows`. A seed counts once a setting, by its fp32 run where it has one; rows of
+            another number of epochs are left out.
         epochs: of the rows that count; None for the recipe's.
     """
     plain = SignCell("softmax", "none")
     found: dict[SignCell, dict[int, tuple[float, float]]] = {}
-    for row in rows:
+    for row in fp32_last(rows):
         beta, gamma = (float(row[name]) if row[name] else None for name in ("beta", "gamma"))
         cell = SignCell(row["loss"], row["scheme"], beta, gamma)
         if int(row["epochs"]) == _recipe(cell, epochs).epochs:
@@ -461,9 +475,12 @@ def _run(job: Job, results: Path, data: Any, device: str, deadline: float | None
             else _load(job.recipe.dataset, data or None, os.environ.get("LONGTAIL_DATA"))
         )
         threads = None if parallel == 1 or _on_gpu(device) else max(1, cpu_count() // parallel)
-        run = train(
-            job.recipe, job.folder, dataset=dataset, device=device, threads=threads, deadline=deadline
-        )
+        try:
+            run = train(
+                job.recipe, job.folder, dataset=dataset, device=device, threads=threads, deadline=deadline
+            )
+        except InUseError:
+            return Result(job, "waiting", None, "another process runs it")
         about = environment_of(job.folder)
         percent = 100.0 * run.evaluation.error
         per_class = ("" if e is None else f"{100.0 * e:.2f}" for e in run.evaluation.per_class_error)

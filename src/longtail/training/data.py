@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -169,10 +169,12 @@ class TrainingData:
         self.shape = {"in_channels": int(shape[0]), "num_classes": data.num_classes}
         if data.kind == "skeletons":
             self.shape |= {"in_channels": int(shape[2]), "joints": int(shape[1])}
-        # what a prediction has to know of the data
-        self.about = {
-            "inputs": {"kind": data.kind, "shape": shape, "dtype": dtype},
-            "class_names": data.class_names,
+        # what a prediction has to know of the data, and what tells them from others
+        self.about: dict[str, Any] = {
+            "inputs": {"kind": data.kind, "shape": list(shape), "dtype": dtype},
+            "class_names": list(data.class_names),
+            "class_counts": self.counts.tolist(),
+            "train_sha256": _sha256(data.train.inputs, data.train.targets.astype("<i8")),
             "test_sha256": _sha256(data.test.inputs, data.test.targets.astype("<i8")),
         }
         self.pad = _PAD.get(recipe.augmentation, 0)
@@ -189,6 +191,10 @@ class TrainingData:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def other_than(self, about: Mapping[str, Any]) -> list[str]:
+        """Name what differs from the data that a run's environment tells of; earlier versions told less."""
+        return [key for key, value in self.about.items() if key in about and about[key] != value]
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the epoch's inputs and targets, shuffled and augmented; the last batch may be smaller."""

@@ -1,18 +1,27 @@
-"""Files that survive: written whole or not at all, in folders that one process holds. Needs no torch."""
+"""What outlives a kill, and what must not: whole files, folders that one process holds, workers; no torch."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
-__all__ = ["RunFolderError", "locked", "write_atomic"]
+__all__ = ["InUseError", "RunFolderError", "in_parallel", "locked", "write_atomic"]
+
+_T = TypeVar("_T")
 
 
 class RunFolderError(RuntimeError):
     """A run folder cannot be written, is in use, or holds no usable checkpoint; the text says what to do."""
+
+
+class InUseError(RunFolderError):
+    """Another process, or another thread of this one, holds the folder."""
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -60,7 +69,8 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
         wait: seconds to wait for another process that holds it.
 
     Raises:
-        RunFolderError: the folder cannot be made, or another process holds it.
+        RunFolderError: the folder cannot be made.
+        InUseError: another process holds it.
     """
     try:
         import fcntl
@@ -83,8 +93,46 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
                 break
             except OSError:
                 if time.monotonic() >= end:
-                    raise RunFolderError(
+                    raise InUseError(
                         f"run folder {folder} is in use by another run; wait for it or choose another folder"
                     ) from None
                 time.sleep(0.05)
         yield
+
+
+def in_parallel(
+    run: Callable[..., _T], tasks: Iterable[tuple[Any, ...]], jobs: int, *, prefer: str | None = None
+) -> Iterator[_T]:
+    """Run tasks side by side; a worker process ends soon after this one, however that ended.
+
+    Args:
+        run: called as ``run(*task)``.
+        tasks: the most wanted first.
+        jobs: tasks at a time.
+        prefer: "threads" | "processes"; a joblib backend chosen by the caller is used.
+
+    Yields:
+        What each call returned, as it ends.
+    """
+    from joblib import Parallel, delayed
+
+    pool = Parallel(n_jobs=jobs, prefer=prefer, return_as="generator_unordered", batch_size=1)
+    yield from pool(delayed(_work)(os.getpid(), run, task) for task in tasks)
+
+
+def _work(owner: int, run: Callable[..., _T], task: tuple[Any, ...]) -> _T:
+    if os.getpid() != owner:
+        _end_with(os.getppid())
+    return run(*task)
+
+
+@functools.cache  # one watch a worker
+def _end_with(parent: int) -> None:
+    """End this process once it has another parent, or what a kill leaves at work bars the next start."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

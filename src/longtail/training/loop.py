@@ -7,7 +7,6 @@ the process was killed before it; checkpoints between epochs are all that a bit-
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import sys
@@ -112,7 +111,7 @@ def train(
 
     Raises:
         ValueError: an unknown data set, model or device, a setting out of range, or a folder that holds
-            another recipe.
+            another recipe or a run on other data.
         BuildError: "native" was asked for and cannot be built; "auto" warns and does without.
         DivergedError: the loss became infinite or NaN.
         PausedError: the deadline passed.
@@ -137,15 +136,19 @@ def train(
     with contextlib.ExitStack() as stack:
         if folder is not None:
             stack.enter_context(locked(folder.path))
-            if folder.finished(recipe):
-                return load_run(folder.path)
+        done = load_run(folder.path) if folder is not None and folder.finished(recipe) else None
         if threads is not None and threads != (before := torch.get_num_threads()):
             torch.set_num_threads(threads)
             stack.callback(torch.set_num_threads, before)
         if target.type == "cuda":
             stack.enter_context(_exact_cudnn())
             stack.enter_context(torch.cuda.stream(torch.cuda.Stream(target)))  # type: ignore[no-untyped-call]
-        run = _Run(recipe, folder, TrainingData(recipe, dataset, target), target, acceleration)
+        data = TrainingData(recipe, dataset, target)
+        if folder is not None:
+            _refuse_other_data(folder.path, data)
+        if done is not None:
+            return done
+        run = _Run(recipe, folder, data, target, acceleration)
         reports: list[Progress] = []
         if progress is True:
             reports.append(
@@ -193,11 +196,7 @@ def evaluate_run(
         return evaluate_images(run, data=data, device=device)
     about = environment_of(run_dir)
     samples = TrainingData(run.recipe, _trained_on(run, about, data), target)
-    found = json.loads(json.dumps(samples.about)) | {"class_counts": list(samples.counts)}
-    known = about | {"class_counts": list(run.evaluation.class_counts)}
-    # runs of earlier versions know less of their data
-    other = [key for key in found if key in known and found[key] != known[key]]
-    if other:
+    if other := samples.other_than(about | {"class_counts": list(run.evaluation.class_counts)}):
         raise ValueError(
             f"data are not those that {run.run_dir} was trained and tested on ({', '.join(other)} differ); "
             "give those"
@@ -229,6 +228,15 @@ def _trained_on(
     from longtail.datasets.images import in_memory, load_images
 
     return in_memory(*load_images(data), inputs["shape"][-1], name=name)
+
+
+def _refuse_other_data(folder: Path, data: TrainingData) -> None:
+    file = folder / "environment.json"
+    if file.exists() and (other := data.other_than(environment_of(folder))):
+        raise ValueError(
+            f"run folder {folder} holds a run on other data ({', '.join(other)} differ); choose another "
+            "folder (--out), or delete this one to start anew"
+        )
 
 
 class _Run:
