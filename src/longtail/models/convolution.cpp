@@ -14,6 +14,7 @@
 #include <cstring>
 #include <omp.h>
 #include <type_traits>
+#include <utility>
 
 namespace {
 
@@ -40,6 +41,12 @@ INLINE vec relu(vec v) { return v < 0 ? vec{} : v; }  // NaN stays NaN
 INLINE vec relu_back(vec outcome, vec g) { return outcome <= 0 ? vec{} : g; }
 
 struct Shape { long N, H, W, th, tw; };
+struct Parameters {  // of a convolution, (o, i, y, x) at these strides, and its norm; or their gradients
+  float* w;
+  long so, si, sy, sx;
+  float *scale, *shift;
+};
+struct Statistics { float *mean, *var; double momentum, eps; };  // that a norm keeps running
 struct Four { vec a, b, c, d; };
 struct Six { vec a, b, c, d, e, f; };
 
@@ -57,7 +64,7 @@ struct Memory {  // kept by each thread from call to call: new pages cost more t
   }
   ~Memory() { free(at); }
 };
-thread_local Memory scratch, sums, moments, coefficients, turned;
+thread_local Memory scratch, sums, moments, coefficients, filters, between;
 
 // C[r][0:16] (+)= sum over k of A[r rs + k ks] B[k ldb + 0:16], and over `runs` of such, A and B some steps apart
 template <int R, int K, bool ADD>
@@ -310,7 +317,7 @@ INLINE void all_products(const float* V, long step, const float* U, float* D, lo
 }
 
 template <int CI, int CO>
-void convolve(const float* x, const float* before, const float* U, float* y, Shape s, long I_, long O_,
+void tiles_convolve(const float* x, const float* before, const float* U, float* y, Shape s, long I_, long O_,
               const float* around, double* two, long begin, long end) {
   const Plan plan(s, I_, O_, 48);
   const long I = CI ? CI : I_, O = CO ? CO : O_;
@@ -370,7 +377,7 @@ INLINE Rows rows_back(const Norm& norm, Shape s, long C, long strip, float* memo
 // The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this part's sum. Where
 // the input is relu(norm(x)) by `before`, also the two sums that this norm's gradient needs.
 template <int CI, int CO>
-void convolve_back(const float* x, const float* before, const Norm& norm, const float* U, float* dx, bool add,
+void tiles_back(const float* x, const float* before, const Norm& norm, const float* U, float* dx, bool add,
                    float* dU, double* two, Shape s, long I_, long O_,
                    long begin, long end) {
   const Plan plan(s, I_, O_, 24), back(s, O_, I_, 24);
@@ -414,28 +421,80 @@ void convolve_back(const float* x, const float* before, const Norm& norm, const 
   }
 }
 
-// The same for a convolution of stride 2, by its definition, and with the shortcut whose outcome has the gradient m (see
-// longtail_norm_relu_pooled): H and W, of x, are even; dw[3 rows][3 columns][I][O] is this part's sum. Pixels of even
-// rows (columns) saw the middle row (column) of the filter, those of odd ones the last and, a pixel of dy further on,
-// the first: u[row odd][column odd][I / 16][rows][columns][O][16].
+constexpr long BAND = 4;  // rows of the output whose pixels stay in the first cache
+
+// A convolution by its definition, for any I and a stride of 1 or 2. Memory of a part: x with zeros around
+INLINE float* framed(long H, long wide, long more = 0) {
+  float* X = scratch.of((H + 2) * wide + more);
+  memset(X, 0, ((H + 2) * wide + more) * sizeof(float));
+  return X;
+}
+
+INLINE void frame(const float* x, long n, long H, long Wd, long I, float* X) {
+  for (long r = 0; r < H; r++) memcpy(X + ((r + 1) * (Wd + 2) + 1) * I, x + (n * H + r) * Wd * I, Wd * I * sizeof(float));
+}
+
+// Images begin to end, of each the first `rows` rows; u[O / 16][3 rows][3 columns][I][16]
+template <int CI, int CO>
+void direct(const float* x, const float* u, float* y, long stride, long H, long Wd, long I_, long O_, long rows,
+            const float* around, double* two, long begin, long end) {
+  const long I = CI ? CI : I_, O = CO ? CO : O_, h = (H + stride - 1) / stride, w = (Wd + stride - 1) / stride;
+  const long wide = (Wd + 2) * I;
+  float* X = framed(H, wide);
+  for (long n = begin; n < end; n++) {
+    frame(x, n, H, Wd, I, X);
+    for (long top = 0; top < rows; top += BAND) {
+      const long bottom = top + BAND < rows ? top + BAND : rows;
+      for (long j = 0; j < O; j += COLUMNS)
+        for (long r = top; r < bottom; r++)
+          pieces(w, [=](auto R, long t) __attribute__((always_inline)) {
+            product<R, 3 * CI, false>(X + r * stride * wide + t * stride * I, stride * I, 1, u + j * 9 * I, COLUMNS,
+                                      y + ((n * h + r) * w + t) * O + j, O, 3 * I, 3, wide, 3 * I * COLUMNS);
+          });
+      if (around) add_sums((n * h + top) * w, (n * h + bottom) * w, O, two, moments_at(y, around, O));
+    }
+  }
+}
+
+// The gradient of its weights, from `rows` rows of dy, `narrow` floats each: dw[3 rows][3 columns][I][O]
+INLINE void direct_weights(const float* X, const float* Y, float* dw, long stride, long wide, long narrow, long rows,
+                           long w, long I, long O) {
+  for (long a = 0; a < 3; a++)
+    for (long j = 0; j < O; j += COLUMNS)
+      pieces(3 * I, [=](auto R, long k) __attribute__((always_inline)) {
+        product<R, 0, true>(X + a * wide + k, 1, stride * I, Y + j, O, dw + (a * 3 * I + k) * O + j, O, w, rows,
+                            stride * wide, narrow);
+      });
+}
+
+// The same for stride 1, through norm and ReLU; dw is this part's sum
+template <int CI, int CO>
+void direct_back(const float* x, const Norm& norm, float* dw, long H, long Wd, long I_, long O_, long begin, long end) {
+  const long I = CI ? CI : I_, O = CO ? CO : O_, wide = (Wd + 2) * I;
+  float *X = framed(H, wide, BAND * Wd * O), *Y = X + (H + 2) * wide;
+  for (long n = begin; n < end; n++) {
+    frame(x, n, H, Wd, I, X);
+    for (long r = 0; r < H; r += BAND) {
+      const long rows = r + BAND < H ? BAND : H - r;
+      back(norm, (n * H + r) * Wd * O, rows * Wd * O, O, Y);
+      direct_weights(X + r * wide, Y, dw, 1, wide, Wd * O, rows, Wd, I, O);
+    }
+  }
+}
+
+// For stride 2 also of x, and with the shortcut whose outcome has the gradient m (see norm_relu_pooled): H and W, of x,
+// are even. Pixels of even rows (columns) saw the middle row (column) of the filter, those of odd ones the last and, a
+// pixel of dy further on, the first: u[row odd][column odd][I / 16][rows][columns][O][16].
 template <int CI, int CO>
 void halve_back(const float* x, const Norm& norm, const float* u, const float* m, float* dx, float* dw, long H, long Wd,
                 long I_, long O_, long begin, long end) {
-  constexpr long BAND = 4;  // rows of dy whose pixels stay in the first cache
   const long I = CI ? CI : I_, O = CO ? CO : O_, h = H / 2, w = Wd / 2, wide = (Wd + 2) * I, narrow = (w + 1) * O;
-  const long size = (H + 2) * wide, all = size + (h + 1) * narrow;
-  float *X = scratch.of(all), *Y = X + size;  // x with zeros around, dy with zeros below and to the right
-  memset(X, 0, all * sizeof(float));
+  float *X = framed(H, wide, (h + 1) * narrow), *Y = X + (H + 2) * wide;  // dy with zeros below and to the right
   for (long n = begin; n < end; n++) {
-    for (long r = 0; r < H; r++) memcpy(X + (r + 1) * wide + I, x + (n * H + r) * Wd * I, Wd * I * sizeof(float));
+    frame(x, n, H, Wd, I, X);
     for (long r = 0; r < h; r++) back(norm, (n * h + r) * w * O, w * O, O, Y + r * narrow);
     for (long r = 0; r < h; r += BAND)
-      for (long a = 0; a < 3; a++)
-        for (long j = 0; j < O; j += COLUMNS)
-          pieces(3 * I, [=](auto R, long k) __attribute__((always_inline)) {
-            product<R, 0, true>(X + (2 * r + a) * wide + k, 1, 2 * I, Y + r * narrow + j, O, dw + (a * 3 * I + k) * O + j, O,
-                                w, r + BAND < h ? BAND : h - r, 2 * wide, narrow);
-          });
+      direct_weights(X + 2 * r * wide, Y + r * narrow, dw, 2, wide, narrow, r + BAND < h ? BAND : h - r, w, I, O);
     for (long p = 0; p < h * w; p++) {
       float *above = dx + (n * H * Wd + p / w * 2 * Wd + p % w * 2) * I, *below = above + Wd * I;
       for (long c = 0; c < I; c += W) {
@@ -485,50 +544,53 @@ void back_sums(const float* g, const float* out, const float* y, const float* ke
   });
 }
 
-// From these sums the gradients of a norm's weight and bias, and the coefficients of dy
-Norm norm_of(const float* g, const float* y, const float* kept, bool passed, const double* two, float* dweight, float* dbias, long pixels, long C) {
+// From these sums the gradients of a norm's scale and shift, and the coefficients of dy
+Norm norm_of(const float* g, const float* y, const float* kept, bool passed, const double* two, const Parameters& d,
+             long pixels, long C) {
   float *slope = coefficients.of(2 * C), *level = slope + C;
   for (long c = 0; c < C; c++) {
     const double r = kept[C + c], scale = kept[2 * C + c], k = -scale * r * r * two[C + c] / pixels;
     slope[c] = k;
     level[c] = -scale * two[c] / pixels - k * kept[c];
-    dweight[c] = two[C + c] * r;
-    dbias[c] = two[c];
+    d.scale[c] = two[C + c] * r;
+    d.shift[c] = two[c];
   }
   return {g, y, kept + 2 * C, kept + 3 * C, slope, level, passed};
 }
 
 // From the sums of moments_at: the running statistics, and kept[4][C] for the way back: mean,
 // 1 / standard deviation, scale, shift
-void moments_done(const double* two, const float* around, const float* weight,
-                  const float* bias, float* running_mean, float* running_var, double momentum, double eps, float* kept,
+void moments_done(const double* two, const float* around, const Parameters& p, const Statistics& running, float* kept,
                   long pixels, long C) {
   for (long c = 0; c < C; c++) {
     const double offset = two[c] / pixels, m = offset + around[c];
     const double spread = two[C + c] / pixels - offset * offset;
-    const double variance = spread < 0 ? 0 : spread, r = 1 / std::sqrt(variance + eps);
+    const double variance = spread < 0 ? 0 : spread, r = 1 / std::sqrt(variance + running.eps);
     kept[c] = m;
     kept[C + c] = r;
-    kept[2 * C + c] = weight[c] * r;
-    kept[3 * C + c] = bias[c] - m * weight[c] * r;
-    running_mean[c] += momentum * (m - running_mean[c]);
-    running_var[c] += momentum * (variance * pixels / (pixels - 1) - running_var[c]);
+    kept[2 * C + c] = p.scale[c] * r;
+    kept[3 * C + c] = p.shift[c] - m * p.scale[c] * r;
+    running.mean[c] += running.momentum * (m - running.mean[c]);
+    running.var[c] += running.momentum * (variance * pixels / (pixels - 1) - running.var[c]);
   }
 }
-
-}  // namespace
 
 // Sizes known when this is compiled are a fifth faster; these are a CIFAR ResNet's
 #define CHANNELS(f, ...)                        \
   (I == 16 && O == 16   ? f<16, 16>             \
    : I == 32 && O == 32 ? f<32, 32>             \
    : I == 64 && O == 64 ? f<64, 64> : f<0, 0>)(__VA_ARGS__)
+#define GROWING(f, ...)                         \
+  (I == 3 && O == 16    ? f<3, 16>              \
+   : I == 16 && O == 32 ? f<16, 32>             \
+   : I == 32 && O == 64 ? f<32, 64> : f<0, 0>)(__VA_ARGS__)
 
-extern "C" {
+bool by_tiles(long stride, long I) { return stride == 1 && I % COLUMNS == 0; }
 
-// U[36][O / 16][I][16] of weights (o, i, y, x) at the given strides; turned by 180 degrees for the input's gradient
-void longtail_filter(const float* w, long so, long si, long sy, long sx, float* U, long I, long O, int turned,
-                     int threads) {
+// U[36][O / 16][I][16] of the weights; turned by 180 degrees, from O to I, for the input's gradient
+const float* tiles_filter(Parameters p, long I, long O, bool turned, int threads) {
+  if (turned) std::swap(I, O), std::swap(p.si, p.so);
+  float* U = filters.of(36 * I * O);
 #pragma omp parallel for num_threads(threads)
   for (long i = 0; i < I; i++)
     for (long o = 0; o < O; o += W) {
@@ -536,67 +598,43 @@ void longtail_filter(const float* w, long so, long si, long sy, long sx, float* 
       for (int a = 0; a < 3; a++)
         for (int b = 0; b < 3; b++)
           for (int k = 0; k < W; k++)
-            g[a][b][k] = w[(o + k) * so + i * si + (turned ? 2 - a : a) * sy + (turned ? 2 - b : b) * sx];
+            g[a][b][k] = p.w[(o + k) * p.so + i * p.si + (turned ? 2 - a : a) * p.sy + (turned ? 2 - b : b) * p.sx];
       UNROLL for (int a = 0; a < 6; a++)
         UNROLL for (int b = 0; b < 3; b++) t[a][b] = G[a][0] * g[0][b] + G[a][1] * g[1][b] + G[a][2] * g[2][b];
       UNROLL for (int a = 0; a < 6; a++)
         UNROLL for (int b = 0; b < 6; b++)
           store(U + ((a * 6 + b) * O + o / COLUMNS * COLUMNS) * I + i * COLUMNS + o % COLUMNS, G[b][0] * t[a][0] + G[b][1] * t[a][1] + G[b][2] * t[a][2]);
     }
+  return U;
 }
 
-void longtail_convolve(const float* x, const float* U, float* y, long N, long H, long Wd, long I, long O, int threads) {
-  const Shape s = shape_of(N, H, Wd);
-  share(s.N * s.th, parts_of(s.N * s.th, O, threads), threads, [=](long begin, long end, long) {
-    CHANNELS(convolve, x, nullptr, U, y, s, I, O, nullptr, nullptr, begin, end);
-  });
+// u[O / 16][3 rows][3 columns][I][16]
+const float* direct_filter(const Parameters& p, long I, long O) {
+  float *u = filters.of(9 * I * O), *to = u;
+  for (long o = 0; o < O; o += COLUMNS)
+    for (int tap = 0; tap < 9; tap++)
+      for (long i = 0; i < I; i++, to += COLUMNS)
+        for (int k = 0; k < COLUMNS; k++) to[k] = p.w[(o + k) * p.so + i * p.si + tap / 3 * p.sy + tap % 3 * p.sx];
+  return u;
 }
 
-// The same, of x or, with another norm's kept `before`, of relu(norm(x)); and batch norm's statistics of the outcome
-void longtail_convolve_train(const float* x, const float* before, const float* U, float* y, const float* weight,
-                             const float* bias,
-                             float* running_mean, float* running_var, double momentum, double eps, float* kept, long N,
-                             long H, long Wd, long I, long O, int threads) {
-  const Shape s = shape_of(N, H, Wd);
-  // the first pixel is taken off first, which keeps a large mean from swallowing the variance
-  CHANNELS(convolve, x, before, U, y, s, I, O, nullptr, nullptr, 0, 1);
-  const long parts = parts_of(s.N * s.th, O, threads);
-  double* two = (double*)moments.of((4 * (parts + 1) + 1) * O);
-  double* all = two + 2 * O;
-  float* around = (float*)(all + 2 * parts * O);
-  memcpy(around, y, O * sizeof(float));
-  memset(all, 0, 2 * parts * O * sizeof(double));
-  share(s.N * s.th, parts, threads, [=](long begin, long end, long t) {
-    CHANNELS(convolve, x, before, U, y, s, I, O, around, all + 2 * t * O, begin, end);
-  });
-  gather(all, parts, 2 * O, two);
-  moments_done(two, around, weight, bias, running_mean, running_var, momentum, eps, kept, N * H * Wd, O);
+// u of halve_back
+const float* halve_filter(const Parameters& p, long I, long O) {
+  float *u = filters.of(9 * I * O), *to = u;
+  const int taps[2][2] = {{1, 1}, {2, 0}};
+  for (int odd = 0; odd < 4; odd++)
+    for (long j = 0; j < I; j += COLUMNS)
+      for (int a = 0; a <= odd / 2; a++)
+        for (int b = 0; b <= odd % 2; b++)
+          for (long o = 0; o < O; o++, to += COLUMNS)
+            for (int k = 0; k < COLUMNS; k++)
+              to[k] = p.w[o * p.so + (j + k) * p.si + taps[odd / 2][a] * p.sy + taps[odd % 2][b] * p.sx];
+  return u;
 }
 
-// Gradients of relu(norm(convolve(x)) (+ residual)): of x (added to dx, or put there) and residual where not null, of
-// the weights at their strides, of norm's weight and bias. With another norm's kept `before`, relu(norm(x)) is what
-// was convolved: dx is its gradient, and before_sums[2][I] what longtail_convolve_back needs as `sums` to go on
-// through that norm; without `sums` it computes them.
-void longtail_convolve_back(const float* x, const float* before, const float* g, const float* out, const float* y,
-                            const float* kept, const double* own_sums, const float* U, float* dx, int add,
-                            float* residual, float* dw, long so, long si, long sy, long sx, float* dweight,
-                            float* dbias, double* before_sums, long N, long H, long Wd, long I, long O, int threads) {
-  const Shape s = shape_of(N, H, Wd);
-  const long parts = parts_of(s.N * s.th, I > O ? I : O, threads), size = 36 * I * O;
-  double* before_all = (double*)moments.of(4 * O + 4 * parts * I) + 2 * O;
-  if (!own_sums) {
-    double* found = (double*)moments.at;
-    back_sums(g, out, y, kept, residual, N * H * Wd, O, found, threads);
-    own_sums = found;
-  }
-  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums, dweight, dbias, N * H * Wd, O);
-  memset(before_all, 0, 2 * parts * I * sizeof(double));
-  float* dU = sums.of(parts * size);
-  share(s.N * s.th, parts, threads, [=](long begin, long end, long t) {
-    memset(dU + t * size, 0, size * sizeof(float));
-    CHANNELS(convolve_back, x, before, norm, U, dx, add, dU + t * size, before_all + 2 * t * I, s, I, O, begin, end);
-  });
-  if (before) gather(before_all, parts, 2 * I, before_sums);
+// d.w from the parts' sums, all[part][36][I][O]
+void tiles_sum(const float* all, long parts, const Parameters& d, long I, long O, int threads) {
+  const long size = 36 * I * O;
 #pragma omp parallel for num_threads(threads)
   for (long i = 0; i < I; i++)
     for (long o = 0; o < O; o += W) {
@@ -605,8 +643,8 @@ void longtail_convolve_back(const float* x, const float* before, const float* g,
         vec u[6];
         UNROLL for (int k = 0; k < 6; k++) {
           const long e = ((k * 6 + b) * I + i) * O + o;
-          u[k] = load(dU + e);
-          for (long h = 1; h < parts; h++) u[k] += load(dU + h * size + e);
+          u[k] = load(all + e);
+          for (long h = 1; h < parts; h++) u[k] += load(all + h * size + e);
         }
         UNROLL for (int a = 0; a < 3; a++) {
           t[a][b] = vec{};
@@ -617,14 +655,98 @@ void longtail_convolve_back(const float* x, const float* before, const float* g,
         UNROLL for (int b = 0; b < 3; b++) {
           vec v = {};
           UNROLL for (int k = 0; k < 6; k++) v += G[k][b] * t[a][k];
-          for (int k = 0; k < W; k++) dw[(o + k) * so + i * si + a * sy + b * sx] = v[k];
+          for (int k = 0; k < W; k++) d.w[(o + k) * d.so + i * d.si + a * d.sy + b * d.sx] = v[k];
         }
     }
 }
 
+// The same from all[part][3 rows][3 columns][I][O]
+void direct_sum(const float* all, long parts, const Parameters& d, long I, long O) {
+  const long size = 9 * I * O;
+  for (long e = 0; e < size; e++) {
+    float sum = 0;
+    for (long t = 0; t < parts; t++) sum += all[t * size + e];
+    const long tap = e / (I * O), i = e / O % I, o = e % O;
+    d.w[o * d.so + i * d.si + tap / 3 * d.sy + tap % 3 * d.sx] = sum;
+  }
+}
+
+// Into y the convolution of x or, with another norm's kept `before`, of relu(norm(x)); where `kept` is given, also the
+// statistics of the outcome
+void convolve(const float* x, const float* before, const Parameters& p, const Statistics* running, long stride,
+              float* y, float* kept, long N, long H, long Wd, long I, long O, int threads) {
+  const Shape s = shape_of(N, H, Wd);
+  const bool tiles = by_tiles(stride, I);
+  const float* U = tiles ? tiles_filter(p, I, O, false, threads) : direct_filter(p, I, O);
+  const long h = (H + stride - 1) / stride, w = (Wd + stride - 1) / stride;
+  const long count = tiles ? s.N * s.th : N, parts = parts_of(count, O, threads);
+  const auto part = [=](long rows, const float* around, double* two, long begin, long end) {
+    if (tiles) CHANNELS(tiles_convolve, x, before, U, y, s, I, O, around, two, begin, end);
+    else GROWING(direct, x, U, y, stride, H, Wd, I, O, rows, around, two, begin, end);
+  };
+  float* around = nullptr;
+  double *two = nullptr, *all = nullptr;
+  if (kept) {  // the first pixel is taken off first, which keeps a large mean from swallowing the variance
+    part(1, nullptr, nullptr, 0, 1);
+    two = (double*)moments.of((4 * (parts + 1) + 1) * O);
+    all = two + 2 * O;
+    around = (float*)(all + 2 * parts * O);
+    memcpy(around, y, O * sizeof(float));
+    memset(all, 0, 2 * parts * O * sizeof(double));
+  }
+  share(count, parts, threads, [=](long begin, long end, long t) { part(h, around, all + 2 * t * O, begin, end); });
+  if (!kept) return;
+  gather(all, parts, 2 * O, two);
+  moments_done(two, around, p, *running, kept, N * h * w, O);
+}
+
+// Gradients of relu(norm(convolve(x)) (+ residual)), of stride 1: of x (added to dx, or put there) and residual where
+// not null, and of the parameters. With another norm's kept `before`, relu(norm(x)) is what was convolved: dx is its
+// gradient, and before_sums[2][I] what is needed as own_sums to go on through that norm; without own_sums they are
+// computed.
+void convolve_back(const float* g, const float* x, const float* before, const Parameters& p, const float* out,
+                   const float* y, const float* kept, const double* own_sums, float* dx, bool add, float* residual,
+                   const Parameters& d, double* before_sums, long N, long H, long Wd, long I, long O, int threads) {
+  const Shape s = shape_of(N, H, Wd);
+  const bool tiles = by_tiles(1, I);
+  const long count = tiles ? s.N * s.th : N, parts = parts_of(count, I > O ? I : O, threads);
+  const long size = (tiles ? 36 : 9) * I * O;
+  double *found = (double*)moments.of(4 * O + 4 * parts * I), *before_all = found + 2 * O;
+  if (!own_sums) back_sums(g, out, y, kept, residual, N * H * Wd, O, found, threads);
+  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums ? own_sums : found, d, N * H * Wd, O);
+  const float* U = dx ? tiles_filter(p, I, O, true, threads) : nullptr;
+  memset(before_all, 0, 2 * parts * I * sizeof(double));
+  float* all = sums.of(parts * size);
+  share(count, parts, threads, [=](long begin, long end, long t) {
+    float* dw = all + t * size;
+    memset(dw, 0, size * sizeof(float));
+    if (tiles) CHANNELS(tiles_back, x, before, norm, U, dx, add, dw, before_all + 2 * t * I, s, I, O, begin, end);
+    else GROWING(direct_back, x, norm, dw, H, Wd, I, O, begin, end);
+  });
+  if (before) gather(before_all, parts, 2 * I, before_sums);
+  if (tiles) tiles_sum(all, parts, d, I, O, threads);
+  else direct_sum(all, parts, d, I, O);
+}
+
+// The gradients through relu(norm(y)) and the convolution of stride 2 that made y of x, and through that shortcut, whose
+// gradient is m; own_sums as convolve_back leaves them
+void strided_back(const float* g, const float* x, const Parameters& p, const float* y, const float* kept,
+                  const double* own_sums, const float* m, float* dx, const Parameters& d, long N, long H, long Wd,
+                  long I, long O, int threads) {
+  const Norm norm = norm_of(g, y, kept, false, own_sums, d, N * H * Wd / 4, O);
+  const long parts = parts_of(N, O, threads), size = 9 * I * O;
+  const float* u = halve_filter(p, I, O);
+  float* all = sums.of(parts * size);
+  share(N, parts, threads, [=](long begin, long end, long t) {
+    memset(all + t * size, 0, size * sizeof(float));
+    GROWING(halve_back, x, norm, u, m, dx, all + t * size, H, Wd, I, O, begin, end);
+  });
+  direct_sum(all, parts, d, I, O);
+}
+
 // out = relu(y scale + shift (+ residual))
-void longtail_norm_relu(const float* y, const float* residual, const float* scale, const float* shift, float* out,
-                        long pixels, long C, int threads) {
+void norm_relu(const float* y, const float* residual, const float* scale, const float* shift, float* out, long pixels,
+               long C, int threads) {
   share(pixels, parts_of(pixels, C, threads), threads, [=](long begin, long end, long) {
     for (long p = begin * C; p < end * C; p += C)
       for (long c = 0; c < C; c += W) {
@@ -635,10 +757,10 @@ void longtail_norm_relu(const float* y, const float* residual, const float* scal
   });
 }
 
-// The same where the shortcut has twice the height and width and I channels: means of 2x2 pixels, between zeros for
+// The same where the shortcut x has twice the height H and width and I channels: means of 2x2 pixels, between zeros for
 // the channels it lacks
-void longtail_norm_relu_pooled(const float* y, const float* x, const float* scale, const float* shift, float* out,
-                               long N, long H, long Wd, long I, long C, int threads) {
+void norm_relu_pooled(const float* y, const float* x, const float* scale, const float* shift, float* out, long N,
+                      long H, long Wd, long I, long C, int threads) {
   share(N * H, parts_of(N * H, C, threads), threads, [=](long begin, long end, long) {
     float *residual = scratch.of(C), *middle = residual + (C - I) / 2;
     memset(residual, 0, C * sizeof(float));
@@ -652,51 +774,72 @@ void longtail_norm_relu_pooled(const float* y, const float* x, const float* scal
   });
 }
 
-// The gradients through relu(norm(y)) and the convolution of stride 2 that made y of x, and through that shortcut, whose
-// gradient is m: of x, the weights at their strides, and norm's; `sums` as longtail_convolve_back leaves them
-void longtail_halve_back(const float* x, const float* g, const float* y, const float* kept, const double* own_sums,
-                         const float* m, const float* w, float* dx, float* dw, long so, long si, long sy, long sx,
-                         float* dweight, float* dbias, long N, long H, long Wd, long I, long O, int threads) {
-  const Norm norm = norm_of(g, y, kept, false, own_sums, dweight, dbias, N * H * Wd / 4, O);
-  const long parts = parts_of(N, O, threads), size = 9 * I * O;
-  float *u = turned.of(size), *to = u;
-  const int taps[2][2] = {{1, 1}, {2, 0}};
-  for (int odd = 0; odd < 4; odd++)
-    for (long j = 0; j < I; j += COLUMNS)
-      for (int a = 0; a <= odd / 2; a++)
-        for (int b = 0; b <= odd % 2; b++)
-          for (long o = 0; o < O; o++, to += COLUMNS)
-            for (int k = 0; k < COLUMNS; k++)
-              to[k] = w[o * so + (j + k) * si + taps[odd / 2][a] * sy + taps[odd % 2][b] * sx];
-  float* all = sums.of(parts * size);
-  share(N, parts, threads, [=](long begin, long end, long t) {
-    memset(all + t * size, 0, size * sizeof(float));
-    (I == 16 && O == 32   ? halve_back<16, 32>
-     : I == 32 && O == 64 ? halve_back<32, 64> : halve_back<0, 0>)(x, norm, u, m, dx, all + t * size, H, Wd, I, O, begin, end);
-  });
-  for (long e = 0; e < size; e++) {
-    float sum = 0;
-    for (long t = 0; t < parts; t++) sum += all[t * size + e];
-    const long tap = e / (I * O), i = e / O % I, o = e % O;
-    dw[o * so + i * si + tap / 3 * sy + tap % 3 * sx] = sum;
-  }
+}  // namespace
+
+// Tensors are (N, H, W, C): x of I channels, all others of O; kept[4][O] is what moments_done leaves
+extern "C" {
+
+void longtail_convolve(const float* x, const Parameters* p, const Statistics* running, float* y, float* kept, long N,
+                       long H, long Wd, long I, long O, int threads) {
+  convolve(x, nullptr, *p, running, 1, y, kept, N, H, Wd, I, O, threads);
 }
 
-// Batch norm's statistics of y, as moments_done leaves them
-void longtail_norm_train(const float* y, const float* weight, const float* bias, float* running_mean,
-                         float* running_var, double momentum, double eps, float* kept, long pixels, long C,
-                         int threads) {
+void longtail_convolve_back(const float* g, const float* x, const Parameters* p, const float* out, const float* y,
+                            const float* kept, float* dx, float* residual, const Parameters* d, long N, long H,
+                            long Wd, long I, long O, int threads) {
+  convolve_back(g, x, nullptr, *p, out, y, kept, nullptr, dx, false, residual, *d, nullptr, N, H, Wd, I, O, threads);
+}
+
+// relu(norm2(convolve2(relu(norm1(convolve1(x))))) + shortcut), with what the way back needs, kept[2][4][O]; where I is
+// not O the first convolution has a stride of 2, and the shortcut is that of norm_relu_pooled
+void longtail_block(const float* x, const Parameters* first, const Statistics* running1, const Parameters* second,
+                    const Statistics* running2, float* hidden1, float* hidden2, float* kept, float* out, long N, long H,
+                    long Wd, long I, long O, int threads) {
+  const long stride = I == O ? 1 : 2, h = H / stride, w = Wd / stride;
+  float* kept2 = kept + 4 * O;
+  convolve(x, nullptr, *first, running1, stride, hidden1, kept, N, H, Wd, I, O, threads);
+  convolve(hidden1, kept, *second, running2, 1, hidden2, kept2, N, h, w, O, O, threads);
+  const float *scale = kept2 + 2 * O, *shift = scale + O;
+  if (stride == 1) norm_relu(hidden2, x, scale, shift, out, N * h * w, O, threads);
+  else norm_relu_pooled(hidden2, x, scale, shift, out, N, h, w, I, O, threads);
+}
+
+// Gradients of the same: of x and the parameters. `inner` is memory of hidden1's size, and m, where I is not O, too
+void longtail_block_back(const float* g, const float* x, const Parameters* first, const Parameters* second,
+                         const float* hidden1, const float* hidden2, const float* kept, const float* out, float* inner,
+                         float* m, float* dx, const Parameters* d_first, const Parameters* d_second, long N, long H,
+                         long Wd, long I, long O, int threads) {
+  const long stride = I == O ? 1 : 2, h = H / stride, w = Wd / stride;
+  double* two = (double*)between.of(4 * O);
+  if (stride == 1) m = dx;  // the convolution adds its own to the shortcut's
+  convolve_back(g, hidden1, kept, *second, out, hidden2, kept + 4 * O, nullptr, inner, false, m, *d_second, two, N, h,
+                w, O, O, threads);
+  if (stride == 1)
+    convolve_back(inner, x, nullptr, *first, nullptr, hidden1, kept, two, dx, true, nullptr, *d_first, nullptr, N, H,
+                  Wd, I, O, threads);
+  else
+    strided_back(inner, x, *first, hidden1, kept, two, m, dx, *d_first, N, H, Wd, I, O, threads);
+}
+
+// Batch norm's statistics of y
+void longtail_norm(const float* y, const Parameters* p, const Statistics* running, float* kept, long pixels, long C,
+                   int threads) {
   double* two = (double*)moments.of(4 * C);
   two_sums(pixels, C, threads, two, moments_at(y, y, C));
-  moments_done(two, y, weight, bias, running_mean, running_var, momentum, eps, kept, pixels, C);
+  moments_done(two, y, *p, *running, kept, pixels, C);
 }
 
-// dy, the residual's gradient (if any), dweight and dbias of g, the gradient of relu(norm(y) (+ residual))
+void longtail_norm_relu(const float* y, const float* residual, const float* scale, const float* shift, float* out,
+                        long pixels, long C, int threads) {
+  norm_relu(y, residual, scale, shift, out, pixels, C, threads);
+}
+
+// dy, the residual's gradient (if any) and norm's of g, the gradient of relu(norm(y) (+ residual))
 void longtail_norm_back(const float* g, const float* out, const float* y, const float* kept, float* dy, float* residual,
-                        float* dweight, float* dbias, long pixels, long C, int threads) {
+                        const Parameters* d, long pixels, long C, int threads) {
   double* found = (double*)moments.of(4 * C);
   back_sums(g, out, y, kept, residual, pixels, C, found, threads);
-  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, found, dweight, dbias, pixels, C);
+  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, found, *d, pixels, C);
   share(pixels, parts_of(pixels, C, threads), threads, [=](long begin, long end, long) {
     for (long p = begin; p < end; p += 32) back(norm, p * C, (p + 32 < end ? 32 : end - p) * C, C, dy + p * C);
   });

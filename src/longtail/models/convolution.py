@@ -35,6 +35,7 @@ _SOURCE: Final = Path(__file__).with_suffix(".cpp")
 _FLAGS: Final = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 _CHANNELS: Final = 16  # the kernels' channels come in multiples of this
 _state = threading.local()
+_Running = tuple[Tensor, Tensor, float, float]  # a norm's running mean and variance, momentum and eps
 
 
 class BuildError(RuntimeError):
@@ -65,7 +66,8 @@ def conv_norm_relu(
         conv: any convolution; the kernels' own is 3x3 with stride 1, padding 1, no bias, and channels in
             multiples of 16.
         norm: batch norm; the kernels' own has scale, shift and running statistics.
-        input: (N, C, H, W); the kernels take float32, channels last in memory.
+        input: (N, C, H, W); the kernels take float32, channels last in memory. Images without a gradient may
+            have fewer than 16 channels.
         residual: of the output's shape; None for nothing.
 
     Modules with hooks, and subclasses of the two, are called as torch would.
@@ -87,7 +89,7 @@ def conv_norm_relu(
     if norm.training:
         own = _count_batch(norm, shape)
         if hidden is None:
-            output = _ConvNormReLU.apply(input, conv.weight, residual, *own)  # type: ignore[no-untyped-call]
+            output = _ConvNormReLU.apply(input, residual, conv.weight, *own)  # type: ignore[no-untyped-call]
         else:
             output = _NormReLU.apply(hidden, residual, *own)  # type: ignore[no-untyped-call]
         return output
@@ -121,8 +123,11 @@ def residual_block(
     ):
         height, width = (size // conv1.stride[0] for size in input.shape[2:])
         shape = (len(input), channels, height, width)
-        own = [_count_batch(norm, shape) for norm in (norm1, norm2)]
-        output: Tensor = _ResidualBlock.apply(input, conv1.weight, *own[0], conv2.weight, *own[1])  # type: ignore[no-untyped-call]
+        *own1, running1 = _count_batch(norm1, shape)
+        *own2, running2 = _count_batch(norm2, shape)
+        output: Tensor = _ResidualBlock.apply(  # type: ignore[no-untyped-call]
+            input, conv1.weight, *own1, conv2.weight, *own2, running1, running2
+        )
         return output
     shortcut = input
     if inputs != channels:
@@ -150,16 +155,16 @@ def _count_batch(norm: nn.BatchNorm2d, shape: Sequence[int]) -> tuple[Any, ...]:
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     torch.autograd.graph.increment_version((norm.running_mean, norm.running_var))  # type: ignore[arg-type]
-    return norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
+    return norm.weight, norm.bias, (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
 
 
-def _fits(input: Tensor) -> bool:
+def _fits(input: Tensor, few: bool = False) -> bool:
     return (
         type(input) is Tensor
         and input.is_cpu
         and input.dtype == torch.float32
         and input.ndim == 4
-        and input.shape[1] % _CHANNELS == 0
+        and (input.shape[1] % _CHANNELS == 0 or (few and input.shape[1] < _CHANNELS))
         and input.numel() > 0
         and input.is_contiguous(memory_format=torch.channels_last)
         and not torch.is_autocast_enabled("cpu")
@@ -167,7 +172,8 @@ def _fits(input: Tensor) -> bool:
 
 
 def _convolves(conv: nn.Conv2d, input: Tensor) -> bool:
-    return _fits(input) and _is_ours(conv, input.shape[1], (1, 1))
+    image = not (input.requires_grad and torch.is_grad_enabled())
+    return _fits(input, few=image) and _is_ours(conv, input.shape[1], (1, 1))
 
 
 def _halves(conv: nn.Conv2d, input: Tensor) -> bool:
@@ -241,26 +247,38 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _filter(weight: Tensor, turned: bool = False) -> Tensor:
-    """Return the weights as 36 matrices from I to O channels, the turned ones from O to I."""
-    outputs, inputs = weight.shape[:2]
-    so, si, sy, sx = weight.stride()
-    if turned:
-        outputs, inputs, so, si = inputs, outputs, si, so
-    matrices = weight.new_empty(36, inputs, outputs)
-    library().longtail_filter(
-        weight.data_ptr(),
-        so,
-        si,
-        sy,
-        sx,
-        matrices.data_ptr(),
-        inputs,
-        outputs,
-        turned,
-        torch.get_num_threads(),
+class _Parameters(ctypes.Structure):
+    """Of a convolution and its norm, or their gradients."""
+
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        *((f"stride{axis}", ctypes.c_long) for axis in range(4)),
+        ("scale", ctypes.c_void_p),
+        ("shift", ctypes.c_void_p),
     )
-    return matrices
+
+
+class _Statistics(ctypes.Structure):
+    _fields_ = (
+        ("mean", ctypes.c_void_p),
+        ("var", ctypes.c_void_p),
+        ("momentum", ctypes.c_double),
+        ("eps", ctypes.c_double),
+    )
+
+
+def _parameters(weight: Tensor | None, scale: Tensor | None = None, shift: Tensor | None = None) -> Any:
+    strides = (0, 0, 0, 0) if weight is None else weight.stride()
+    return ctypes.byref(_Parameters(_address(weight), *strides, _address(scale), _address(shift)))
+
+
+def _statistics(norm: _Running) -> Any:
+    mean, var, momentum, eps = norm
+    return ctypes.byref(_Statistics(mean.data_ptr(), var.data_ptr(), momentum, eps))
+
+
+def _gradients(*parameters: Tensor) -> list[Tensor]:
+    return [torch.empty_like(parameter) for parameter in parameters]
 
 
 def _output_shape(input: Tensor, weight: Tensor) -> tuple[int, ...]:
@@ -268,8 +286,7 @@ def _output_shape(input: Tensor, weight: Tensor) -> tuple[int, ...]:
     return n, weight.shape[0], height, width
 
 
-def _like_output(input: Tensor, weight: Tensor) -> Tensor:
-    shape = _output_shape(input, weight)
+def _new(shape: Sequence[int]) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
 
 
@@ -283,268 +300,162 @@ def _pixels(hidden: Tensor) -> tuple[int, ...]:
 
 
 def _convolve(input: Tensor, weight: Tensor) -> Tensor:
-    output, matrices = _like_output(input, weight), _filter(weight)
+    output = _new(_output_shape(input, weight))
     library().longtail_convolve(
-        input.data_ptr(), matrices.data_ptr(), output.data_ptr(), *_sizes(input, weight)
+        input.data_ptr(), _parameters(weight), None, output.data_ptr(), None, *_sizes(input, weight)
     )
     return output
 
 
-def _norm_relu(hidden: Tensor, shortcut: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return relu(hidden scale + shift + shortcut), for a larger shortcut that of `residual_block`."""
+def _norm_relu(hidden: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
     output = torch.empty_like(hidden)
-    if shortcut is None or shortcut.shape == hidden.shape:
-        library().longtail_norm_relu(
-            hidden.data_ptr(),
-            _address(shortcut),
-            scale.data_ptr(),
-            shift.data_ptr(),
-            output.data_ptr(),
-            *_pixels(hidden),
-        )
-    else:
-        n, channels, height, width = hidden.shape
-        library().longtail_norm_relu_pooled(
-            hidden.data_ptr(),
-            shortcut.data_ptr(),
-            scale.data_ptr(),
-            shift.data_ptr(),
-            output.data_ptr(),
-            *(n, height, width, shortcut.shape[1], channels),
-            torch.get_num_threads(),
-        )
+    library().longtail_norm_relu(
+        hidden.data_ptr(),
+        _address(residual),
+        scale.data_ptr(),
+        shift.data_ptr(),
+        output.data_ptr(),
+        *_pixels(hidden),
+    )
     return output
-
-
-def _statistics(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    momentum: float,
-    eps: float,
-) -> Tensor:
-    """Count a batch in, and return what its norm keeps: mean, 1 / deviation, scale and shift."""
-    kept = weight.new_empty(4, len(weight))
-    library().longtail_norm_train(
-        hidden.data_ptr(),
-        weight.data_ptr(),
-        bias.data_ptr(),
-        running_mean.data_ptr(),
-        running_var.data_ptr(),
-        momentum,
-        eps,
-        kept.data_ptr(),
-        *_pixels(hidden),
-    )
-    return kept
-
-
-def _norm_back(
-    grad: Tensor, output: Tensor | None, hidden: Tensor, kept: Tensor, of_residual: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of `hidden` and of norm's weight and bias."""
-    of_hidden, of_norm = torch.empty_like(hidden), kept.new_empty(2, hidden.shape[1])
-    library().longtail_norm_back(
-        grad.data_ptr(),
-        _address(output),
-        hidden.data_ptr(),
-        kept.data_ptr(),
-        of_hidden.data_ptr(),
-        _address(of_residual),
-        of_norm[0].data_ptr(),
-        of_norm[1].data_ptr(),
-        *_pixels(hidden),
-    )
-    return of_hidden, of_norm[0], of_norm[1]
-
-
-def _halve_back(
-    grad: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    hidden: Tensor,
-    kept: Tensor,
-    sums: Tensor,
-    of_shortcut: Tensor,
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Return the gradients of `input`, and of weight and norm's weight and bias."""
-    of_input, of_weight = torch.empty_like(input), torch.empty_like(weight)
-    of_norm = weight.new_empty(2, len(weight))
-    library().longtail_halve_back(
-        input.data_ptr(),
-        grad.data_ptr(),
-        hidden.data_ptr(),
-        kept.data_ptr(),
-        sums.data_ptr(),
-        of_shortcut.data_ptr(),
-        weight.data_ptr(),
-        of_input.data_ptr(),
-        of_weight.data_ptr(),
-        *of_weight.stride(),
-        of_norm[0].data_ptr(),
-        of_norm[1].data_ptr(),
-        *_sizes(input, weight),
-    )
-    return of_input, (of_weight, of_norm[0], of_norm[1])
-
-
-def _forward(
-    input: Tensor,
-    before: Tensor | None,
-    weight: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    momentum: float,
-    eps: float,
-) -> tuple[Tensor, Tensor]:
-    """Convolve, and return the outcome and what its norm keeps: mean, 1 / deviation, scale and shift.
-
-    `before` is what another norm kept: relu of that norm of `input` is convolved.
-    """
-    hidden, kept, matrices = _like_output(input, weight), weight.new_empty(4, len(weight)), _filter(weight)
-    library().longtail_convolve_train(
-        input.data_ptr(),
-        _address(before),
-        matrices.data_ptr(),
-        hidden.data_ptr(),
-        norm_weight.data_ptr(),
-        norm_bias.data_ptr(),
-        running_mean.data_ptr(),
-        running_var.data_ptr(),
-        momentum,
-        eps,
-        kept.data_ptr(),
-        *_sizes(input, weight),
-    )
-    return hidden, kept
-
-
-def _backward(
-    grad: Tensor,
-    input: Tensor,
-    before: Tensor | None,
-    weight: Tensor,
-    hidden: Tensor,
-    kept: Tensor,
-    *,
-    output: Tensor | None = None,
-    of_residual: Tensor | None = None,
-    of_input: Tensor | None,
-    add: bool = False,
-    sums: Tensor | None = None,
-    before_sums: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of weight and norm's weight and bias; fill or add to what else is given."""
-    grad, matrices = _last(grad), _filter(weight, turned=True)
-    of_weight, of_norm = torch.empty_like(weight), weight.new_empty(2, len(weight))
-    library().longtail_convolve_back(
-        input.data_ptr(),
-        _address(before),
-        grad.data_ptr(),
-        _address(output),
-        hidden.data_ptr(),
-        kept.data_ptr(),
-        _address(sums),
-        matrices.data_ptr(),
-        _address(of_input),
-        add,
-        _address(of_residual),
-        of_weight.data_ptr(),
-        *of_weight.stride(),
-        of_norm[0].data_ptr(),
-        of_norm[1].data_ptr(),
-        _address(before_sums),
-        *_sizes(input, weight),
-    )
-    return of_weight, of_norm[0], of_norm[1]
 
 
 class _ConvNormReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, residual: Tensor | None, *own: Any) -> Tensor:
-        hidden, kept = _forward(input, None, weight, *own)
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        residual: Tensor | None,
+        weight: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        running: _Running,
+    ) -> Tensor:
+        hidden, kept = _new(_output_shape(input, weight)), weight.new_empty(4, len(weight))
+        library().longtail_convolve(
+            input.data_ptr(),
+            _parameters(weight, scale, shift),
+            _statistics(running),
+            hidden.data_ptr(),
+            kept.data_ptr(),
+            *_sizes(input, weight),
+        )
         output = _norm_relu(hidden, residual, kept[2], kept[3])
-        ctx.save_for_backward(input, weight, hidden, kept, None if residual is None else output)
+        ctx.save_for_backward(input, weight, scale, hidden, kept, None if residual is None else output)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
-        input, weight, hidden, kept, output = ctx.saved_tensors
+        input, weight, scale, hidden, kept, output = ctx.saved_tensors
+        grad = _last(grad)
         of_input = torch.empty_like(input) if ctx.needs_input_grad[0] else None
         of_residual = None if output is None else torch.empty_like(output)
-        of_weight, scale, shift = _backward(
-            grad, input, None, weight, hidden, kept, output=output, of_residual=of_residual, of_input=of_input
+        gradients = _gradients(weight, scale, scale)
+        library().longtail_convolve_back(
+            grad.data_ptr(),
+            input.data_ptr(),
+            _parameters(weight),
+            _address(output),
+            hidden.data_ptr(),
+            kept.data_ptr(),
+            _address(of_input),
+            _address(of_residual),
+            _parameters(*gradients),
+            *_sizes(input, weight),
         )
-        return of_input, of_weight, of_residual, scale, shift, None, None, None, None
+        return of_input, of_residual, *gradients, None
 
 
 class _ResidualBlock(torch.autograd.Function):
     """The activation between the convolutions is never stored: the second one makes it from `hidden1`."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight1: Tensor, *rest: Any) -> Tensor:
-        own1, weight2, own2 = rest[:6], rest[6], rest[7:]
-        halved = weight1.shape[0] != weight1.shape[1]
-        if halved:
-            hidden1 = _last(torch.conv2d(input, weight1, stride=2, padding=1))
-            kept1 = _statistics(hidden1, *own1)
-        else:
-            hidden1, kept1 = _forward(input, None, weight1, *own1)
-        hidden2, kept2 = _forward(hidden1, kept1, weight2, *own2)
-        output = _norm_relu(hidden2, input, kept2[2], kept2[3])
-        ctx.save_for_backward(input, weight1, hidden1, kept1, weight2, hidden2, kept2, output)
+    def forward(ctx: Any, input: Tensor, *rest: Any) -> Tensor:
+        *parameters, running1, running2 = rest
+        weight1, scale1, shift1, weight2, scale2, shift2 = parameters
+        n, inputs, height, width = input.shape
+        channels = len(weight1)
+        stride = 1 if inputs == channels else 2
+        shape = n, channels, height // stride, width // stride
+        hidden1, hidden2, output = (_new(shape) for _ in range(3))
+        kept = weight1.new_empty(2, 4, channels)
+        library().longtail_block(
+            input.data_ptr(),
+            _parameters(weight1, scale1, shift1),
+            _statistics(running1),
+            _parameters(weight2, scale2, shift2),
+            _statistics(running2),
+            hidden1.data_ptr(),
+            hidden2.data_ptr(),
+            kept.data_ptr(),
+            output.data_ptr(),
+            *_sizes(input, weight1),
+        )
+        ctx.save_for_backward(input, weight1, weight2, scale1, hidden1, hidden2, kept, output)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
-        input, weight1, hidden1, kept1, weight2, hidden2, kept2, output = ctx.saved_tensors
-        inner, of_shortcut = torch.empty_like(hidden1), torch.empty_like(output)
-        sums = weight1.new_empty(2, len(weight1), dtype=torch.float64)
-        second = _backward(
-            grad,
-            hidden1,
-            kept1,
-            weight2,
-            hidden2,
-            kept2,
-            output=output,
-            of_residual=of_shortcut,
-            of_input=inner,
-            before_sums=sums,
+        input, weight1, weight2, scale, hidden1, hidden2, kept, output = ctx.saved_tensors
+        grad, inner, of_input = _last(grad), torch.empty_like(hidden1), torch.empty_like(input)
+        of_shortcut = None if input.shape == output.shape else torch.empty_like(output)
+        first, second = _gradients(weight1, scale, scale), _gradients(weight2, scale, scale)
+        library().longtail_block_back(
+            grad.data_ptr(),
+            input.data_ptr(),
+            _parameters(weight1),
+            _parameters(weight2),
+            hidden1.data_ptr(),
+            hidden2.data_ptr(),
+            kept.data_ptr(),
+            output.data_ptr(),
+            inner.data_ptr(),
+            _address(of_shortcut),
+            of_input.data_ptr(),
+            _parameters(*first),
+            _parameters(*second),
+            *_sizes(input, weight1),
         )
-        first: tuple[Tensor, ...]
-        if weight1.shape[0] == weight1.shape[1]:
-            of_input = of_shortcut  # the convolution adds its own
-            first = _backward(
-                inner, input, None, weight1, hidden1, kept1, of_input=of_input, add=True, sums=sums
-            )
-        else:
-            of_input, first = _halve_back(inner, input, weight1, hidden1, kept1, sums, of_shortcut)
-        unneeded = (None,) * 4
-        return of_input, *first, *unneeded, *second, *unneeded
+        return of_input, *first, *second, None, None
 
 
 class _NormReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, residual: Tensor | None, *own: Any) -> Tensor:
-        kept = _statistics(hidden, *own)
+    def forward(
+        ctx: Any, hidden: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor, running: _Running
+    ) -> Tensor:
+        kept = scale.new_empty(4, len(scale))
+        library().longtail_norm(
+            hidden.data_ptr(),
+            _parameters(None, scale, shift),
+            _statistics(running),
+            kept.data_ptr(),
+            *_pixels(hidden),
+        )
         output = _norm_relu(hidden, residual, kept[2], kept[3])
-        ctx.save_for_backward(hidden, kept, None if residual is None else output)
+        ctx.save_for_backward(hidden, scale, kept, None if residual is None else output)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
-        hidden, kept, output = ctx.saved_tensors
+        hidden, scale, kept, output = ctx.saved_tensors
+        grad, of_hidden = _last(grad), torch.empty_like(hidden)
         of_residual = None if output is None else torch.empty_like(output)
-        of_hidden, scale, shift = _norm_back(_last(grad), output, hidden, kept, of_residual)
-        return of_hidden, of_residual, scale, shift, None, None, None, None
+        of_scale, of_shift = _gradients(scale, scale)
+        library().longtail_norm_back(
+            grad.data_ptr(),
+            _address(output),
+            hidden.data_ptr(),
+            kept.data_ptr(),
+            of_hidden.data_ptr(),
+            _address(of_residual),
+            _parameters(None, of_scale, of_shift),
+            *_pixels(hidden),
+        )
+        return of_hidden, of_residual, of_scale, of_shift, None
 
 
 @functools.cache
@@ -596,28 +507,18 @@ def _load(target: Path) -> ctypes.CDLL:
     except OSError as error:
         remedy = "delete it, or set XDG_CACHE_HOME to a folder that programs may be loaded from"
         raise BuildError(f"cannot load {target}: {error}; {remedy}") from error
-    pointer, size, number, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_double
-    for name, types in {
-        "filter": [pointer, *[size] * 4, pointer, size, size, number, number],
-        "convolve": [*[pointer] * 3, *[size] * 5, number],
-        "convolve_train": [*[pointer] * 8, real, real, pointer, *[size] * 5, number],
-        "convolve_back": [
-            *[pointer] * 9,
-            number,
-            *[pointer] * 2,
-            *[size] * 4,
-            *[pointer] * 3,
-            *[size] * 5,
-            number,
-        ],
-        "norm_relu": [*[pointer] * 5, size, size, number],
-        "norm_relu_pooled": [*[pointer] * 5, *[size] * 5, number],
-        "halve_back": [*[pointer] * 9, *[size] * 4, pointer, pointer, *[size] * 5, number],
-        "norm_train": [*[pointer] * 5, real, real, pointer, size, size, number],
-        "norm_back": [*[pointer] * 8, size, size, number],
-    }.items():
+    pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+    for name, pointers, sizes in (
+        ("convolve", 5, 5),
+        ("convolve_back", 9, 5),
+        ("block", 9, 5),
+        ("block_back", 13, 5),
+        ("norm", 4, 2),
+        ("norm_relu", 5, 2),
+        ("norm_back", 7, 2),
+    ):
         function = getattr(loaded, f"longtail_{name}")
-        function.argtypes, function.restype = types, None
+        function.argtypes, function.restype = [*[pointer] * pointers, *[size] * sizes, number], None
     return loaded
 
 
