@@ -47,6 +47,9 @@ struct Parameters {  // of a convolution, (o, i, y, x) at these strides, and its
   float *scale, *shift;
 };
 struct Statistics { float *mean, *var; double momentum, eps; };  // that a norm keeps running
+// What is convolved: x or, with a norm's kept `inner`, relu(norm(x)). Or x is the outcome of a block, relu(norm(y) +
+// shortcut) with this norm's kept `outer`
+struct Source { const float *x, *inner, *y, *outer; };
 struct Four { vec a, b, c, d; };
 struct Six { vec a, b, c, d, e, f; };
 
@@ -64,7 +67,7 @@ struct Memory {  // kept by each thread from call to call: new pages cost more t
   }
   ~Memory() { free(at); }
 };
-thread_local Memory scratch, sums, moments, coefficients, filters, between;
+thread_local Memory scratch, sums, moments, coefficients, filters, between, ended;
 
 // C[r][0:16] (+)= sum over k of A[r rs + k ks] B[k ldb + 0:16], and over `runs` of such, A and B some steps apart
 template <int R, int K, bool ADD>
@@ -269,6 +272,17 @@ INLINE auto back_at(const float* g, const float* y, const float* kept, long C) {
   };
 }
 
+// The same where x = relu(norm(y) + shortcut) tells what passed; m is put in the place of g
+INLINE auto passed_at(float* g, const float* x, const float* y, const float* kept, long C) {
+  return [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
+    const long at = p * C + c;
+    const vec m = relu_back(load(x + at), load(g + at));
+    store(g + at, m);
+    u += m;
+    v += m * (load(y + at) - load(kept + c));
+  };
+}
+
 // Into how many parts to cut `count` pieces of work on C channels: several a thread, for the machine may hold one of
 // them up, but fewer for more channels, whose parts need larger matrices of their own. Outcomes depend on this number,
 // never on which thread did what.
@@ -374,12 +388,11 @@ INLINE Rows rows_back(const Norm& norm, Shape s, long C, long strip, float* memo
   return rows;
 }
 
-// The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this part's sum. Where
-// the input is relu(norm(x)) by `before`, also the two sums that this norm's gradient needs.
+// The gradients of input and weights, through norm and ReLU; U are the turned weights, dU this part's sum, `two` the
+// sums that the gradient of the source's norm needs
 template <int CI, int CO>
-void tiles_back(const float* x, const float* before, const Norm& norm, const float* U, float* dx, bool add,
-                   float* dU, double* two, Shape s, long I_, long O_,
-                   long begin, long end) {
+void tiles_back(const Source& in, const Norm& norm, const float* U, float* dx, bool add, float* dU, double* two,
+                Shape s, long I_, long O_, long begin, long end) {
   const Plan plan(s, I_, O_, 24), back(s, O_, I_, 24);
   const long I = CI ? CI : I_, O = CO ? CO : O_;
   float* V = scratch.of(6 * (plan.v + 2 * plan.z + plan.row_in + plan.row_out + back.row_in + back.row_out +
@@ -392,7 +405,7 @@ void tiles_back(const float* x, const float* before, const Norm& norm, const flo
       const Rows dy = rows_back(norm, s, O, from + r, memory);
       down(dy, s, O, P + r * back.strip_in, back.row_in);
       down_back(dy, s, O, Q + r * plan.strip_out, plan.row_out);
-      down(rows_norm(x, before, s, I, from + r, entered), s, I, S + r * plan.strip_in, plan.row_in);
+      down(rows_norm(in.x, in.inner, s, I, from + r, entered), s, I, S + r * plan.strip_in, plan.row_in);
     }
     for (int i = 0; i < 6; i++) {
       for (long r = 0; r < n; r++) {
@@ -416,7 +429,8 @@ void tiles_back(const float* x, const float* before, const Norm& norm, const flo
     for (long r = 0; r < n; r++) {
       if (add) out_down<true>(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
       else out_down<false>(dx, s, I, from + r, D + r * back.strip_out, back.row_out);
-      if (before) add_strip(s, from + r, I, two, back_at(dx, x, before, I));
+      if (in.inner) add_strip(s, from + r, I, two, back_at(dx, in.x, in.inner, I));
+      if (in.outer) add_strip(s, from + r, I, two, passed_at(dx, in.x, in.y, in.outer, I));
     }
   }
 }
@@ -486,12 +500,12 @@ void direct_back(const float* x, const Norm& norm, float* dw, long H, long Wd, l
 // are even. Pixels of even rows (columns) saw the middle row (column) of the filter, those of odd ones the last and, a
 // pixel of dy further on, the first: u[row odd][column odd][I / 16][rows][columns][O][16].
 template <int CI, int CO>
-void halve_back(const float* x, const Norm& norm, const float* u, const float* m, float* dx, float* dw, long H, long Wd,
-                long I_, long O_, long begin, long end) {
+void halve_back(const Source& in, const Norm& norm, const float* u, const float* m, float* dx, float* dw, double* two,
+                long H, long Wd, long I_, long O_, long begin, long end) {
   const long I = CI ? CI : I_, O = CO ? CO : O_, h = H / 2, w = Wd / 2, wide = (Wd + 2) * I, narrow = (w + 1) * O;
   float *X = framed(H, wide, (h + 1) * narrow), *Y = X + (H + 2) * wide;  // dy with zeros below and to the right
   for (long n = begin; n < end; n++) {
-    frame(x, n, H, Wd, I, X);
+    frame(in.x, n, H, Wd, I, X);
     for (long r = 0; r < h; r++) back(norm, (n * h + r) * w * O, w * O, O, Y + r * narrow);
     for (long r = 0; r < h; r += BAND)
       direct_weights(X + 2 * r * wide, Y + r * narrow, dw, 2, wide, narrow, r + BAND < h ? BAND : h - r, w, I, O);
@@ -513,6 +527,9 @@ void halve_back(const float* x, const Norm& norm, const float* u, const float* m
                                 K * COLUMNS);
           });
     }
+    if (!in.outer) continue;
+    for (long r = 0; r < H; r++)
+      add_sums((n * H + r) * Wd, (n * H + r + 1) * Wd, I, two, passed_at(dx, in.x, in.y, in.outer, I));
   }
 }
 
@@ -537,10 +554,8 @@ void back_sums(const float* g, const float* out, const float* y, const float* ke
   if (!m) return two_sums(pixels, C, threads, two, back_at(g, y, kept, C));
   two_sums(pixels, C, threads, two, [=](long p, long c, vec& u, vec& v) __attribute__((always_inline)) {
     const long at = p * C + c;
-    const vec passed = relu_back(load(out + at), load(g + at));
-    store(m + at, passed);
-    u += passed;
-    v += passed * (load(y + at) - load(kept + c));
+    store(m + at, load(g + at));
+    passed_at(m, out, y, kept, C)(p, c, u, v);
   });
 }
 
@@ -700,47 +715,50 @@ void convolve(const float* x, const float* before, const Parameters& p, const St
   moments_done(two, around, p, *running, kept, N * h * w, O);
 }
 
-// Gradients of relu(norm(convolve(x)) (+ residual)), of stride 1: of x (added to dx, or put there) and residual where
-// not null, and of the parameters. With another norm's kept `before`, relu(norm(x)) is what was convolved: dx is its
-// gradient, and before_sums[2][I] what is needed as own_sums to go on through that norm; without own_sums they are
-// computed.
-void convolve_back(const float* g, const float* x, const float* before, const Parameters& p, const float* out,
-                   const float* y, const float* kept, const double* own_sums, float* dx, bool add, float* residual,
-                   const Parameters& d, double* before_sums, long N, long H, long Wd, long I, long O, int threads) {
+// Gradients of relu(norm(convolve(in)) (+ residual)), of stride 1: of `in` (added to dx, or put there) and residual where
+// not null, and of the parameters. own_sums are those of this norm, if known; then g is what passed its ReLU, or y tells
+// what did. Where `in` has a norm, source_sums[2][I] are its, and dx, of an outcome of a block, is what passes its ReLU.
+void convolve_back(const float* g, const Source& in, const Parameters& p, const float* out, const float* y,
+                   const float* kept, const double* own_sums, bool passed, float* dx, bool add, float* residual,
+                   const Parameters& d, double* source_sums, long N, long H, long Wd, long I, long O, int threads) {
   const Shape s = shape_of(N, H, Wd);
   const bool tiles = by_tiles(1, I);
   const long count = tiles ? s.N * s.th : N, parts = parts_of(count, I > O ? I : O, threads);
   const long size = (tiles ? 36 : 9) * I * O;
-  double *found = (double*)moments.of(4 * O + 4 * parts * I), *before_all = found + 2 * O;
+  double *found = (double*)moments.of(4 * O + 4 * parts * I), *source_all = found + 2 * O;
   if (!own_sums) back_sums(g, out, y, kept, residual, N * H * Wd, O, found, threads);
-  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, own_sums ? own_sums : found, d, N * H * Wd, O);
+  const Norm norm = norm_of(residual ? residual : g, y, kept, residual || passed, own_sums ? own_sums : found, d,
+                            N * H * Wd, O);
   const float* U = dx ? tiles_filter(p, I, O, true, threads) : nullptr;
-  memset(before_all, 0, 2 * parts * I * sizeof(double));
+  memset(source_all, 0, 2 * parts * I * sizeof(double));
   float* all = sums.of(parts * size);
   share(count, parts, threads, [=](long begin, long end, long t) {
     float* dw = all + t * size;
     memset(dw, 0, size * sizeof(float));
-    if (tiles) CHANNELS(tiles_back, x, before, norm, U, dx, add, dw, before_all + 2 * t * I, s, I, O, begin, end);
-    else GROWING(direct_back, x, norm, dw, H, Wd, I, O, begin, end);
+    if (tiles) CHANNELS(tiles_back, in, norm, U, dx, add, dw, source_all + 2 * t * I, s, I, O, begin, end);
+    else GROWING(direct_back, in.x, norm, dw, H, Wd, I, O, begin, end);
   });
-  if (before) gather(before_all, parts, 2 * I, before_sums);
+  if (source_sums) gather(source_all, parts, 2 * I, source_sums);
   if (tiles) tiles_sum(all, parts, d, I, O, threads);
   else direct_sum(all, parts, d, I, O);
 }
 
-// The gradients through relu(norm(y)) and the convolution of stride 2 that made y of x, and through that shortcut, whose
-// gradient is m; own_sums as convolve_back leaves them
-void strided_back(const float* g, const float* x, const Parameters& p, const float* y, const float* kept,
-                  const double* own_sums, const float* m, float* dx, const Parameters& d, long N, long H, long Wd,
-                  long I, long O, int threads) {
+// The gradients through relu(norm(y)) and the convolution of stride 2 that made y of `in`, and through that shortcut,
+// whose gradient is m; sums as convolve_back takes and leaves them
+void strided_back(const float* g, const Source& in, const Parameters& p, const float* y, const float* kept,
+                  const double* own_sums, const float* m, float* dx, const Parameters& d, double* source_sums, long N,
+                  long H, long Wd, long I, long O, int threads) {
   const Norm norm = norm_of(g, y, kept, false, own_sums, d, N * H * Wd / 4, O);
   const long parts = parts_of(N, O, threads), size = 9 * I * O;
   const float* u = halve_filter(p, I, O);
+  double* source_all = (double*)moments.of(4 * parts * I);
+  memset(source_all, 0, 2 * parts * I * sizeof(double));
   float* all = sums.of(parts * size);
   share(N, parts, threads, [=](long begin, long end, long t) {
     memset(all + t * size, 0, size * sizeof(float));
-    GROWING(halve_back, x, norm, u, m, dx, all + t * size, H, Wd, I, O, begin, end);
+    GROWING(halve_back, in, norm, u, m, dx, all + t * size, source_all + 2 * t * I, H, Wd, I, O, begin, end);
   });
+  if (source_sums) gather(source_all, parts, 2 * I, source_sums);
   direct_sum(all, parts, d, I, O);
 }
 
@@ -774,6 +792,48 @@ void norm_relu_pooled(const float* y, const float* x, const float* scale, const 
   });
 }
 
+// Two convolutions and a shortcut, in training: relu(norm2(convolve2(relu(norm1(convolve1(x))))) + shortcut), where x,
+// of I channels, has height H and width W. Where I is not O the first convolution has a stride of 2, and the shortcut is
+// that of norm_relu_pooled. hidden1, hidden2 and kept[2][4][O] are for the way back.
+struct Block {
+  Parameters first, second;
+  Statistics running1, running2;
+  float *hidden1, *hidden2, *kept, *out;
+  long H, W, I, O;
+};
+// Its gradients, and memory of hidden1's size twice; where I is O, blocks may have the same
+struct BlockBack {
+  Parameters first, second;
+  float *inner, *m;
+};
+
+void block(const float* x, const Block& b, long N, int threads) {
+  const long stride = b.I == b.O ? 1 : 2, h = b.H / stride, w = b.W / stride;
+  float* kept2 = b.kept + 4 * b.O;
+  convolve(x, nullptr, b.first, &b.running1, stride, b.hidden1, b.kept, N, b.H, b.W, b.I, b.O, threads);
+  convolve(b.hidden1, b.kept, b.second, &b.running2, 1, b.hidden2, kept2, N, h, w, b.O, b.O, threads);
+  const float *scale = kept2 + 2 * b.O, *shift = scale + b.O;
+  if (stride == 1) norm_relu(b.hidden2, x, scale, shift, b.out, N * h * w, b.O, threads);
+  else norm_relu_pooled(b.hidden2, x, scale, shift, b.out, N, h, w, b.I, b.O, threads);
+}
+
+// From the outcome's gradient g; or, with the sums of norm2's, d.m has what of g passed the last ReLU. dx is that of x or,
+// where x is another block's outcome, what passes its last ReLU, and source_sums the sums of its norm2. dx may be d.m
+// where I is O.
+void block_back(const float* g, const double* own_sums, const Source& in, const Block& b, const BlockBack& d, float* dx,
+                double* source_sums, long N, int threads) {
+  const long stride = b.I == b.O ? 1 : 2, h = b.H / stride, w = b.W / stride;
+  double* two = (double*)between.of(4 * b.O);
+  convolve_back(own_sums ? d.m : g, {b.hidden1, b.kept}, b.second, b.out, b.hidden2, b.kept + 4 * b.O, own_sums,
+                own_sums, d.inner, false, own_sums ? nullptr : d.m, d.second, two, N, h, w, b.O, b.O, threads);
+  if (stride == 1)  // the convolution adds its own to the shortcut's
+    convolve_back(d.inner, in, b.first, nullptr, b.hidden1, b.kept, two, false, dx, true, nullptr, d.first, source_sums,
+                  N, b.H, b.W, b.I, b.O, threads);
+  else
+    strided_back(d.inner, in, b.first, b.hidden1, b.kept, two, d.m, dx, d.first, source_sums, N, b.H, b.W, b.I, b.O,
+                 threads);
+}
+
 }  // namespace
 
 // Tensors are (N, H, W, C): x of I channels, all others of O; kept[4][O] is what moments_done leaves
@@ -787,38 +847,23 @@ void longtail_convolve(const float* x, const Parameters* p, const Statistics* ru
 void longtail_convolve_back(const float* g, const float* x, const Parameters* p, const float* out, const float* y,
                             const float* kept, float* dx, float* residual, const Parameters* d, long N, long H,
                             long Wd, long I, long O, int threads) {
-  convolve_back(g, x, nullptr, *p, out, y, kept, nullptr, dx, false, residual, *d, nullptr, N, H, Wd, I, O, threads);
+  convolve_back(g, {x}, *p, out, y, kept, nullptr, false, dx, false, residual, *d, nullptr, N, H, Wd, I, O, threads);
 }
 
-// relu(norm2(convolve2(relu(norm1(convolve1(x))))) + shortcut), with what the way back needs, kept[2][4][O]; where I is
-// not O the first convolution has a stride of 2, and the shortcut is that of norm_relu_pooled
-void longtail_block(const float* x, const Parameters* first, const Statistics* running1, const Parameters* second,
-                    const Statistics* running2, float* hidden1, float* hidden2, float* kept, float* out, long N, long H,
-                    long Wd, long I, long O, int threads) {
-  const long stride = I == O ? 1 : 2, h = H / stride, w = Wd / stride;
-  float* kept2 = kept + 4 * O;
-  convolve(x, nullptr, *first, running1, stride, hidden1, kept, N, H, Wd, I, O, threads);
-  convolve(hidden1, kept, *second, running2, 1, hidden2, kept2, N, h, w, O, O, threads);
-  const float *scale = kept2 + 2 * O, *shift = scale + O;
-  if (stride == 1) norm_relu(hidden2, x, scale, shift, out, N * h * w, O, threads);
-  else norm_relu_pooled(hidden2, x, scale, shift, out, N, h, w, I, O, threads);
+void longtail_blocks(const float* x, const Block* blocks, long count, long N, int threads) {
+  for (long i = 0; i < count; x = blocks[i++].out) block(x, blocks[i], N, threads);
 }
 
-// Gradients of the same: of x and the parameters. `inner` is memory of hidden1's size, and m, where I is not O, too
-void longtail_block_back(const float* g, const float* x, const Parameters* first, const Parameters* second,
-                         const float* hidden1, const float* hidden2, const float* kept, const float* out, float* inner,
-                         float* m, float* dx, const Parameters* d_first, const Parameters* d_second, long N, long H,
-                         long Wd, long I, long O, int threads) {
-  const long stride = I == O ? 1 : 2, h = H / stride, w = Wd / stride;
-  double* two = (double*)between.of(4 * O);
-  if (stride == 1) m = dx;  // the convolution adds its own to the shortcut's
-  convolve_back(g, hidden1, kept, *second, out, hidden2, kept + 4 * O, nullptr, inner, false, m, *d_second, two, N, h,
-                w, O, O, threads);
-  if (stride == 1)
-    convolve_back(inner, x, nullptr, *first, nullptr, hidden1, kept, two, dx, true, nullptr, *d_first, nullptr, N, H,
-                  Wd, I, O, threads);
-  else
-    strided_back(inner, x, *first, hidden1, kept, two, m, dx, *d_first, N, H, Wd, I, O, threads);
+// dx is the first d.m where its I is O
+void longtail_blocks_back(const float* g, const float* x, const Block* blocks, const BlockBack* d, float* dx, long count,
+                          long N, int threads) {
+  double* sums = (double*)ended.of(4 * blocks[count - 1].O);  // channels never grow on the way back
+  for (long i = count - 1; i > 0; i--) {
+    const Block& before = blocks[i - 1];
+    block_back(g, i < count - 1 ? sums : nullptr, {before.out, nullptr, before.hidden2, before.kept + 4 * before.O},
+               blocks[i], d[i], d[i - 1].m, sums, N, threads);
+  }
+  block_back(g, count > 1 ? sums : nullptr, {x}, blocks[0], d[0], dx, nullptr, N, threads);
 }
 
 // Batch norm's statistics of y

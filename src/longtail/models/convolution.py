@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import itertools
 import math
 import os
 import shlex
@@ -29,13 +30,12 @@ from torch.nn.functional import avg_pool2d, pad, relu
 
 from longtail import _checks
 
-__all__ = ["BuildError", "conv_norm_relu", "native", "residual_block"]
+__all__ = ["BuildError", "conv_norm_relu", "native", "residual_block", "residual_blocks"]
 
 _SOURCE: Final = Path(__file__).with_suffix(".cpp")
 _FLAGS: Final = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 _CHANNELS: Final = 16  # the kernels' channels come in multiples of this
 _state = threading.local()
-_Running = tuple[Tensor, Tensor, float, float]  # a norm's running mean and variance, momentum and eps
 
 
 class BuildError(RuntimeError):
@@ -87,7 +87,8 @@ def conv_norm_relu(
         return _plain(norm, conv(input) if hidden is None else hidden, residual)
     output: Tensor
     if norm.training:
-        own = _count_batch(norm, shape)
+        _count_batch([norm], [shape])
+        own = norm.weight, norm.bias, norm
         if hidden is None:
             output = _ConvNormReLU.apply(input, residual, conv.weight, *own)  # type: ignore[no-untyped-call]
         else:
@@ -101,44 +102,62 @@ def conv_norm_relu(
     return _norm_relu(hidden, residual, scale, norm.bias - norm.running_mean * scale)
 
 
-def residual_block(
-    conv1: nn.Conv2d, norm1: nn.BatchNorm2d, conv2: nn.Conv2d, norm2: nn.BatchNorm2d, input: Tensor
-) -> Tensor:
-    """Return ``relu(norm2(conv2(relu(norm1(conv1(input))))) + shortcut)``.
+def residual_block(block: Any, input: Tensor) -> Tensor:
+    """Return ``relu(norm2(conv2(relu(norm1(conv1(input))))) + shortcut)`` by a block's layers of these names.
 
     The shortcut is `input`; where `conv1` has more channels and a stride of 2, the means of 2x2 pixels of it,
     between equal numbers of zero channels.
 
-    Arguments and errors are those of `conv_norm_relu`.
+    The layers, `input` and the errors are those of `conv_norm_relu`.
     """
-    inputs, channels = conv1.in_channels, conv1.out_channels
-    if (
-        _on()
-        and norm1.training
-        and norm2.training
-        and all(map(_normalises, (norm1, norm2)))
-        and (_convolves(conv1, input) if inputs == channels else _halves(conv1, input))
-        and _is_ours(conv2, channels, (1, 1))
-        and channels == conv2.out_channels == norm1.num_features == norm2.num_features
-    ):
-        height, width = (size // conv1.stride[0] for size in input.shape[2:])
-        shape = (len(input), channels, height, width)
-        *own1, running1 = _count_batch(norm1, shape)
-        *own2, running2 = _count_batch(norm2, shape)
-        output: Tensor = _ResidualBlock.apply(  # type: ignore[no-untyped-call]
-            input, conv1.weight, *own1, conv2.weight, *own2, running1, running2
-        )
+    output = _run_blocks([block], input)
+    if output is not None:
         return output
-    shortcut = input
+    shortcut, inputs, channels = input, block.conv1.in_channels, block.conv1.out_channels
     if inputs != channels:
         zeros = (channels - inputs) // 2
         # ceil_mode keeps the last row and column of an odd image, as the strided convolution does
         shortcut = pad(avg_pool2d(input, 2, ceil_mode=True), (0, 0, 0, 0, zeros, zeros))
-    return conv_norm_relu(conv2, norm2, conv_norm_relu(conv1, norm1, input), shortcut)
+    inner = conv_norm_relu(block.conv1, block.norm1, input)
+    return conv_norm_relu(block.conv2, block.norm2, inner, shortcut)
+
+
+def residual_blocks(blocks: nn.Sequential, kind: type[nn.Module], input: Tensor) -> Tensor:
+    """Return ``blocks(input)``, where forward of modules of this kind is `residual_block`.
+
+    The kernels run all of them at once if they can: in training, without hooks, and of no other kind.
+    """
+    plain = type(blocks) is nn.Sequential and not _hooked(blocks)
+    output = None
+    if plain and all(type(block) is kind and not _hooked(block) for block in blocks):
+        output = _run_blocks(list(blocks), input)
+    return blocks(input) if output is None else output  # type: ignore[no-any-return]
+
+
+def _run_blocks(blocks: Sequence[Any], input: Tensor) -> Tensor | None:
+    """Return the outcome of residual blocks, or None where the kernels cannot run all of them in training."""
+    if not blocks or not _on() or not _fits(input):
+        return None
+    shapes = [tuple(input.shape)]
+    for block in blocks:
+        shape = _outcome(block, shapes[-1])
+        if shape is None:
+            return None
+        shapes.append(shape)
+    layers = [pair for block in blocks for pair in ((block.conv1, block.norm1), (block.conv2, block.norm2))]
+    norms = [norm for _, norm in layers]
+    _count_batch(norms, shapes[1:])
+    parameters = [tensor for conv, norm in layers for tensor in (conv.weight, norm.weight, norm.bias)]
+    output: Tensor = _ResidualBlocks.apply(input, shapes, norms, *parameters)  # type: ignore[no-untyped-call]
+    return output
 
 
 def _on() -> bool:
-    return getattr(_state, "on", False) and not torch.compiler.is_compiling()
+    return (
+        getattr(_state, "on", False)
+        and not torch.compiler.is_compiling()
+        and not nn.modules.module._has_any_global_hook()
+    )
 
 
 def _plain(norm: nn.BatchNorm2d, hidden: Tensor, residual: Tensor | None) -> Tensor:
@@ -148,14 +167,34 @@ def _plain(norm: nn.BatchNorm2d, hidden: Tensor, residual: Tensor | None) -> Ten
     return relu(normed + residual, inplace=True)
 
 
-def _count_batch(norm: nn.BatchNorm2d, shape: Sequence[int]) -> tuple[Any, ...]:
-    """Count a batch of that shape, and return what a norm's forward pass needs."""
-    if math.prod(shape) == shape[1]:
-        raise ValueError(f"batch norm needs over one value a channel to train, got {list(shape)}")
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked.add_(1)
-    torch.autograd.graph.increment_version((norm.running_mean, norm.running_var))  # type: ignore[arg-type]
-    return norm.weight, norm.bias, (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
+def _count_batch(norms: Sequence[nn.BatchNorm2d], shapes: Sequence[Sequence[int]]) -> None:
+    """Count a batch, of these shapes, into norms."""
+    for shape in shapes:
+        if math.prod(shape) == shape[1]:
+            raise ValueError(f"batch norm needs over one value a channel to train, got {list(shape)}")
+    torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
+    running = [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var)]
+    torch.autograd.graph.increment_version(running)  # type: ignore[arg-type]
+
+
+def _outcome(block: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape of a block's outcome, if the kernels run it on an input of this shape."""
+    conv1, norm1, conv2, norm2 = block.conv1, block.norm1, block.conv2, block.norm2
+    n, inputs, height, width = shape
+    channels = conv1.out_channels
+    stride = 1 if channels == inputs else 2
+    runs = (
+        norm1.training
+        and norm2.training
+        and _normalises(norm1)
+        and _normalises(norm2)
+        and _is_ours(conv1, inputs, (stride, stride))
+        and _is_ours(conv2, channels, (1, 1))
+        and channels == conv2.out_channels == norm1.num_features == norm2.num_features
+        # what becomes smaller does so in the way of the kernels' shortcut
+        and (stride == 1 or (channels > inputs and height % 2 == width % 2 == 0))
+    )
+    return (n, channels, height // stride, width // stride) if runs else None
 
 
 def _fits(input: Tensor, few: bool = False) -> bool:
@@ -174,16 +213,6 @@ def _fits(input: Tensor, few: bool = False) -> bool:
 def _convolves(conv: nn.Conv2d, input: Tensor) -> bool:
     image = not (input.requires_grad and torch.is_grad_enabled())
     return _fits(input, few=image) and _is_ours(conv, input.shape[1], (1, 1))
-
-
-def _halves(conv: nn.Conv2d, input: Tensor) -> bool:
-    """Whether it makes a block's image smaller in the way of the kernels' shortcut."""
-    return (
-        _fits(input)
-        and _is_ours(conv, input.shape[1], (2, 2))
-        and conv.out_channels > input.shape[1]
-        and input.shape[2] % 2 == input.shape[3] % 2 == 0
-    )
 
 
 def _is_ours(conv: nn.Conv2d, channels: int, stride: tuple[int, int]) -> bool:
@@ -267,14 +296,31 @@ class _Statistics(ctypes.Structure):
     )
 
 
-def _parameters(weight: Tensor | None, scale: Tensor | None = None, shift: Tensor | None = None) -> Any:
+class _Block(ctypes.Structure):
+    _fields_ = (
+        *((name, _Parameters) for name in ("first", "second")),
+        *((name, _Statistics) for name in ("running1", "running2")),
+        *((name, ctypes.c_void_p) for name in ("hidden1", "hidden2", "kept", "out")),
+        *((name, ctypes.c_long) for name in ("height", "width", "inputs", "channels")),
+    )
+
+
+class _BlockBack(ctypes.Structure):
+    """A block's gradients, and memory of its outcome's size."""
+
+    _fields_ = (
+        *((name, _Parameters) for name in ("first", "second")),
+        *((name, ctypes.c_void_p) for name in ("inner", "passed")),
+    )
+
+
+def _parameters(weight: Tensor | None, scale: Tensor | None = None, shift: Tensor | None = None) -> _Parameters:
     strides = (0, 0, 0, 0) if weight is None else weight.stride()
-    return ctypes.byref(_Parameters(_address(weight), *strides, _address(scale), _address(shift)))
+    return _Parameters(_address(weight), *strides, _address(scale), _address(shift))
 
 
-def _statistics(norm: _Running) -> Any:
-    mean, var, momentum, eps = norm
-    return ctypes.byref(_Statistics(mean.data_ptr(), var.data_ptr(), momentum, eps))
+def _statistics(norm: nn.BatchNorm2d) -> _Statistics:
+    return _Statistics(_address(norm.running_mean), _address(norm.running_var), norm.momentum, norm.eps)
 
 
 def _gradients(*parameters: Tensor) -> list[Tensor]:
@@ -302,7 +348,7 @@ def _pixels(hidden: Tensor) -> tuple[int, ...]:
 def _convolve(input: Tensor, weight: Tensor) -> Tensor:
     output = _new(_output_shape(input, weight))
     library().longtail_convolve(
-        input.data_ptr(), _parameters(weight), None, output.data_ptr(), None, *_sizes(input, weight)
+        input.data_ptr(), ctypes.byref(_parameters(weight)), None, output.data_ptr(), None, *_sizes(input, weight)
     )
     return output
 
@@ -329,13 +375,13 @@ class _ConvNormReLU(torch.autograd.Function):
         weight: Tensor,
         scale: Tensor,
         shift: Tensor,
-        running: _Running,
+        norm: nn.BatchNorm2d,
     ) -> Tensor:
         hidden, kept = _new(_output_shape(input, weight)), weight.new_empty(4, len(weight))
         library().longtail_convolve(
             input.data_ptr(),
-            _parameters(weight, scale, shift),
-            _statistics(running),
+            ctypes.byref(_parameters(weight, scale, shift)),
+            ctypes.byref(_statistics(norm)),
             hidden.data_ptr(),
             kept.data_ptr(),
             *_sizes(input, weight),
@@ -355,82 +401,103 @@ class _ConvNormReLU(torch.autograd.Function):
         library().longtail_convolve_back(
             grad.data_ptr(),
             input.data_ptr(),
-            _parameters(weight),
+            ctypes.byref(_parameters(weight)),
             _address(output),
             hidden.data_ptr(),
             kept.data_ptr(),
             _address(of_input),
             _address(of_residual),
-            _parameters(*gradients),
+            ctypes.byref(_parameters(*gradients)),
             *_sizes(input, weight),
         )
         return of_input, of_residual, *gradients, None
 
 
-class _ResidualBlock(torch.autograd.Function):
-    """The activation between the convolutions is never stored: the second one makes it from `hidden1`."""
+class _ResidualBlocks(torch.autograd.Function):
+    """The activation between two convolutions is never stored: the second one makes it from `hidden1`."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, *rest: Any) -> Tensor:
-        *parameters, running1, running2 = rest
-        weight1, scale1, shift1, weight2, scale2, shift2 = parameters
-        n, inputs, height, width = input.shape
-        channels = len(weight1)
-        stride = 1 if inputs == channels else 2
-        shape = n, channels, height // stride, width // stride
-        hidden1, hidden2, output = (_new(shape) for _ in range(3))
-        kept = weight1.new_empty(2, 4, channels)
-        library().longtail_block(
-            input.data_ptr(),
-            _parameters(weight1, scale1, shift1),
-            _statistics(running1),
-            _parameters(weight2, scale2, shift2),
-            _statistics(running2),
-            hidden1.data_ptr(),
-            hidden2.data_ptr(),
-            kept.data_ptr(),
-            output.data_ptr(),
-            *_sizes(input, weight1),
-        )
-        ctx.save_for_backward(input, weight1, weight2, scale1, hidden1, hidden2, kept, output)
-        return output
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        shapes: list[tuple[int, ...]],
+        norms: list[nn.BatchNorm2d],
+        *parameters: Tensor,
+    ) -> Tensor:
+        count = len(shapes) - 1
+        memory = [_new(shape) for shape in shapes[1:] for _ in range(3)]
+        kept = [input.new_empty(2, 4, shape[1]) for shape in shapes[1:]]
+        blocks = _blocks(shapes, parameters, memory, kept, norms)
+        library().longtail_blocks(input.data_ptr(), blocks, count, len(input), torch.get_num_threads())
+        ctx.shapes = shapes
+        ctx.save_for_backward(input, *parameters, *memory, *kept)
+        return memory[-1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
-        input, weight1, weight2, scale, hidden1, hidden2, kept, output = ctx.saved_tensors
-        grad, inner, of_input = _last(grad), torch.empty_like(hidden1), torch.empty_like(input)
-        of_shortcut = None if input.shape == output.shape else torch.empty_like(output)
-        first, second = _gradients(weight1, scale, scale), _gradients(weight2, scale, scale)
-        library().longtail_block_back(
+        shapes, count = ctx.shapes, len(ctx.shapes) - 1
+        input, *saved = ctx.saved_tensors
+        parameters, memory, kept = saved[: 6 * count], saved[6 * count : 9 * count], saved[9 * count :]
+        grad, of_input = _last(grad), torch.empty_like(input)
+        gradients = [torch.empty_like(parameter) for parameter in parameters]
+        backs = (_BlockBack * count)()
+        buffers = {shapes[0]: of_input}
+        inners: dict[tuple[int, ...], Tensor] = {}
+        for i, shape in enumerate(shapes[1:]):
+            if shape not in buffers:
+                buffers[shape] = _new(shape)
+            if shape not in inners:
+                inners[shape] = _new(shape)
+            first, second = (_parameters(*gradients[k : k + 3]) for k in (6 * i, 6 * i + 3))
+            backs[i] = _BlockBack(first, second, inners[shape].data_ptr(), buffers[shape].data_ptr())
+        library().longtail_blocks_back(
             grad.data_ptr(),
             input.data_ptr(),
-            _parameters(weight1),
-            _parameters(weight2),
-            hidden1.data_ptr(),
-            hidden2.data_ptr(),
-            kept.data_ptr(),
-            output.data_ptr(),
-            inner.data_ptr(),
-            _address(of_shortcut),
+            _blocks(shapes, parameters, memory, kept),
+            backs,
             of_input.data_ptr(),
-            _parameters(*first),
-            _parameters(*second),
-            *_sizes(input, weight1),
+            count,
+            len(input),
+            torch.get_num_threads(),
         )
-        return of_input, *first, *second, None, None
+        return of_input, None, None, *gradients
+
+
+def _blocks(
+    shapes: Sequence[tuple[int, ...]],
+    parameters: Sequence[Tensor],
+    memory: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    norms: Sequence[nn.BatchNorm2d] | None = None,
+) -> ctypes.Array[_Block]:
+    blocks = (_Block * len(kept))()
+    for i, (before, after) in enumerate(itertools.pairwise(shapes)):
+        _, inputs, height, width = before
+        running = [_statistics(norm) for norm in norms[2 * i : 2 * i + 2]] if norms else [_Statistics()] * 2
+        hidden1, hidden2, output = (tensor.data_ptr() for tensor in memory[3 * i : 3 * i + 3])
+        blocks[i] = _Block(
+            *(_parameters(*parameters[k : k + 3]) for k in (6 * i, 6 * i + 3)),
+            *running,
+            hidden1,
+            hidden2,
+            kept[i].data_ptr(),
+            output,
+            *(height, width, inputs, after[1]),
+        )
+    return blocks
 
 
 class _NormReLU(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor, running: _Running
+        ctx: Any, hidden: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor, norm: nn.BatchNorm2d
     ) -> Tensor:
         kept = scale.new_empty(4, len(scale))
         library().longtail_norm(
             hidden.data_ptr(),
-            _parameters(None, scale, shift),
-            _statistics(running),
+            ctypes.byref(_parameters(None, scale, shift)),
+            ctypes.byref(_statistics(norm)),
             kept.data_ptr(),
             *_pixels(hidden),
         )
@@ -452,7 +519,7 @@ class _NormReLU(torch.autograd.Function):
             kept.data_ptr(),
             of_hidden.data_ptr(),
             _address(of_residual),
-            _parameters(None, of_scale, of_shift),
+            ctypes.byref(_parameters(None, of_scale, of_shift)),
             *_pixels(hidden),
         )
         return of_hidden, of_residual, of_scale, of_shift, None
@@ -511,8 +578,8 @@ def _load(target: Path) -> ctypes.CDLL:
     for name, pointers, sizes in (
         ("convolve", 5, 5),
         ("convolve_back", 9, 5),
-        ("block", 9, 5),
-        ("block_back", 13, 5),
+        ("blocks", 2, 2),
+        ("blocks_back", 5, 2),
         ("norm", 4, 2),
         ("norm_relu", 5, 2),
         ("norm_back", 7, 2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from longtail import _checks
-from longtail.models.convolution import conv_norm_relu, residual_block
+from longtail.models.convolution import conv_norm_relu, residual_block, residual_blocks
 
 _WIDTHS = (16, 32, 64)
 
@@ -69,7 +69,7 @@ class CifarResNet(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Return the logits."""
         x = conv_norm_relu(self.conv, self.norm, input)
-        logits: Tensor = self.head(self.blocks(x).mean((2, 3)))
+        logits: Tensor = self.head(residual_blocks(self.blocks, BasicBlock, x).mean((2, 3)))
         return logits
 
 
@@ -90,7 +90,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``relu(convolutions(input) + shortcut(input))``."""
-        return residual_block(self.conv1, self.norm1, self.conv2, self.norm2, input)
+        return residual_block(self, input)
 
 
 def _conv(in_channels: int, channels: int, stride: int) -> nn.Conv2d:
