@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from longtail.models import build, convolution
-from longtail.models.convolution import BuildError, conv_norm_relu, native
-from longtail.models.resnet_cifar import BasicBlock
+from longtail.models.convolution import BuildError, conv_norm_relu, native, residual_blocks
+from longtail.models.resnet_cifar import BasicBlock, CifarResNet
 
 LAST = torch.channels_last
 QUICK = (*convolution._FLAGS, "-O0")  # to build, not to run
@@ -81,13 +81,14 @@ def assert_same(conv, norm, x, r, tolerance=2e-5):
     theirs = run(conv64, norm64, x64, r64, grad.double())
     pairs = {
         "output": (ours, theirs),
-        "input": (x.grad, x64.grad),
         "weight": (conv.weight.grad, conv64.weight.grad),
         "scale": (norm.weight.grad, norm64.weight.grad),
         "shift": (norm.bias.grad, norm64.bias.grad),
         "running mean": (norm.running_mean, norm64.running_mean),
         "running variance": (norm.running_var, norm64.running_var),
     }
+    if x.requires_grad:
+        pairs["input"] = (x.grad, x64.grad)
     if r is not None:
         pairs["residual"] = (r.grad, r64.grad)
     for name, (a, b) in pairs.items():
@@ -102,6 +103,28 @@ def assert_same(conv, norm, x, r, tolerance=2e-5):
 def test_values_and_gradients_are_those_of_float64(kernels, channels, size, residual):
     conv, norm = layers(*channels)
     assert_same(conv, norm, *tensors(3, *channels, *size, residual))
+
+
+@pytest.mark.parametrize("channels", [(3, 16), (1, 16), (15, 48)])
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (7, 5), (1, 9), (6, 2)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_have_few_channels(kernels, channels, size, threads):
+    torch.set_num_threads(threads)
+    conv, norm = layers(*channels)
+    x, r = tensors(4, *channels, *size, residual=threads > 1)
+    assert_same(conv, norm, x.requires_grad_(False), r)
+
+
+def test_images_with_a_gradient_are_convolved_by_torch():
+    conv, norm = layers(3, 16)
+    x, _ = tensors(2, 3, 16, 8, 8, False)
+    conv64, norm64, x64 = doubled(conv, norm, x)
+    grad = torch.randn(2, 16, 8, 8)
+    with native():
+        ours = run(conv, norm, x, None, grad)
+    assert type(ours.grad_fn).__name__ == "_NormReLUBackward"
+    run(conv64, norm64, x64, None, grad.double())
+    torch.testing.assert_close(x.grad.double(), x64.grad, rtol=1e-4, atol=1e-5)
 
 
 @given(
@@ -132,14 +155,15 @@ def test_a_large_mean_does_not_swallow_the_variance(kernels):
     torch.testing.assert_close(norm.running_var.double() / 0.1, inner, rtol=1e-2, atol=0)
 
 
+@pytest.mark.parametrize("inputs", [3, 16])
 @pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize("residual", [False, True])
-def test_evaluation_uses_the_running_statistics(kernels, strided, residual):
-    conv, norm = layers(16, 32)
+def test_evaluation_uses_the_running_statistics(kernels, inputs, strided, residual):
+    conv, norm = layers(inputs, 32)
     if strided:
         conv.stride = (2, 2)
     norm.eval()
-    x, _ = tensors(2, 16, 32, 9, 6, False)
+    x, _ = tensors(2, inputs, 32, 9, 6, False)
     r = torch.randn_like(conv(x)).contiguous(memory_format=LAST) if residual else None
     conv64, norm64, x64, r64 = doubled(conv, norm, x, r)
     with torch.inference_mode(), native():
@@ -175,30 +199,104 @@ HALVED = [(16, 32, (32, 12)), (16, 32, (6, 10)), (32, 64, (8, 8)), (16, 48, (2, 
 @pytest.mark.parametrize(("inputs", "channels", "size"), SAME + HALVED)
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_a_block_is_its_two_halves(kernels, inputs, channels, size, threads):
-    torch.manual_seed(channels)
     torch.set_num_threads(threads)
-    block = BasicBlock(inputs, channels).to(memory_format=LAST)
+    assert_blocks_same([BasicBlock(inputs, channels)], inputs, size)
+
+
+TRUNKS = {
+    "a network's": ([(16, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64), (64, 64)], (8, 12)),
+    "smaller at once": ([(16, 48), (48, 48), (48, 48)], (6, 10)),
+    "smaller at the end": ([(32, 32), (32, 64)], (16, 2)),
+    "smaller and smaller": ([(16, 32), (32, 64), (64, 96)], (16, 24)),
+}
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_blocks_are_those_one_by_one(kernels, trunk, threads):
+    channels, size = TRUNKS[trunk]
+    torch.set_num_threads(threads)
+    assert_blocks_same([BasicBlock(*pair) for pair in channels], channels[0][0], size)
+
+
+def test_a_block_may_occur_twice():
+    block = BasicBlock(16, 16)
+    assert_blocks_same([block, block, BasicBlock(16, 32)], 16, (8, 8))
+
+
+def assert_blocks_same(blocks, inputs, size):
+    """Compare output, gradients and statistics with torch's in float64."""
+    torch.manual_seed(len(blocks))
+    trunk = nn.Sequential(*blocks).to(memory_format=LAST)
     with torch.no_grad():
-        for norm in (block.norm1, block.norm2):
+        for norm in [norm for block in blocks for norm in (block.norm1, block.norm2)]:
             norm.weight.uniform_(0.5, 2)
             norm.bias.normal_()
-    x, _ = tensors(3, inputs, channels, *size, False)
-    block64, x64 = doubled(block, x)
+    x, _ = tensors(3, inputs, inputs, *size, False)
+    trunk64, x64 = doubled(trunk, x)
     with native():
-        ours = block(x)
-    grad = torch.randn(ours.shape)
+        ours = residual_blocks(trunk, BasicBlock, x)
+    grad = torch.randn(ours.shape).contiguous(memory_format=LAST)
+    kept = grad.clone()
     assert type(ours.grad_fn).__name__ == "_ResidualBlocksBackward"
+    assert type(ours.grad_fn.next_functions[0][0]).__name__ == "AccumulateGrad"  # of x
     ours.backward(grad)
-    theirs = block64(x64)
+    assert torch.equal(grad, kept)
+    theirs = trunk64(x64)
     theirs.backward(grad.double())
     pairs = [(ours, theirs), (x.grad, x64.grad)]
-    pairs += [(p.grad, q.grad) for p, q in zip(block.parameters(), block64.parameters(), strict=True)]
-    pairs += zip(block.buffers(), block64.buffers(), strict=True)
+    pairs += [(p.grad, q.grad) for p, q in zip(trunk.parameters(), trunk64.parameters(), strict=True)]
+    pairs += zip(trunk.buffers(), trunk64.buffers(), strict=True)
     for a, b in pairs:
         # in norm: a rounding error may decide what a ReLU lets pass, once in a hundred thousand
         a, b = a.double(), b.double()
         assert (a - b).norm() <= 1e-2 * b.norm()
         assert ((a - b).abs() > 1e-4 * b.abs().max()).float().mean() < 1e-2
+
+
+def test_blocks_that_the_kernels_cannot_run_at_once_are_run_one_by_one():
+    torch.manual_seed(0)
+    trunk = nn.Sequential(BasicBlock(16, 32), BasicBlock(32, 64)).to(memory_format=LAST)
+    x, _ = tensors(3, 16, 16, 6, 6, False)  # 3 by 3 are not halved by the kernels
+    trunk64, x64 = doubled(trunk, x)
+    with native():
+        ours = residual_blocks(trunk, BasicBlock, x)
+    torch.testing.assert_close(ours.double(), trunk64(x64), rtol=1e-4, atol=1e-5)
+    assert [block.norm1.num_batches_tracked for block in trunk] == [1, 1]
+
+
+class Scaled(BasicBlock):
+    def forward(self, input):
+        return 3 * super().forward(input)
+
+
+@pytest.mark.parametrize("where", ["blocks", "blocks.1", "blocks.4.conv2", "everywhere"])
+def test_a_networks_hooks_fire(where):
+    model = CifarResNet(14).to(memory_format=LAST)
+    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=LAST)
+    fired = []
+    hook = lambda module, *_: fired.append(module)  # noqa: E731
+    if where == "everywhere":
+        handle = nn.modules.module.register_module_forward_hook(hook)
+    else:
+        handle = model.get_submodule(where).register_forward_hook(hook)
+    try:
+        with native():
+            model(x)
+    finally:
+        handle.remove()
+    modules = list(model.modules()) if where == "everywhere" else [model.get_submodule(where)]
+    assert {id(m) for m in modules} == {id(m) for m in fired}
+
+
+def test_a_networks_block_of_another_kind_is_called():
+    model = CifarResNet(14).to(memory_format=LAST)
+    x = torch.randn(4, 3, 8, 8).contiguous(memory_format=LAST)
+    torch.manual_seed(0)
+    model.blocks[2] = Scaled(16, 32).to(memory_format=LAST)
+    expected = copy.deepcopy(model)(x)
+    with native():
+        torch.testing.assert_close(model(x), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("channels", [24, 40])
@@ -370,12 +468,13 @@ def test_torchs_default_dtype_does_not_matter(dtype):
 
 
 def test_frozen_layers_and_a_kept_graph():
-    block = BasicBlock(16, 16).to(memory_format=LAST)
+    block = BasicBlock(16, 16)
+    trunk = nn.Sequential(block, BasicBlock(16, 32), BasicBlock(32, 32)).to(memory_format=LAST)
     block.conv1.weight.requires_grad_(False)
     block.norm2.requires_grad_(False)
     x, _ = tensors(2, 16, 16, 8, 8, False)
     with native():
-        total = block(x).square().sum()
+        total = residual_blocks(trunk, BasicBlock, x).square().sum()
     total.backward(retain_graph=True)
     once, weight = x.grad.clone(), block.conv2.weight.grad.clone()
     total.backward()
@@ -425,12 +524,13 @@ def test_the_same_call_gives_the_same_bits():
     for _ in range(5):
         conv, norm = layers(32, 32)
         x, r = tensors(5, 32, 32, 10, 10, True)
-        block = BasicBlock(32, 64).to(memory_format=LAST)
+        model = CifarResNet(8).to(memory_format=LAST)
+        image = torch.randn(5, 3, 12, 12).contiguous(memory_format=LAST)
         with native():
             y = run(conv, norm, x, r, torch.ones(5, 32, 10, 10))
-            block(x).square().sum().backward()
+            model(image).square().sum().backward()
         ours = [y, x.grad, r.grad, conv.weight.grad, norm.weight.grad, norm.running_var]
-        results.append(ours + [p.grad for p in block.parameters()] + list(block.buffers()))
+        results.append(ours + [p.grad for p in model.parameters()] + list(model.buffers()))
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 

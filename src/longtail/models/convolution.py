@@ -131,7 +131,7 @@ def residual_blocks(blocks: nn.Sequential, kind: type[nn.Module], input: Tensor)
     output = None
     if plain and all(type(block) is kind and not _hooked(block) for block in blocks):
         output = _run_blocks(list(blocks), input)
-    return blocks(input) if output is None else output  # type: ignore[no-any-return]
+    return blocks(input) if output is None else output
 
 
 def _run_blocks(blocks: Sequence[Any], input: Tensor) -> Tensor | None:
@@ -156,7 +156,7 @@ def _on() -> bool:
     return (
         getattr(_state, "on", False)
         and not torch.compiler.is_compiling()
-        and not nn.modules.module._has_any_global_hook()
+        and not nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
     )
 
 
@@ -172,7 +172,9 @@ def _count_batch(norms: Sequence[nn.BatchNorm2d], shapes: Sequence[Sequence[int]
     for shape in shapes:
         if math.prod(shape) == shape[1]:
             raise ValueError(f"batch norm needs over one value a channel to train, got {list(shape)}")
-    torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
+    torch._foreach_add_(
+        [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None], 1
+    )
     running = [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var)]
     torch.autograd.graph.increment_version(running)  # type: ignore[arg-type]
 
@@ -314,7 +316,9 @@ class _BlockBack(ctypes.Structure):
     )
 
 
-def _parameters(weight: Tensor | None, scale: Tensor | None = None, shift: Tensor | None = None) -> _Parameters:
+def _parameters(
+    weight: Tensor | None, scale: Tensor | None = None, shift: Tensor | None = None
+) -> _Parameters:
     strides = (0, 0, 0, 0) if weight is None else weight.stride()
     return _Parameters(_address(weight), *strides, _address(scale), _address(shift))
 
@@ -348,7 +352,12 @@ def _pixels(hidden: Tensor) -> tuple[int, ...]:
 def _convolve(input: Tensor, weight: Tensor) -> Tensor:
     output = _new(_output_shape(input, weight))
     library().longtail_convolve(
-        input.data_ptr(), ctypes.byref(_parameters(weight)), None, output.data_ptr(), None, *_sizes(input, weight)
+        input.data_ptr(),
+        ctypes.byref(_parameters(weight)),
+        None,
+        output.data_ptr(),
+        None,
+        *_sizes(input, weight),
     )
     return output
 
