@@ -225,7 +225,7 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
         (["weights", "3,-1"], r"counts must be finite and >= 0, got -1.0 at position 1"),
         (["weights", "3,1", "--beta", "1.5"], r"beta must be in [0, 1], got 1.5"),
         (["weights", "3,1", "--normalize", "sum"], r"normalize must be one of 'classes', 'samples'"),
-        (["weights", "5000,,50"], r"counts must be numbers, got '' in '5000,,50'; separate them by commas"),
+        (["weights", "5000,,50"], r"counts must be numbers, got '' in '5000,,50'; two commas have no number"),
         (["compare", "cifar11"], r"dataset must be one of"),
         (["compare", "nope"], r"'gtsrb', a folder of images or a recipe's .json file, got 'nope'"),
         (["compare", "--imbalance", "1e9"], r"imbalance_factor 1000000000.0 leaves class 9 without samples"),

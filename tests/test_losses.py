@@ -1297,7 +1297,7 @@ def test_labels_out_of_range_are_caught_on_every_path(subject, reduction, smooth
             r"label_smoothing=0\.1 .*inside",
         ),
         ({"loss": "hinge"}, ValueError, r"loss must be one of .* or a callable, got 'hinge'"),
-        ({"loss": None}, TypeError, r"loss must be a name or a callable, got NoneType None"),
+        ({"loss": None}, TypeError, r"loss must be one of 'softmax', .* or a callable, got NoneType None"),
         ({"ignore_index": 0.5}, ValueError, r"ignore_index must be a whole number, got 0\.5"),
         ({"class_counts": [1, -1, 3]}, ValueError, r"counts"),
         ({"class_counts": [0, 0, 0]}, ValueError, r"counts"),

@@ -869,9 +869,8 @@ def _read_counts(source: str, label: str | None) -> Any:
             numbers[i] = float(part)
         except ValueError:
             if "," in source and "/" not in source and not Path(source).exists():
-                raise ValueError(
-                    f"counts must be numbers, got {part!r} in {source!r}; separate them by commas"
-                ) from None
+                remedy = "separate them by commas" if part else "two commas have no number between them"
+                raise ValueError(f"counts must be numbers, got {part!r} in {source!r}; {remedy}") from None
             return class_counts(source, label=label)
     return class_counts(numbers)
 

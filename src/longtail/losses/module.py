@@ -80,7 +80,8 @@ class ClassBalancedLoss(nn.Module):
         if isinstance(loss, str):
             _checks.choice("loss", loss, LOSSES, also=" or a callable")
         elif not callable(loss):
-            raise TypeError(f"loss must be a name or a callable, got {_checks.describe(loss)}")
+            names = ", ".join(map(repr, LOSSES))
+            raise TypeError(f"loss must be one of {names} or a callable, got {_checks.describe(loss)}")
         elif label_smoothing != 0.0:
             raise ValueError(
                 f"label_smoothing={label_smoothing!r} needs a named loss; smooth inside your callable"
