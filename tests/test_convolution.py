@@ -142,15 +142,18 @@ def test_any_shape_and_number_of_threads(n, height, width, channels, threads, re
     assert_same(conv, norm, *tensors(n, *channels, height, width, residual), tolerance=1e-4)
 
 
-def test_a_large_mean_does_not_swallow_the_variance(kernels):
-    conv, norm = layers(16, 16)
+@pytest.mark.parametrize("inputs", [3, 16])
+def test_a_large_mean_does_not_swallow_the_variance(kernels, inputs):
+    conv, norm = layers(inputs, 16)
     with torch.no_grad():
-        conv.weight.copy_(torch.eye(16)[:, :, None, None] * (torch.arange(9) == 4).view(3, 3))
-    x, _ = tensors(8, 16, 16, 12, 12, False, mean=1000.0)
+        conv.weight.copy_(torch.eye(16)[:, :inputs, None, None] * (torch.arange(9) == 4).view(3, 3))
+        conv.weight[inputs:].copy_(conv.weight[:1])  # where there are fewer channels
+    x, _ = tensors(8, inputs, 16, 12, 12, False, mean=1000.0)
     with native():
-        conv_norm_relu(conv, norm, x)
+        conv_norm_relu(conv, norm, x.detach())
     inner = x.detach().double().var((0, 2, 3))
-    norm.running_var.sub_(0.9 * layers(16, 16)[1].running_var)
+    inner = torch.cat((inner, inner[:1].expand(16 - inputs)))
+    norm.running_var.sub_(0.9 * layers(inputs, 16)[1].running_var)
     # the edges' rounding of numbers near 1000 is 6e-5 of the standard deviation
     torch.testing.assert_close(norm.running_var.double() / 0.1, inner, rtol=1e-2, atol=0)
 
@@ -270,23 +273,43 @@ class Scaled(BasicBlock):
         return 3 * super().forward(input)
 
 
-@pytest.mark.parametrize("where", ["blocks", "blocks.1", "blocks.4.conv2", "everywhere"])
-def test_a_networks_hooks_fire(where):
+@pytest.mark.parametrize("where", ["blocks", "blocks.1", "blocks.4.conv2", ""])
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward"])
+def test_a_networks_hooks_fire(where, kind):
     model = CifarResNet(14).to(memory_format=LAST)
-    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=LAST)
-    fired = []
-    hook = lambda module, *_: fired.append(module)  # noqa: E731
-    if where == "everywhere":
-        handle = nn.modules.module.register_module_forward_hook(hook)
-    else:
-        handle = model.get_submodule(where).register_forward_hook(hook)
+    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=LAST).requires_grad_()
+    module, fired = model.get_submodule(where), []
+    everywhere = getattr(nn.modules.module, f"register_module_{kind}_hook")
+    register = getattr(module, f"register_{kind}_hook") if where else everywhere
+    handle = register(lambda module, *_: fired.append(module))
     try:
         with native():
-            model(x)
+            model(x).sum().backward()
     finally:
         handle.remove()
-    modules = list(model.modules()) if where == "everywhere" else [model.get_submodule(where)]
-    assert {id(m) for m in modules} == {id(m) for m in fired}
+    assert {id(m) for m in fired} == {id(m) for m in ([module] if where else model.modules())}
+
+
+def test_hooks_on_all_modules_see_what_passes():
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, _, out: seen.append((module, out)))
+    try:
+        with native():
+            CifarResNet(8).to(memory_format=LAST)(torch.randn(2, 3, 8, 8).contiguous(memory_format=LAST))
+    finally:
+        handle.remove()
+    assert all(output.min() < 0 for module, output in seen if type(module) is nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("where", ["blocks", "blocks.1"])
+def test_a_forward_of_a_modules_own_is_called(where):
+    model, calls = CifarResNet(14).to(memory_format=LAST), []
+    module = model.get_submodule(where)
+    inner = module.forward
+    module.forward = lambda input: calls.append(where) or inner(input)
+    with native():
+        model(torch.randn(2, 3, 8, 8).contiguous(memory_format=LAST))
+    assert calls == [where]
 
 
 def test_a_networks_block_of_another_kind_is_called():
@@ -309,6 +332,59 @@ def test_a_block_that_the_kernels_cannot_run_is_torchs(channels):
         assert torch.equal(block(x), expected)
 
 
+def test_a_block_cut_by_hand_is_torchs():
+    torch.manual_seed(0)
+    block = BasicBlock(32, 32).to(memory_format=LAST)
+    with torch.no_grad():
+        block.conv1.weight = nn.Parameter(block.conv1.weight[:16].clone())
+        block.conv2.weight = nn.Parameter(block.conv2.weight[:, :16].clone())
+        for name in ("weight", "bias"):
+            setattr(block.norm1, name, nn.Parameter(getattr(block.norm1, name)[:16].clone()))
+        for name in ("running_mean", "running_var"):
+            setattr(block.norm1, name, getattr(block.norm1, name)[:16].clone())
+    x, _ = tensors(2, 32, 32, 8, 8, False)
+    expected = copy.deepcopy(block)(x)
+    with native():
+        torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["norm1", "norm2"])
+def test_a_norm_in_evaluation_keeps_its_statistics(norm):
+    block = BasicBlock(16, 16).to(memory_format=LAST)
+    block.get_submodule(norm).eval()
+    x, _ = tensors(2, 16, 16, 8, 8, False)
+    expected = copy.deepcopy(block)(x)
+    with native():
+        torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+    assert block.get_submodule(norm).num_batches_tracked == 0
+
+
+def test_norms_need_not_count_batches():
+    block = BasicBlock(16, 16).to(memory_format=LAST)
+    block.norm1.num_batches_tracked = block.norm2.num_batches_tracked = None
+    x, _ = tensors(2, 16, 16, 8, 8, False)
+    with native():
+        ours = block(x)
+    assert type(ours.grad_fn).__name__ == "_ResidualBlocksBackward"
+
+
+def test_blocks_without_a_way_back_do_not_join_it():
+    trunk = nn.Sequential(*[BasicBlock(16, 16) for _ in range(3)]).to(memory_format=LAST)
+    other = copy.deepcopy(trunk)
+    trunk[:2].requires_grad_(False)
+    x = torch.randn(2, 16, 8, 8).contiguous(memory_format=LAST)
+    with native():
+        ours = residual_blocks(trunk, BasicBlock, x)
+        with torch.no_grad():
+            none = residual_blocks(other, BasicBlock, x)
+    assert torch.equal(ours, none)
+    assert not none.requires_grad
+    assert len([t for t in ours.grad_fn.saved_tensors if t.shape == x.shape]) == 4  # those of one block
+    assert [block.norm1.num_batches_tracked for block in trunk] == [1, 1, 1]
+    with native():
+        assert residual_blocks(nn.Sequential(), BasicBlock, x) is x
+
+
 def test_an_odd_image_is_halved_by_torch():
     torch.manual_seed(0)
     block = BasicBlock(16, 32).to(memory_format=LAST)
@@ -321,11 +397,16 @@ def test_an_odd_image_is_halved_by_torch():
     assert ours.shape == (3, 32, 4, 5)
 
 
-def test_the_first_of_a_blocks_two_norms_needs_several_values_too():
-    block = BasicBlock(16, 32).to(memory_format=LAST)
-    x = torch.randn(1, 16, 2, 2).contiguous(memory_format=LAST)
-    with native(), pytest.raises(ValueError, match=r"over one value a channel to train, got \[1, 32, 1, 1\]"):
-        block(x)
+def test_the_norms_of_blocks_need_several_values_too():
+    trunk = nn.Sequential(BasicBlock(16, 16), BasicBlock(16, 32)).to(memory_format=LAST)
+    x, _ = tensors(1, 16, 16, 2, 2, False)
+    for blocks in (trunk, trunk[1:]):
+        with (
+            native(),
+            pytest.raises(ValueError, match=r"over one value a channel to train, got \[1, 32, 1, 1\]"),
+        ):
+            residual_blocks(blocks, BasicBlock, x)
+    assert trunk[0].norm1.num_batches_tracked == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 1, 1), (2, 16, 8, 8), (2, 32, 8, 7)])
@@ -503,17 +584,21 @@ def test_autocast_is_left_to_torch():
         assert conv_norm_relu(conv, norm, x).dtype == torch.bfloat16
 
 
-def test_weights_and_gradients_may_lie_otherwise_in_memory(kernels):
-    conv, norm = layers(16, 32)
-    x, _ = tensors(2, 16, 32, 6, 6, False)
-    grad = torch.randn(32).view(1, 32, 1, 1).expand(2, 32, 6, 6)
+@pytest.mark.parametrize("inputs", [3, 16])
+def test_weights_and_gradients_may_lie_otherwise_in_memory(kernels, inputs):
+    conv, norm = layers(inputs, 16)
+    block = BasicBlock(16, 32)
+    x, _ = tensors(2, inputs, 16, 6, 6, False)
+    x.requires_grad_(inputs == 16)
+    grad = torch.randn(32).view(1, 32, 1, 1).expand(2, 32, 3, 3)
     found = []
     for layout in (LAST, torch.contiguous_format):
-        conv.to(memory_format=layout)
-        x.grad = conv.weight.grad = None
+        modules = nn.ModuleList((conv, norm, block)).to(memory_format=layout)
+        modules.zero_grad()
+        x.grad = None
         with native():
-            run(conv, norm, x, None, grad)
-        found.append((x.grad.clone(), conv.weight.grad.clone()))
+            block(conv_norm_relu(conv, norm, x)).backward(grad)
+        found.append([p.grad.clone() for p in modules.parameters()] + ([x.grad] if inputs == 16 else []))
     for a, b in zip(*found, strict=True):
         assert torch.equal(a, b)
 
@@ -553,13 +638,14 @@ def test_what_is_not_finite_is_not_lost(kernels, bad):
         assert not BasicBlock(16, 32).to(memory_format=LAST)(x).isfinite().any()
 
 
-@pytest.mark.parametrize("strided", [False, True])
-def test_a_second_derivative_is_refused(strided):
+@pytest.mark.parametrize("kind", ["convolution", "strided", "block"])
+def test_a_second_derivative_is_refused(kind):
     conv, norm = layers(16, 16)
-    conv.stride = (2, 2) if strided else (1, 1)
+    conv.stride = (2, 2) if kind == "strided" else (1, 1)
     x, _ = tensors(2, 16, 16, 8, 8, False)
+    block = BasicBlock(16, 16).to(memory_format=LAST)
     with native():
-        total = conv_norm_relu(conv, norm, x).sum()
+        total = (block(x) if kind == "block" else conv_norm_relu(conv, norm, x)).sum()
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(total, x, create_graph=True)
 

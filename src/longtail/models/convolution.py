@@ -127,11 +127,27 @@ def residual_blocks(blocks: nn.Sequential, kind: type[nn.Module], input: Tensor)
 
     The kernels run all of them at once if they can: in training, without hooks, and of no other kind.
     """
-    plain = type(blocks) is nn.Sequential and not _hooked(blocks)
-    output = None
-    if plain and all(type(block) is kind and not _hooked(block) for block in blocks):
-        output = _run_blocks(list(blocks), input)
-    return blocks(input) if output is None else output
+    modules = list(blocks)
+    if not (_on() and _is_called(blocks, nn.Sequential) and all(_is_called(m, kind) for m in modules)):
+        outcome: Tensor = blocks(input)
+        return outcome
+    # one by one what has no way back, for which all at once would keep its memory
+    while modules and not _has_way_back(modules[0], input):
+        input = modules.pop(0)(input)
+    output = _run_blocks(modules, input)
+    for module in modules if output is None else ():
+        input = module(input)
+    return input if output is None else output
+
+
+def _is_called(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling a module is its kind's forward, and nothing else."""
+    return type(module) is kind and "forward" not in vars(module) and not _hooked(module)
+
+
+def _has_way_back(module: nn.Module, input: Tensor) -> bool:
+    needed = input.requires_grad or any(parameter.requires_grad for parameter in module.parameters())
+    return needed and torch.is_grad_enabled()
 
 
 def _run_blocks(blocks: Sequence[Any], input: Tensor) -> Tensor | None:
@@ -153,11 +169,7 @@ def _run_blocks(blocks: Sequence[Any], input: Tensor) -> Tensor | None:
 
 
 def _on() -> bool:
-    return (
-        getattr(_state, "on", False)
-        and not torch.compiler.is_compiling()
-        and not nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
-    )
+    return getattr(_state, "on", False) and not torch.compiler.is_compiling()
 
 
 def _plain(norm: nn.BatchNorm2d, hidden: Tensor, residual: Tensor | None) -> Tensor:
@@ -172,9 +184,8 @@ def _count_batch(norms: Sequence[nn.BatchNorm2d], shapes: Sequence[Sequence[int]
     for shape in shapes:
         if math.prod(shape) == shape[1]:
             raise ValueError(f"batch norm needs over one value a channel to train, got {list(shape)}")
-    torch._foreach_add_(
-        [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None], 1
-    )
+    if counts := [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]:
+        torch._foreach_add_(counts, 1)
     running = [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var)]
     torch.autograd.graph.increment_version(running)  # type: ignore[arg-type]
 
@@ -229,7 +240,7 @@ def _is_ours(conv: nn.Conv2d, channels: int, stride: tuple[int, int]) -> bool:
         and conv.groups == 1
         and conv.bias is None
         and conv.out_channels % _CHANNELS == 0
-        and _is_plain(conv.weight)
+        and _is_plain(conv.weight, (conv.out_channels, channels, 3, 3))
         and not _hooked(conv)
     )
 
@@ -241,17 +252,21 @@ def _normalises(norm: nn.BatchNorm2d) -> bool:
         and norm.track_running_stats
         and norm.momentum is not None
         and norm.eps > 0
-        and all(map(_is_plain, (norm.weight, norm.bias, norm.running_mean, norm.running_var)))
+        and _is_plain(norm.weight, (norm.num_features,))
+        and _is_plain(norm.bias, (norm.num_features,))
+        and _is_plain(norm.running_mean, (norm.num_features,))
+        and _is_plain(norm.running_var, (norm.num_features,))
         and not _hooked(norm)
     )
 
 
-def _is_plain(tensor: Tensor | None) -> bool:
+def _is_plain(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
     return (
         type(tensor) in (nn.Parameter, Tensor)
         and tensor is not None
         and tensor.is_cpu
         and tensor.dtype == torch.float32
+        and tensor.shape == shape
         and (tensor.ndim > 1 or tensor.is_contiguous())
     )
 
@@ -262,6 +277,7 @@ def _hooked(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
+        or nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
     )
 
 
