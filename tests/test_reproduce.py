@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from longtail import class_weights
 from longtail.datasets import Dataset, Split, cifar10
 from longtail.paper.tables import ACCURACIES, Cell, SkeletonCell, cells, published, skeleton_cells
-from longtail.report.tables import accuracy_cells
+from longtail.report.tables import accuracy_cells, paper_sheet
 from longtail.reproduce import (
     COLUMNS,
     SKELETON_COLUMNS,
@@ -310,6 +311,30 @@ def test_a_seed_counts_once_and_by_its_fp32_run(order: int) -> None:
     (only,) = compare_with_paper([PLAIN], rows[::order])
     assert only.measured is not None
     assert (only.measured.n, only.measured.mean) == (2, 25)
+    assert only.against_plain is None
+
+
+def test_a_gain_is_paired_by_seed() -> None:
+    def row(loss: str, seed: int, error: float, gamma: str = "", factor: int = 10) -> dict[str, str]:
+        data = {"dataset": "cifar10", "imbalance_factor": str(factor), "epochs": "200", "precision": "fp32"}
+        run = {"loss": loss, "gamma": gamma, "beta": "0.9999" if gamma else "0"}
+        return data | run | {"seed": str(seed), "error_percent": str(error)}
+
+    rows = [row("softmax", 0, 27), row("softmax", 1, 31), row("softmax", 2, 5, factor=50)]
+    rows += [row("focal", 0, 25, "1"), row("focal", 2, 90, "1")]
+    plain, balanced = compare_with_paper([PLAIN, BALANCED], rows)
+    assert plain.against_plain is None
+    assert balanced.measured is not None
+    assert balanced.measured.mean == 57.5
+    assert balanced.against_plain is not None
+    assert (balanced.against_plain.mean, balanced.against_plain.n) == (-2, 1)
+    rows.append(row("focal", 1, 25, "1"))
+    (balanced,) = compare_with_paper([BALANCED], rows)
+    assert balanced.against_plain is not None
+    assert (balanced.against_plain.mean, balanced.against_plain.n) == (-4, 2)
+    text = paper_sheet([balanced]).rows[0][-1].text
+    assert re.fullmatch(r"-4\.00 \[-29\.41, \+21\.41\]", text)  # 2 / sqrt(2) sqrt(2) t(0.975, 1), by hand
+    assert paper_sheet(compare_with_paper([PLAIN], [])).rows[0][-1].text == ""
 
 
 @pytest.mark.parametrize(

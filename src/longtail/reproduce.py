@@ -231,11 +231,14 @@ class PaperCell:
         cell: the setting.
         paper: None where the paper gives no number.
         measured: over seeds; None where it was not run.
+        against_plain: measured minus plain softmax on the same data, paired by seed, which draws the images;
+            None for that itself, or where no seed has both.
     """
 
     cell: Cell
     paper: float | None
     measured: Summary | None
+    against_plain: PairedDifference | None = None
 
     @property
     def difference(self) -> float | None:
@@ -261,8 +264,15 @@ def compare_with_paper(
             gamma = float(row["gamma"]) if row["gamma"] else None
             cell = Cell(row["dataset"], int(row["imbalance_factor"]), row["loss"], gamma, float(row["beta"]))
             errors.setdefault(cell, {})[int(row["seed"])] = float(row["error_percent"])
-    measured = {cell: summarize(list(by_seed.values())) for cell, by_seed in errors.items()}
-    return [PaperCell(cell, known.get(cell), measured.get(cell)) for cell in cells]
+    compared = []
+    for cell in cells:
+        plain_cell = replace(cell, loss="softmax", gamma=None, beta=0.0)
+        ours, plain = errors.get(cell, {}), errors.get(plain_cell, {})
+        both = sorted(ours.keys() & plain.keys()) if cell != plain_cell else []
+        gain = paired_difference([ours[s] for s in both], [plain[s] for s in both]) if both else None
+        measured = summarize(list(ours.values())) if ours else None
+        compared.append(PaperCell(cell, known.get(cell), measured, gain))
+    return compared
 
 
 @lru_cache(maxsize=4)

@@ -178,10 +178,22 @@ def class_table(comparison: Comparison, names: Sequence[str]) -> Sheet:
 
 def paper_sheet(compared: Sequence[PaperCell]) -> Sheet:
     """Return published and measured errors side by side as a sheet."""
-    head = ("data", "imbalance", "loss", "gamma", "beta", "paper", "measured", "seeds", "difference")
+    head = (
+        "data",
+        "imbalance",
+        "loss",
+        "gamma",
+        "beta",
+        "paper",
+        "measured",
+        "seeds",
+        "difference",
+        "vs plain",
+    )
     rows = []
     for row in compared:
-        cell, m = row.cell, row.measured
+        cell, m, plain = row.cell, row.measured, row.against_plain
+        interval = "" if plain is None or plain.low is None else f" [{plain.low:+.2f}, {plain.high:+.2f}]"
         sd = "" if m is None or m.sd is None else f" ± {m.sd:.2f}"
         rows.append(
             [
@@ -194,6 +206,7 @@ def paper_sheet(compared: Sequence[PaperCell]) -> Sheet:
                 Cell("not run") if m is None else Cell(f"{m.mean:.2f}{sd}", m.mean),
                 Cell("0", 0.0) if m is None else Cell(str(m.n), float(m.n)),
                 Cell("") if row.difference is None else Cell(f"{row.difference:+.2f}", row.difference),
+                Cell("") if plain is None else Cell(f"{plain.mean:+.2f}{interval}", plain.mean),
             ]
         )
     return Sheet(head, rows)
@@ -260,14 +273,18 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def paper_table(compared: Sequence[PaperCell]) -> Table:
     """Return published and measured errors side by side, for the terminal, within 80 columns."""
-    title = "test error in %, paper and measured (mean ± standard deviation); IF: imbalance factor"
+    title = (
+        "test error in %, paper and measured (mean ± standard deviation over n seeds); IF: imbalance factor; "
+        "vs plain: to softmax without weights, over the seeds that both have"
+    )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=title)
     sheet = paper_sheet(compared)
     for name in sheet.head:
-        short = {"imbalance": "IF", "difference": "diff"}.get(name, name)
+        short = {"imbalance": "IF", "difference": "diff", "seeds": "n"}.get(name, name)
         table.add_column(short, justify="left" if name in ("data", "loss") else "right", no_wrap=True)
     for row in sheet.rows:
-        table.add_row(*(cell.text for cell in row))
+        *others, plain = row
+        table.add_row(*(cell.text for cell in others), plain.text.split(" ")[0])  # the interval is too wide
     return table
 
 
