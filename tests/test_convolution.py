@@ -301,6 +301,33 @@ def test_hooks_on_all_modules_see_what_passes():
     assert all(output.min() < 0 for module, output in seen if type(module) is nn.BatchNorm2d)
 
 
+class Doubled(nn.Sequential):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+def test_a_sequence_of_another_kind_is_called():
+    trunk = Doubled(BasicBlock(16, 16), BasicBlock(16, 16)).to(memory_format=LAST)
+    x, _ = tensors(2, 16, 16, 8, 8, False)
+    expected = copy.deepcopy(trunk)(x)
+    with native():
+        torch.testing.assert_close(residual_blocks(trunk, BasicBlock, x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_of_a_block_that_do_not_fit_are_refused_as_torch_does():
+    x, _ = tensors(2, 16, 16, 8, 8, False)
+    for name, layer, said in (
+        ("norm1", nn.BatchNorm2d(32), "running_mean should contain 16 elements"),
+        ("norm2", nn.BatchNorm2d(32), "running_mean should contain 16 elements"),
+        ("conv2", nn.Conv2d(32, 16, 3, padding=1, bias=False), "expected input"),
+        ("conv2", nn.Conv2d(16, 32, 3, padding=1, bias=False), "running_mean should contain 32 elements"),
+    ):
+        block = BasicBlock(16, 16)
+        setattr(block, name, layer)
+        with native(), pytest.raises(RuntimeError, match=said):
+            block.to(memory_format=LAST)(x)
+
+
 @pytest.mark.parametrize("where", ["blocks", "blocks.1"])
 def test_a_forward_of_a_modules_own_is_called(where):
     model, calls = CifarResNet(14).to(memory_format=LAST), []
@@ -385,10 +412,11 @@ def test_blocks_without_a_way_back_do_not_join_it():
         assert residual_blocks(nn.Sequential(), BasicBlock, x) is x
 
 
-def test_an_odd_image_is_halved_by_torch():
+@pytest.mark.parametrize("size", [(7, 9), (7, 10), (8, 9)])
+def test_an_odd_image_is_halved_by_torch(size):
     torch.manual_seed(0)
     block = BasicBlock(16, 32).to(memory_format=LAST)
-    x, _ = tensors(3, 16, 32, 7, 9, False)
+    x, _ = tensors(3, 16, 32, *size, False)
     block64, x64 = doubled(block, x)
     with native():
         ours = block(x)
