@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -268,11 +268,16 @@ def compare_with_paper(
     for cell in cells:
         plain_cell = replace(cell, loss="softmax", gamma=None, beta=0.0)
         ours, plain = errors.get(cell, {}), errors.get(plain_cell, {})
-        both = sorted(ours.keys() & plain.keys()) if cell != plain_cell else []
-        gain = paired_difference([ours[s] for s in both], [plain[s] for s in both]) if both else None
         measured = summarize(list(ours.values())) if ours else None
-        compared.append(PaperCell(cell, known.get(cell), measured, gain))
+        change = None if cell == plain_cell else _by_seed(ours, plain)
+        compared.append(PaperCell(cell, known.get(cell), measured, change))
     return compared
+
+
+def _by_seed(ours: Mapping[int, float], base: Mapping[int, float]) -> PairedDifference | None:
+    """Return ours minus base, paired by the seeds that both have; None where they share none."""
+    both = sorted(ours.keys() & base.keys())
+    return paired_difference([ours[s] for s in both], [base[s] for s in both]) if both else None
 
 
 @lru_cache(maxsize=4)
@@ -342,8 +347,7 @@ def compare_accuracies(
     compared = []
     for cell in dict.fromkeys(replace(c, split=None) for c in cells):
         ours, plain = means.get(cell, {}), means.get(replace(cell, beta=0.0), {})
-        both = sorted(ours.keys() & plain.keys()) if cell.beta else []
-        gain = paired_difference([ours[s] for s in both], [plain[s] for s in both]) if both else None
+        gain = _by_seed(ours, plain) if cell.beta else None
         measured = summarize(list(ours.values())) if ours else None
         compared.append(Accuracy(cell, ACCURACIES.get(cell), measured, gain))
     return compared
@@ -390,10 +394,11 @@ def compare_signs(
     compared = []
     for cell in cells:
         ours, base = found.get(cell, {}), found.get(plain, {})
-        both = sorted(ours.keys() & base.keys()) if cell != plain else []
         error, balanced = (summarize([pair[i] for pair in ours.values()]) if ours else None for i in (0, 1))
         change, balanced_change = (
-            paired_difference([ours[s][i] for s in both], [base[s][i] for s in both]) if both else None
+            None
+            if cell == plain
+            else _by_seed({s: pair[i] for s, pair in ours.items()}, {s: pair[i] for s, pair in base.items()})
             for i in (0, 1)
         )
         compared.append(SignErrors(cell, error, balanced, change, balanced_change))

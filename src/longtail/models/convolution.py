@@ -252,10 +252,10 @@ def _normalises(norm: nn.BatchNorm2d) -> bool:
         and norm.track_running_stats
         and norm.momentum is not None
         and norm.eps > 0
-        and _is_plain(norm.weight, (norm.num_features,))
-        and _is_plain(norm.bias, (norm.num_features,))
-        and _is_plain(norm.running_mean, (norm.num_features,))
-        and _is_plain(norm.running_var, (norm.num_features,))
+        and all(
+            _is_plain(tensor, (norm.num_features,))
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        )
         and not _hooked(norm)
     )
 
@@ -465,17 +465,13 @@ class _ResidualBlocks(torch.autograd.Function):
         input, *saved = ctx.saved_tensors
         parameters, memory, kept = saved[: 6 * count], saved[6 * count : 9 * count], saved[9 * count :]
         grad, of_input = _last(grad), torch.empty_like(input)
-        gradients = [torch.empty_like(parameter) for parameter in parameters]
+        gradients, outcomes = _gradients(*parameters), set(shapes[1:])
         backs = (_BlockBack * count)()
-        buffers = {shapes[0]: of_input}
-        inners: dict[tuple[int, ...], Tensor] = {}
+        inner = {shape: _new(shape) for shape in outcomes}
+        passed = {shape: _new(shape) for shape in outcomes - {shapes[0]}} | {shapes[0]: of_input}
         for i, shape in enumerate(shapes[1:]):
-            if shape not in buffers:
-                buffers[shape] = _new(shape)
-            if shape not in inners:
-                inners[shape] = _new(shape)
             first, second = (_parameters(*gradients[k : k + 3]) for k in (6 * i, 6 * i + 3))
-            backs[i] = _BlockBack(first, second, inners[shape].data_ptr(), buffers[shape].data_ptr())
+            backs[i] = _BlockBack(first, second, inner[shape].data_ptr(), passed[shape].data_ptr())
         library().longtail_blocks_back(
             grad.data_ptr(),
             input.data_ptr(),

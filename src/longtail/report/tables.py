@@ -193,7 +193,6 @@ def paper_sheet(compared: Sequence[PaperCell]) -> Sheet:
     rows = []
     for row in compared:
         cell, m, plain = row.cell, row.measured, row.against_plain
-        interval = "" if plain is None or plain.low is None else f" [{plain.low:+.2f}, {plain.high:+.2f}]"
         sd = "" if m is None or m.sd is None else f" ± {m.sd:.2f}"
         rows.append(
             [
@@ -206,7 +205,7 @@ def paper_sheet(compared: Sequence[PaperCell]) -> Sheet:
                 Cell("not run") if m is None else Cell(f"{m.mean:.2f}{sd}", m.mean),
                 Cell("0", 0.0) if m is None else Cell(str(m.n), float(m.n)),
                 Cell("") if row.difference is None else Cell(f"{row.difference:+.2f}", row.difference),
-                Cell("") if plain is None else Cell(f"{plain.mean:+.2f}{interval}", plain.mean),
+                Cell("") if plain is None else Cell(interval_text(plain, scale=1, digits=2), plain.mean),
             ]
         )
     return Sheet(head, rows)
@@ -224,13 +223,12 @@ def legend(thresholds: tuple[int, int]) -> str:
     )
 
 
-def interval_text(d: PairedDifference | None) -> str:
-    """Write a paired difference in points with its interval."""
+def interval_text(d: PairedDifference | None, scale: float = 100, digits: int = 1) -> str:
+    """Write a paired difference, times `scale`, in points with its interval."""
     if d is None:
         return ""
-    if d.low is None or d.high is None:
-        return f"{100 * d.mean:+.1f}"
-    return f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+    mean, low, high = ("" if x is None else f"{scale * x:+.{digits}f}" for x in (d.mean, d.low, d.high))
+    return f"{mean} [{low}, {high}]" if low and high else mean
 
 
 def percent(share: float | None) -> Cell:
@@ -284,7 +282,8 @@ def paper_table(compared: Sequence[PaperCell]) -> Table:
         table.add_column(short, justify="left" if name in ("data", "loss") else "right", no_wrap=True)
     for row in sheet.rows:
         *others, plain = row
-        table.add_row(*(cell.text for cell in others), plain.text.split(" ")[0])  # the interval is too wide
+        mean = "" if plain.value is None else f"{plain.value:+.2f}"  # its interval is too wide
+        table.add_row(*(cell.text for cell in others), mean)
     return table
 
 
@@ -299,9 +298,7 @@ def accuracy_cells(compared: Sequence[Accuracy]) -> list[tuple[str, ...]]:
         sd = "" if measured is None or measured.sd is None else f" ± {measured.sd:.1f}"
         change = "" if row.difference is None else f"{row.difference:+.1f}"
         if gain is not None:
-            change = f"{gain.mean:+.1f}"
-            if gain.low is not None and gain.high is not None:
-                change += f" [{gain.low:+.1f}, {gain.high:+.1f}]"
+            change = interval_text(gain, scale=1)
         cells.append(
             (
                 f"jhmdb{cell.classes}"
@@ -362,20 +359,14 @@ def sign_texts(compared: Sequence[SignErrors]) -> list[tuple[str, ...]]:
             return "not run"
         return f"{summary.mean:.1f}" + ("" if summary.sd is None else f" ± {summary.sd:.1f}")
 
-    def change(d: PairedDifference | None) -> str:
-        if d is None:
-            return ""
-        interval = "" if d.low is None or d.high is None else f" [{d.low:+.1f}, {d.high:+.1f}]"
-        return f"{d.mean:+.1f}{interval}"
-
     return [
         (
             row.cell.loss,
             row.cell.weights,
             percent(row.error),
-            change(row.difference),
+            interval_text(row.difference, scale=1),
             percent(row.balanced),
-            change(row.balanced_difference),
+            interval_text(row.balanced_difference, scale=1),
             "0" if row.error is None else str(row.error.n),
         )
         for row in compared
