@@ -1,0 +1,94 @@
+"""Things by name, open to the package's own applications and to other people's packages."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from longtail import _checks
+
+__all__ = ["Registry", "installed", "load_applications"]
+
+T = TypeVar("T")
+
+APPLICATIONS = "longtail.applications"
+
+
+class Registry(Generic[T]):
+    """A dictionary of named things, of which applications bring some when first they are needed.
+
+    Args:
+        argument: what a name is called in messages, such as "dataset".
+
+    Example:
+        >>> colours = Registry[int]("colour")
+        >>> colours.register("red", 1)
+        >>> colours["red"]
+        1
+    """
+
+    def __init__(self, argument: str) -> None:
+        self.argument = argument
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str, entry: T) -> None:
+        """Add one thing.
+
+        Raises:
+            ValueError: the name is taken by another thing.
+        """
+        if name in self._entries and self._entries[name] is not entry:
+            raise ValueError(f"{self.argument} {name!r} is registered already; choose another name")
+        self._entries[name] = entry
+
+    def unregister(self, name: str) -> None:
+        """Take one thing away again, for tests."""
+        self._entries.pop(name, None)
+
+    def __getitem__(self, name: str) -> T:
+        """Return a thing by its name.
+
+        Raises:
+            ValueError: no such name; the message lists those that there are.
+        """
+        if name not in self._entries:
+            load_applications()
+        return self._entries[_checks.choice(self.argument, name, tuple(self._entries))]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names: those of the library first, then those of the applications."""
+        load_applications()
+        return tuple(self._entries)
+
+
+@functools.cache
+def load_applications() -> None:
+    """Import what is installed under the entry points "longtail.applications", and let it register."""
+    for point in installed(APPLICATIONS):
+        point.load()()
+
+
+def installed(group: str) -> list[EntryPoint]:
+    """Return the entry points of a group whose module is there, by name; one that is not is passed over."""
+    found = []
+    for point in sorted(entry_points(group=group), key=lambda p: p.name):
+        try:
+            there = importlib.util.find_spec(point.module) is not None
+        except ModuleNotFoundError:  # a parent package is not there
+            there = False
+        if there:
+            found.append(point)
+        elif not point.module.startswith("longtail."):
+            warnings.warn(f"{group}: {point.value} of the entry point {point.name} is not there", stacklevel=2)
+    return found
