@@ -90,5 +90,7 @@ def installed(group: str) -> list[EntryPoint]:
         if there:
             found.append(point)
         elif not point.module.startswith("longtail."):
-            warnings.warn(f"{group}: {point.value} of the entry point {point.name} is not there", stacklevel=2)
+            warnings.warn(
+                f"{group}: {point.value} of the entry point {point.name} is not there", stacklevel=2
+            )
     return found
