@@ -47,8 +47,8 @@ class Recipe(BaseModel):
     folder, the device, the progress bar) is an argument of `longtail.training.train` instead.
 
     Fields that need a word:
-        method: how the tail is balanced, see `longtail.methods`. In its place these fields may be given, in
-            which recipes told it at first: loss, scheme, beta, gamma, normalizer, label_smoothing, prior_bias.
+        method: how the tail is balanced, see `longtail.methods`. In its place these may be given, in which
+            recipes told it at first: loss, scheme, beta, gamma, normalizer, label_smoothing, prior_bias.
         imbalance_factor: largest over smallest class of the training set made from `dataset`; None trains
             on the data as they are.
         subset_seed: which samples the tail keeps; None means `seed`, so that a spread over seeds includes
