@@ -33,7 +33,7 @@ RANK = {
     "head": 4,
     "sampling": 4,
     "vectors": 4,
-    "adjust": 4,
+    "adjust": 3,
     "methods": 5,
     "datasets": 5,
     "models": 5,

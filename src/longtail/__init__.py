@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from longtail import datasets as datasets
     from longtail import functional as functional
     from longtail import methods as methods
+    from longtail.adjust import adjust_logits as adjust_logits
+    from longtail.adjust import adjust_probabilities as adjust_probabilities
+    from longtail.adjust import tune_adjustment as tune_adjustment
     from longtail.counts import ClassCounts as ClassCounts
     from longtail.counts import ClassWeights as ClassWeights
     from longtail.counts import class_counts as class_counts
@@ -42,6 +45,9 @@ _NAMES = {
     "parameter_groups": "longtail.head",
     "Evaluation": "longtail.evaluation",
     "evaluate": "longtail.evaluation",
+    "adjust_logits": "longtail.adjust",
+    "adjust_probabilities": "longtail.adjust",
+    "tune_adjustment": "longtail.adjust",
 }
 _MODULES = {
     "functional": "longtail.functional",

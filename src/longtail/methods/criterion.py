@@ -124,10 +124,11 @@ def criterion(method: Method, class_counts: Any, **options: Any) -> ClassBalance
     counts = base.class_counts.cpu().numpy()
     if own is not None:
         base.weight.copy_(torch.from_numpy(np.asarray(own(counts), dtype=np.float64)))
-    places = (("offset", OFFSETS), ("scale", SCALES), ("margin", MARGINS))
-    vectors = {
-        name: rule.of(functions)(counts)
-        for name, functions in places
-        if (rule := getattr(method, name)) is not None
-    }
+    vectors: dict[str, Any] = {}
+    if method.offset is not None:
+        vectors["offset"] = method.offset.of(OFFSETS)(counts, base.weight.double().cpu().numpy())
+    if method.scale is not None:
+        vectors["scale"] = method.scale.of(SCALES)(counts)
+    if method.margin is not None:
+        vectors["margin"] = method.margin.of(MARGINS)(counts)
     return ShiftedLoss(base, **vectors) if vectors else base
