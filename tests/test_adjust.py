@@ -451,3 +451,43 @@ def test_labels_of_every_order_give_the_same(rng):
         moved = tune_adjustment(logits[shuffle][:, list(order)], place[labels[shuffle]], counts[list(order)])
         assert moved.tau == first.tau
         assert moved.error == pytest.approx(first.error, rel=1e-12)
+
+
+# ---- in the model itself
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("target", ["uniform", "training"])
+def test_a_bias_holds_the_adjustment(bias, target):
+    model = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3, bias=bias))
+    inputs, weight = torch.randn(20, 5), class_weights(COUNTS, "inverse")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    ours = longtail.with_prior(model, COUNTS, target=target, weight=weight)
+    with torch.no_grad():
+        wanted = adjust_logits(model(inputs), COUNTS, target=target, weight=weight)
+        assert (ours(inputs) - wanted).abs().max() <= 1e-6
+        exported = torch.export.export(ours, (inputs,)).module()
+        assert (exported(inputs) - wanted).abs().max() <= 1e-6
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_bias_of_one_output():
+    layer, inputs = torch.nn.Linear(4, 1), torch.randn(9, 4)
+    with torch.no_grad():
+        wanted = adjust_logits(layer(inputs), [900, 100])
+        for activation in ("softmax", "sigmoid"):
+            ours = longtail.with_prior(layer, [900, 100], activation=activation)
+            assert (ours(inputs) - wanted).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        ("resnet50", TypeError, "model must be a torch.nn.Module"),
+        (torch.nn.ReLU(), ValueError, "model has no Linear or Conv layer"),
+        (torch.nn.Linear(2, 4), ValueError, "last layer has 4 outputs, but counts are 3"),
+    ],
+)
+def test_models_without_a_fitting_head_are_refused(model, error, message):
+    with pytest.raises(error, match=message):
+        longtail.with_prior(model, COUNTS)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from longtail.evaluation import evaluate as evaluate
     from longtail.head import init_prior_bias_ as init_prior_bias_
     from longtail.head import parameter_groups as parameter_groups
+    from longtail.head import with_prior as with_prior
     from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
     from longtail.training import recipe as recipes  # noqa: F401
     from longtail.weights import class_weight_dict as class_weight_dict
@@ -43,6 +44,7 @@ _NAMES = {
     "ClassBalancedLoss": "longtail.losses.module",
     "init_prior_bias_": "longtail.head",
     "parameter_groups": "longtail.head",
+    "with_prior": "longtail.head",
     "Evaluation": "longtail.evaluation",
     "evaluate": "longtail.evaluation",
     "adjust_logits": "longtail.adjust",

@@ -424,7 +424,7 @@ def tune_adjustment(
         if _one_logit(values, len(sizes)):
             flat = values.reshape(-1)
             values = np.stack([np.zeros_like(flat), flat], axis=1)
-        trained = {
+        trained: dict[str, Any] = {
             key: part.get(name) if named and isinstance(part, Mapping) and {*part} <= {*trainings} else part
             for key, part in (("weight", weight), ("offset", offset), ("sampling", sampling))
         }
