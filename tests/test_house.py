@@ -23,7 +23,7 @@ SRC = Path(__file__).parents[1] / "src" / "longtail"
 # ---- the order of the house: labels -> counts -> vectors -> loss -> training -> comparison -> report
 
 # A line is a room, ranked above the line before it; with "&" it stands beside that one. A room imports rooms
-# of lower rank. After the colon stand its files in the same manner: a file imports files left of the last "/";
+# of lower rank. After the colon stand its files, ranks divided by "/": a file imports files of earlier ranks;
 # "*" is every file that is not named, and __init__ comes last where it is not named.
 HOUSE = """
 _checks
