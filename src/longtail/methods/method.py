@@ -20,6 +20,7 @@ from longtail.adjust import ADJUSTMENTS, effective_prior
 from longtail.methods.schedules import SCHEDULES
 from longtail.sampling import SAMPLING, ClassAwareSampler
 from longtail.vectors import MARGINS, OFFSETS, SCALES, WEIGHTS
+from longtail.weights import SCHEMES
 
 if TYPE_CHECKING:
     from longtail.losses.module import ClassBalancedLoss
@@ -342,9 +343,35 @@ class Method:
             class_counts: as for `longtail.ClassBalancedLoss`.
             **options: further arguments of `longtail.ClassBalancedLoss`, such as ``ignore_index``.
         """
-        from longtail.methods.criterion import criterion
+        import torch
 
-        return criterion(self, class_counts, **options)
+        from longtail.losses.module import ClassBalancedLoss
+        from longtail.methods.criterion import ShiftedLoss
+
+        scheme, settings, own = self.weight.name, dict(self.weight.settings), None
+        if scheme not in SCHEMES:  # a rule from elsewhere
+            scheme, settings, own = "none", {}, self.weight.of(WEIGHTS)
+        base = ClassBalancedLoss(
+            class_counts,
+            loss=self.loss,
+            scheme=scheme,
+            gamma=self.gamma,
+            normalizer=self.normalizer,
+            label_smoothing=self.label_smoothing,
+            **settings,
+            **options,
+        )
+        counts = base.class_counts.cpu().numpy()
+        if own is not None:
+            base.weight.copy_(torch.from_numpy(np.asarray(own(counts), dtype=np.float64)))
+        vectors: dict[str, Any] = {}
+        if self.offset is not None:
+            vectors["offset"] = self.offset.of(OFFSETS)(counts, base.weight.double().cpu().numpy())
+        if self.scale is not None:
+            vectors["scale"] = self.scale.of(SCALES)(counts)
+        if self.margin is not None:
+            vectors["margin"] = self.margin.of(MARGINS)(counts)
+        return ShiftedLoss(base, **vectors) if vectors else base
 
     def sampler(
         self, labels: Any, *, epochs: int = 1, num_samples: int | None = None, seed: int = 0
