@@ -40,7 +40,7 @@ vectors
 losses: __init__ blocks kernels reduction / fused / functional / linear / module
 & head
 & sampling
-methods: schedules criterion / method / catalogue
+methods: schedules criterion refits / method / catalogue
 datasets: decoding fetch long_tail pickles skeleton_files image_files / *
 & models: * / inference resnet_cifar
 & evaluation: *

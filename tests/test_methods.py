@@ -370,3 +370,78 @@ def test_an_adjustment_keeps_the_shape(register):
         ValueError, match=r"adjustment 'first' made shape \(4, 1\) of logits of shape \(4, 3\)"
     ):
         Method(adjustment=Rule("first")).adjust(np.zeros((4, 3)), COUNTS)
+
+
+# ---- second stages
+
+
+def clusters(rng, counts=(200, 40, 10), dims=6):
+    targets = torch.tensor(np.repeat(np.arange(len(counts)), counts))
+    centres = torch.tensor(rng.normal(size=(len(counts), dims)), dtype=torch.float32)
+    return centres[targets] + 0.3 * torch.tensor(
+        rng.normal(size=(len(targets), dims)), dtype=torch.float32
+    ), targets
+
+
+def test_nearest_class_mean_is_the_nearest_mean(rng):
+    features, targets = clusters(rng)
+    weight, bias = methods.REFITS["nearest_class_mean"](features, targets, torch.zeros(4, 6), torch.zeros(4))
+    decided = (features @ weight.T + bias).argmax(1).numpy()
+    means = np.stack([features[targets == c].numpy().mean(0) for c in range(3)])
+    nearest = ((features.numpy()[:, None] - means) ** 2).sum(2).argmin(1)
+    assert np.array_equal(decided, nearest)  # and never the empty class 3
+
+
+def test_tau_normalisation_sets_the_lengths(rng):
+    weight, bias = torch.tensor(rng.normal(size=(3, 5))), torch.ones(3)
+    normalise = methods.REFITS["tau_normalisation"]
+    for tau in (0.0, 0.5, 1.0):
+        new, offset = normalise(None, None, weight, bias, tau=tau)
+        torch.testing.assert_close(new.norm(dim=1), weight.norm(dim=1) ** (1 - tau))
+        torch.testing.assert_close(
+            new / new.norm(dim=1, keepdim=True), weight / weight.norm(dim=1, keepdim=True)
+        )
+        assert not offset.any()
+
+
+def test_classifier_retraining_ends_near_the_balanced_optimum(rng):
+    features, targets = clusters(rng)
+    from sklearn.linear_model import LogisticRegression
+
+    retrain = methods.REFITS["classifier_retraining"]
+    weight, bias = retrain(features, targets, torch.zeros(3, 6), torch.zeros(3), seed=1, epochs=30)
+    again = retrain(features, targets, torch.zeros(3, 6), torch.zeros(3), seed=1, epochs=30)
+    other = retrain(features, targets, torch.zeros(3, 6), torch.zeros(3), seed=2, epochs=30)
+    assert torch.equal(weight, again[0])
+    assert not torch.equal(weight, other[0])
+    new = torch.tensor(rng.normal(size=(2000, 6)), dtype=torch.float32)
+    ours = (new @ weight.T + bias).argmax(1).numpy()
+    balanced, plain = (
+        (ours == LogisticRegression(class_weight=w, max_iter=1000).fit(features, targets).predict(new)).mean()
+        for w in ("balanced", None)
+    )
+    assert balanced > max(0.9, plain + 0.05)
+
+
+def test_settings_behind_colons():
+    assert methods.get("effective:beta=0.9:loss=focal") == methods.get("effective", beta=0.9, loss="focal")
+    assert dict(methods.get("crt:epochs=5").refit.settings)["epochs"] == 5
+    with pytest.raises(ValueError, match="a setting is written name=value, got 'beta'"):
+        methods.get("effective:beta")
+    with pytest.raises(TypeError, match="method must be a name, got 3"):
+        methods.get(3)
+
+
+def test_methods_that_share_a_training():
+    plain = methods.get("plain")
+    for name in ("posthoc_logit_adjusted", "crt", "tau_norm", "ncm"):
+        assert methods.get(name).training == plain
+        assert methods.get(name) != plain
+    assert methods.get("effective").training == methods.get("effective")
+
+
+def test_every_row_tells_what_a_reader_wants_to_know():
+    assert set(methods.ABOUT) == set(methods.NAMES)
+    for about in methods.ABOUT.values():
+        assert about.formula
+        assert about.pitfall

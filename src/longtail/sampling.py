@@ -62,7 +62,7 @@ def effective(
 def progressive(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
     """Return shares that go from the data's own to equal ones, in proportion to the training that is over.
 
-    Source: Kang et al. (ICLR 2020), equation 2.
+    Source: Kang et al. (ICLR 2020), "progressively-balanced sampling".
     """
     present = counts > 0
     mixed: npt.NDArray[np.float64] = (

@@ -59,7 +59,7 @@ def log_prior(counts: Any, weight: Any, *, tau: float = 1.0) -> Vector:
     With the softmax loss and tau 1 this is balanced softmax, and the logits of the trained network answer for
     classes that are all as frequent.
 
-    Source: Menon et al. (ICLR 2021), equation 10; Ren et al. (NeurIPS 2020), equation 4.
+    Source: Menon et al. (ICLR 2021), equation 10; Ren et al. (NeurIPS 2020), "balanced softmax".
     """
     tau = _checks.number("tau", tau, low=0.0, open_high=True)
     return tau * np.log(effective_prior(counts))
@@ -77,7 +77,7 @@ def log_weighted_prior(counts: Any, weight: Any) -> Vector:
 def class_dependent_temperature(counts: Any, *, gamma: float = 0.2) -> Vector:
     """Return ``(n / n_max)^gamma``: the logits of rare classes are made smaller while training.
 
-    Source: Ye et al. (2020), equation 7 (CDT); Kini et al. (NeurIPS 2021) for the vector-scaling loss.
+    Source: Ye et al. (2020), "class-dependent temperatures"; Kini et al. (NeurIPS 2021), vector scaling.
     """
     gamma = _checks.number("gamma", gamma, low=0.0, open_high=True)
     sizes = np.asarray(counts, dtype=np.float64)
@@ -89,7 +89,7 @@ def class_dependent_temperature(counts: Any, *, gamma: float = 0.2) -> Vector:
 def ldam(counts: Any, *, top: float = 0.5) -> Vector:
     """Return margins proportional to n^(-1/4), the largest one being `top`.
 
-    Source: Cao et al. (NeurIPS 2019), equation 13; there the logits are cosines, scaled by 30 afterwards.
+    Source: Cao et al. (NeurIPS 2019); there the logits are cosines, scaled by 30 afterwards.
     """
     top = _checks.number("top", top, low=0.0, open_high=True)
     sizes = np.asarray(counts, dtype=np.float64)

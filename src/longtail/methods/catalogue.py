@@ -3,81 +3,199 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from longtail._registry import Registry
 from longtail.methods.method import Method, Rule
 from longtail.weights import DEFAULT_BETA
 
-__all__ = ["CATALOGUE", "get", "grid"]
+__all__ = ["ABOUT", "CATALOGUE", "About", "get", "grid"]
 
 CATALOGUE: Final = Registry[Method]("method")
 
+
+@dataclass(frozen=True)
+class About:
+    """What a reader wants to know of a method beside its source.
+
+    Attributes:
+        formula: what it computes: n the count of a class, p its share, w its weight, z the logits.
+        usual: the setting that its authors use most.
+        pitfall: one thing that goes wrong with it.
+    """
+
+    formula: str
+    usual: str
+    pitfall: str
+
+
+ABOUT: Final[dict[str, About]] = {}
+
 _CUI = "Cui et al. (CVPR 2019)"
 
-for _row in (
+
+def _row(method: Method, formula: str, usual: str, pitfall: str) -> None:
+    CATALOGUE.register(method.name, method)
+    ABOUT[method.name] = About(formula, usual, pitfall)
+
+
+_row(
     Method("plain", source="no balancing"),
-    Method("inverse", weight=Rule("inverse"), source=f"weights 1/n: a baseline of {_CUI}, section 5"),
-    Method("inverse_sqrt", weight=Rule("inverse_sqrt"), source="weights 1/sqrt(n): Mahajan et al. (2018)"),
-    Method("effective", weight=Rule("effective"), source=f"class-balanced loss: {_CUI}, equation 12"),
+    "loss(z, y)",
+    "-",
+    "the best choice where test data are as long-tailed as the training data",
+)
+_row(
+    Method("inverse", weight=Rule("inverse"), source=f"a baseline of {_CUI}, section 5"),
+    "w = 1 / n",
+    "-",
+    "a class of a few samples gets a weight that makes training unstable",
+)
+_row(
+    Method("inverse_sqrt", weight=Rule("inverse_sqrt"), source="Mahajan et al. (ECCV 2018)"),
+    "w = 1 / sqrt(n)",
+    "-",
+    "only half of the way: the prior is still in the decisions",
+)
+_row(
+    Method("effective", weight=Rule("effective"), source=f"{_CUI}, equation 12: the class-balanced loss"),
+    "w = (1 - beta) / (1 - beta^n)",
+    "beta 0.99 to 0.9999",
+    "with beta far above 1 - 1/n of the smallest class it is inverse frequency, far below it does nothing",
+)
+_row(
     Method(
         "deferred_effective",
         weight=Rule("effective"),
         schedule=Rule("deferred"),
-        source="CB-DRW: Cao et al. (NeurIPS 2019), section 3.3",
+        source="Cao et al. (NeurIPS 2019): deferred re-weighting, CB-DRW",
     ),
-    Method(
-        "logit_adjusted",
-        offset=Rule("log_prior"),
-        source="Menon et al. (ICLR 2021), equation 10; balanced softmax at tau 1",
-    ),
+    "w = 1, from 80 % of the epochs on (1 - beta) / (1 - beta^n)",
+    "start 0.8, with a learning rate that has dropped before",
+    "without a drop of the learning rate the switch gains little",
+)
+_row(
+    Method("logit_adjusted", offset=Rule("log_prior"), source="Menon et al. (ICLR 2021), equation 10"),
+    "loss(z + tau log p, y)",
+    "tau 1",
+    "decide by z alone: adding the offset in evaluation, too, undoes it",
+)
+_row(
     Method(
         "balanced_softmax",
         offset=Rule("log_prior"),
-        source="Ren et al. (NeurIPS 2020), equation 4: logit_adjusted at tau 1",
+        source="Ren et al. (NeurIPS 2020): the same as logit_adjusted with tau 1",
     ),
-    Method(
-        "posthoc_logit_adjusted",
-        adjustment=Rule("logit"),
-        source="Menon et al. (ICLR 2021), equation 9: plain training, adjusted afterwards",
-    ),
+    "loss(z + log n, y)",
+    "-",
+    "another name of logit_adjusted: do not count it twice",
+)
+_row(
+    Method("posthoc_logit_adjusted", adjustment=Rule("logit"), source="Menon et al. (ICLR 2021), equation 9"),
+    "plain training, then z - tau log p",
+    "tau 1",
+    "needs probabilities that are about right: an overfitted network is adjusted too far or too little",
+)
+_row(
     Method(
         "complementary",
         weight=Rule("effective"),
         offset=Rule("log_weighted_prior"),
-        source="of this house: any weight, one target",
+        source="of this house, not published",
     ),
+    "w loss(z + log(w n), y)",
+    "beta as for effective",
+    "the weight no longer moves the decisions: a wrong beta costs variance, and so does a right one",
+)
+_row(
     Method(
         "vs",
-        offset=Rule("log_prior", tau=1.0),
+        offset=Rule("log_prior"),
         scale=Rule("class_dependent_temperature"),
-        source="vector scaling: Kini et al. (NeurIPS 2021), equation 2",
+        source="Kini et al. (NeurIPS 2021): the vector-scaling loss",
     ),
-    Method("cdt", scale=Rule("class_dependent_temperature"), source="Ye et al. (2020), equation 7"),
-    Method("class_aware", sampling=Rule("inverse"), source="class-aware sampling: Shen et al. (ECCV 2016)"),
+    "loss(s z + tau log p, y), s = (n / n_max)^gamma",
+    "gamma 0.2, tau 1",
+    "two settings, of which the better pair differs from data set to data set",
+)
+_row(
     Method(
-        "sqrt_sampling", sampling=Rule("inverse_sqrt"), source="square-root sampling: Mahajan et al. (2018)"
+        "cdt",
+        scale=Rule("class_dependent_temperature"),
+        source="Ye et al. (2020): class-dependent temperatures",
     ),
+    "loss(s z, y), s = (n / n_max)^gamma",
+    "gamma 0.2",
+    "the prior stays in the decisions as far as the features overlap",
+)
+_row(
+    Method("class_aware", sampling=Rule("inverse"), source="Shen et al. (ECCV 2016)"),
+    "each class drawn as often",
+    "-",
+    "a class of ten images is seen as often as one of a thousand, and is learned by heart",
+)
+_row(
+    Method("sqrt_sampling", sampling=Rule("inverse_sqrt"), source="Mahajan et al. (ECCV 2018)"),
+    "a class drawn in proportion to sqrt(n)",
+    "-",
+    "only half of the way: the prior is still in the decisions",
+)
+_row(
     Method(
         "progressive_sampling",
         sampling=Rule("progressive"),
-        source="Kang et al. (ICLR 2020), equation 2",
+        source="Kang et al. (ICLR 2020): progressively-balanced sampling",
     ),
+    "from the data's shares to equal ones, epoch by epoch",
+    "-",
+    "depends on the number of epochs: a trial of fewer is another method",
+)
+_row(
     Method(
         "deferred_sampling",
         sampling=Rule("inverse"),
         schedule=Rule("deferred"),
-        source="DRS: Cao et al. (NeurIPS 2019), section 4.3",
+        source="Cao et al. (NeurIPS 2019): deferred re-sampling, DRS",
     ),
-):
-    CATALOGUE.register(_row.name, _row)
+    "a shuffle, from 80 % of the epochs on each class drawn as often",
+    "start 0.8",
+    "as for deferred_effective",
+)
+_row(
+    Method(
+        "crt",
+        refit=Rule("classifier_retraining"),
+        source="Kang et al. (ICLR 2020): classifier re-training",
+    ),
+    "plain training, then a new last layer on the features by class-aware sampling",
+    "10 to 30 epochs",
+    "the features of the training samples look better than those of new ones",
+)
+_row(
+    Method(
+        "tau_norm",
+        refit=Rule("tau_normalisation"),
+        source="Kang et al. (ICLR 2020): tau-normalized classifier",
+    ),
+    "plain training, then w_c / |w_c|^tau, no bias",
+    "tau 0.7 to 1",
+    "does nothing where the lengths of the weights do not follow the counts",
+)
+_row(
+    Method("ncm", refit=Rule("nearest_class_mean"), source="Kang et al. (ICLR 2020): nearest class mean"),
+    "plain training, then the class whose mean feature is nearest",
+    "-",
+    "its logits are no log-probabilities: do not adjust or calibrate them",
+)
 
 
 def get(name: str, **settings: Any) -> Method:
     """Return a method of the catalogue, with some settings of your own.
 
     Args:
-        name: one of ``longtail.methods.NAMES``.
+        name: one of ``longtail.methods.NAMES``, or with settings behind colons, as on the command line:
+            ``"effective:beta=0.99"``.
         **settings: fields of `Method`, such as ``loss="focal"``, or settings of its rules, such as
             ``beta=0.99``.
 
@@ -90,8 +208,32 @@ def get(name: str, **settings: Any) -> Method:
     Example:
         >>> get("effective", beta=0.99, loss="focal").weight
         Rule('effective', beta=0.99)
+        >>> get("effective:beta=0.99") == get("effective", beta=0.99)
+        True
     """
-    return CATALOGUE[name].with_settings(**settings)
+    if not isinstance(name, str):
+        raise TypeError(
+            f"method must be a name, got {name!r}; longtail.methods.NAMES are those that there are"
+        )
+    name, *told = name.split(":")
+    given: dict[str, Any] = {}
+    for text in told:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(
+                f"method {name!r}: a setting is written name=value, got {text!r}; write beta=0.99"
+            )
+        given[key] = _read(value)
+    return CATALOGUE[name].with_settings(**{**given, **settings})
+
+
+def _read(text: str) -> bool | int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def grid(

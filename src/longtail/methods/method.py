@@ -17,6 +17,7 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail._registry import Registry
 from longtail.adjust import ADJUSTMENTS, effective_prior
+from longtail.methods.refits import REFITS
 from longtail.methods.schedules import SCHEDULES
 from longtail.sampling import SAMPLING, ClassAwareSampler
 from longtail.vectors import MARGINS, OFFSETS, SCALES, WEIGHTS
@@ -38,6 +39,7 @@ _PLACES: Final[dict[str, Registry[Any]]] = {
     "margin": MARGINS,
     "schedule": SCHEDULES,
     "sampling": SAMPLING,
+    "refit": REFITS,
     "adjustment": ADJUSTMENTS,
 }
 
@@ -144,6 +146,7 @@ class Method:
         normalizer: what a mean loss divides by: "samples" | "weights".
         schedule: rule of `longtail.methods.SCHEDULES` for from when weight and sampling act; None: always.
         sampling: rule of `longtail.sampling.SAMPLING` for how often classes are drawn; None shuffles.
+        refit: rule of `longtail.methods.REFITS` that makes the last layer anew after training, or None.
         adjustment: rule of `longtail.adjust.ADJUSTMENTS` for the logits after training, or None.
         prior_bias: whether the last bias starts at the class prior and is not decayed; "auto": with the
             sigmoid losses, as the paper does.
@@ -172,6 +175,7 @@ class Method:
     normalizer: str = "samples"
     schedule: Rule | None = None
     sampling: Rule | None = None
+    refit: Rule | None = None
     adjustment: Rule | None = None
     prior_bias: Literal["auto"] | bool = "auto"
     source: str = ""
@@ -251,6 +255,11 @@ class Method:
         """The same loss without any balancing: what a method is compared with."""
         parts: dict[str, Any] = dict.fromkeys(_PLACES)
         return replace(self, name="", source="", **(parts | {"weight": Rule("none")}))
+
+    @property
+    def training(self) -> Method:
+        """What is trained: this method without what it does afterwards. Methods that share it share a run."""
+        return replace(self, name="", source="", refit=None, adjustment=None)
 
     @property
     def slug(self) -> str:
@@ -477,7 +486,8 @@ _DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Method)}
 
 def _settings_of(function: Any) -> tuple[str, ...]:
     parameters = inspect.signature(function).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+    named = (p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+    return tuple(name for name in named if name != "seed")  # which is the run's, not the method's
 
 
 def _short(value: Any) -> str:

@@ -22,7 +22,7 @@ SCHEDULES: Final = Registry[Schedule]("schedule")
 def deferred(progress: float, *, start: float = 0.8) -> bool:
     """Return whether the share `start` of the training is over.
 
-    Source: deferred re-weighting (DRW) of Cao et al. (NeurIPS 2019), section 3.3: 160 of 200 epochs.
+    Source: deferred re-weighting (DRW) of Cao et al. (NeurIPS 2019): from epoch 160 of 200 on.
     """
     return progress >= _checks.number("start", start, low=0.0, high=1.0)
 

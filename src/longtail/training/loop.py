@@ -313,8 +313,8 @@ class _Run:
         for parameter in self.parameters:
             parameter.grad = None
         with self._precision():
-            loss: Tensor = self.criterion(self.forward(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+            loss = self.criterion(self.forward(inputs), targets)
+        loss.backward()
         value: Tensor = loss.detach()
         # The guard of a gradient scaler: one kernel sets the flag to 1 where any value is not finite, and the
         # fused optimizers skip an update on the device while it is. The flag stays up once raised, so nobody

@@ -1,0 +1,59 @@
+"""longtail methods: the ways of balancing that there are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from longtail.cli.terminal import Format, console, print_csv, print_json
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Only this one, with its settings.")] = None,
+    format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
+) -> None:
+    """The ways of balancing: what each computes, where it was published, what goes wrong with it."""
+    from rich.table import Table
+
+    from longtail.methods import ABOUT, CATALOGUE, About, get
+
+    chosen = [get(entry) for entry in ([name] if name else CATALOGUE.names)]
+    unknown = About("", "", "")
+    about = {method.name: ABOUT.get(method.name.partition(":")[0], unknown) for method in chosen}
+    if format is Format.json:
+        rows = [
+            {**method.to_dict(), "formula": a.formula, "usual": a.usual, "pitfall": a.pitfall}
+            for method in chosen
+            for a in [about[method.name]]
+        ]
+        print_json(rows)
+        return
+    head = ("name", "formula", "usual setting", "source", "pitfall")
+    lines = [
+        (method.name, a.formula, a.usual, method.source, a.pitfall)
+        for method in chosen
+        for a in [about[method.name]]
+    ]
+    if format is Format.csv:
+        print_csv([head, *lines])
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it computes")
+    table.add_column("source")
+    for method in chosen:
+        table.add_row(*map(escape, (method.name, about[method.name].formula, method.source)))
+    console.print(table)
+    if name:
+        console.print(
+            escape(f"\nusual: {about[chosen[0].name].usual}\npitfall: {about[chosen[0].name].pitfall}")
+        )
+        told = ", ".join(f"{key} {value}" for key, value in chosen[0].settings.items())
+        console.print(escape(f"settings: {told}"))
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(methods)

@@ -1,0 +1,105 @@
+"""A second stage: the last layer made anew from the features of a trained network, in seconds.
+
+A refit is a function ``(features, targets, weight, bias, *, seed, settings) -> (weight, bias)`` of tensors:
+features (N, D) of the training samples as they are, class indices (N), and the last layer's weight (C, D)
+and bias (C). A package of your own adds one by ``REFITS.register``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from longtail import _checks
+from longtail._registry import Registry
+from longtail.sampling import ClassAwareSampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["REFITS", "Refit", "classifier_retraining", "nearest_class_mean", "tau_normalisation"]
+
+Refit = Callable[..., "tuple[Tensor, Tensor]"]
+
+REFITS: Final = Registry[Refit]("refit")
+
+
+def tau_normalisation(
+    features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, *, seed: int = 0, tau: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Divide each class's weight vector by its length to the power tau; the bias goes.
+
+    Source: Kang et al. (ICLR 2020), section 4, "tau-normalized classifier".
+    """
+    tau = _checks.number("tau", tau, low=0.0, open_high=True)
+    return weight / weight.norm(dim=1, keepdim=True) ** tau, bias.new_zeros(bias.shape)
+
+
+def nearest_class_mean(
+    features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, *, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Decide for the class whose mean feature is nearest, as a linear layer: w = m, b = -|m|^2 / 2.
+
+    A class without training samples keeps no chance: its bias is the lowest of all, less the largest length.
+
+    Source: Kang et al. (ICLR 2020), section 4, "nearest class mean", with the Euclidean distance.
+    """
+    classes = len(weight)
+    sums = features.double().new_zeros(classes, features.shape[1]).index_add_(0, targets, features.double())
+    counts = targets.bincount(minlength=classes).double()
+    means = sums / counts.clamp(min=1)[:, None]
+    offset = -0.5 * (means**2).sum(1)
+    offset[counts == 0] = offset.min() - (features.double() ** 2).sum(1).max()
+    return means.to(weight.dtype), offset.to(bias.dtype)
+
+
+def classifier_retraining(
+    features: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    seed: int = 0,
+    epochs: int = 20,
+    learning_rate: float = 0.1,
+    batch_size: int = 64,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Train a new last layer on the features, by batches in which every class is as frequent.
+
+    SGD with momentum 0.9 and a cosine; the new layer starts at zero.
+
+    Source: Kang et al. (ICLR 2020), section 4, "classifier re-training".
+    """
+    import torch
+
+    epochs = _checks.integer("epochs", epochs, low=1)
+    batch_size = _checks.integer("batch_size", batch_size, low=1)
+    rate = _checks.number("learning_rate", learning_rate, low=0.0, open_low=True, open_high=True)
+    smoothing = _checks.number("label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True)
+    sampler = ClassAwareSampler(np.asarray(targets.cpu()), "inverse", seed=seed)
+    # features of one scale whatever the network, or one learning rate would not fit all
+    scale = features.std().clamp(min=1e-6)
+    inputs = features / scale
+    new = [torch.zeros_like(weight, requires_grad=True), torch.zeros_like(bias, requires_grad=True)]
+    optimizer = torch.optim.SGD(new, lr=rate, momentum=0.9)
+    steps = epochs * -(-len(targets) // batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    with torch.enable_grad():
+        for epoch in range(epochs):
+            order = torch.from_numpy(sampler.order(epoch)).to(targets.device)
+            for rows in torch.split(order, batch_size):
+                logits = torch.nn.functional.linear(inputs[rows], *new)
+                loss = torch.nn.functional.cross_entropy(logits, targets[rows], label_smoothing=smoothing)
+                for tensor, slope in zip(new, torch.autograd.grad(loss, new), strict=True):
+                    tensor.grad = slope
+                optimizer.step()
+                schedule.step()
+    return new[0].detach() / scale, new[1].detach()
+
+
+REFITS.register("classifier_retraining", classifier_retraining)
+REFITS.register("nearest_class_mean", nearest_class_mean)
+REFITS.register("tau_normalisation", tau_normalisation)
