@@ -195,3 +195,9 @@ def test_the_table_of_signs_is_the_result_file() -> None:
     text = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
     for line in sign_markdown(compared).splitlines():
         assert line in text, f"docs/images.md lacks the measured row {line}"
+
+
+def test_the_table_of_methods_is_that_of_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.app(["methods", "--format", "markdown"], standalone_mode=False)
+    table = capsys.readouterr().out
+    assert table in (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from longtail.cli.terminal import Format, console, print_csv, print_json
+from longtail.cli.terminal import console, print_csv, print_json
+
+
+class MethodsFormat(StrEnum):
+    """How the catalogue is printed."""
+
+    table = "table"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
 
 
 def methods(
     name: Annotated[str | None, typer.Argument(help="Only this one, with its settings.")] = None,
-    format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
+    format: Annotated[MethodsFormat, typer.Option(help="How to print.")] = MethodsFormat.table,
 ) -> None:
     """The ways of balancing: what each computes, where it was published, what goes wrong with it."""
     from rich.table import Table
@@ -22,7 +32,7 @@ def methods(
     chosen = [get(entry) for entry in ([name] if name else CATALOGUE.names)]
     unknown = About("", "", "")
     about = {method.name: ABOUT.get(method.name.partition(":")[0], unknown) for method in chosen}
-    if format is Format.json:
+    if format is MethodsFormat.json:
         rows = [
             {**method.to_dict(), "formula": a.formula, "usual": a.usual, "pitfall": a.pitfall}
             for method in chosen
@@ -36,8 +46,13 @@ def methods(
         for method in chosen
         for a in [about[method.name]]
     ]
-    if format is Format.csv:
+    if format is MethodsFormat.csv:
         print_csv([head, *lines])
+        return
+    if format is MethodsFormat.markdown:
+        rows_of = ((f"`{first}`", *(cell.replace("|", "\\|") for cell in rest)) for first, *rest in lines)
+        for row in (head, ("---",) * len(head), *rows_of):
+            print(f"| {' | '.join(row)} |")  # noqa: T201
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
