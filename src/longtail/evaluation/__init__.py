@@ -1,0 +1,21 @@
+"""Predictions -> `Evaluation`, and its mean and spread over seeds."""
+
+from longtail.evaluation.single_label import Evaluation, Evaluator, evaluate
+from longtail.evaluation.statistics import (
+    PairedDifference,
+    Summary,
+    bonferroni,
+    paired_difference,
+    summarize,
+)
+
+__all__ = [
+    "Evaluation",
+    "Evaluator",
+    "PairedDifference",
+    "Summary",
+    "bonferroni",
+    "evaluate",
+    "paired_difference",
+    "summarize",
+]
