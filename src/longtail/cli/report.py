@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from longtail.cli.sources import read_counts
 from longtail.cli.terminal import console, error_console, may_write, write
+
+if TYPE_CHECKING:
+    from longtail.compare import ComparisonTable
 
 
 class ReportFormat(StrEnum):
@@ -43,8 +46,8 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """One page on finished runs: how long the tail is, whether it helped, how sure, what to use."""
+    from longtail.compare.runs import comparisons, find_runs
     from longtail.report.page import report_page
-    from longtail.report.runs import comparisons, find_runs, title_of
 
     found, left_out = find_runs(runs)
     compared = comparisons(found)
@@ -55,7 +58,7 @@ def report(
             f"no finished run in {', '.join(map(str, runs))}; finish one of those left out first"
         )
     if len(compared) > 1 and not group:
-        sets = "; ".join(f"{title_of(c)} ({sum(len(r.outcomes) for r in c.rows)} runs)" for c in compared)
+        sets = "; ".join(f"{c.title} ({len(c.outcomes)} runs)" for c in compared)
         raise ValueError(
             f"runs were trained on {len(compared)} different sets: {sets}; their errors cannot be compared. "
             "Give the folders of one, or --group for a section each"
@@ -74,7 +77,7 @@ def report(
     write(target, text)
     if format is ReportFormat.html:
         for one in compared:
-            console.print(escape(f"{title_of(one)}: {one.verdict()}"))
+            console.print(escape(f"{one.title}: {one.verdict}"))
     console.print(f"{'page' if format is ReportFormat.html else 'table'} {target}")
 
 
@@ -124,37 +127,30 @@ def figures(
     console.print("\n".join(f"figure {path}" for path in written))
 
 
-def _export(compared: list[Any], format: ReportFormat, table: ReportTable) -> str:
+def _export(compared: list[ComparisonTable], format: ReportFormat, table: ReportTable) -> str:
     from longtail.report import tables
-    from longtail.report.runs import class_names, title_of
 
     parts: list[str] = []
     for one in compared:
-        outcomes = [outcome for row in one.rows for outcome in row.outcomes]
-        size = len(outcomes[0].evaluation.class_counts)
         if table is ReportTable.methods and format is ReportFormat.csv:
             text = tables.methods_csv(one)
             parts.append(text if not parts else text.partition("\n")[2])  # one head for all
             continue
-        sheet = (
-            tables.method_table(one)
-            if table is ReportTable.methods
-            else tables.class_table(one, class_names(outcomes, size))
-        )
-        heading = f"{title_of(one)}: test error in %"
+        sheet = tables.method_sheet(one) if table is ReportTable.methods else tables.class_sheet(one)
+        heading = f"{one.title}: test error in %"
         if format is ReportFormat.latex:
             parts.append(sheet.latex(heading))
         elif format is ReportFormat.csv:
             parts.append(sheet.csv())
         else:
-            notes = f"\n{one.verdict()}\n\n{tables.legend(outcomes[0].evaluation.thresholds)}\n"
+            notes = f"\n{one.verdict}\n\n{tables.legend(one.evaluation.thresholds)}\n"
             parts.append(f"# {heading}\n\n{sheet.markdown()}{notes if table is ReportTable.methods else ''}")
     return "\n".join(parts) if format is not ReportFormat.csv else "".join(parts)
 
 
 def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Any:
+    from longtail.compare.runs import comparisons, find_runs
     from longtail.report import figures as drawing
-    from longtail.report.runs import comparisons, find_runs
 
     if not all(Path(place).is_dir() for place in source):
         if len(source) > 1:

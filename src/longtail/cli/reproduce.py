@@ -180,9 +180,9 @@ def _report_on_paper(
     table: str, compared: Any, recipes: list[Any], results: Path, epochs: int | None
 ) -> None:
     """Write the page and the figures of a reproduced table beside its results file."""
+    from longtail.compare.runs import comparisons, find_runs
     from longtail.report import figures as drawing
     from longtail.report.page import report_page
-    from longtail.report.runs import comparisons, find_runs
 
     runs = Path("runs") / "reproduce"
     finished = find_runs([runs])[0] if any(runs.glob("*/evaluation.json")) else []

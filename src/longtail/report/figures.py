@@ -13,16 +13,16 @@ import numpy.typing as npt
 from longtail._checks import short
 from longtail.datasets import long_tail_counts
 from longtail.effective import effective_number
+from longtail.report.charts import COLOURS, OTHERS
 from longtail.weights import class_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from longtail.compare import Comparison, Row
+    from longtail.compare import ComparisonTable, Row
     from longtail.evaluation import Evaluation
     from longtail.reproduce import PaperCell
 
-COLOURS = {"none": "#000000", "inverse": "#D55E00", "inverse_sqrt": "#56B4E9", "effective": "#009E73"}
 MARKERS = {"none": "o", "inverse": "^", "inverse_sqrt": "s", "effective": "D"}
 NAMES = {
     "none": "no re-weighting",
@@ -217,7 +217,7 @@ def draw_effective_numbers(
     return figure
 
 
-def draw_curves(comparison: Comparison, rows: Sequence[Row] | None = None) -> Figure:
+def draw_curves(comparison: ComparisonTable, rows: Sequence[Row] | None = None) -> Figure:
     """Draw the test error during training, mean over seeds (Figure 7).
 
     Args:
@@ -227,8 +227,6 @@ def draw_curves(comparison: Comparison, rows: Sequence[Row] | None = None) -> Fi
     Raises:
         ValueError: no run kept a history.
     """
-    from longtail.report.runs import history, title_of
-
     if rows is None:
         best = comparison.best
         first = [r for r in (comparison.baseline(best) if best else None, best) if r is not None]
@@ -237,7 +235,7 @@ def draw_curves(comparison: Comparison, rows: Sequence[Row] | None = None) -> Fi
     drawn = 0
     for place, row in enumerate(rows):
         errors: dict[int, list[float]] = {}
-        for line in (line for outcome in row.outcomes for line in history(outcome)):
+        for line in (line for outcome in row.outcomes for line in outcome.history):
             if line.test_error is not None:
                 errors.setdefault(line.epoch, []).append(100 * line.test_error)
         if errors:
@@ -251,9 +249,9 @@ def draw_curves(comparison: Comparison, rows: Sequence[Row] | None = None) -> Fi
     axes.set_ylabel("test error, %")
     seeds = sorted({len(row.outcomes) for row in rows})
     axes.set_title(
-        f"{title_of(comparison)}: mean of {'-'.join(map(str, seeds))} seeds"
+        f"{comparison.title}: mean of {'-'.join(map(str, seeds))} seeds"
         if seeds != [1]
-        else f"{title_of(comparison)}: one seed",
+        else f"{comparison.title}: one seed",
         fontsize=9,
     )
     axes.legend(frameon=False, fontsize=7)
@@ -364,17 +362,17 @@ def draw_counts(counts: Any, numbers: Sequence[int], name: str) -> Iterator[tupl
             yield "figure6", draw_effective_numbers(counts, name=name)
 
 
-def draw_runs(comparison: Comparison, numbers: Sequence[int]) -> Iterator[tuple[str, Figure]]:
+def draw_runs(comparison: ComparisonTable, numbers: Sequence[int]) -> Iterator[tuple[str, Figure]]:
     """Draw the paper's figures for some runs; yields names and figures as :func:`draw_papers`.
 
     Figures 8 to 10 are the grid of the runs' own data set, whichever of the three is asked for.
     """
-    from longtail.report.runs import paper_cells, title_of
+    from longtail.compare.runs import paper_cells
 
     outcomes = [outcome for row in comparison.rows for outcome in row.outcomes]
     evaluation = outcomes[0].evaluation
     assert evaluation is not None
-    yield from draw_counts(evaluation.class_counts, numbers, title_of(comparison))
+    yield from draw_counts(evaluation.class_counts, numbers, comparison.title)
     cells = paper_cells(outcomes)
     if 5 in numbers:
         yield "figure5", draw_error_against_beta(cells)
@@ -409,7 +407,7 @@ def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = 
     return paths
 
 
-def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
+def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -> Path:
     """Draw class counts, class weights and per-class errors, head to tail, one column of errors a loss.
 
     Args:
@@ -426,15 +424,14 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pat
     """
     from matplotlib.figure import Figure
 
-    runs = [o for row in comparison.rows for o in row.outcomes]
-    if not runs:
+    if not comparison.shown:
         raise ValueError("comparison has no finished run to draw; look at its failures")
-    evaluation = runs[0].evaluation
-    assert evaluation is not None
-    counts = np.asarray(evaluation.class_counts)
-    order = np.argsort(-counts, kind="stable")
+    counts = np.asarray(comparison.class_counts)
+    order = comparison.order
     x = np.arange(len(counts))
     losses = list(dict.fromkeys(row.loss for row in comparison.rows))
+    weightings = dict.fromkeys(row.weights for row in comparison.rows)
+    colours = {w: COLOURS.get(w, OTHERS[i % len(OTHERS)]) for i, w in enumerate(weightings)}
 
     figure = Figure(figsize=(3.4 * (1 + len(losses)), 5.2), layout="constrained")
     grid = figure.add_gridspec(2, 1 + len(losses))
@@ -445,9 +442,10 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pat
     top.set_ylabel("training samples")
     top.set_title(f"{comparison.recipe.dataset}: the training set")
     below = figure.add_subplot(grid[1, 0], sharex=top)
-    beta = comparison.recipe.beta
-    schemes = list(dict.fromkeys(row.scheme for row in comparison.rows))
-    for scheme in schemes:
+    recipes = [row.recipe for row in comparison.rows]
+    for scheme, beta in dict.fromkeys(
+        (r.scheme, r.beta if r.scheme == "effective" else 0.0) for r in recipes
+    ):
         weight = class_weights(counts, scheme, beta=beta)
         label = f"{NAMES[scheme]} (beta {beta:g})" if scheme == "effective" else NAMES[scheme]
         below.plot(x, weight[order], color=COLOURS[scheme], marker=MARKERS[scheme], markersize=4, label=label)
@@ -460,15 +458,14 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pat
     for column, loss in enumerate(losses, start=1):
         axes = figure.add_subplot(grid[:, column], sharex=top, sharey=first)
         first = first or axes
-        for row in (r for r in comparison.rows if r.loss == loss and r.outcomes):
-            errors = [o.evaluation.per_class_error for o in row.outcomes if o.evaluation]
-            share = 100 * np.asarray([[np.nan if e is None else e for e in one] for one in errors])[:, order]
-            mean, spread = share.mean(axis=0), share.std(axis=0, ddof=1) if len(share) > 1 else None
-            colour = COLOURS[row.scheme]
-            axes.plot(
-                x, mean, color=colour, marker=MARKERS[row.scheme], markersize=4, label=NAMES[row.scheme]
-            )
-            if spread is not None and row.scheme in ("none", "effective"):
+        for row in (r for r in comparison.shown if r.loss == loss):
+            errors, colour = row.class_errors, colours[row.weights]
+            mean = 100 * errors.mean[order]
+            label = NAMES.get(row.weights, row.weights)
+            marker = MARKERS.get(row.weights, "P")
+            axes.plot(x, mean, color=colour, marker=marker, markersize=4, label=label)
+            if errors.sd is not None and row.weights in ("none", "effective"):
+                spread = 100 * errors.sd[order]
                 axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
         axes.set_ylim(0, 100)
         axes.set_title(f"{loss}: test error by class")

@@ -1,4 +1,4 @@
-"""Comparisons as tables: for the terminal, the page, and papers (Markdown, CSV, LaTeX)."""
+"""A comparison as tables: for the terminal, the page, and papers (Markdown, CSV, LaTeX)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich import box
 from rich.table import Table
 
-from longtail.evaluation import PairedDifference, Summary
+from longtail.compare.columns import Column, View, columns
+from longtail.compare.verdict import interval_text
+from longtail.evaluation import Summary
 
 if TYPE_CHECKING:
-    from longtail.compare import Comparison, Row
+    from longtail.compare import ComparisonTable, Row
     from longtail.large_scale import Measured, Plan
     from longtail.reproduce import Accuracy, PaperCell, SignErrors
-
-GROUPS = ("many", "medium", "few")
-_HEAD = ("loss", "weights", "error %", "many", "medium", "few", "vs none [95 %]")
 
 
 @dataclass(frozen=True)
@@ -95,84 +95,57 @@ class Sheet:
         )
 
 
-def method_table(comparison: Comparison) -> Sheet:
-    """Return all methods as a sheet: what :func:`comparison_table` shows, and what has no room there."""
-    head = (*_HEAD, "natural prior", "macro-F1", "calibration", "seeds")
-    rows = []
-    for texts, row in zip(comparison_cells(comparison), comparison.rows, strict=True):
-        d = comparison.difference(row)
-        fields = ("error", *(f"{group}_error" for group in GROUPS))
-        values = [None if (s := row.summary(field)) is None else 100 * s.mean for field in fields]
-        values.append(None if d is None else 100 * d.mean)
-        cells = [Cell(text.strip() or "-", value) for text, value in zip(texts[2:], values, strict=True)]
-        f1, calibration = row.summary("macro_f1"), row.summary("expected_calibration_error")
-        natural = row.summary("natural_error")
-        rows.append(
-            [
-                *(Cell(text) for text in texts[:2]),
-                *cells,
-                Cell(_mean(natural), None if natural is None else 100 * natural.mean),
-                Cell("n/a") if f1 is None else Cell(f"{f1.mean:.3f}", f1.mean),
-                Cell(_mean(calibration), None if calibration is None else 100 * calibration.mean),
-                Cell(str(len(row.seeds)), float(len(row.seeds))),
-            ]
-        )
-    return Sheet(head, rows, [i for i, row in enumerate(comparison.rows) if row is comparison.winner])
+def method_sheet(table: ComparisonTable, view: View = "wide") -> Sheet:
+    """Return all methods as a sheet: what has room in a terminal ("table"), or all there is ("wide")."""
+    shown = columns(view)
+    empty = "-" if view == "wide" else ""
+    rows = [[_cell(column, row, empty) for column in shown] for row in table.rows]
+    return Sheet([c.title for c in shown], rows, [i for i, row in enumerate(table.rows) if row.best])
 
 
-def methods_csv(comparison: Comparison) -> str:
+def methods_csv(table: ComparisonTable) -> str:
     """Return one line a method with every mean, deviation and difference, as fractions."""
-    fields = (
-        *("error", "balanced_error", "natural_error", *(f"{group}_error" for group in GROUPS)),
-        *("macro_f1", "expected_calibration_error"),
-    )
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    difference = [f"difference_to_none_{name}" for name in ("mean", "low", "high", "p_value")]
-    statistics = [f"{field}_{name}" for field in fields for name in ("mean", "sd")]
+    names, ends = [c.name for c in columns("methods")], ("mean", "low", "high", "p_value")
     writer.writerow(
         [
-            "dataset",
-            "imbalance_factor",
-            "loss",
-            "weights",
-            "seeds",
-            *statistics,
-            *difference,
+            *("dataset", "imbalance_factor", "loss", "weights", "seeds"),
+            *(f"{name}_{statistic}" for name in names for statistic in ("mean", "sd")),
+            *(f"difference_to_none_{end}" for end in ends),
             "better_than_none",
         ]
     )
-    for row in comparison.rows:
-        values: list[float | None] = []
-        for field in fields:
-            s = row.summary(field)
-            values += [None, None] if s is None else [s.mean, s.sd]
-        d = comparison.difference(row)
-        values += [None] * 4 if d is None else [d.mean, d.low, d.high, d.p_value]
-        factor = comparison.recipe.imbalance_factor
+    factor = table.recipe.imbalance_factor
+    for row in table.rows:
+        summaries, d = [row[name].summary for name in names], row["error"].difference
+        values = [v for s in summaries for v in ((None, None) if s is None else (s.mean, s.sd))]
+        values += [None if d is None else getattr(d, end) for end in ends]
         writer.writerow(
             [
-                comparison.recipe.dataset,
-                "" if factor is None else f"{factor:g}",
-                row.loss,
-                row.weights,
-                len(row.seeds),
+                *(table.recipe.dataset, "" if factor is None else f"{factor:g}"),
+                *(row.loss, row.weights, len(row.seeds)),
                 *("" if v is None else f"{v:.6g}" for v in values),
-                int(comparison.beats_none(row)),
+                int(row["error"].better),
             ]
         )
     return lines.getvalue()
 
 
-def class_table(comparison: Comparison, names: Sequence[str]) -> Sheet:
+def class_sheet(table: ComparisonTable) -> Sheet:
     """Return one line a class, head to tail: every method's error in percent, mean over seeds."""
-    rows = [row for row in comparison.rows if row.outcomes]
-    counts = _class_counts(comparison)
-    errors = [[_class_error(row, i) for row in rows] for i in range(len(counts))]
-    order = sorted(range(len(counts)), key=lambda i: -counts[i])
+    counts, names = table.class_counts, table.class_names
+    errors = [row.class_errors.mean for row in table.shown]
     return Sheet(
-        ["class", "training samples", *(f"{row.loss} {row.weights}" for row in rows)],
-        [[Cell(names[i]), Cell(f"{counts[i]:,}", float(counts[i])), *map(percent, errors[i])] for i in order],
+        ["class", "training samples", *(f"{row.loss} {row.weights}" for row in table.shown)],
+        [
+            [
+                Cell(names[i]),
+                Cell(f"{counts[i]:,}", float(counts[i])),
+                *(percent(None if np.isnan(e[i]) else float(e[i])) for e in errors),
+            ]
+            for i in table.order
+        ],
     )
 
 
@@ -223,50 +196,26 @@ def legend(thresholds: tuple[int, int]) -> str:
     )
 
 
-def interval_text(d: PairedDifference | None, scale: float = 100, digits: int = 1) -> str:
-    """Write a paired difference, times `scale`, in points with its interval."""
-    if d is None:
-        return ""
-    mean, low, high = ("" if x is None else f"{scale * x:+.{digits}f}" for x in (d.mean, d.low, d.high))
-    return f"{mean} [{low}, {high}]" if low and high else mean
-
-
 def percent(share: float | None) -> Cell:
     """Write a share in percent."""
     return Cell("n/a") if share is None else Cell(f"{100 * share:.1f}", 100 * share)
 
 
-def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Return the table's body as text: one row a method, * where it significantly beats its baseline."""
-    cells = []
-    for row in comparison.rows:
-        mark = " (best)" if row is comparison.winner else ""
-        d = comparison.difference(row)
-        change = interval_text(d)
-        if d is not None and d.low is not None:
-            change += "*" if comparison.beats_none(row) else " "
-        groups = [_mean(row.summary(f"{group}_error")) for group in GROUPS]
-        cells.append((row.loss, row.weights + mark, _mean_sd(row.summary()), *groups, change))
-    return cells
-
-
-def comparison_table(comparison: Comparison) -> Table:
+def terminal_table(table: ComparisonTable) -> Table:
     """Return the comparison for the terminal, within 80 columns."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in _HEAD:
-        table.add_column(name, justify="left" if name in ("loss", "weights") else "right", no_wrap=True)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in columns("table"):
+        drawn.add_column(column.title, justify="left" if column.kind == "text" else "right", no_wrap=True)
     last = None
-    for cells, row in zip(comparison_cells(comparison), comparison.rows, strict=True):
+    for cells, row in zip(method_sheet(table, "table").rows, table.rows, strict=True):
         if last is not None and row.loss != last:
-            table.add_section()
+            drawn.add_section()
         last = row.loss
-        table.add_row(*cells, style="bold green" if row is comparison.winner else "")
-    return table
-
-
-def comparison_markdown(comparison: Comparison) -> str:
-    """Return the comparison as a Markdown table."""
-    return markdown(_HEAD, comparison_cells(comparison))
+        texts = [cell.text for cell in cells]
+        if texts[-1].endswith("]"):
+            texts[-1] += " "  # where others have a mark
+        drawn.add_row(*texts, style="bold green" if row.best else "")
+    return drawn
 
 
 def paper_table(compared: Sequence[PaperCell]) -> Table:
@@ -463,16 +412,6 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _class_counts(comparison: Comparison) -> tuple[int, ...]:
-    return next(o.evaluation.class_counts for row in comparison.rows for o in row.outcomes if o.evaluation)
-
-
-def _class_error(row: Row, i: int) -> float | None:
-    errors = [o.evaluation.per_class_error[i] for o in row.outcomes if o.evaluation]
-    known = [e for e in errors if e is not None]
-    return sum(known) / len(known) if known and len(known) == len(errors) else None
-
-
 def _latex(text: str) -> str:
     special = {c: rf"\{c}" for c in "&%$#_{}"}
     words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -480,12 +419,21 @@ def _latex(text: str) -> str:
     return "".join({**special, **words, **signs}.get(c, c) for c in text)
 
 
-def _mean(summary: Summary | None) -> str:
-    return "n/a" if summary is None else f"{100 * summary.mean:.1f}"
-
-
-def _mean_sd(summary: Summary | None) -> str:
+def _cell(column: Column, row: Row, empty: str) -> Cell:
+    """Write one column of one row; * marks a difference that is significant after the correction."""
+    if column.kind == "text":
+        best = " (best)" if row.best and column.name == "weights" else ""
+        return Cell(f"{getattr(row, column.name)}{best}")
+    if column.kind == "count":
+        return Cell(str(len(row.seeds)), float(len(row.seeds)))
+    if column.kind == "difference":
+        measure = row["error"]
+        text = interval_text(measure.difference) + "*" * measure.better
+        return Cell(text or empty, None if measure.difference is None else 100 * measure.difference.mean)
+    summary = row[column.name].summary
     if summary is None:
-        return "n/a"
-    spread = "" if summary.sd is None else f" ± {100 * summary.sd:.1f}"
-    return f"{100 * summary.mean:.1f}{spread}"
+        return Cell("n/a")
+    if column.kind == "number":
+        return Cell(f"{summary.mean:.3f}", summary.mean)
+    spread = f" ± {100 * summary.sd:.1f}" if column.spread and summary.sd is not None else ""
+    return Cell(f"{100 * summary.mean:.1f}{spread}", 100 * summary.mean)

@@ -6,17 +6,15 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from longtail.compare import LOSSES, SCHEMES, Comparison, Outcome, Row
+from longtail.compare.table import ComparisonTable, Outcome, identity, rows_of
 from longtail.evaluation import Evaluation, summarize
 from longtail.paper.tables import Cell, published
 from longtail.reproduce import PaperCell
 from longtail.training.recipe import Recipe, paper_cifar
 
-_DATA = ("dataset", "imbalance_factor", "profile")
 _FILES = ("recipe.json", "evaluation.json")
 
 
@@ -31,21 +29,6 @@ class LeftOut:
 
     folder: Path
     why: str
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of a run's history, as :class:`longtail.training.folder.EpochMetrics`, read without torch.
-
-    Attributes:
-        epoch: from 1.
-        loss: mean over the epoch's samples.
-        test_error: None where it was not measured.
-    """
-
-    epoch: int
-    loss: float
-    test_error: float | None
 
 
 def find_runs(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Outcome], list[LeftOut]]:
@@ -84,16 +67,12 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Outcome], l
         if isinstance(outcome, str):
             left_out.append(LeftOut(place, outcome))
             continue
-        fields = {
-            **{name: getattr(outcome.recipe, name) for name in ("seed", *_DATA)},
-            **_method(outcome.recipe),
-        }
-        if (first := finished.setdefault(repr(sorted(fields.items())), outcome)) is not outcome:
+        if (first := finished.setdefault(identity(outcome.recipe), outcome)) is not outcome:
             left_out.append(LeftOut(place, f"the same settings and seed as {first.folder}"))
     return list(finished.values()), left_out
 
 
-def comparisons(outcomes: Sequence[Outcome]) -> list[Comparison]:
+def comparisons(outcomes: Sequence[Outcome]) -> list[ComparisonTable]:
     """Set runs side by side that were trained on the same classes and counts.
 
     Runs of one row differ in nothing but the seed. Rows that differ in more than loss and weighting say in
@@ -111,46 +90,6 @@ def comparisons(outcomes: Sequence[Outcome]) -> list[Comparison]:
         key = (outcome.recipe.dataset, outcome.evaluation.class_counts)
         groups.setdefault(key, []).append(outcome)
     return [_compared(group) for group in groups.values()]
-
-
-def title_of(comparison: Comparison) -> str:
-    """Name the training set of a comparison."""
-    factor = comparison.recipe.imbalance_factor
-    return comparison.recipe.dataset + ("" if factor is None else f", imbalance {factor:g}")
-
-
-def history(outcome: Outcome) -> list[Epoch]:
-    """Read a run's metrics.jsonl; lines that are no metrics, and a missing file, count as nothing."""
-    try:
-        lines = (outcome.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-    read = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-            read.append(Epoch(int(row["epoch"]), float(row["loss"]), row["test_error"]))
-        except (ValueError, KeyError, TypeError):  # a kill can cut the last line short
-            continue
-    return read
-
-
-def origin(outcome: Outcome) -> dict[str, Any]:
-    """Read what a run was made with, from its environment.json; empty where there is none."""
-    try:
-        found = json.loads((outcome.folder / "environment.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def class_names(outcomes: Iterable[Outcome], size: int) -> list[str]:
-    """Return the names that the first run with names has; the numbers of the classes where none has."""
-    for outcome in outcomes:
-        names = origin(outcome).get("class_names")
-        if isinstance(names, list) and len(names) == size:
-            return [str(name) for name in names]
-    return [str(i) for i in range(size)]
 
 
 def paper_cells(outcomes: Sequence[Outcome]) -> list[PaperCell]:
@@ -189,15 +128,15 @@ def _read(place: Path) -> Outcome | str:
     recipe = Recipe.from_json((place / "recipe.json").read_bytes())
     unread = Outcome(recipe, None, 0.0, None, place)
     if not (place / "evaluation.json").is_file():
-        done = max((epoch.epoch for epoch in history(unread)), default=0)
+        done = max((epoch.epoch for epoch in unread.history), default=0)
         return f"unfinished: {done} of {recipe.epochs} epochs; the same longtail train goes on from there"
     values = json.loads((place / "evaluation.json").read_bytes())
     if not isinstance(values, dict):
         raise TypeError("evaluation.json is no object")
     evaluation = Evaluation.from_dict(values)
     _check(evaluation)
-    seconds = origin(unread).get("seconds", math.nan)
-    return Outcome(recipe, evaluation, float(seconds), None, place)
+    seconds = unread.environment.get("seconds", math.nan)
+    return replace(unread, evaluation=evaluation, seconds=float(str(seconds)))
 
 
 def _check(evaluation: Evaluation) -> None:
@@ -217,36 +156,7 @@ def _check(evaluation: Evaluation) -> None:
         raise ValueError("evaluation.json has a confusion matrix of another shape")
 
 
-def _compared(outcomes: Sequence[Outcome]) -> Comparison:
-    fields = [_method(outcome.recipe) for outcome in outcomes]
-    names = sorted({name for field in fields for name in field} - {"loss", "scheme"})
-    # a setting is worth a word where runs that have it differ in it
-    telling = [n for n in names if len({field[n] for field in fields if n in field}) > 1]
-    rows: dict[tuple[str, str, tuple[tuple[str, Any], ...]], list[Outcome]] = {}
-    for outcome, field in zip(outcomes, fields, strict=True):
-        settings = tuple((name, field[name]) for name in telling if name in field)
-        rows.setdefault((outcome.recipe.loss, outcome.recipe.scheme, settings), []).append(outcome)
-    order = (*LOSSES, "softmax_focal")
-    ranked = sorted(rows, key=lambda key: (order.index(key[0]), SCHEMES.index(key[1]), _ordered(key[2])))
-    made = tuple(
-        Row(loss, scheme, tuple(sorted(rows[key], key=lambda o: o.recipe.seed)), settings)
-        for key in ranked
-        for loss, scheme, settings in [key]
-    )
-    return Comparison(
-        made[0].outcomes[0].recipe, made, (), Path(os.path.commonpath([o.folder for o in outcomes]))
-    )
-
-
-def _method(recipe: Recipe) -> dict[str, Any]:
-    """Everything of a recipe that makes it another method, in the order of the recipe's fields."""
-    idle = {"seed", *_DATA}
-    if recipe.scheme != "effective":
-        idle.add("beta")
-    if "focal" not in recipe.loss:
-        idle.add("gamma")
-    return {name: getattr(recipe, name) for name in type(recipe).model_fields if name not in idle}
-
-
-def _ordered(settings: tuple[tuple[str, Any], ...]) -> list[tuple[str, float, str]]:
-    return [(n, float(v) if isinstance(v, int | float) else math.inf, str(v)) for n, v in settings]
+def _compared(outcomes: Sequence[Outcome]) -> ComparisonTable:
+    rows = rows_of(outcomes)
+    folder = Path(os.path.commonpath([o.folder for o in outcomes]))
+    return ComparisonTable(rows[0].outcomes[0].recipe, rows, (), folder)

@@ -1,0 +1,622 @@
+"""A comparison, computed once. Terminal, files, figures and page only show it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.compare.columns import COLUMNS, columns
+from longtail.compare.method import METHOD_FIELDS, Method, method_of
+from longtail.evaluation import (
+    Evaluation,
+    PairedDifference,
+    Summary,
+    bonferroni,
+    paired_difference,
+    summarize,
+)
+from longtail.training.recipe import Recipe
+from longtail.weights import SCHEMES
+
+__all__ = [
+    "CONFIDENCE",
+    "LOSSES",
+    "ClassErrors",
+    "ComparisonTable",
+    "Curve",
+    "Epoch",
+    "Measure",
+    "Outcome",
+    "Provenance",
+    "Row",
+]
+
+CONFIDENCE = 0.95
+LOSSES = ("softmax", "sigmoid", "focal")
+DATA = ("dataset", "imbalance_factor", "profile")
+_INTERVAL_CLASSES = 300
+
+Setting = str | int | float | bool | None
+Floats = npt.NDArray[np.float64]
+
+
+# ---- one run
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run was made with, from its environment.json; "" where that says nothing.
+
+    Attributes:
+        subset_sha256: of the training samples.
+        device: name of the GPU, or "cpu".
+        longtail: version.
+        torch: version.
+        numpy: version.
+        commit: of longtail.
+    """
+
+    subset_sha256: str = ""
+    device: str = ""
+    longtail: str = ""
+    torch: str = ""
+    numpy: str = ""
+    commit: str = ""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a run's history, as :class:`longtail.training.folder.EpochMetrics`, read without torch.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean over the epoch's samples.
+        test_error: None where it was not measured.
+    """
+
+    epoch: int
+    loss: float
+    test_error: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run of a comparison.
+
+    Attributes:
+        recipe: what was trained.
+        evaluation: None where the run failed.
+        seconds: of training and evaluation.
+        failure: why it failed, in one line, or None.
+        folder: where its files are.
+    """
+
+    recipe: Recipe
+    evaluation: Evaluation | None
+    seconds: float
+    failure: str | None
+    folder: Path
+
+    @property
+    def result(self) -> Evaluation:
+        """The evaluation of a run that finished."""
+        assert self.evaluation is not None
+        return self.evaluation
+
+    @cached_property
+    def environment(self) -> Mapping[str, object]:
+        """The run's environment.json; empty where there is none."""
+        try:
+            found = json.loads((self.folder / "environment.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """What the run was made with."""
+        known = ((f.name, self.environment.get(f.name)) for f in fields(Provenance))
+        return Provenance(**{name: str(value) for name, value in known if value})
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; empty where they are not known."""
+        names = self.environment.get("class_names")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
+
+    @cached_property
+    def history(self) -> tuple[Epoch, ...]:
+        """The run's metrics.jsonl; lines that are no metrics, and a missing file, count as nothing."""
+        try:
+            lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return ()
+        read = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+                read.append(Epoch(int(row["epoch"]), float(row["loss"]), row["test_error"]))
+            except (ValueError, KeyError, TypeError):  # a kill can cut the last line short
+                continue
+        return tuple(read)
+
+
+# ---- one method
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One column of one row.
+
+    Attributes:
+        values: seed by seed; empty where the column does not apply.
+        summary: mean and spread; None where it does not apply.
+        difference: to the row's baseline, paired by seed; None without one.
+        better: whether it is lower than the baseline after Bonferroni's correction for all tests.
+    """
+
+    values: tuple[float, ...] = ()
+    summary: Summary | None = None
+    difference: PairedDifference | None = None
+    better: bool = False
+
+
+@dataclass(frozen=True)
+class ClassErrors:
+    """The error of every class over the seeds; NaN where it does not apply.
+
+    Attributes:
+        mean: shape (C,).
+        sd: shape (C,); None for one seed.
+    """
+
+    mean: Floats
+    sd: Floats | None
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """The difference of two methods class by class, over the seeds that both have.
+
+    Attributes:
+        mean: shape (C,); NaN where it does not apply.
+        low: lower ends of the intervals, NaN where n/a; None where there are too many classes for so many.
+        high: upper ends.
+    """
+
+    mean: Floats
+    low: Floats | None
+    high: Floats | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training by epoch, the mean over the seeds that have the epoch.
+
+    Attributes:
+        epochs: from 1.
+        loss: one an epoch.
+        tested: epochs with a test error.
+        error: one a tested epoch.
+    """
+
+    epochs: tuple[int, ...]
+    loss: tuple[float, ...]
+    tested: tuple[int, ...]
+    error: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method over its seeds. A `ComparisonTable` fills in what stands below the first two.
+
+    Attributes:
+        recipe: what its runs share; the seed is that of the first.
+        outcomes: its finished runs, by seed.
+        settings: what tells it from other rows of the same loss and weighting.
+        measures: one a column that is measured.
+        baseline: the place of the row of the same loss without balancing, if it is another with seeds.
+        best: whether it has the lowest mean error and beats its baseline.
+    """
+
+    recipe: Recipe
+    outcomes: tuple[Outcome, ...]
+    settings: tuple[tuple[str, Setting], ...] = ()
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    baseline: int | None = None
+    best: bool = False
+
+    def __getitem__(self, column: str) -> Measure:
+        return self.measures[column]
+
+    @cached_property
+    def method(self) -> Method:
+        """What it does against the tail."""
+        return method_of(self.recipe)
+
+    @property
+    def loss(self) -> str:
+        """The loss form."""
+        return self.method.loss
+
+    @property
+    def weights(self) -> str:
+        """The weighting, or the method's name, with the settings that tell it apart, as tables name it."""
+        return " ".join([self.method.weighting, *(f"{name}={_plain(v)}" for name, v in self.settings)])
+
+    @property
+    def name(self) -> str:
+        """Loss and weighting."""
+        return f"{self.loss} · {self.weights}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing in it balances."""
+        return self.method == self.method.plain
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that finished."""
+        return tuple(outcome.recipe.seed for outcome in self.outcomes)
+
+    @cached_property
+    def class_errors(self) -> ClassErrors:
+        """The error of every class."""
+        errors = self.errors_by_class(self.seeds)
+        return ClassErrors(errors.mean(axis=0), errors.std(axis=0, ddof=1) if len(errors) > 1 else None)
+
+    def errors_by_class(self, seeds: Sequence[int]) -> Floats:
+        """Return the error of every class in some seeds, shape (seeds, C); NaN where it does not apply."""
+        of_seed = {o.recipe.seed: o.result.per_class_error for o in self.outcomes}
+        return np.asarray([[math.nan if e is None else e for e in of_seed[seed]] for seed in seeds])
+
+    @cached_property
+    def confusion(self) -> npt.NDArray[np.int64] | None:
+        """Test samples of each true class (rows) taken for each class, all seeds together."""
+        found = [o.result.confusion for o in self.outcomes]
+        if any(table is None for table in found):
+            return None
+        total: npt.NDArray[np.int64] = np.sum(np.asarray(found, dtype=np.int64), axis=0)
+        return total
+
+    @cached_property
+    def reliability(self) -> tuple[tuple[int, float, float], ...]:
+        """Samples, mean confidence and accuracy in bins of confidence, all seeds together; or empty."""
+        found = [o.result.reliability for o in self.outcomes]
+        if any(not bins for bins in found):
+            return ()
+        pooled: dict[int, list[float]] = {}
+        for samples, confidence, accuracy in (b for bins in found for b in bins or ()):
+            # bins are told apart by where their mean lies: 15 equal ones, an edge belonging to the lower
+            place = pooled.setdefault(max(0, int(np.ceil(confidence * 15 - 1e-9)) - 1), [0.0, 0.0, 0.0])
+            place[0] += samples
+            place[1] += samples * confidence
+            place[2] += samples * accuracy
+        return tuple((int(n), c / n, r / n) for _, (n, c, r) in sorted(pooled.items()))
+
+    @cached_property
+    def curve(self) -> Curve | None:
+        """Training loss and test error by epoch; None where no run kept a history."""
+        losses: dict[int, list[float]] = {}
+        errors: dict[int, list[float]] = {}
+        for line in (line for outcome in self.outcomes for line in outcome.history):
+            losses.setdefault(line.epoch, []).append(line.loss)
+            if line.test_error is not None:
+                errors.setdefault(line.epoch, []).append(line.test_error)
+        if not losses:
+            return None
+        epochs, tested = sorted(losses), sorted(errors)
+        return Curve(
+            tuple(epochs),
+            tuple(float(np.mean(losses[e])) for e in epochs),
+            tuple(tested),
+            tuple(float(np.mean(errors[e])) for e in tested),
+        )
+
+
+# ---- all of them
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """All methods side by side. It is computed when it is made.
+
+    Attributes:
+        recipe: what the methods share; its method and seed are those of the first.
+        rows: one a method.
+        failures: the runs that did not finish.
+        folder: where everything was written.
+        tests: the number of differences that are tested, which the marks are corrected for.
+    """
+
+    recipe: Recipe
+    rows: tuple[Row, ...]
+    failures: tuple[Outcome, ...]
+    folder: Path
+    tests: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = _told_apart(self.rows)
+        places = [_baseline(rows, row) for row in rows]
+        tests = sum(place is not None for place in places)
+        measured = [
+            replace(
+                row, baseline=place, measures=_measures(row, None if place is None else rows[place], tests)
+            )
+            for row, place in zip(rows, places, strict=True)
+        ]
+        best = _lowest(measured, "error")
+        object.__setattr__(self, "tests", tests)
+        object.__setattr__(
+            self,
+            "rows",
+            tuple(replace(row, best=row is best and row["error"].better) for row in measured),
+        )
+
+    @property
+    def shown(self) -> tuple[Row, ...]:
+        """The rows with a finished run."""
+        return tuple(row for row in self.rows if row.outcomes)
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """All finished runs."""
+        return tuple(outcome for row in self.rows for outcome in row.outcomes)
+
+    def baseline(self, row: Row) -> Row | None:
+        """Return the row of the same loss without balancing, if it is another with seeds."""
+        return None if row.baseline is None else self.rows[row.baseline]
+
+    def lowest(self, column: str = "error", rows: Sequence[Row] | None = None) -> Row | None:
+        """Return the row (of all, or of some) with the lowest mean of a column; None where none has it."""
+        return _lowest(self.rows if rows is None else rows, column)
+
+    @cached_property
+    def best(self) -> Row | None:
+        """The row of the lowest mean error."""
+        return self.lowest()
+
+    @property
+    def winner(self) -> Row | None:
+        """The row of the lowest mean error, if it significantly beats its baseline."""
+        return next((row for row in self.rows if row.best), None)
+
+    @cached_property
+    def rival(self) -> Row | None:
+        """What the best row is shown beside: its baseline, or else the next best, first of its own loss."""
+        best = self.best
+        if best is None or (baseline := self.baseline(best)) is not None:
+            return None if best is None else baseline
+        rest = [row for row in self.shown if row is not best]
+        return self.lowest(rows=[row for row in rest if row.loss == best.loss] or rest)
+
+    def paired(self, one: Row, other: Row, column: str) -> PairedDifference | None:
+        """Return one row minus another over the seeds that both have; None where it does not apply."""
+        return _paired(one, other, column, CONFIDENCE)
+
+    @cached_property
+    def change(self) -> ClassChange | None:
+        """The best row minus its rival, class by class; None without a rival."""
+        best, rival = self.best, self.rival
+        if best is None or rival is None:
+            return None
+        seeds = sorted(set(best.seeds) & set(rival.seeds))
+        classes = len(self.class_counts)
+        if not seeds:
+            return ClassChange(np.full(classes, math.nan), None, None)
+        ours, theirs = best.errors_by_class(seeds), rival.errors_by_class(seeds)
+        mean = (ours - theirs).mean(axis=0)
+        if len(seeds) < 2 or classes > _INTERVAL_CLASSES:
+            return ClassChange(mean, None, None)
+        ends = [
+            (math.nan, math.nan) if np.isnan(m) else ((d := paired_difference(a, b, CONFIDENCE)).low, d.high)
+            for m, a, b in zip(mean, ours.T, theirs.T, strict=True)
+        ]
+        low, high = np.asarray(ends, dtype=float).T
+        return ClassChange(mean, low, high)
+
+    # ---- the data behind it
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The first finished run's, for what all of them share: counts, groups and test set."""
+        return self.outcomes[0].result
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Training samples of every class."""
+        return self.evaluation.class_counts
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The names that the first run with names has; the numbers of the classes where none has."""
+        size = len(self.class_counts)
+        named = (o.class_names for o in self.outcomes if len(o.class_names) == size)
+        return next(named, tuple(map(str, range(size))))
+
+    @cached_property
+    def order(self) -> npt.NDArray[np.int64]:
+        """The classes from head to tail."""
+        return np.argsort(-np.asarray(self.class_counts), kind="stable")
+
+    @property
+    def title(self) -> str:
+        """The name of the training set."""
+        factor = self.recipe.imbalance_factor
+        return self.recipe.dataset + ("" if factor is None else f", imbalance {factor:g}")
+
+    @cached_property
+    def verdict(self) -> str:
+        """What was found, and never more than the intervals allow."""
+        from longtail.compare.verdict import verdict
+
+        return verdict(self)
+
+    # ---- as files
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything that was measured, as JSON knows it."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "rows": [_row_to_dict(row) for row in self.rows],
+            "verdict": self.verdict,
+            "comparisons": self.tests,
+            "failures": [{"folder": str(o.folder), "why": o.failure} for o in self.failures],
+        }
+
+    def to_csv(self) -> str:
+        """Return one line a run, with its provenance."""
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        names = [column.name for column in columns("runs")]
+        origin = [f.name for f in fields(Provenance)]
+        settings = ("dataset", "imbalance_factor", "loss", "scheme", "beta", "gamma", "seed")
+        writer.writerow([*settings, *names, "seconds", "recipe_hash", *origin])
+        for o in self.outcomes:
+            values = [getattr(o.result, name) for name in names]
+            writer.writerow(
+                [
+                    *(getattr(o.recipe, name) for name in settings),
+                    *("" if v is None else f"{v:.6g}" for v in values),
+                    f"{o.seconds:.2f}",
+                    o.recipe.short_hash,
+                    *(getattr(o.provenance, name) for name in origin),
+                ]
+            )
+        return lines.getvalue()
+
+
+def rows_of(outcomes: Sequence[Outcome]) -> tuple[Row, ...]:
+    """Sort runs into rows: losses outermost, what does not balance first, beside it the weightings."""
+    rows: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        rows.setdefault(repr(sorted(_all_settings(outcome.recipe).items())), []).append(outcome)
+    losses = (*LOSSES, "softmax_focal")
+    made = _told_apart(
+        [Row(runs[0].recipe, tuple(sorted(runs, key=lambda o: o.recipe.seed))) for runs in rows.values()]
+    )
+    return tuple(
+        sorted(
+            made,
+            key=lambda r: (losses.index(r.loss), _rank(r.method.weighting), _ordered(r.settings)),
+        )
+    )
+
+
+def identity(recipe: Recipe) -> str:
+    """Return what decides a run's result, as text: a beta without effect makes no other run."""
+    data = {name: getattr(recipe, name) for name in ("seed", *DATA)}
+    return repr(sorted({**data, **_all_settings(recipe)}.items()))
+
+
+# ---- how it is computed
+
+
+def _measures(row: Row, baseline: Row | None, tests: int) -> dict[str, Measure]:
+    found = {}
+    for column in (c.name for c in COLUMNS if c.measured):
+        values = _values(row, column)
+        if not values:
+            found[column] = Measure()
+            continue
+        difference, better = None, False
+        if baseline is not None:
+            difference = _paired(row, baseline, column, CONFIDENCE)
+            corrected = _paired(row, baseline, column, bonferroni(CONFIDENCE, tests))
+            better = corrected is not None and corrected.significant and corrected.mean < 0
+        found[column] = Measure(
+            tuple(values.values()), summarize([*values.values()], CONFIDENCE), difference, better
+        )
+    return found
+
+
+def _values(row: Row, column: str) -> dict[int, float]:
+    """A column by seed; empty where it does not apply."""
+    values = {o.recipe.seed: getattr(o.result, column) for o in row.outcomes}
+    return {} if any(v is None for v in values.values()) else values
+
+
+def _paired(one: Row, other: Row, column: str, confidence: float) -> PairedDifference | None:
+    ours, theirs = _values(one, column), _values(other, column)
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return None
+    return paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds], confidence)
+
+
+def _lowest(rows: Sequence[Row], column: str) -> Row | None:
+    ranked = [(s.mean, i) for i, row in enumerate(rows) if (s := row[column].summary) is not None]
+    return rows[min(ranked)[1]] if ranked else None
+
+
+def _baseline(rows: Sequence[Row], row: Row) -> int | None:
+    """The place of the row that differs in nothing but that it does not balance."""
+    if row.is_plain:
+        return None
+    around = _surroundings(row.recipe)
+    found = (
+        i
+        for i, other in enumerate(rows)
+        if other.outcomes and other.method == row.method.plain and _surroundings(other.recipe) == around
+    )
+    return next(found, None)
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Give each row the settings in which it differs from others that have the setting, too."""
+    settings = [_all_settings(row.recipe) for row in rows]
+    names = sorted({name for one in settings for name in one} - {"loss", "weight"})
+    telling = [n for n in names if len({one[n] for one in settings if n in one}) > 1]
+    return [
+        replace(row, settings=tuple((n, one[n]) for n in telling if n in one))
+        for row, one in zip(rows, settings, strict=True)
+    ]
+
+
+def _surroundings(recipe: Recipe) -> dict[str, Setting]:
+    """Everything of a recipe but its method, its data and its seed."""
+    return {
+        name: getattr(recipe, name)
+        for name in type(recipe).model_fields
+        if name not in (*METHOD_FIELDS, "seed", *DATA)
+    }
+
+
+def _all_settings(recipe: Recipe) -> dict[str, Setting]:
+    return {**_surroundings(recipe), **method_of(recipe).settings}
+
+
+def _ordered(settings: tuple[tuple[str, Setting], ...]) -> list[tuple[str, float, str]]:
+    return [(n, float(v) if isinstance(v, int | float) else math.inf, str(v)) for n, v in settings]
+
+
+def _rank(weighting: str) -> tuple[int, str]:
+    return (SCHEMES.index(weighting), "") if weighting in SCHEMES else (len(SCHEMES), weighting)
+
+
+def _row_to_dict(row: Row) -> dict[str, object]:
+    d = row["error"].difference
+    names = ("mean", "low", "high", "p_value", "confidence")
+    means = {c.name: row[c.name].summary for c in columns("json")}
+    return {
+        "loss": row.loss,
+        "scheme": row.method.weighting,
+        "seeds": list(row.seeds),
+        **{name: None if s is None else {"mean": s.mean, "sd": s.sd} for name, s in means.items()},
+        "difference_to_none": None if d is None else {name: getattr(d, name) for name in names},
+        "significantly_better": row["error"].better,
+        "best": row.best,
+    }
+
+
+def _plain(value: Setting) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
