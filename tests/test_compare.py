@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from longtail import datasets, recipes
-from longtail.compare import ComparisonTable, Outcome, Row, compare
+from longtail import datasets, methods, recipes
+from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, compare
 from longtail.evaluation import evaluate
 from longtail.report.figures import draw_comparison
 from longtail.report.tables import markdown, method_sheet, terminal_table
@@ -126,6 +126,18 @@ def test_runs_on_other_data_are_refused_and_never_shown(tmp_path: Path) -> None:
         ({"schemes": []}, r"schemes must name at least one"),
         ({"losses": ["softmax", "softmax"]}, r"losses must name at least one, each once"),
         ({"losses": "softmax"}, r"losses must be a list of names, got 'softmax'"),
+        (
+            {"methods": ["plain"], "losses": ["softmax"]},
+            r"methods are given beside losses or schemes; leave one",
+        ),
+        ({"methods": "plain"}, r"methods must be a list, got 'plain'"),
+        ({"methods": []}, r"methods must name at least one"),
+        (
+            {"methods": ["plain", methods.Method()]},
+            r"methods must name at least one, each once, got \['plain'",
+        ),
+        ({"methods": ["plane"]}, r"method must be one of .*did you mean 'plain'"),
+        ({"methods": [3]}, r"method must be a Method, got int 3"),
         ({"seeds": 0}, r"seeds must be in \[1, inf\], got 0; five seeds"),
         ({"seeds": [1, 1]}, r"seeds must name at least one, each once"),
         ({"jobs": 0}, r"jobs must be in \[1, inf\], got 0"),
@@ -218,6 +230,79 @@ def test_pairs_are_made_over_common_seeds_only() -> None:
     assert d.n == 2
 
 
+def test_pairs_are_aligned_by_seed_whatever_the_order_of_the_runs() -> None:
+    base, gain = [0.10, 0.35, 0.20, 0.45, 0.30], [0.010, 0.020, 0.015, 0.012, 0.018]
+    made = _made(
+        {("softmax", "none"): base, ("softmax", "inverse"): [b - g for b, g in zip(base, gain, strict=True)]}
+    )
+    shuffled = [made.rows[1].outcomes[seed] for seed in (3, 0, 4, 2, 1)]
+    for rows in (made.rows, (made.rows[0], Row(made.rows[1].recipe, tuple(shuffled)))):
+        d = replace(made, rows=rows).rows[1]["error"].difference
+        assert d is not None
+        assert d.mean == pytest.approx(-0.015)
+        assert d.sd == pytest.approx(np.std(gain, ddof=1))  # 0.15 where seeds are mixed up
+
+
+def test_every_column_is_compared_and_corrected_alike() -> None:
+    base, ours = [0.30, 0.32, 0.31, 0.29, 0.30], [0.20, 0.21, 0.21, 0.20, 0.19]
+    made = _made({("softmax", "none"): base, ("softmax", "effective"): ours})
+    for column in (c for c in COLUMNS if c.measured):
+        measure = made.rows[1][column.name]
+        if measure.summary is None:
+            assert column.name in ("medium_error", "expected_calibration_error")
+            continue
+        theirs = made.rows[0][column.name].values
+        d = measure.difference
+        assert d is not None
+        assert d.mean == pytest.approx(np.mean(measure.values) - np.mean(theirs))
+        assert measure.better
+        assert (d.mean > 0) == (column.name == "macro_f1")  # of which more is better
+    assert made.rows[0].baseline is None
+    assert made.rows[1].baseline == 0
+
+
+def test_any_list_of_methods_is_compared(tmp_path: Path) -> None:
+    mine = methods.Method(loss="softmax", weight=methods.Rule("effective", beta=0.9))
+    chosen = [
+        "plain",
+        "inverse",
+        mine,
+        mine.replace(weight=methods.Rule("effective", beta=0.99)),
+        "class_aware",
+    ]
+    table = compare(TINY, chosen, seeds=1, out=tmp_path, jobs=1, device="cpu")
+    assert not table.failures
+    assert [row.weights for row in table.rows] == [
+        "none",
+        "inverse",
+        "effective beta=0.9",
+        "effective beta=0.99",
+        "class_aware",
+    ]
+    assert [row.baseline for row in table.rows] == [None, 0, 0, 0, 0]
+    assert table.tests == 4
+    folders = {path.parent.parent.name for path in tmp_path.glob("*/seed0/recipe.json")}
+    assert {"plain", "inverse", "class_aware"} < folders
+    assert len(folders) == 5  # two differ in beta alone
+    assert [cells[1] for cells in cells(table)] == [row.weights for row in table.rows]
+    again = compare(TINY, chosen, seeds=1, out=tmp_path, jobs=1, device="cpu")
+    assert again.to_dict() == table.to_dict()
+
+
+def test_a_method_has_its_line_of_code() -> None:
+    import longtail
+
+    labels = [0] * 9 + [1]
+    for method in methods.grid(["softmax", "focal"], ["inverse", "effective"], beta=0.9, gamma=1.0):
+        names = {"longtail": longtail, "labels": labels}
+        exec(method.code, names)
+        loss = names["criterion"]
+        assert (loss.loss, loss.scheme) == (method.loss, method.weight.name)  # type: ignore[attr-defined]
+    names = {"longtail": longtail}
+    exec(methods.get("class_aware").code, names)
+    assert names["method"] == methods.get("class_aware")
+
+
 def test_empty_groups_are_not_applicable() -> None:
     made = _made({("softmax", "none"): [0.3, 0.3]})
     assert cells(made)[0][4] == "n/a"  # counts 200 and 5 leave no medium-shot class
@@ -256,7 +341,7 @@ DASK = """
 import sys
 import joblib
 from distributed import Client, LocalCluster
-from longtail import datasets, recipes
+from longtail import datasets, methods, recipes
 from longtail.compare import compare
 
 if __name__ == "__main__":

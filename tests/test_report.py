@@ -25,6 +25,7 @@ from longtail.counts import ClassCounts
 from longtail.evaluation import Evaluation, evaluate
 from longtail.paper.tables import Cell, cells
 from longtail.report import figures, tables
+from longtail.report.blocks import PANELS, Chart, Panel, Spec, Text
 from longtail.report.page import explorer_page, report_page
 from longtail.reproduce import PaperCell, compare_with_paper
 
@@ -337,6 +338,25 @@ def test_the_page_says_what_compare_says(trained: ComparisonTable) -> None:
         assert " ".join(cell.text for cell in row if cell.text) in text
     assert "5 medium" not in text
     assert "500 test samples, balanced: 50 a class" in text
+
+
+def test_a_panel_from_elsewhere_joins_the_page(trained: ComparisonTable) -> None:
+    def toy(table: ComparisonTable) -> Panel:
+        spec = Spec([{"x": [1], "y": [len(table.rows)], "type": "bar"}])
+        return Panel("A panel of mine", [Text("<seen>"), Chart("toy", "Toys", spec)], "Mine?", "Yes, mine.")
+
+    PANELS.register("toy", toy)
+    try:
+        page = report_page([trained])
+    finally:
+        PANELS.unregister("toy")
+    text = " ".join(" ".join(Tags(page).texts).split())
+    assert text.index("The runs") < text.index("A panel of mine") < text.index("<seen>")
+    assert "Mine? Yes, mine." in text
+    data = json.loads(next(t for t in Tags(page).texts if t.startswith('{"sets"')))
+    assert data["sets"]["set0"]["charts"]["toy"]["data"] == [{"x": [1], "y": [2], "type": "bar"}]
+    assert 'data-chart="toy"' in page
+    assert "A panel of mine" not in report_page([trained])
 
 
 def test_the_page_asks_for_nothing_from_outside(trained: ComparisonTable) -> None:

@@ -19,7 +19,7 @@ class Column:
     Attributes:
         name: of a field of `longtail.Evaluation`, or of what a row says of itself.
         title: as tables head it.
-        kind: "text" | "percent" (a share, written times 100) | "number" | "difference" | "count".
+        kind: "text" | "percent" (an error, written times 100) | "number" (a score) | "difference" | "count".
         views: where it stands. "table": terminal and Markdown, within 80 columns, and all wider tables;
             "wide": the page and papers; "json": compare.json; "runs": compare.csv, a line a run; "methods":
             the CSV of a line a method.
@@ -36,6 +36,10 @@ class Column:
     def measured(self) -> bool:
         """Whether it is a number of every run."""
         return self.kind in ("percent", "number")
+
+    def is_better(self, difference: float) -> bool:
+        """Whether a difference is for the better: errors fall, scores rise."""
+        return difference < 0 if self.kind == "percent" else difference > 0
 
 
 COLUMNS: Final = (

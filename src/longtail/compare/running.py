@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from longtail import _checks
-from longtail.compare.method import method_of
 from longtail.compare.table import LOSSES, ComparisonTable, Outcome, Row
 from longtail.datasets import NAMES, Dataset, load
+from longtail.methods import Method, catalogue
 from longtail.training.files import in_parallel, write_atomic
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
@@ -23,6 +24,7 @@ AfterRun = Callable[[int, int, Outcome], None]
 
 def compare(
     recipe: Recipe,
+    methods: Sequence[Method | str] | None = None,
     *,
     losses: Sequence[str] = LOSSES,
     schemes: Sequence[str] = SCHEMES,
@@ -33,14 +35,16 @@ def compare(
     device: str = "auto",
     progress: AfterRun | None = None,
 ) -> ComparisonTable:
-    """Train every loss with every weighting over several seeds, and set them side by side.
+    """Train methods over several seeds, and set them side by side.
 
     The seed chooses the long-tailed subset, the initial weights and the order of the batches, the same
     for all methods, so that differences between methods are paired. Finished runs are kept: the same call
     goes on where it was stopped. A run that fails is reported and the others go on.
 
     Args:
-        recipe: what all runs share; its loss, scheme and seed are replaced.
+        recipe: what all runs share; its method and seed are replaced.
+        methods: names of `longtail.methods.NAMES`, or methods of your own; default: every loss with every
+            weighting.
         losses: any of "softmax", "sigmoid", "focal", "softmax_focal".
         schemes: any of "none", "inverse", "inverse_sqrt", "effective".
         seeds: how many (0, 1, ...), or which.
@@ -52,20 +56,27 @@ def compare(
         progress: called after each run as ``progress(done, total, outcome)``.
 
     Returns:
-        The comparison.
+        The table, with everything computed.
 
     Raises:
-        ValueError: no loss, scheme or seed, or unknown ones; a folder with runs of another recipe; data that
-            are unknown or too few for the recipe's tail.
+        ValueError: no method, loss, scheme or seed, or unknown ones; a folder with runs of another recipe;
+            data that are unknown or too few for the recipe's tail.
         OSError: ``out`` cannot be written, or the data are not there.
 
     Source: the comparison of Cui et al. (CVPR 2019), Table 2, with the seeds and spread that it lacks.
     """
-    shared, chosen = recipes_of(recipe, losses, schemes), seeds_of(seeds)
-    _check_device(device)
+    shared, chosen = recipes_of(recipe, methods, losses, schemes), seeds_of(seeds)
+    if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
+        _checks.choice("device", device, ("auto", "cpu", "cuda"))
     folder = Path(out)
-    recipes = [one.replace(seed=seed) for seed in chosen for one in shared]
-    places = [folder / method_of(r).slug / f"seed{r.seed}" for r in recipes]
+    runs = [(one, one.replace(seed=seed)) for seed in chosen for one in shared]
+    slugs = Counter(one.method.slug for one in shared)
+    # methods that differ in a number alone have one slug
+    names = [
+        m.slug if slugs[m.slug] == 1 else f"{m.slug}-{m.short_hash}" for m in (one.method for one, _ in runs)
+    ]
+    recipes = [r for _, r in runs]
+    places = [folder / name / f"seed{r.seed}" for name, r in zip(names, recipes, strict=True)]
     for r, place in zip(recipes, places, strict=True):
         _refuse_other_recipe(r, place)
     if not all((place / "evaluation.json").is_file() for place in places):
@@ -79,7 +90,7 @@ def compare(
     outcomes = list(_run_all(recipes, places, dataset, jobs, device, progress))
     rows = []
     for one in shared:
-        mine = [o for o in outcomes if o.recipe.replace(seed=one.seed) == one and o.evaluation]
+        mine = [o for o in outcomes if o.recipe.method == one.method and o.evaluation]
         rows.append(Row(one, tuple(sorted(mine, key=lambda o: o.recipe.seed))))
     failures = tuple(o for o in outcomes if o.failure)
     table = ComparisonTable(recipes[0], tuple(rows), failures, folder)
@@ -89,16 +100,29 @@ def compare(
 
 
 def recipes_of(
-    recipe: Recipe, losses: Sequence[str] = LOSSES, schemes: Sequence[str] = SCHEMES
+    recipe: Recipe,
+    methods: Sequence[Method | str] | None = None,
+    losses: Sequence[str] = LOSSES,
+    schemes: Sequence[str] = SCHEMES,
 ) -> list[Recipe]:
-    """Return one recipe a method.
+    """Return one recipe a method: of those that are named, or else of every loss with every scheme.
 
     Raises:
-        ValueError: no loss or scheme, an unknown one, or one named twice.
-        TypeError: a name in place of a list of names.
+        ValueError: no method, loss or scheme, an unknown one, or one named twice.
+        TypeError: a name in place of a list of names, or what is no method.
     """
-    pairs = itertools.product(_distinct("losses", losses), _distinct("schemes", schemes))
-    return [recipe.replace(loss=loss, scheme=scheme) for loss, scheme in pairs]
+    if methods is None:
+        pairs = itertools.product(_distinct("losses", losses), _distinct("schemes", schemes))
+        return [recipe.replace(loss=loss, scheme=scheme) for loss, scheme in pairs]
+    if losses is not LOSSES or schemes is not SCHEMES:
+        raise ValueError("methods are given beside losses or schemes; leave one of the two out")
+    if isinstance(methods, str):
+        raise TypeError(f"methods must be a list, got {methods!r}; write [{methods!r}]")
+    chosen = [catalogue.get(method) if isinstance(method, str) else method for method in methods]
+    if not chosen or len(set(chosen)) != len(chosen):
+        names = [getattr(method, "label", method) for method in chosen]
+        raise ValueError(f"methods must name at least one, each once, got {names}")
+    return [recipe.replace(method=method) for method in chosen]
 
 
 def _run_all(
@@ -172,8 +196,3 @@ def seeds_of(seeds: int | Sequence[int]) -> list[int]:
     if not chosen or len(set(chosen)) != len(chosen):
         raise ValueError(f"seeds must name at least one, each once, got {chosen}")
     return chosen
-
-
-def _check_device(device: str) -> None:
-    if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
-        _checks.choice("device", device, ("auto", "cpu", "cuda"))

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.compare.columns import COLUMNS, columns
-from longtail.compare.method import METHOD_FIELDS, Method, method_of
 from longtail.evaluation import (
     Evaluation,
     PairedDifference,
@@ -24,6 +23,7 @@ from longtail.evaluation import (
     paired_difference,
     summarize,
 )
+from longtail.methods import Method
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
@@ -43,6 +43,10 @@ __all__ = [
 CONFIDENCE = 0.95
 LOSSES = ("softmax", "sigmoid", "focal")
 DATA = ("dataset", "imbalance_factor", "profile")
+# what a recipe says of its method, which says it itself
+_OF_METHOD = (
+    *("method", "loss", "scheme", "beta", "gamma", "normalizer", "label_smoothing", "prior_bias", "sampling"),
+)
 _INTERVAL_CLASSES = 300
 
 Setting = str | int | float | bool | None
@@ -161,7 +165,7 @@ class Measure:
         values: seed by seed; empty where the column does not apply.
         summary: mean and spread; None where it does not apply.
         difference: to the row's baseline, paired by seed; None without one.
-        better: whether it is lower than the baseline after Bonferroni's correction for all tests.
+        better: whether it beats the baseline after Bonferroni's correction for all tests.
     """
 
     values: tuple[float, ...] = ()
@@ -238,10 +242,10 @@ class Row:
     def __getitem__(self, column: str) -> Measure:
         return self.measures[column]
 
-    @cached_property
+    @property
     def method(self) -> Method:
         """What it does against the tail."""
-        return method_of(self.recipe)
+        return self.recipe.method
 
     @property
     def loss(self) -> str:
@@ -249,9 +253,15 @@ class Row:
         return self.method.loss
 
     @property
+    def scheme(self) -> str:
+        """The weighting, or the name of a method that has one; "none" where nothing balances."""
+        name = [part for part in self.method.name.split(":") if not part.startswith("loss=")]
+        return "none" if self.is_plain else ":".join(name) or self.method.weighting
+
+    @property
     def weights(self) -> str:
-        """The weighting, or the method's name, with the settings that tell it apart, as tables name it."""
-        return " ".join([self.method.weighting, *(f"{name}={_plain(v)}" for name, v in self.settings)])
+        """The scheme with the settings that tell it apart, as tables name it."""
+        return " ".join([self.scheme, *(f"{name}={_plain(v)}" for name, v in self.settings)])
 
     @property
     def name(self) -> str:
@@ -261,7 +271,7 @@ class Row:
     @property
     def is_plain(self) -> bool:
         """Whether nothing in it balances."""
-        return self.method == self.method.plain
+        return not self.method.balances
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -466,7 +476,7 @@ class ComparisonTable:
     def to_dict(self) -> dict[str, object]:
         """Return everything that was measured, as JSON knows it."""
         return {
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": self.recipe.to_dict(),
             "rows": [_row_to_dict(row) for row in self.rows],
             "verdict": self.verdict,
             "comparisons": self.tests,
@@ -499,7 +509,7 @@ def rows_of(outcomes: Sequence[Outcome]) -> tuple[Row, ...]:
     """Sort runs into rows: losses outermost, what does not balance first, beside it the weightings."""
     rows: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        rows.setdefault(repr(sorted(_all_settings(outcome.recipe).items())), []).append(outcome)
+        rows.setdefault(_key(outcome.recipe), []).append(outcome)
     losses = (*LOSSES, "softmax_focal")
     made = _told_apart(
         [Row(runs[0].recipe, tuple(sorted(runs, key=lambda o: o.recipe.seed))) for runs in rows.values()]
@@ -507,7 +517,7 @@ def rows_of(outcomes: Sequence[Outcome]) -> tuple[Row, ...]:
     return tuple(
         sorted(
             made,
-            key=lambda r: (losses.index(r.loss), _rank(r.method.weighting), _ordered(r.settings)),
+            key=lambda r: (losses.index(r.loss), _rank(r.scheme), _ordered(r.settings)),
         )
     )
 
@@ -515,7 +525,7 @@ def rows_of(outcomes: Sequence[Outcome]) -> tuple[Row, ...]:
 def identity(recipe: Recipe) -> str:
     """Return what decides a run's result, as text: a beta without effect makes no other run."""
     data = {name: getattr(recipe, name) for name in ("seed", *DATA)}
-    return repr(sorted({**data, **_all_settings(recipe)}.items()))
+    return f"{data} {_key(recipe)}"
 
 
 # ---- how it is computed
@@ -523,19 +533,19 @@ def identity(recipe: Recipe) -> str:
 
 def _measures(row: Row, baseline: Row | None, tests: int) -> dict[str, Measure]:
     found = {}
-    for column in (c.name for c in COLUMNS if c.measured):
-        values = _values(row, column)
+    for column in (c for c in COLUMNS if c.measured):
+        name = column.name
+        values = _values(row, name)
         if not values:
-            found[column] = Measure()
+            found[name] = Measure()
             continue
         difference, better = None, False
         if baseline is not None:
-            difference = _paired(row, baseline, column, CONFIDENCE)
-            corrected = _paired(row, baseline, column, bonferroni(CONFIDENCE, tests))
-            better = corrected is not None and corrected.significant and corrected.mean < 0
-        found[column] = Measure(
-            tuple(values.values()), summarize([*values.values()], CONFIDENCE), difference, better
-        )
+            difference = _paired(row, baseline, name, CONFIDENCE)
+            corrected = _paired(row, baseline, name, bonferroni(CONFIDENCE, tests))
+            better = corrected is not None and corrected.significant and column.is_better(corrected.mean)
+        numbers = tuple(values.values())
+        found[name] = Measure(numbers, summarize(numbers, CONFIDENCE), difference, better)
     return found
 
 
@@ -573,8 +583,8 @@ def _baseline(rows: Sequence[Row], row: Row) -> int | None:
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
     """Give each row the settings in which it differs from others that have the setting, too."""
-    settings = [_all_settings(row.recipe) for row in rows]
-    names = sorted({name for one in settings for name in one} - {"loss", "weight"})
+    settings = [_settings(row.recipe) for row in rows]
+    names = sorted({name for one in settings for name in one})
     telling = [n for n in names if len({one[n] for one in settings if n in one}) > 1]
     return [
         replace(row, settings=tuple((n, one[n]) for n in telling if n in one))
@@ -587,12 +597,22 @@ def _surroundings(recipe: Recipe) -> dict[str, Setting]:
     return {
         name: getattr(recipe, name)
         for name in type(recipe).model_fields
-        if name not in (*METHOD_FIELDS, "seed", *DATA)
+        if name not in (*_OF_METHOD, "seed", *DATA)
     }
 
 
-def _all_settings(recipe: Recipe) -> dict[str, Setting]:
-    return {**_surroundings(recipe), **method_of(recipe).settings}
+def _key(recipe: Recipe) -> str:
+    return repr(sorted({**_surroundings(recipe), "method": recipe.method.short_hash}.items()))
+
+
+def _settings(recipe: Recipe) -> dict[str, Setting]:
+    """Everything that can tell two rows of one loss and scheme apart."""
+    method = recipe.method
+    found = {name: getattr(method, name) for name in ("label_smoothing", "normalizer", "prior_bias")}
+    if method.is_focal:
+        found["gamma"] = method.gamma
+    of_rules = {key.partition(".")[2]: v for key, v in method.settings.items() if "." in key}
+    return {**_surroundings(recipe), **found, **of_rules}
 
 
 def _ordered(settings: tuple[tuple[str, Setting], ...]) -> list[tuple[str, float, str]]:
@@ -609,7 +629,7 @@ def _row_to_dict(row: Row) -> dict[str, object]:
     means = {c.name: row[c.name].summary for c in columns("json")}
     return {
         "loss": row.loss,
-        "scheme": row.method.weighting,
+        "scheme": row.scheme,
         "seeds": list(row.seeds),
         **{name: None if s is None else {"mean": s.mean, "sd": s.sd} for name, s in means.items()},
         "difference_to_none": None if d is None else {name: getattr(d, name) for name in names},
