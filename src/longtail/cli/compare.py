@@ -62,7 +62,7 @@ def compare(
         recipe = recipe.with_epochs(epochs)
     losses, schemes = loss or list(comparing.LOSSES), scheme or list(comparing.SCHEMES)
     chosen = comparing.seeds_of(seeds)
-    total = len(comparing.recipes_of(recipe, losses, schemes)) * len(chosen)
+    total = len(comparing.recipes_of(recipe, losses=losses, schemes=schemes)) * len(chosen)
     shared = recipe.replace(loss="softmax", scheme="none", seed=0)
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"
     error_console.print(

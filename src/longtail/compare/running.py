@@ -65,7 +65,7 @@ def compare(
 
     Source: the comparison of Cui et al. (CVPR 2019), Table 2, with the seeds and spread that it lacks.
     """
-    shared, chosen = recipes_of(recipe, methods, losses, schemes), seeds_of(seeds)
+    shared, chosen = recipes_of(recipe, methods, losses=losses, schemes=schemes), seeds_of(seeds)
     if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
         _checks.choice("device", device, ("auto", "cpu", "cuda"))
     folder = Path(out)
@@ -102,6 +102,7 @@ def compare(
 def recipes_of(
     recipe: Recipe,
     methods: Sequence[Method | str] | None = None,
+    *,
     losses: Sequence[str] = LOSSES,
     schemes: Sequence[str] = SCHEMES,
 ) -> list[Recipe]:
