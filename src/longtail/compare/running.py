@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from longtail import _checks
-from longtail.compare.table import LOSSES, ComparisonTable, Outcome, Row
+from longtail.compare.outcome import Outcome
+from longtail.compare.row import Row
+from longtail.compare.table import LOSSES, ComparisonTable
 from longtail.datasets import NAMES, Dataset, load
 from longtail.methods import Method, catalogue
 from longtail.training.files import in_parallel, write_atomic

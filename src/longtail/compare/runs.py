@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from longtail.compare.table import ComparisonTable, Outcome, identity, rows_of
+from longtail.compare.outcome import Outcome
+from longtail.compare.table import ComparisonTable, identity, rows_of
 from longtail.evaluation import Evaluation, summarize
 from longtail.paper.tables import Cell, published
 from longtail.reproduce import PaperCell

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from longtail.evaluation import PairedDifference
 
 if TYPE_CHECKING:
-    from longtail.compare.table import ComparisonTable, Row
+    from longtail.compare.row import Row
+    from longtail.compare.table import ComparisonTable
 
 __all__ = ["Advice", "advise", "interval_text", "verdict"]
 

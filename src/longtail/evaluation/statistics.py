@@ -14,8 +14,6 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail.evaluation.arrays import as_numpy
 
-CONFIDENCE = 0.95
-
 
 def bonferroni(confidence: float, tests: int) -> float:
     """Return the confidence that each of several tests needs, so that all hold together with `confidence`.
