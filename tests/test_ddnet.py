@@ -14,7 +14,8 @@ from longtail import models, recipes
 from longtail.datasets import Dataset, Split
 from longtail.evaluation import evaluate
 from longtail.models import DDNet, joint_collection_distances, two_scale_motion
-from longtail.report.figures import draw_confusion, draw_skeleton
+from longtail.report.figures import draw_confusion
+from longtail.skeletons.figures import draw_skeleton
 from longtail.training import load_run, train
 from longtail.training.data import TrainingData, change_view, generator, keep_frames, play
 

@@ -399,9 +399,9 @@ def reproduce(
             _run_table3(chosen, None if show else data, path, epochs, run)
         return
     _refuse(own | {"--dry-run": dry_run or None}, table)
-    from longtail import reproduce as reproducing
+    from longtail.paper import reproduce as reproducing
+    from longtail.paper.show import accuracy_table, paper_table, sign_table
     from longtail.paper.tables import cells, sign_cells, skeleton_cells
-    from longtail.report.tables import accuracy_table, paper_table, sign_table
 
     if filters and table != "ddnet":
         raise ValueError(f"--filters belongs to ddnet, got it with {table!r}; leave it out")
@@ -463,7 +463,7 @@ def _refuse(options: dict[str, Any], table: str) -> None:
 def _table3(
     dataset: list[str] | None, network: str, size: int, loss: list[str] | None, show: bool, data: Path | None
 ) -> Any:
-    from longtail.large_scale import large_cells
+    from longtail.paper.large_scale import large_cells
 
     if not show:
         if data is None:
@@ -489,8 +489,8 @@ def _plan_table3(
     precision: str,
     epochs: int | None,
 ) -> None:
-    from longtail.large_scale import load_official, plan, recipe_of
-    from longtail.report.tables import plan_table
+    from longtail.paper.large_scale import load_official, plan, recipe_of
+    from longtail.paper.show import plan_table
 
     images = load_official(chosen[0].dataset, data or "")
     for cell in chosen:
@@ -502,9 +502,9 @@ def _plan_table3(
 def _run_table3(
     chosen: Any, data: Path | None, path: Path, epochs: int | None, options: dict[str, Any]
 ) -> None:
-    from longtail.large_scale import COLUMNS, compare_large, reproduce_large
-    from longtail.report.tables import large_table
-    from longtail.reproduce import read_rows
+    from longtail.paper.large_scale import COLUMNS, compare_large, reproduce_large
+    from longtail.paper.reproduce import read_rows
+    from longtail.paper.show import large_table
 
     if data is not None:
         reproduce_large(chosen, data, path, epochs=epochs, progress=True, **options)
@@ -587,7 +587,8 @@ def figures(
 ) -> None:
     """The paper's figures, of any runs or counts, or of its own data sets beside what was measured."""
     from longtail._checks import choice
-    from longtail.report import figures as drawing
+    from longtail.paper import figures as drawing
+    from longtail.report.figures import save
 
     numbers = figure or list(drawing.NUMBERS)
     formats = [choice("format", name, ("png", "svg", "pdf")) for name in format or ("png", "svg")]
@@ -604,7 +605,7 @@ def figures(
     for name, picture in drawn:
         for ending in formats:
             _may_write(out / f"{name}.{ending}", force)
-        written += drawing.save(picture, out / name, formats)
+        written += save(picture, out / name, formats)
     if not written:
         what = "these counts" if source else "the paper's data sets"
         raise ValueError(f"figure {', '.join(map(str, numbers))} cannot be drawn of {what}; give run folders")
@@ -682,7 +683,7 @@ def skeletons(
 
 
 def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Any:
-    from longtail.report import figures as drawing
+    from longtail.paper import figures as drawing
     from longtail.report.runs import comparisons, find_runs
 
     if not all(Path(place).is_dir() for place in source):
@@ -699,8 +700,8 @@ def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Any
 
 
 def _paper_cells(results: list[Path]) -> Any:
+    from longtail.paper.reproduce import compare_with_paper, read_rows
     from longtail.paper.tables import cells
-    from longtail.reproduce import compare_with_paper, read_rows
 
     for path in results:
         if not path.is_file():
@@ -713,7 +714,9 @@ def _report_on_paper(
     table: str, compared: Any, recipes: list[Any], results: Path, epochs: int | None
 ) -> None:
     """Write the page and the figures of a reproduced table beside its results file."""
-    from longtail.report import figures as drawing
+    from longtail.paper import figures as drawing
+    from longtail.paper.show import page_section
+    from longtail.report.figures import save
     from longtail.report.page import report_page
     from longtail.report.runs import comparisons, find_runs
 
@@ -724,14 +727,16 @@ def _report_on_paper(
     if not found and not compared:
         return
     trial = "" if epochs is None else f", a trial of {epochs} epochs"
-    text = report_page(comparisons(found), paper=compared, title=f"{table}: paper and measurement{trial}")
+    text = report_page(
+        comparisons(found), paper=page_section(compared), title=f"{table}: paper and measurement{trial}"
+    )
     page = _write(results.with_suffix(".html"), text)
     stem = results.with_suffix("")
     drawn = drawing.draw_papers(compared, drawing.OF_TABLES[table]) if table in drawing.OF_TABLES else ()
     pictures = [
         path
         for name, picture in drawn
-        for path in drawing.save(picture, stem.with_name(f"{stem.name}-{name}"), ["png"])
+        for path in save(picture, stem.with_name(f"{stem.name}-{name}"), ["png"])
     ]
     _out.print("\n".join([f"page    {page}", *(f"picture {path}" for path in pictures)]), highlight=False)
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
@@ -21,7 +22,6 @@ from longtail.compare import CONFIDENCE, GROUPS, Comparison, Outcome, Row
 from longtail.counts import ClassCounts
 from longtail.evaluation import Evaluation, PairedDifference, paired_difference
 from longtail.report import advice, runs, tables
-from longtail.reproduce import Accuracy, PaperCell
 from longtail.weights import class_weights
 
 _MATRIX_CLASSES = 100  # more are no picture any more
@@ -31,11 +31,29 @@ _CURVE_POINTS = 400
 _CONFUSIONS = 12
 
 
+@dataclass(frozen=True)
+class Published:
+    """A published table beside what was measured.
+
+    Attributes:
+        source: who published it.
+        table: one row a setting.
+        done: how many settings were measured.
+        grids: to be drawn, one a data set: its name as "dataset" and "cells", each with "imbalance",
+            "method", "beta", "paper" and "measured", in percent.
+    """
+
+    source: str
+    table: tables.Sheet
+    done: int
+    grids: Sequence[dict[str, Any]] = ()
+
+
 def report_page(
     comparisons: Sequence[Comparison],
     *,
     left_out: Sequence[runs.LeftOut] = (),
-    paper: Sequence[PaperCell] | Sequence[Accuracy] = (),
+    paper: Published | None = None,
     title: str | None = None,
 ) -> str:
     """Return the report of some runs as one self-contained HTML file, to be written as UTF-8.
@@ -43,14 +61,14 @@ def report_page(
     Args:
         comparisons: one a training set, such as :func:`longtail.report.runs.comparisons` makes.
         left_out: runs that are named but not counted.
-        paper: cells of a paper's grids beside their measurement, shown first where there are any.
+        paper: a published table beside its measurement, shown first.
         title: of the page; default: the first training set's name.
 
     Raises:
-        ValueError: there is nothing to report: no finished run and no cell.
+        ValueError: there is nothing to report: no finished run and no published table.
     """
     shown = [c for c in comparisons if any(row.outcomes for row in c.rows)]
-    if not shown and not paper:
+    if not shown and paper is None:
         raise ValueError("no finished run to report; look at what was left out")
     failed = [runs.LeftOut(o.folder, f"failed: {o.failure}") for c in comparisons for o in c.failures]
     groups = [_group(c, f"set{i}") for i, c in enumerate(shown)]
@@ -59,7 +77,7 @@ def report_page(
         title=title or f"Long-tail report: {names if len(shown) < 4 else f'{len(shown)} training sets'}",
         groups=groups,
         left_out=[*left_out, *failed],
-        paper=_paper(paper),
+        paper=paper,
     )
 
 
@@ -101,7 +119,7 @@ def _render(*, groups: list[dict[str, Any]], **values: Any) -> str:
     )
     template = environment.from_string((assets / "page.html").read_text(encoding="utf-8"))
     paper = values["paper"]
-    data = {"sets": {g["id"]: g["data"] for g in groups}, "paper": paper["data"] if paper else None}
+    data = {"sets": {g["id"]: g["data"] for g in groups}, "paper": paper.grids if paper else None}
     return template.render(
         groups=groups,
         style=style,
@@ -429,40 +447,6 @@ def _provenance(rows: Sequence[Row]) -> tables.Sheet:
                 ]
             )
     return tables.Sheet(["folder", "method", "seed", "error %", "recipe", "device", "torch", "commit"], lines)
-
-
-# ---- the paper's grids
-
-
-def _paper(compared: Sequence[PaperCell] | Sequence[Accuracy]) -> dict[str, Any] | None:
-    if not compared:
-        return None
-    about = {"done": sum(c.measured is not None for c in compared), "cells": len(compared), "data": []}
-    if isinstance(compared[0], Accuracy):
-        accuracies = [c for c in compared if isinstance(c, Accuracy)]
-        return about | {"source": "Yang et al., DD-Net, 2019", "table": tables.accuracy_sheet(accuracies)}
-    return about | _grids([c for c in compared if isinstance(c, PaperCell)])
-
-
-def _grids(compared: Sequence[PaperCell]) -> dict[str, Any]:
-    grids: dict[str, dict[str, Any]] = {}
-    for c in compared:
-        grid = grids.setdefault(c.cell.dataset, {"dataset": c.cell.dataset, "cells": []})
-        gamma = "" if c.cell.gamma is None else f" γ={c.cell.gamma:g}"
-        grid["cells"].append(
-            {
-                "imbalance": c.cell.imbalance_factor,
-                "method": f"{c.cell.loss}{gamma}",
-                "beta": c.cell.beta,
-                "paper": c.paper,
-                "measured": None if c.measured is None else _number(c.measured.mean),
-            }
-        )
-    return {
-        "data": list(grids.values()),
-        "source": "Cui et al., CVPR 2019",
-        "table": tables.paper_sheet(compared),
-    }
 
 
 # ---- numbers for the page

@@ -15,7 +15,7 @@ from typing import Any
 from longtail import _checks
 from longtail.datasets.images import ImageList, TorchDataset, TrainTransform, load_images
 from longtail.evaluation import Summary, summarize
-from longtail.reproduce import add_row, fp32_last, read_rows
+from longtail.paper.reproduce import add_row, fp32_last, read_rows
 from longtail.training.recipe import LARGE, RESNETS, ImageRecipe, paper_large
 
 _PROVENANCE = (
