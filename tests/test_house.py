@@ -24,7 +24,7 @@ SRC = Path(__file__).parents[1] / "src" / "longtail"
 # a room may import rooms of a lower rank, and its own files; training calls evaluation, so that one is lower
 RANK = {
     "_checks": 0,
-    "_registry": 0,
+    "_registry": 1,
     "effective": 1,
     "label_files": 1,
     "counts": 2,
@@ -39,14 +39,14 @@ RANK = {
     "compare": 8,
     "predict": 8,
     "report": 9,
-    "paper": 10,
-    "skeletons": 10,
-    "cli": 11,
-    "__main__": 12,
+    "cli": 10,
+    "__main__": 11,
+    "paper": 12,
+    "skeletons": 12,
 }
 # faces only re-export: they import any room or face, and no room but the command line imports them
 FACES = ("__init__", "functional")
-USERS_OF_FACES = ("cli",)
+USERS_OF_FACES = ("cli", "paper", "skeletons")
 
 
 def room_of(module):

@@ -1,0 +1,110 @@
+"""longtail report: a page or tables on finished runs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from longtail.cli.terminal import console, error_console, may_write, write
+
+
+class ReportFormat(StrEnum):
+    """What a report is written as."""
+
+    html = "html"
+    markdown = "markdown"
+    csv = "csv"
+    latex = "latex"
+
+
+class ReportTable(StrEnum):
+    """Which table is exported."""
+
+    methods = "methods"
+    classes = "classes"
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some at any depth.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File; default: report.html, other formats are printed."),
+    ] = None,
+    format: Annotated[
+        ReportFormat, typer.Option(help="The page, or a table for a paper.")
+    ] = ReportFormat.html,
+    table: Annotated[ReportTable, typer.Option(help="Which table is exported.")] = ReportTable.methods,
+    group: Annotated[bool, typer.Option("--group", help="Several training sets: a section each.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """One page on finished runs: how long the tail is, whether it helped, how sure, what to use."""
+    from longtail.report.page import report_page
+    from longtail.report.runs import comparisons, find_runs, title_of
+
+    found, left_out = find_runs(runs)
+    compared = comparisons(found)
+    for left in left_out:
+        error_console.print(f"[yellow]left out[/]: {escape(f'{left.folder}: {left.why}')}")
+    if not compared:
+        raise ValueError(
+            f"no finished run in {', '.join(map(str, runs))}; finish one of those left out first"
+        )
+    if len(compared) > 1 and not group:
+        sets = "; ".join(f"{title_of(c)} ({sum(len(r.outcomes) for r in c.rows)} runs)" for c in compared)
+        raise ValueError(
+            f"runs were trained on {len(compared)} different sets: {sets}; their errors cannot be compared. "
+            "Give the folders of one, or --group for a section each"
+        )
+    target = out or (Path("report.html") if format is ReportFormat.html else None)
+    if target is not None:
+        may_write(target, force)
+    text = (
+        report_page(compared, left_out=left_out)
+        if format is ReportFormat.html
+        else _export(compared, format, table)
+    )
+    if target is None:
+        print(text, end="")  # noqa: T201
+        return
+    write(target, text)
+    if format is ReportFormat.html:
+        for one in compared:
+            console.print(escape(f"{title_of(one)}: {one.verdict()}"))
+    console.print(f"{'page' if format is ReportFormat.html else 'table'} {target}")
+
+
+def _export(compared: list[Any], format: ReportFormat, table: ReportTable) -> str:
+    from longtail.report import tables
+    from longtail.report.runs import class_names, title_of
+
+    parts: list[str] = []
+    for one in compared:
+        outcomes = [outcome for row in one.rows for outcome in row.outcomes]
+        size = len(outcomes[0].evaluation.class_counts)
+        if table is ReportTable.methods and format is ReportFormat.csv:
+            text = tables.methods_csv(one)
+            parts.append(text if not parts else text.partition("\n")[2])  # one head for all
+            continue
+        sheet = (
+            tables.method_table(one)
+            if table is ReportTable.methods
+            else tables.class_table(one, class_names(outcomes, size))
+        )
+        heading = f"{title_of(one)}: test error in %"
+        if format is ReportFormat.latex:
+            parts.append(sheet.latex(heading))
+        elif format is ReportFormat.csv:
+            parts.append(sheet.csv())
+        else:
+            notes = f"\n{one.verdict()}\n\n{tables.legend(outcomes[0].evaluation.thresholds)}\n"
+            parts.append(f"# {heading}\n\n{sheet.markdown()}{notes if table is ReportTable.methods else ''}")
+    return "\n".join(parts) if format is not ReportFormat.csv else "".join(parts)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(report)

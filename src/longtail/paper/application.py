@@ -1,0 +1,5 @@
+"""What this application adds to the library."""
+
+
+def register() -> None:
+    """Add it."""
