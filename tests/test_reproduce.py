@@ -28,8 +28,8 @@ from longtail.paper.reproduce import (
 )
 from longtail.paper.show import accuracy_cells, paper_sheet
 from longtail.paper.tables import ACCURACIES, Cell, SkeletonCell, cells, published, skeleton_cells
+from longtail.training import learning_rate_at, paper_cifar
 from longtail.training.files import locked
-from longtail.training.recipe import learning_rate_at, paper_cifar
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = Cell("cifar10", 10, "softmax", None, 0.0)

@@ -19,7 +19,8 @@ from longtail import datasets, models
 from longtail.datasets import Dataset, Split
 from longtail.models import SmallCNN
 from longtail.training import DivergedError, PausedError, RunFolderError, derive_seed, digits, load_run, train
-from longtail.training.data import TrainingData, crop
+from longtail.training.augment import crop
+from longtail.training.data import TrainingData
 from longtail.training.folder import environment_of
 from longtail.training.graphs import DeviceEpochs
 from longtail.training.loop import _exact_cudnn, _Run, evaluate_run

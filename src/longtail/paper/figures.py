@@ -13,11 +13,12 @@ from longtail.compare import Comparison, Outcome, Row
 from longtail.datasets import long_tail_counts
 from longtail.evaluation import summarize
 from longtail.paper import tables
+from longtail.paper.recipes import paper_cifar
 from longtail.paper.reproduce import PaperCell
 from longtail.paper.tables import Cell
 from longtail.report.figures import COLOURS
 from longtail.report.runs import history, title_of
-from longtail.training.recipe import Recipe, paper_cifar
+from longtail.training.recipes import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ def skeletons(
     out: Annotated[Path, typer.Argument(help="jhmdb14.npz, jhmdb21.npz or shrec17.npz in your data folder.")],
 ) -> None:
     """JHMDB's or SHREC'17's skeleton clips as one .npz file."""
-    from longtail.datasets.skeletons import convert
+    from longtail.skeletons.clips import convert
 
     clips = convert(source, out)
     frames, joints, dimensions = clips.poses.shape

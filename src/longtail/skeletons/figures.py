@@ -41,7 +41,7 @@ def draw_skeleton(
     import torch
     from matplotlib.figure import Figure
 
-    from longtail.models import joint_collection_distances, two_scale_motion
+    from longtail.skeletons.ddnet import joint_collection_distances, two_scale_motion
 
     if clip.ndim != 3 or len(clip) < 5:
         raise ValueError(f"clip must have shape (T, J, D) with T at least 5, got {clip.shape}")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail import _checks, models
-from longtail.datasets import NAMES, Dataset, load
+from longtail.datasets import DATASETS, Dataset, load
 from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.losses.module import ClassBalancedLoss
@@ -217,7 +217,7 @@ def _trained_on(
     if isinstance(data, Dataset):
         return data
     name, inputs = run.recipe.dataset, about.get("inputs", {})
-    if name in NAMES:
+    if name in DATASETS:
         return load(name, data)
     if data is None or inputs.get("kind") != "images":
         remedy = "the folder of its images" if inputs.get("kind") == "images" else "its Dataset, in Python,"
