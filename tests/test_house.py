@@ -32,6 +32,9 @@ RANK = {
     "losses": 4,
     "head": 4,
     "sampling": 4,
+    "vectors": 4,
+    "adjust": 4,
+    "methods": 5,
     "datasets": 5,
     "models": 5,
     "evaluation": 6,
@@ -245,7 +248,7 @@ for module in pkgutil.walk_packages(longtail.__path__, "longtail."):
 
 def taken():
     modules = {n for n in longtail.__all__ if isinstance(getattr(longtail, n), types.ModuleType)}
-    return modules ^ {"functional", "datasets", "recipes"}
+    return modules ^ {"functional", "datasets", "recipes", "methods"}
 
 assert not taken(), f"{taken()} became modules, or no longer are"
 assert longtail.effective_number(1, beta=0.5) == 1.0

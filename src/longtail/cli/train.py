@@ -84,7 +84,7 @@ def evaluate(
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
     """What a finished run's model gets wrong: per class, per group, calibration."""
-    from longtail.training.loop import evaluate_run
+    from longtail.training.evaluate import evaluate_run
 
     evaluation = evaluate_run(run, data)
     if format is Format.json:

@@ -87,6 +87,10 @@ class TrainingData:
         self.tested = Samples(_tensor(data.test.inputs), self.images, device)
         self.targets = torch.from_numpy(data.train.targets.astype(np.int64)).to(device)
         self.test_targets = torch.from_numpy(data.test.targets.astype(np.int64)).to(device)
+        self.sampler = None
+        if recipe.method.sampling is not None:
+            order = derive_seed(recipe.seed, 0, "order")
+            self.sampler = recipe.method.sampler(data.train.targets, epochs=recipe.epochs, seed=order)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -110,7 +114,10 @@ class TrainingData:
         The first is the order of the samples; the others are what the augmentation wants of the sample that
         comes at that place.
         """
-        order = torch.randperm(len(self), generator=generator(self.recipe.seed, epoch, "order"))
+        if self.sampler is None:
+            order = torch.randperm(len(self), generator=generator(self.recipe.seed, epoch, "order"))
+        else:
+            order = torch.from_numpy(self.sampler.order(epoch - 1))
         return [order, *self.samples.draw(generator(self.recipe.seed, epoch, "augmentation"))]
 
     def gather(self, draws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
