@@ -72,7 +72,11 @@ def build(name: str, *, num_classes: int, **shape: int | None) -> nn.Module:
     given = {key: value for key, value in shape.items() if value is not None}
     if given.keys() != set(network.shape):
         fitting = {n: other for n in NETWORKS if given.keys() == set((other := NETWORKS[n]).shape)}
-        kind = next((other.kind for other in fitting.values()), f"inputs of {', '.join(given) or 'no shape'}")
+        if not fitting:
+            raise ValueError(
+                f"model {name!r} is not for inputs of {', '.join(given)}; no network that is installed is"
+            )
+        kind = next(iter(fitting.values())).kind
         raise ValueError(f"model {name!r} is not for {kind}; choose one of {', '.join(fitting)}")
     sizes = {key: _checks.integer(key, value, low=1) for key, value in given.items()}
     return network.make(num_classes=_checks.integer("num_classes", num_classes, low=1), **sizes)
