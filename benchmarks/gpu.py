@@ -82,8 +82,8 @@ def unpack(packed: list[Path], folder: Path) -> None:
 
 def most_wanted(runs: Path, precision: str) -> list[Any]:
     """Return the jobs of Table 2's CIFAR-10 half, the most telling first."""
+    from longtail.paper.reproduce import jobs_for
     from longtail.paper.tables import cells
-    from longtail.reproduce import jobs_for
 
     def telling(cell: Any) -> bool:
         plain = cell.beta == 0.0 and cell.gamma in (None, 1.0)
@@ -103,7 +103,7 @@ def run_cells(deadline: float, precision: str, parallel: int, backend: str) -> N
     """Train cells until a moment of time.time(); a run that is not finished keeps its checkpoint."""
     from joblib import parallel_config
 
-    from longtail.reproduce import reproduce
+    from longtail.paper.reproduce import reproduce
 
     def report(done: int, total: int, result: Any) -> None:
         if result.state != "waiting":

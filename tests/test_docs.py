@@ -19,9 +19,15 @@ import pytest
 from PIL import Image
 
 from longtail import cli, datasets
+from longtail.paper.reproduce import (
+    SIGN_COLUMNS,
+    SKELETON_COLUMNS,
+    compare_accuracies,
+    compare_signs,
+    read_rows,
+)
+from longtail.paper.show import accuracy_markdown, sign_markdown
 from longtail.paper.tables import sign_cells, skeleton_cells
-from longtail.report.tables import accuracy_markdown, sign_markdown
-from longtail.reproduce import SIGN_COLUMNS, SKELETON_COLUMNS, compare_accuracies, compare_signs, read_rows
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -22,6 +22,7 @@ from torch import nn
 
 pytest.importorskip("transformers")
 
+from longtail.report.runs import find_runs
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from transformers import ConvNextConfig, Trainer, TrainingArguments, set_seed
@@ -31,7 +32,6 @@ from longtail import ClassBalancedLoss, cli, recipes
 from longtail.datasets.images import ImageList, load_images
 from longtail.models.image_classifiers import build_classifier, head_of
 from longtail.predict import Classifier
-from longtail.report.runs import find_runs
 from longtail.sampling import ClassAwareSampler
 from longtail.training import DivergedError, RunFolderError, evaluate_run, load_run
 from longtail.training.finetune import ImagesChangedError, evaluate_images, finetune

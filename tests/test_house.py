@@ -39,18 +39,17 @@ RANK = {
     "models": 5,
     "evaluation": 6,
     "training": 7,
-    "paper": 1,
     "compare": 8,
     "predict": 8,
-    "reproduce": 8,
-    "large_scale": 9,
-    "report": 10,
-    "cli": 11,
-    "__main__": 12,
+    "report": 9,
+    "cli": 10,
+    "__main__": 11,
+    "paper": 12,
+    "skeletons": 12,
 }
 # faces only re-export: they import any room or face, and no room but the command line imports them
 FACES = ("__init__", "functional")
-USERS_OF_FACES = ("cli",)
+USERS_OF_FACES = ("cli", "paper", "skeletons")
 
 
 def room_of(module):

@@ -14,10 +14,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from transformers import ResNetConfig
 
-from longtail import large_scale
-from longtail.large_scale import COLUMNS, Published, large_cells, load_official, plan, recipe_of
-from longtail.report.tables import large_table, plan_table
-from longtail.reproduce import read_rows
+from longtail.paper import large_scale
+from longtail.paper.large_scale import COLUMNS, Published, large_cells, load_official, plan, recipe_of
+from longtail.paper.reproduce import read_rows
+from longtail.paper.show import large_table, plan_table
 from longtail.training import learning_rate_at
 
 ROOT = Path(__file__).parents[1]

@@ -23,11 +23,9 @@ from longtail import recipes
 from longtail.compare import ComparisonTable, Outcome, compare, runs, verdict
 from longtail.counts import ClassCounts
 from longtail.evaluation import Evaluation, evaluate
-from longtail.paper.tables import Cell, cells
-from longtail.report import figures, tables
+from longtail.report import tables
 from longtail.report.blocks import PANELS, Chart, Panel, Spec, Text
 from longtail.report.page import explorer_page, report_page
-from longtail.reproduce import PaperCell, compare_with_paper
 
 TINY = recipes.digits(epochs=2, warmup_epochs=1, eval_every=2)
 
@@ -406,75 +404,3 @@ def test_the_library_in_the_page_is_the_recorded_one() -> None:
     assert "MIT License" in (assets / "plotly-LICENSE.txt").read_text()
     assert b"</script" not in library.lower()
     assert b"new Function" not in library
-
-
-# ---- figures
-
-
-def texts_of(figure: object) -> list[str]:
-    from matplotlib.text import Text
-
-    return [t.get_text() for t in figure.findobj(Text) if t.get_text()]  # type: ignore[attr-defined]
-
-
-def test_the_grid_shows_published_measured_and_not_run() -> None:
-    grid = cells("fig10", imbalances=[100, 50])
-    row = {"dataset": "cifar100", "imbalance_factor": "100", "loss": "softmax", "gamma": "", "beta": "0"}
-    row |= {"epochs": "200", "precision": "fp32"}
-    rows = [row | {"seed": seed, "error_percent": value} for seed, value in (("0", "60.00"), ("1", "62.00"))]
-    compared = compare_with_paper(grid, rows)
-    texts = texts_of(figures.draw_grid(compared))
-    assert texts.count("61.7") >= 1  # published, softmax at imbalance 100
-    assert texts.count("61.0") >= 1  # measured, the mean
-    assert texts.count("not run") == len(grid) - 1
-    with pytest.raises(ValueError, match="2 data sets"):
-        figures.draw_grid(compare_with_paper(cells("table2"), []))
-
-
-def test_error_against_beta_holds_every_published_number() -> None:
-    compared = compare_with_paper(cells("fig10", imbalances=[100], losses=["softmax"]), [])
-    figure = figures.draw_error_against_beta(compared)
-    drawn = {round(float(y), 2) for line in figure.axes[0].get_lines() for y in line.get_ydata()}
-    assert drawn >= {61.68, 66.01}
-    with pytest.raises(ValueError, match="no cell was published or measured"):
-        figures.draw_error_against_beta([PaperCell(Cell("digits", 50, "softmax", None, 0.9), None, None)])
-
-
-def test_effective_numbers_and_the_term_are_the_librarys() -> None:
-    counts = [5000, 500, 50]
-    lines = figures.draw_effective_numbers(counts).axes[0].get_lines()
-    np.testing.assert_array_equal(lines[2].get_ydata(), longtail.effective_number(counts, 0.999))
-    term = figures.draw_weight_term(betas=[0.9]).axes[0].get_lines()[0]
-    np.testing.assert_allclose(term.get_ydata(), 1 / longtail.effective_number(term.get_xdata(), 0.9))
-
-
-def test_runs_and_counts_draw_every_figure_that_applies(trained: ComparisonTable, tmp_path: Path) -> None:
-    names = [name for name, _ in figures.draw_runs(trained, figures.NUMBERS)]
-    assert names == ["figure1", "figure3", "figure4", "figure6", "figure5", "figure7", "figures8-10-digits"]
-    assert [name for name, _ in figures.draw_counts([9, 3, 0], figures.NUMBERS, "x")] == [
-        "figure1",
-        "figure3",
-        "figure4",
-        "figure6",
-    ]
-    drawn = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), figures.NUMBERS))
-    assert list(drawn) == ["figure3", "figure4-cifar20", "figure5", "figure6-cifar20", "figure9-cifar20"]
-    # nothing published, nothing measured: what needs a number is left out
-    empty = compare_with_paper(cells("fig8", losses=["softmax"], betas=[0.9]), [])
-    assert [name for name, _ in figures.draw_papers(empty, [4, 5, 8])] == ["figure4-cifar10"]
-    again = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), [4]))
-    first, second = (
-        figures.save(source["figure4-cifar20"], tmp_path / name, ["svg", "png"])
-        for name, source in (("a", drawn), ("b", again))
-    )
-    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
-
-
-def test_published_numbers_stand_beside_runs_of_the_papers_recipe_only() -> None:
-    paper = recipes.paper_cifar("cifar10", 100.0, "softmax", scheme="none", beta=0.0)
-    (alike,) = runs.paper_cells([made(paper, 0.3), made(paper.replace(seed=1), 0.28)])
-    assert alike.paper == 29.64
-    assert alike.measured is not None
-    assert alike.measured.n == 2
-    (other,) = runs.paper_cells([made(paper.replace(weight_decay=5e-4), 0.3)])
-    assert other.paper is None

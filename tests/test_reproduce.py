@@ -16,9 +16,7 @@ import torch
 
 from longtail import class_weights
 from longtail.datasets import Dataset, Split, cifar10
-from longtail.paper.tables import ACCURACIES, Cell, SkeletonCell, cells, published, skeleton_cells
-from longtail.report.tables import accuracy_cells, paper_sheet
-from longtail.reproduce import (
+from longtail.paper.reproduce import (
     COLUMNS,
     SKELETON_COLUMNS,
     add_row,
@@ -28,8 +26,10 @@ from longtail.reproduce import (
     read_rows,
     reproduce,
 )
+from longtail.paper.show import accuracy_cells, paper_sheet
+from longtail.paper.tables import ACCURACIES, Cell, SkeletonCell, cells, published, skeleton_cells
+from longtail.training import learning_rate_at, paper_cifar
 from longtail.training.files import locked
-from longtail.training.recipe import learning_rate_at, paper_cifar
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = Cell("cifar10", 10, "softmax", None, 0.0)
@@ -354,7 +354,7 @@ def test_what_the_skeleton_grid_does_not_have_is_refused(arguments: Any, message
 ADD_MANY = """
 import sys
 from pathlib import Path
-from longtail.reproduce import COLUMNS, add_row
+from longtail.paper.reproduce import COLUMNS, add_row
 
 for i in range(20):
     for recipe_hash in (f"p{sys.argv[2]}-{i}", f"shared-{i}"):

@@ -130,15 +130,15 @@ def compare(
 
 def _own_or_known(name: str) -> tuple[Any, Any]:
     """A folder's pictures and their recipe; None and the recipe of a data set that is known."""
-    from longtail.datasets import NAMES
+    from longtail.datasets import DATASETS
     from longtail.datasets.images import in_memory, load_images
-    from longtail.training import recipe as recipes
+    from longtail.training import recipes
 
     path = Path(name)
-    if name in NAMES or not path.is_dir():
+    if name in DATASETS or not path.is_dir():
         return None, recipe_for(name, also=", a folder of images or a recipe's .json file")
     title = path.resolve().name
-    if title in NAMES:
+    if title in DATASETS:
         title += "-folder"  # not to be taken for the data set of that name
     return in_memory(*load_images(path), 32, name=title), recipes.small_images(title)
 

@@ -1,15 +1,14 @@
-"""longtail report and figures: pages, tables and pictures of finished runs."""
+"""longtail report: a page or tables on finished runs."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from longtail.cli.sources import read_counts
 from longtail.cli.terminal import console, error_console, may_write, write
 
 if TYPE_CHECKING:
@@ -81,52 +80,6 @@ def report(
     console.print(f"{'page' if format is ReportFormat.html else 'table'} {target}")
 
 
-def figures(
-    source: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RUNS_OR_COUNTS]...", help="Run folders, or counts; without: the paper's data sets."
-        ),
-    ] = None,
-    figure: Annotated[
-        list[int] | None,
-        typer.Option(help="Of the paper: 1 3 4 5 6 7 8 9 10; repeatable; default: all that apply."),
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="The label column of a counts file.")] = None,
-    results: Annotated[
-        list[Path] | None,
-        typer.Option(help="Results files of longtail reproduce, drawn beside the paper; repeatable."),
-    ] = None,
-    format: Annotated[list[str] | None, typer.Option(help="png | svg | pdf; default png and svg.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder.")] = Path("figures"),
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
-) -> None:
-    """The paper's figures, of any runs or counts, or of its own data sets beside what was measured."""
-    from longtail._checks import choice
-    from longtail.report import figures as drawing
-
-    numbers = figure or list(drawing.NUMBERS)
-    formats = [choice("format", name, ("png", "svg", "pdf")) for name in format or ("png", "svg")]
-    for number in numbers:
-        if number not in drawing.NUMBERS:
-            raise ValueError(f"figure must be one of {', '.join(map(str, drawing.NUMBERS))}, got {number}")
-    if results and source:
-        raise ValueError("--results belongs to the paper's data sets; leave the run folders or counts out")
-    if source:
-        drawn = _figures_of(source, label, numbers)
-    else:
-        drawn = drawing.draw_papers(_paper_cells(results or []), numbers)
-    written = []
-    for name, picture in drawn:
-        for ending in formats:
-            may_write(out / f"{name}.{ending}", force)
-        written += drawing.save(picture, out / name, formats)
-    if not written:
-        what = "these counts" if source else "the paper's data sets"
-        raise ValueError(f"figure {', '.join(map(str, numbers))} cannot be drawn of {what}; give run folders")
-    console.print("\n".join(f"figure {path}" for path in written))
-
-
 def _export(compared: list[ComparisonTable], format: ReportFormat, table: ReportTable) -> str:
     from longtail.report import tables
 
@@ -148,35 +101,6 @@ def _export(compared: list[ComparisonTable], format: ReportFormat, table: Report
     return "\n".join(parts) if format is not ReportFormat.csv else "".join(parts)
 
 
-def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Any:
-    from longtail.compare.runs import comparisons, find_runs
-    from longtail.report import figures as drawing
-
-    if not all(Path(place).is_dir() for place in source):
-        if len(source) > 1:
-            raise ValueError(
-                f"{source[0]!r} is not the only source; give run folders, or one list or file of counts"
-            )
-        name = Path(source[0]).stem if Path(source[0]).is_file() else "training set"
-        return drawing.draw_counts(read_counts(source[0], label).counts, numbers, name)
-    compared = comparisons(find_runs(source)[0])
-    if len(compared) != 1:
-        raise ValueError(f"runs were trained on {len(compared)} different sets; give the folders of one")
-    return drawing.draw_runs(compared[0], numbers)
-
-
-def _paper_cells(results: list[Path]) -> Any:
-    from longtail.paper.tables import cells
-    from longtail.reproduce import compare_with_paper, read_rows
-
-    for path in results:
-        if not path.is_file():
-            raise ValueError(f"results file {str(path)!r} is not there; longtail reproduce writes one")
-    rows = [row for path in results for row in read_rows(path)]
-    return compare_with_paper([*cells("fig8"), *cells("fig9"), *cells("fig10")], rows)
-
-
 def add(app: typer.Typer) -> None:
-    """Add the commands of this file."""
+    """Add the command of this file."""
     app.command()(report)
-    app.command()(figures)

@@ -13,7 +13,7 @@ from longtail import _checks
 from longtail.compare.outcome import Outcome
 from longtail.compare.row import Row
 from longtail.compare.table import LOSSES, ComparisonTable
-from longtail.datasets import NAMES, Dataset, load
+from longtail.datasets import DATASETS, Dataset, load
 from longtail.methods import Method, catalogue
 from longtail.training.files import in_parallel, write_atomic
 from longtail.training.recipe import Recipe
@@ -172,7 +172,7 @@ def _refuse_other_recipe(recipe: Recipe, place: Path) -> None:
 def _check_data(recipe: Recipe, dataset: Dataset | None) -> None:
     # found now rather than by every run
     if dataset is None:
-        dataset = load(_checks.choice("dataset", recipe.dataset, NAMES))
+        dataset = load(_checks.choice("dataset", recipe.dataset, DATASETS.names))
     if recipe.imbalance_factor is not None:
         dataset.long_tailed(recipe.imbalance_factor, profile=recipe.profile)
 

@@ -11,10 +11,8 @@ from pathlib import Path
 
 from longtail.compare.outcome import Outcome
 from longtail.compare.table import ComparisonTable, identity, rows_of
-from longtail.evaluation import Evaluation, summarize
-from longtail.paper.tables import Cell, published
-from longtail.reproduce import PaperCell
-from longtail.training.recipe import Recipe, paper_cifar
+from longtail.evaluation import Evaluation
+from longtail.training.recipe import Recipe
 
 _FILES = ("recipe.json", "evaluation.json")
 
@@ -91,36 +89,6 @@ def comparisons(outcomes: Sequence[Outcome]) -> list[ComparisonTable]:
         key = (outcome.recipe.dataset, outcome.evaluation.class_counts)
         groups.setdefault(key, []).append(outcome)
     return [_compared(group) for group in groups.values()]
-
-
-def paper_cells(outcomes: Sequence[Outcome]) -> list[PaperCell]:
-    """Turn runs with and without effective weights into the cells of the paper's grids.
-
-    The published error stands beside a cell only where its runs followed the paper's recipe.
-    """
-    known = published()
-    errors: dict[Cell, list[float]] = {}
-    alike: dict[Cell, bool] = {}
-    for outcome in outcomes:
-        recipe, evaluation = outcome.recipe, outcome.evaluation
-        if recipe.scheme not in ("none", "effective") or evaluation is None:
-            continue
-        beta = recipe.beta if recipe.scheme == "effective" else 0.0
-        gamma = recipe.gamma if "focal" in recipe.loss else None
-        cell = Cell(recipe.dataset, round(recipe.imbalance_factor or 1), recipe.loss, gamma, beta)
-        errors.setdefault(cell, []).append(100.0 * evaluation.error)
-        alike[cell] = alike.get(cell, True) and _follows_the_paper(recipe)
-    return [
-        PaperCell(cell, known.get(cell) if alike[cell] else None, summarize(values))
-        for cell, values in errors.items()
-    ]
-
-
-def _follows_the_paper(recipe: Recipe) -> bool:
-    if not recipe.dataset.startswith("cifar"):
-        return False
-    settings = {name: getattr(recipe, name) for name in ("scheme", "beta", "gamma", "seed", "precision")}
-    return recipe == paper_cifar(recipe.dataset, recipe.imbalance_factor, recipe.loss, **settings)
 
 
 def _read(place: Path) -> Outcome | str:

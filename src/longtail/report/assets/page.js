@@ -71,13 +71,14 @@
       gridcolor: look.grid, linecolor: look.line, zerolinecolor: look.line, automargin: true, ...more,
       title: more.title ? { text: more.title, standoff: 8 } : undefined,
     });
-    const { xaxis, yaxis, ...rest } = changes;
+    const named = Object.entries({ xaxis: {}, yaxis: {}, ...changes });
+    const rest = Object.fromEntries(named.map(([key, value]) => [key, /^[xy]axis/.test(key) ? axis(value) : value]));
     return {
       font: { family: "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", size: 12, color: look.fg },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 10, r: 10, t: 10, b: 10 }, height: 340,
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, hovermode: "closest", hoverlabel: { align: "left" },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-      xaxis: axis(xaxis), yaxis: axis(yaxis), ...rest,
+      ...rest,
     };
   }
 

@@ -15,8 +15,9 @@ from typing import Any
 from longtail import _checks
 from longtail.datasets.images import ImageList, TorchDataset, TrainTransform, load_images
 from longtail.evaluation import Summary, summarize
-from longtail.reproduce import add_row, fp32_last, read_rows
-from longtail.training.recipe import LARGE, RESNETS, ImageRecipe, paper_large
+from longtail.paper.recipes import LARGE, paper_large
+from longtail.paper.reproduce import add_row, fp32_last, read_rows
+from longtail.training.recipes import RESNETS, ImageRecipe
 
 _PROVENANCE = (
     *("recipe_hash", "subset_sha256", "epochs", "precision", "device", "processes", "longtail", "torch"),

@@ -127,6 +127,11 @@ class DDNet(nn.Module):
         return logits
 
 
+def build(*, joints: int, in_channels: int, num_classes: int, filters: int) -> DDNet:
+    """Return a `DDNet` by the names of `longtail.models.build`."""
+    return DDNet(joints, in_channels, num_classes, filters)
+
+
 class _Layer(nn.Module):
     """Convolution in time, or a dense layer, then batch norm over channels and leaky ReLU.
 

@@ -1,4 +1,4 @@
-"""longtail reproduce: the papers' tables."""
+"""longtail reproduce and figures: the papers' tables and pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from longtail.cli.terminal import console, error_console, write
+from longtail.cli.sources import read_counts
+from longtail.cli.terminal import console, error_console, may_write, write
 
 
 def reproduce(
@@ -64,9 +65,9 @@ def reproduce(
             _run_table3(chosen, None if show else data, path, epochs, run)
         return
     _refuse(own | {"--dry-run": dry_run or None}, table)
-    from longtail import reproduce as reproducing
+    from longtail.paper import reproduce as reproducing
+    from longtail.paper.show import accuracy_table, paper_table, sign_table
     from longtail.paper.tables import cells, sign_cells, skeleton_cells
-    from longtail.report.tables import accuracy_table, paper_table, sign_table
 
     if filters and table != "ddnet":
         raise ValueError(f"--filters belongs to ddnet, got it with {table!r}; leave it out")
@@ -127,7 +128,7 @@ def _refuse(options: dict[str, Any], table: str) -> None:
 def _table3(
     dataset: list[str] | None, network: str, size: int, loss: list[str] | None, show: bool, data: Path | None
 ) -> Any:
-    from longtail.large_scale import large_cells
+    from longtail.paper.large_scale import large_cells
 
     if not show:
         if data is None:
@@ -153,8 +154,8 @@ def _plan_table3(
     precision: str,
     epochs: int | None,
 ) -> None:
-    from longtail.large_scale import load_official, plan, recipe_of
-    from longtail.report.tables import plan_table
+    from longtail.paper.large_scale import load_official, plan, recipe_of
+    from longtail.paper.show import plan_table
 
     images = load_official(chosen[0].dataset, data or "")
     for cell in chosen:
@@ -166,9 +167,9 @@ def _plan_table3(
 def _run_table3(
     chosen: Any, data: Path | None, path: Path, epochs: int | None, options: dict[str, Any]
 ) -> None:
-    from longtail.large_scale import COLUMNS, compare_large, reproduce_large
-    from longtail.report.tables import large_table
-    from longtail.reproduce import read_rows
+    from longtail.paper.large_scale import COLUMNS, compare_large, reproduce_large
+    from longtail.paper.reproduce import read_rows
+    from longtail.paper.show import large_table
 
     if data is not None:
         reproduce_large(chosen, data, path, epochs=epochs, progress=True, **options)
@@ -181,7 +182,9 @@ def _report_on_paper(
 ) -> None:
     """Write the page and the figures of a reproduced table beside its results file."""
     from longtail.compare.runs import comparisons, find_runs
-    from longtail.report import figures as drawing
+    from longtail.paper import figures as drawing
+    from longtail.paper.page import page_section
+    from longtail.report.figures import save
     from longtail.report.page import report_page
 
     runs = Path("runs") / "reproduce"
@@ -191,18 +194,95 @@ def _report_on_paper(
     if not found and not compared:
         return
     trial = "" if epochs is None else f", a trial of {epochs} epochs"
-    text = report_page(comparisons(found), paper=compared, title=f"{table}: paper and measurement{trial}")
+    title = f"{table}: paper and measurement{trial}"
+    text = report_page(comparisons(found), first=page_section(compared), title=title)
     page = write(results.with_suffix(".html"), text)
     stem = results.with_suffix("")
     drawn = drawing.draw_papers(compared, drawing.OF_TABLES[table]) if table in drawing.OF_TABLES else ()
     pictures = [
         path
         for name, picture in drawn
-        for path in drawing.save(picture, stem.with_name(f"{stem.name}-{name}"), ["png"])
+        for path in save(picture, stem.with_name(f"{stem.name}-{name}"), ["png"])
     ]
     console.print("\n".join([f"page    {page}", *(f"picture {path}" for path in pictures)]))
 
 
+def figures(
+    source: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUNS_OR_COUNTS]...", help="Run folders, or counts; without: the paper's data sets."
+        ),
+    ] = None,
+    figure: Annotated[
+        list[int] | None,
+        typer.Option(help="Of the paper: 1 3 4 5 6 7 8 9 10; repeatable; default: all that apply."),
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The label column of a counts file.")] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Results files of longtail reproduce, drawn beside the paper; repeatable."),
+    ] = None,
+    format: Annotated[list[str] | None, typer.Option(help="png | svg | pdf; default png and svg.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder.")] = Path("figures"),
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """The paper's figures, of any runs or counts, or of its own data sets beside what was measured."""
+    from longtail._checks import choice
+    from longtail.paper import figures as drawing
+    from longtail.report.figures import save
+
+    numbers = figure or list(drawing.NUMBERS)
+    formats = [choice("format", name, ("png", "svg", "pdf")) for name in format or ("png", "svg")]
+    for number in numbers:
+        if number not in drawing.NUMBERS:
+            raise ValueError(f"figure must be one of {', '.join(map(str, drawing.NUMBERS))}, got {number}")
+    if results and source:
+        raise ValueError("--results belongs to the paper's data sets; leave the run folders or counts out")
+    if source:
+        drawn = _figures_of(source, label, numbers)
+    else:
+        drawn = drawing.draw_papers(_paper_cells(results or []), numbers)
+    written = []
+    for name, picture in drawn:
+        for ending in formats:
+            may_write(out / f"{name}.{ending}", force)
+        written += save(picture, out / name, formats)
+    if not written:
+        what = "these counts" if source else "the paper's data sets"
+        raise ValueError(f"figure {', '.join(map(str, numbers))} cannot be drawn of {what}; give run folders")
+    console.print("\n".join(f"figure {path}" for path in written))
+
+
+def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Any:
+    from longtail.compare.runs import comparisons, find_runs
+    from longtail.paper import figures as drawing
+
+    if not all(Path(place).is_dir() for place in source):
+        if len(source) > 1:
+            raise ValueError(
+                f"{source[0]!r} is not the only source; give run folders, or one list or file of counts"
+            )
+        name = Path(source[0]).stem if Path(source[0]).is_file() else "training set"
+        return drawing.draw_counts(read_counts(source[0], label).counts, numbers, name)
+    compared = comparisons(find_runs(source)[0])
+    if len(compared) != 1:
+        raise ValueError(f"runs were trained on {len(compared)} different sets; give the folders of one")
+    return drawing.draw_runs(compared[0], numbers)
+
+
+def _paper_cells(results: list[Path]) -> Any:
+    from longtail.paper.reproduce import compare_with_paper, read_rows
+    from longtail.paper.tables import cells
+
+    for path in results:
+        if not path.is_file():
+            raise ValueError(f"results file {str(path)!r} is not there; longtail reproduce writes one")
+    rows = [row for path in results for row in read_rows(path)]
+    return compare_with_paper([*cells("fig8"), *cells("fig9"), *cells("fig10")], rows)
+
+
 def add(app: typer.Typer) -> None:
-    """Add the command of this file."""
+    """Add the commands of this file."""
     app.command()(reproduce)
+    app.command()(figures)

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
+from longtail.datasets import Dataset, Split
 from longtail.datasets.fetch import data_root
-from longtail.datasets.long_tail import Dataset, Split
-from longtail.datasets.skeleton_files import (
+from longtail.skeletons.files import (
     MIN_FRAMES,
     Clips,
     read_compact,

@@ -12,12 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from longtail import _checks, datasets
+from longtail import _checks, datasets, recipes
 from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, PairedDifference, Summary, paired_difference, summarize
+from longtail.paper.recipes import paper_cifar
 from longtail.paper.tables import ACCURACIES, SPLITS, Cell, SignCell, SkeletonCell, published
 from longtail.training.files import InUseError, in_parallel, locked, write_atomic
-from longtail.training.recipe import Recipe, ddnet, gtsrb, paper_cifar
+from longtail.training.recipes import Recipe, gtsrb
 
 AnyCell = Cell | SkeletonCell | SignCell
 
@@ -418,7 +419,7 @@ def _full_recipe(cell: AnyCell) -> Recipe:
         return gtsrb(loss=cell.loss, scheme=cell.scheme, **chosen)
     scheme = "none" if cell.beta == 0.0 else "effective"
     if isinstance(cell, SkeletonCell):
-        recipe = ddnet(
+        recipe: Recipe = recipes.ddnet(
             f"jhmdb{cell.classes}-{cell.split or SPLITS[0]}",
             cell.filters,
             loss=cell.loss,
