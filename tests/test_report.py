@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import longtail
 from longtail import recipes
-from longtail.compare import ComparisonTable, Outcome, compare, runs, verdict
+from longtail.compare import ComparisonTable, Outcome, advice, compare, runs
 from longtail.counts import ClassCounts
 from longtail.evaluation import Evaluation, evaluate
 from longtail.report import tables
@@ -203,7 +203,7 @@ def test_reliability_bins_make_the_calibration_error(rng: np.random.Generator) -
 
 def test_advice_names_a_proven_winner() -> None:
     (one,) = runs.comparisons(several({"none": [0.30, 0.31, 0.29], "effective": [0.2, 0.21, 0.19]}))
-    balanced, natural = verdict.advise(one)
+    balanced, natural = advice.advise(one)
     assert balanced.finding.startswith(
         "Use softmax with effective weights: 20.0 %, -10.0 [-10.0, -10.0] points"
     )
@@ -216,15 +216,15 @@ def test_advice_names_a_proven_winner() -> None:
 
 def test_advice_keeps_the_plain_loss_where_chance_may_explain_the_gain() -> None:
     (one,) = runs.comparisons(several({"none": [0.30, 0.31, 0.29], "effective": [0.2, 0.36, 0.28]}))
-    balanced = verdict.advise(one)[0]
+    balanced = advice.advise(one)[0]
     assert "may be chance: keep plain softmax, the simplest" in balanced.finding
     assert 'scheme="none"' in balanced.code
     (single,) = runs.comparisons(several({"none": [0.30], "effective": [0.1]}))
-    assert "rests on one seed" in verdict.advise(single)[0].finding
+    assert "rests on one seed" in advice.advise(single)[0].finding
     (alone,) = runs.comparisons(several({"effective": [0.1, 0.2]}))
-    assert "No run without re-weighting says whether it helped" in verdict.advise(alone)[0].finding
+    assert "No run without re-weighting says whether it helped" in advice.advise(alone)[0].finding
     (plain,) = runs.comparisons(several({"none": [0.1, 0.2], "inverse": [0.3, 0.3]}))
-    assert verdict.advise(plain)[0].finding == "Plain softmax has the lowest mean error, 15.0 %."
+    assert advice.advise(plain)[0].finding == "Plain softmax has the lowest mean error, 15.0 %."
 
 
 def test_the_two_priors_can_disagree() -> None:
@@ -237,7 +237,7 @@ def test_the_two_priors_can_disagree() -> None:
     outcomes = [run("none", s, 0.01, 0.6 + s / 100) for s in range(4)]
     outcomes += [run("effective", s, 0.1, 0.3 + s / 100) for s in range(4)]
     (one,) = runs.comparisons(outcomes)
-    balanced, natural = verdict.advise(one)
+    balanced, natural = advice.advise(one)
     assert 'scheme="effective"' in balanced.code
     assert 'scheme="none"' in natural.code
     values = one.rows[1]["natural_error"].values

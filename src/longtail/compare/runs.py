@@ -14,6 +14,8 @@ from longtail.compare.table import ComparisonTable, identity, rows_of
 from longtail.evaluation import Evaluation
 from longtail.training.recipe import Recipe
 
+__all__ = ["LeftOut", "comparisons", "find_runs"]
+
 _FILES = ("recipe.json", "evaluation.json")
 
 

@@ -184,9 +184,7 @@ class ComparisonTable:
     @cached_property
     def verdict(self) -> str:
         """What was found, and never more than the intervals allow."""
-        from longtail.compare.verdict import verdict
-
-        return verdict(self)
+        return _verdict(self)
 
     # ---- as files
 
@@ -353,3 +351,35 @@ def _row_to_dict(row: Row) -> dict[str, object]:
         "significantly_better": row["error"].better,
         "best": row.best,
     }
+
+
+def _verdict(table: ComparisonTable) -> str:
+    best = table.best
+    if best is None or (summary := best["error"].summary) is None:
+        return "No run finished, so there is nothing to compare."
+    lowest = f"{best.loss}, {best.weights} weights, {100 * summary.mean:.1f} %"
+    d = best["error"].difference
+    if best.is_plain:
+        text = f"Lowest mean error: {best.loss} without re-weighting, {100 * summary.mean:.1f} %."
+    elif d is None:
+        text = f"Lowest mean error: {lowest}; there is no run without re-weighting to compare it with."
+    elif d.low is None or d.high is None:
+        text = f"Lowest error: {lowest}, {_points(d)}; a single seed proves nothing."
+    else:
+        interval = f"95 % interval {100 * d.low:+.1f} to {100 * d.high:+.1f}, {d.n} seeds"
+        if best.best:
+            tests = f"significant after correction for {table.tests} tests"
+            return f"Best: {lowest}, {_points(d)} ({interval}; {tests})."
+        text = (
+            f"Lowest mean error: {lowest}, {_points(d)} ({interval}); after correction for "
+            f"{table.tests} tests that may be chance, so no method is marked best."
+        )
+    others = [f"{row.loss} {row.weights}" for row in table.rows if row["error"].better]
+    if others:
+        text += f" Significantly better than their own baseline: {', '.join(others)}."
+    return text
+
+
+def _points(d: PairedDifference) -> str:
+    side = "below" if d.mean < 0 else "above"
+    return f"{abs(100 * d.mean):.1f} points {side} the same loss without re-weighting"

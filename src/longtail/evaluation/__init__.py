@@ -5,6 +5,7 @@ from longtail.evaluation.statistics import (
     PairedDifference,
     Summary,
     bonferroni,
+    interval_text,
     paired_difference,
     summarize,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "Summary",
     "bonferroni",
     "evaluate",
+    "interval_text",
     "paired_difference",
     "summarize",
 ]

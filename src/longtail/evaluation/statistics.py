@@ -153,6 +153,27 @@ def paired_difference(
     return PairedDifference(mean, sd, len(ours), low, high, _p_value(mean, sd, len(ours)), confidence)
 
 
+def interval_text(d: PairedDifference | None, scale: float = 100, digits: int = 1) -> str:
+    """Write a paired difference in points, with its interval where there is one.
+
+    Args:
+        d: the difference; None is written as nothing.
+        scale: what it is multiplied by: 100 for shares, 1 for what is in percent already.
+        digits: behind the point.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> interval_text(paired_difference([0.2, 0.3, 0.2], [0.4, 0.4, 0.5]))
+        '-20.0 [-44.8, +4.8]'
+    """
+    if d is None:
+        return ""
+    mean, low, high = ("" if x is None else f"{scale * x:+.{digits}f}" for x in (d.mean, d.low, d.high))
+    return f"{mean} [{low}, {high}]" if low and high else mean
+
+
 def _confidence(confidence: float) -> float:
     return _checks.number(
         "confidence", confidence, low=0, high=1, open_low=True, open_high=True, remedy="0.95 is customary"

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from longtail.compare.verdict import interval_text
-from longtail.evaluation import Summary
+from longtail.evaluation import Summary, interval_text
 from longtail.paper.large_scale import Measured, Plan
 from longtail.paper.reproduce import Accuracy, PaperCell, SignErrors
 from longtail.report.tables import Cell, Sheet, markdown

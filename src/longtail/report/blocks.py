@@ -10,7 +10,23 @@ from longtail._registry import Registry
 from longtail.compare import ComparisonTable
 from longtail.report.tables import Sheet
 
-__all__ = ["PANELS", "Block", "Card", "Chart", "Choice", "Code", "Heading", "Panel", "Side", "Spec", "Text"]
+__all__ = [
+    "PANELS",
+    "Block",
+    "Card",
+    "Chart",
+    "Choice",
+    "Classes",
+    "Code",
+    "Explorer",
+    "Fold",
+    "Heading",
+    "Panel",
+    "Side",
+    "Spec",
+    "Table",
+    "Text",
+]
 
 
 class Block:

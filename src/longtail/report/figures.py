@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from longtail.compare import ComparisonTable
     from longtail.evaluation import Evaluation
 
+__all__ = ["draw_comparison", "draw_confusion", "save"]
+
 MARKERS = {"none": "o", "inverse": "^", "inverse_sqrt": "s", "effective": "D"}
 NAMES = {
     "none": "no re-weighting",

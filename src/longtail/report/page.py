@@ -26,6 +26,8 @@ from longtail.report.panels.explorer import explore
 from longtail.report.panels.tail import Tail, chart, facts
 from longtail.weights import class_weights
 
+__all__ = ["explorer_page", "report_page"]
+
 
 @dataclass(frozen=True)
 class _Section:

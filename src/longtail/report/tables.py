@@ -13,10 +13,22 @@ from rich import box
 from rich.table import Table
 
 from longtail.compare.columns import Column, View, columns
-from longtail.compare.verdict import interval_text
+from longtail.evaluation import interval_text
 
 if TYPE_CHECKING:
     from longtail.compare import ComparisonTable, Row
+
+__all__ = [
+    "Cell",
+    "Sheet",
+    "class_sheet",
+    "legend",
+    "markdown",
+    "method_sheet",
+    "methods_csv",
+    "percent",
+    "terminal_table",
+]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from longtail.compare import ComparisonTable
-from longtail.compare.verdict import advise
+from longtail.compare.advice import advise
 from longtail.report.blocks import Card, Code, Heading, Panel, Text
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from longtail.compare import GROUPS, ComparisonTable
-from longtail.compare.verdict import interval_text
+from longtail.evaluation import interval_text
 from longtail.report.blocks import Block, Chart, Choice, Panel, Spec, Text
 from longtail.report.charts import Look, averaged, class_axis, inert, looks, numbers, points_of
 from longtail.report.panels.tail import Tail, count, tail_of

@@ -1,18 +1,16 @@
-"""What a comparison found, and what it recommends: never more than it shows."""
+"""What a comparison recommends, for a balanced and for a natural test prior: never more than it shows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from longtail.evaluation import PairedDifference
+from longtail.compare.row import Row
+from longtail.compare.table import ComparisonTable
+from longtail.evaluation import interval_text
 
-if TYPE_CHECKING:
-    from longtail.compare.row import Row
-    from longtail.compare.table import ComparisonTable
-
-__all__ = ["Advice", "advise", "interval_text", "verdict"]
+__all__ = ["Advice", "advise"]
 
 
 @dataclass(frozen=True)
@@ -55,34 +53,6 @@ _KINDS: Final = (
 )
 
 
-def verdict(table: ComparisonTable) -> str:
-    """Say what was found, and never more than the intervals allow."""
-    best = table.best
-    if best is None or (summary := best["error"].summary) is None:
-        return "No run finished, so there is nothing to compare."
-    lowest = f"{best.loss}, {best.weights} weights, {100 * summary.mean:.1f} %"
-    d = best["error"].difference
-    if best.is_plain:
-        text = f"Lowest mean error: {best.loss} without re-weighting, {100 * summary.mean:.1f} %."
-    elif d is None:
-        text = f"Lowest mean error: {lowest}; there is no run without re-weighting to compare it with."
-    elif d.low is None or d.high is None:
-        text = f"Lowest error: {lowest}, {_points(d)}; a single seed proves nothing."
-    else:
-        interval = f"95 % interval {100 * d.low:+.1f} to {100 * d.high:+.1f}, {d.n} seeds"
-        if best.best:
-            tests = f"significant after correction for {table.tests} tests"
-            return f"Best: {lowest}, {_points(d)} ({interval}; {tests})."
-        text = (
-            f"Lowest mean error: {lowest}, {_points(d)} ({interval}); after correction for "
-            f"{table.tests} tests that may be chance, so no method is marked best."
-        )
-    others = [f"{row.loss} {row.weights}" for row in table.rows if row["error"].better]
-    if others:
-        text += f" Significantly better than their own baseline: {', '.join(others)}."
-    return text
-
-
 def advise(table: ComparisonTable) -> list[Advice]:
     """Return the advice for each test prior; the lowest mean is recommended only if it beats its baseline."""
     found = []
@@ -94,14 +64,6 @@ def advise(table: ComparisonTable) -> list[Advice]:
         keep = row.outcomes[0].folder
         found.append(Advice(prior, when, rule, finding, row.method.code, keep, len(row.outcomes)))
     return found
-
-
-def interval_text(d: PairedDifference | None, scale: float = 100, digits: int = 1) -> str:
-    """Write a paired difference, times `scale`, in points with its interval."""
-    if d is None:
-        return ""
-    mean, low, high = ("" if x is None else f"{scale * x:+.{digits}f}" for x in (d.mean, d.low, d.high))
-    return f"{mean} [{low}, {high}]" if low and high else mean
 
 
 def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
@@ -131,8 +93,3 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
         f"{leads}. Its difference to the same loss without re-weighting, {interval_text(d)} points, {doubt}: "
         f"keep plain {simplest.loss}, the simplest, until more seeds say otherwise."
     )
-
-
-def _points(d: PairedDifference) -> str:
-    side = "below" if d.mean < 0 else "above"
-    return f"{abs(100 * d.mean):.1f} points {side} the same loss without re-weighting"
