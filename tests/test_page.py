@@ -18,9 +18,8 @@ from longtail import recipes
 from longtail.compare import Comparison, Outcome
 from longtail.counts import ClassCounts
 from longtail.evaluation import evaluate
-from longtail.paper.reproduce import compare_with_paper
-from longtail.paper.show import page_section
-from longtail.paper.tables import cells
+from longtail.paper.settings import cifar, measure
+from longtail.paper.tables import page_section
 from longtail.report import runs
 from longtail.report.page import explorer_page, report_page
 
@@ -148,7 +147,7 @@ def test_nothing_is_cut_off_and_every_chart_is_drawn(
     (tmp_path / "runs").mkdir()
     names = [f"a fairly long name of class {i}" for i in range(10)]
     made = _runs(names=names, folder=tmp_path / "runs")
-    page = show(report_page([made], paper=page_section(compare_with_paper(cells("fig9"), []))), width, scheme)
+    page = show(report_page([made], paper=page_section(measure(cifar("fig9"), []))), width, scheme)
     scroll_through(page)
     assert page.evaluate(CUT_OFF) == []
     charts = page.locator(".chart").count()
