@@ -13,6 +13,16 @@ import numpy.typing as npt
 
 from longtail import _checks, effective
 
+__all__ = [
+    "Evaluation",
+    "evaluate",
+    "Evaluator",
+    "Summary",
+    "summarize",
+    "PairedDifference",
+    "paired_difference",
+]
+
 _ACTIVATIONS = ("softmax", "sigmoid", "identity")
 _CHUNK = 1 << 22  # scores held in float64 at a time: 32 MiB, whatever the size of the test set
 _CONFUSION_CLASSES = 1000

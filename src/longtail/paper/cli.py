@@ -226,7 +226,7 @@ def figures(
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
     """The paper's figures, of any runs or counts, or of its own data sets beside what was measured."""
-    from longtail._checks import choice
+    from longtail.extend import choice
     from longtail.paper import figures as drawing
     from longtail.report.figures import save
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longtail import class_weights, effective_number
-from longtail._checks import short
 from longtail.compare import Comparison, Outcome, Row
 from longtail.datasets import long_tail_counts
+from longtail.extend import short
 from longtail.paper.settings import MeasuredSetting, Setting, of_run
 from longtail.report.figures import COLOURS
 from longtail.report.runs import history, title_of

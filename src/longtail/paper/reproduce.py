@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from longtail import _checks, datasets
+from longtail import datasets
 from longtail.datasets import Dataset
+from longtail.extend import integer, number
 from longtail.paper.results import add_rows, read_rows, row_of
 from longtail.paper.settings import Setting
 from longtail.training.files import InUseError, in_parallel
@@ -69,7 +70,7 @@ def jobs_for(
         runs: folder for the run folders.
         precision: "fp32" | "bf16".
     """
-    _checks.integer("seeds", seeds, low=1)
+    integer("seeds", seeds, low=1)
     jobs = []
     for seed in range(seeds):
         for setting in settings:
@@ -131,9 +132,9 @@ def reproduce(
     Raises:
         ValueError: a results file of another layout, or an option out of range.
     """
-    parallel = _checks.integer("jobs", parallel, low=1)
+    parallel = integer("jobs", parallel, low=1)
     if budget_minutes is not None:
-        budget_minutes = _checks.number("budget", budget_minutes, low=0.0, open_low=True)
+        budget_minutes = number("budget", budget_minutes, low=0.0, open_low=True)
     path = Path(results)
     todo = missing(jobs, path)
     deadline = None if budget_minutes is None else time.time() + 60.0 * budget_minutes

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
-from longtail import _checks, recipes
+from longtail import recipes
 from longtail.evaluation import PairedDifference, Summary, paired_difference, summarize
+from longtail.extend import choice
 from longtail.paper.recipes import LARGE, paper_cifar, paper_large
 from longtail.training.recipes import RESNETS, Recipe
 
@@ -237,9 +238,9 @@ def cifar(
         >>> str(cifar("fig9", losses=["focal"])[0])
         'cifar20 imbalance 100 focal gamma 1 beta 0'
     """
-    _checks.choice("table", table, TABLES, also=", 'table3', 'ddnet', 'gtsrb'")
-    chosen = [_checks.choice("dataset", d, TABLES[table]) for d in (datasets or TABLES[table])]
-    kinds = [_checks.choice("loss", loss, LOSSES) for loss in (losses or LOSSES)]
+    choice("table", table, TABLES, also=", 'table3', 'ddnet', 'gtsrb'")
+    chosen = [choice("dataset", d, TABLES[table]) for d in (datasets or TABLES[table])]
+    kinds = [choice("loss", loss, LOSSES) for loss in (losses or LOSSES)]
     factors = list(imbalances or IMBALANCES)
     _known("imbalance", factors, IMBALANCES)
     _known("beta", betas, BETAS)
@@ -286,9 +287,9 @@ def skeletons(
         'jhmdb14 ddnet64 softmax beta 0'
     """
     for name in datasets or ():
-        _checks.choice("dataset", name, ("jhmdb14", "jhmdb21"))
+        choice("dataset", name, ("jhmdb14", "jhmdb21"))
     for name in losses or ():
-        _checks.choice("loss", name, SKELETON_LOSSES)
+        choice("loss", name, SKELETON_LOSSES)
     _known("imbalance", imbalances, (1, TAIL_FACTOR))
     _known("filters", filters, FILTERS)
     whole = itertools.product(FILTERS, (14, 21), ("softmax",), (0.0,), (1,))
@@ -319,7 +320,7 @@ def signs(*, losses: Sequence[str] | None = None) -> list[Setting]:
         'gtsrb softmax beta 0'
     """
     for name in losses or ():
-        _checks.choice("loss", name, ("softmax", "focal"))
+        choice("loss", name, ("softmax", "focal"))
     plain = recipes.gtsrb(loss="softmax", scheme="none")
     chosen = [recipes.gtsrb(loss="softmax", scheme="inverse")]
     chosen += [recipes.gtsrb(loss="softmax", scheme="effective", beta=beta) for beta in SIGN_BETAS]
@@ -356,7 +357,7 @@ def large(
     known = [dataset_name(name) for name in datasets or LARGE]
     for what, given, options in (("network", networks, RESNETS), ("loss", losses, ("softmax", "focal"))):
         for value in given or ():
-            _checks.choice(what, value, options)
+            choice(what, value, options)
     for size in sizes or ():
         if size not in SIZES:
             raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, got {size!r}")
@@ -383,7 +384,7 @@ def dataset_name(name: str) -> str:
     Raises:
         ValueError: the table has no such data set.
     """
-    return _checks.choice("dataset", _SHORT.get(name, name), LARGE)
+    return choice("dataset", _SHORT.get(name, name), LARGE)
 
 
 def of_run(recipe: Recipe) -> Setting:

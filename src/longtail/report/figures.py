@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from longtail.compare import Comparison
     from longtail.evaluation import Evaluation
 
+__all__ = ["COLOURS", "draw_comparison", "draw_confusion", "save"]
+
 COLOURS = {"none": "#000000", "inverse": "#D55E00", "inverse_sqrt": "#56B4E9", "effective": "#009E73"}
 MARKERS = {"none": "o", "inverse": "^", "inverse_sqrt": "s", "effective": "D"}
 NAMES = {

@@ -24,6 +24,8 @@ from longtail.evaluation import Evaluation, PairedDifference, paired_difference
 from longtail.report import advice, runs, tables
 from longtail.weights import class_weights
 
+__all__ = ["Published", "explorer_page", "report_page"]
+
 _MATRIX_CLASSES = 100  # more are no picture any more
 _MATRIX_NUMBERS = 400_000  # numbers of one kind in the page: some 2 MB
 _INTERVAL_CLASSES = 300

@@ -14,6 +14,8 @@ from longtail.compare import LOSSES, SCHEMES, Comparison, Outcome, Row
 from longtail.evaluation import Evaluation
 from longtail.training.recipe import Recipe
 
+__all__ = ["Epoch", "LeftOut", "class_names", "comparisons", "find_runs", "history", "origin", "title_of"]
+
 _DATA = ("dataset", "imbalance_factor", "profile")
 _FILES = ("recipe.json", "evaluation.json")
 

@@ -16,6 +16,21 @@ from longtail.evaluation import PairedDifference, Summary
 if TYPE_CHECKING:
     from longtail.compare import Comparison, Row
 
+__all__ = [
+    "Cell",
+    "Sheet",
+    "class_table",
+    "comparison_cells",
+    "comparison_markdown",
+    "comparison_table",
+    "interval_text",
+    "legend",
+    "markdown",
+    "method_table",
+    "methods_csv",
+    "percent",
+]
+
 GROUPS = ("many", "medium", "few")
 _HEAD = ("loss", "weights", "error %", "many", "medium", "few", "vs none [95 %]")
 
