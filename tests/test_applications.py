@@ -1,19 +1,14 @@
-"""The applications in the package: the library works without them, and they use its public names alone."""
+"""The applications in the package: the library works without them, and with them their names are there."""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import longtail
 from longtail import datasets, models, recipes, training
-
-SRC = Path(__file__).parents[1] / "src" / "longtail"
-APPLICATIONS = ("paper", "skeletons")
 
 ABSENT = """
 import sys
@@ -111,36 +106,3 @@ print(sorted({"torch", "pydantic", "sklearn", "scipy", "rich", "typer", "matplot
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "[]\n", done.stderr
-
-
-# ---- applications use public names
-
-
-def private_imports(source: str) -> list[str]:
-    """What a file imports of the library that is not public; messages and registries are shared by all."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            top, *parts = name.split(".")
-            if top == "longtail" and any(part.startswith("_") for part in parts):
-                shared = parts[0] in ("_checks", "_registry") and not any(p[0] == "_" for p in parts[1:])
-                found += [] if shared else [name]
-    return found
-
-
-@pytest.mark.parametrize("name", APPLICATIONS)
-def test_applications_use_public_names(name: str) -> None:
-    for path in sorted((SRC / name).rglob("*.py")):
-        assert private_imports(path.read_text(encoding="utf-8")) == [], path
-
-
-def test_a_private_import_is_found() -> None:
-    assert private_imports("from longtail.training.loop import _Run") == ["longtail.training.loop._Run"]
-    assert private_imports("from longtail import _arrays, class_weights") == ["longtail._arrays"]
-    assert private_imports("from longtail._registry import Registry\nfrom longtail import _checks") == []

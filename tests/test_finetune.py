@@ -19,13 +19,13 @@ from torch import nn
 
 pytest.importorskip("transformers")
 
-from longtail.report.runs import find_runs
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from transformers import ConvNextConfig, Trainer, TrainerCallback, TrainingArguments, set_seed, trainer
 from transformers.utils import logging
 
 from longtail import ClassBalancedLoss, cli, recipes
+from longtail.compare.runs import find_runs
 from longtail.datasets.images import ImageList, load_images
 from longtail.models.image_classifiers import build_classifier, head_of
 from longtail.predict import Classifier

@@ -19,8 +19,7 @@ from longtail.compare import ComparisonTable, Outcome, runs
 from longtail.counts import ClassCounts
 from longtail.evaluation import evaluate
 from longtail.paper.page import page_section
-from longtail.paper.reproduce import compare_with_paper
-from longtail.paper.tables import cells
+from longtail.paper.settings import cifar, measure
 from longtail.report.page import explorer_page, report_page
 
 BROWSER = os.environ.get("LONGTAIL_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -145,7 +144,7 @@ def test_nothing_is_cut_off_and_every_chart_is_drawn(
     (tmp_path / "runs").mkdir()
     names = [f"a fairly long name of class {i}" for i in range(10)]
     made = _runs(names=names, folder=tmp_path / "runs")
-    page = show(report_page([made], first=page_section(compare_with_paper(cells("fig9"), []))), width, scheme)
+    page = show(report_page([made], first=page_section(measure(cifar("fig9"), []))), width, scheme)
     scroll_through(page)
     assert page.evaluate(CUT_OFF) == []
     charts = page.locator(".chart").count()

@@ -12,8 +12,7 @@ from longtail import recipes
 from longtail.compare import ComparisonTable, Outcome, compare
 from longtail.evaluation import evaluate
 from longtail.paper import figures
-from longtail.paper.reproduce import PaperCell, compare_with_paper
-from longtail.paper.tables import Cell, cells
+from longtail.paper.settings import MeasuredSetting, cifar, measure, of_run
 from longtail.report.figures import save
 
 
@@ -42,26 +41,28 @@ def texts_of(figure: object) -> list[str]:
 
 
 def test_the_grid_shows_published_measured_and_not_run() -> None:
-    grid = cells("fig10", imbalances=[100, 50])
-    row = {"dataset": "cifar100", "imbalance_factor": "100", "loss": "softmax", "gamma": "", "beta": "0"}
-    row |= {"epochs": "200", "precision": "fp32"}
-    rows = [row | {"seed": seed, "error_percent": value} for seed, value in (("0", "60.00"), ("1", "62.00"))]
-    compared = compare_with_paper(grid, rows)
+    grid = cifar("fig10", imbalances=[100, 50])
+    recipes_run = [grid[0].recipe.replace(seed=seed) for seed in (0, 1)]
+    rows = [
+        {"recipe_hash": r.short_hash, "precision": "fp32", "seed": str(r.seed), "error_percent": error}
+        for r, error in zip(recipes_run, ("60.00", "62.00"), strict=True)
+    ]
+    compared = measure(grid, rows)
     texts = texts_of(figures.draw_grid(compared))
     assert texts.count("61.7") >= 1  # published, softmax at imbalance 100
     assert texts.count("61.0") >= 1  # measured, the mean
     assert texts.count("not run") == len(grid) - 1
     with pytest.raises(ValueError, match="2 data sets"):
-        figures.draw_grid(compare_with_paper(cells("table2"), []))
+        figures.draw_grid(measure(cifar("table2"), []))
 
 
 def test_error_against_beta_holds_every_published_number() -> None:
-    compared = compare_with_paper(cells("fig10", imbalances=[100], losses=["softmax"]), [])
+    compared = measure(cifar("fig10", imbalances=[100], losses=["softmax"]), [])
     figure = figures.draw_error_against_beta(compared)
     drawn = {round(float(y), 2) for line in figure.axes[0].get_lines() for y in line.get_ydata()}
     assert drawn >= {61.68, 66.01}
     with pytest.raises(ValueError, match="no cell was published or measured"):
-        figures.draw_error_against_beta([PaperCell(Cell("digits", 50, "softmax", None, 0.9), None, None)])
+        figures.draw_error_against_beta([MeasuredSetting(of_run(recipes.digits(beta=0.9)), {})])
 
 
 def test_effective_numbers_and_the_term_are_the_librarys() -> None:
@@ -81,12 +82,12 @@ def test_runs_and_counts_draw_every_figure_that_applies(trained: ComparisonTable
         "figure4",
         "figure6",
     ]
-    drawn = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), figures.NUMBERS))
+    drawn = dict(figures.draw_papers(measure(cifar("fig9"), []), figures.NUMBERS))
     assert list(drawn) == ["figure3", "figure4-cifar20", "figure5", "figure6-cifar20", "figure9-cifar20"]
     # nothing published, nothing measured: what needs a number is left out
-    empty = compare_with_paper(cells("fig8", losses=["softmax"], betas=[0.9]), [])
+    empty = measure(cifar("fig8", losses=["softmax"], betas=[0.9]), [])
     assert [name for name, _ in figures.draw_papers(empty, [4, 5, 8])] == ["figure4-cifar10"]
-    again = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), [4]))
+    again = dict(figures.draw_papers(measure(cifar("fig9"), []), [4]))
     first, second = (
         save(source["figure4-cifar20"], tmp_path / name, ["svg", "png"])
         for name, source in (("a", drawn), ("b", again))
@@ -96,9 +97,10 @@ def test_runs_and_counts_draw_every_figure_that_applies(trained: ComparisonTable
 
 def test_published_numbers_stand_beside_runs_of_the_papers_recipe_only() -> None:
     paper = recipes.paper_cifar("cifar10", 100.0, "softmax", scheme="none", beta=0.0)
-    (alike,) = figures.paper_cells([made(paper, 0.3), made(paper.replace(seed=1), 0.28)])
-    assert alike.paper == 29.64
-    assert alike.measured is not None
-    assert alike.measured.n == 2
-    (other,) = figures.paper_cells([made(paper.replace(weight_decay=5e-4), 0.3)])
-    assert other.paper is None
+    (alike,) = figures.measured_runs([made(paper, 0.3), made(paper.replace(seed=1), 0.28)])
+    assert alike.published() == 29.64
+    summary = alike.summary()
+    assert summary is not None
+    assert summary.n == 2
+    (other,) = figures.measured_runs([made(paper.replace(weight_decay=5e-4), 0.3)])
+    assert other.published() is None

@@ -21,7 +21,7 @@ from longtail.training.folder import environment_of, load_run
 from longtail.training.recipe import ImageRecipe, Recipe
 from longtail.training.trainers import logits_of
 
-__all__ = ["Arrays", "Classifier", "Prediction", "read_npy"]
+__all__ = ["Arrays", "Classifier", "Prediction", "Trained", "read_npy"]
 
 
 @dataclass(frozen=True, eq=False)

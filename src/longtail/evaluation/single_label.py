@@ -12,6 +12,8 @@ import numpy.typing as npt
 from longtail import _checks, effective
 from longtail.evaluation.arrays import as_numpy
 
+__all__ = ["Evaluation", "Evaluator", "evaluate"]
+
 _ACTIVATIONS = ("softmax", "sigmoid", "identity")
 _CHUNK = 1 << 22  # scores held in float64 at a time: 32 MiB, whatever the size of the test set
 _CONFUSION_CLASSES = 1000

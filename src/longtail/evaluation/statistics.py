@@ -14,6 +14,8 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail.evaluation.arrays import as_numpy
 
+__all__ = ["PairedDifference", "Summary", "bonferroni", "interval_text", "paired_difference", "summarize"]
+
 
 def bonferroni(confidence: float, tests: int) -> float:
     """Return the confidence that each of several tests needs, so that all hold together with `confidence`.

@@ -1,6 +1,6 @@
 """What this application adds to the library."""
 
-from longtail._registry import NAMES, later
+from longtail.extend import NAMES, later
 from longtail.training.registries import DEFAULTS
 
 

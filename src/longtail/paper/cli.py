@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from longtail.cli.sources import read_counts
 from longtail.cli.terminal import console, error_console, may_write, write
+
+if TYPE_CHECKING:
+    from longtail.paper.settings import MeasuredSetting, Setting
+    from longtail.training.recipes import Recipe
 
 
 def reproduce(
@@ -23,7 +27,7 @@ def reproduce(
     ] = None,
     gamma: Annotated[list[float] | None, typer.Option(help="Only these, of focal; repeatable.")] = None,
     filters: Annotated[list[int] | None, typer.Option(help="Only these, of ddnet; repeatable.")] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each cell.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Runs of each setting.")] = 1,
     jobs: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
     budget: Annotated[
         float | None, typer.Option(help="Minutes; what is unfinished keeps a checkpoint.")
@@ -46,45 +50,49 @@ def reproduce(
         bool, typer.Option("--dry-run", help="Of table3: recipe, updates, memory and time; train nothing.")
     ] = False,
 ) -> None:
-    """The papers' tables: runs the missing cells, most telling first; resumable."""
+    """The papers' tables: runs what is missing, most telling first; resumable."""
     own = {"--network": network, "--size": size, "--device-batch": device_batch, "--processes": processes}
-    cells_only = {"--beta": beta, "--gamma": gamma}
+    cifar_only = {"--beta": beta, "--gamma": gamma}
     others = {"--imbalance": imbalance, "--filters": filters, "--budget": budget}
+    path = results or Path("results") / f"{table}.csv"
     if table == "table3":
-        _refuse(others | cells_only | {"--jobs": None if jobs == 1 else jobs}, table)
+        _refuse(others | cifar_only | {"--jobs": None if jobs == 1 else jobs}, table)
         if data is None and os.environ.get("LONGTAIL_DATA"):
             from longtail.datasets.fetch import data_root
 
             data, _ = data_root(None)
-        path = results or Path("results") / "table3.csv"
-        chosen: Any = _table3(dataset, network or "resnet50", size or 224, loss, show, data)
+        chosen = _table3(dataset, network or "resnet50", size or 224, loss, show, data)
+        chosen = [setting.with_epochs(epochs) for setting in chosen]
         if dry_run:
-            _plan_table3(chosen, data, device, device_batch, processes or 1, precision, epochs)
+            _plan_table3(chosen, data, device, device_batch, processes or 1, precision)
         else:
             run = {"seeds": seeds, "device": device, "device_batch": device_batch, "precision": precision}
-            _run_table3(chosen, None if show else data, path, epochs, run)
+            _run_table3(chosen, None if show else data, path, run)
         return
     _refuse(own | {"--dry-run": dry_run or None}, table)
     from longtail.paper import reproduce as reproducing
-    from longtail.paper.show import accuracy_table, paper_table, sign_table
-    from longtail.paper.tables import cells, sign_cells, skeleton_cells
+    from longtail.paper import results as files
+    from longtail.paper import settings, tables
 
     if filters and table != "ddnet":
         raise ValueError(f"--filters belongs to ddnet, got it with {table!r}; leave it out")
     if table in ("ddnet", "gtsrb"):
-        _refuse(cells_only, table)
+        _refuse(cifar_only, table)
     if table == "ddnet":
-        chosen = skeleton_cells(datasets=dataset, imbalances=imbalance, losses=loss, filters=filters)
+        chosen = settings.skeletons(datasets=dataset, imbalances=imbalance, losses=loss, filters=filters)
     elif table == "gtsrb":
         if dataset or imbalance:
             raise ValueError(
                 "--dataset and --imbalance do not belong to gtsrb, which is as it is; leave them out"
             )
-        chosen = sign_cells(losses=loss)
+        chosen = settings.signs(losses=loss)
     else:
-        chosen = cells(table, datasets=dataset, imbalances=imbalance, losses=loss, betas=beta, gammas=gamma)
-    path = results or Path("results") / f"{table}.csv"
-    todo = reproducing.jobs_for(chosen, seeds, Path("runs") / "reproduce", epochs=epochs, precision=precision)
+        chosen = settings.cifar(
+            table, datasets=dataset, imbalances=imbalance, losses=loss, betas=beta, gammas=gamma
+        )
+    chosen = [setting.with_epochs(epochs) for setting in chosen]
+    todo = reproducing.jobs_for(chosen, seeds, Path("runs") / "reproduce", precision=precision)
+    states = []
     if not show:
 
         def report(done: int, total: int, result: reproducing.Result) -> None:
@@ -102,20 +110,10 @@ def reproduce(
                 f"the budget of {budget:g} minutes ended before any run did; checkpoints are kept, and the "
                 "same command goes on from them",
             )
-    if table == "ddnet":
-        rows = reproducing.read_rows(path, reproducing.SKELETON_COLUMNS)
-        compared: Any = reproducing.compare_accuracies(chosen, rows, epochs=epochs)
-        console.print(accuracy_table(compared))
-    elif table == "gtsrb":
-        rows = reproducing.read_rows(path, reproducing.SIGN_COLUMNS)
-        console.print(sign_table(reproducing.compare_signs(chosen, rows, epochs=epochs)))
-        compared = []  # no paper has such a table
-    else:
-        rows = reproducing.read_rows(path)
-        compared = reproducing.compare_with_paper(chosen, rows, epochs=epochs or 200)
-        console.print(paper_table(compared))
-    _report_on_paper(table, compared, [job.recipe for job in todo], path, epochs)
-    if not show and "failed" in states:
+    measured = settings.measure(chosen, files.read_rows(path, table))
+    console.print(tables.table(measured))
+    _report_on_paper(table, measured, [job.recipe for job in todo], path, epochs)
+    if "failed" in states:
         raise SystemExit(1)
 
 
@@ -127,8 +125,8 @@ def _refuse(options: dict[str, Any], table: str) -> None:
 
 def _table3(
     dataset: list[str] | None, network: str, size: int, loss: list[str] | None, show: bool, data: Path | None
-) -> Any:
-    from longtail.paper.large_scale import large_cells
+) -> list[Setting]:
+    from longtail.paper.settings import large
 
     if not show:
         if data is None:
@@ -142,43 +140,43 @@ def _table3(
             raise ValueError(
                 f"--data is the folder of one data set, got {len(dataset)} names; give one --dataset"
             )
-    return large_cells(datasets=dataset, networks=[network], sizes=[size], losses=loss)
+    return large(datasets=dataset, networks=[network], sizes=[size], losses=loss)
 
 
 def _plan_table3(
-    chosen: Any,
+    chosen: list[Setting],
     data: Path | None,
     device: str,
     device_batch: int | None,
     processes: int,
     precision: str,
-    epochs: int | None,
 ) -> None:
-    from longtail.paper.large_scale import load_official, plan, recipe_of
-    from longtail.paper.show import plan_table
+    from longtail.paper.large_scale import load_official, plan
+    from longtail.paper.tables import plan_table
+    from longtail.training.recipes import ImageRecipe
 
     images = load_official(chosen[0].dataset, data or "")
-    for cell in chosen:
-        recipe = recipe_of(cell, precision=precision, epochs=epochs)
+    for setting in chosen:
+        recipe = setting.recipe.replace(precision=precision)
+        assert isinstance(recipe, ImageRecipe)
         planned = plan(recipe, images, device=device, device_batch=device_batch, processes=processes)
         console.print(plan_table(planned))
 
 
-def _run_table3(
-    chosen: Any, data: Path | None, path: Path, epochs: int | None, options: dict[str, Any]
-) -> None:
-    from longtail.paper.large_scale import COLUMNS, compare_large, reproduce_large
-    from longtail.paper.reproduce import read_rows
-    from longtail.paper.show import large_table
+def _run_table3(chosen: list[Setting], data: Path | None, path: Path, options: dict[str, Any]) -> None:
+    from longtail.paper.large_scale import reproduce_large
+    from longtail.paper.results import read_rows
+    from longtail.paper.settings import measure
+    from longtail.paper.tables import table
 
     if data is not None:
-        reproduce_large(chosen, data, path, epochs=epochs, progress=True, **options)
+        reproduce_large(chosen, data, path, progress=True, **options)
     if os.environ.get("RANK", "0") == "0":
-        console.print(large_table(compare_large(chosen, read_rows(path, COLUMNS), epochs=epochs)))
+        console.print(table(measure(chosen, read_rows(path, "table3"))))
 
 
 def _report_on_paper(
-    table: str, compared: Any, recipes: list[Any], results: Path, epochs: int | None
+    table: str, measured: list[MeasuredSetting], recipes: list[Recipe], results: Path, epochs: int | None
 ) -> None:
     """Write the page and the figures of a reproduced table beside its results file."""
     from longtail.compare.runs import comparisons, find_runs
@@ -191,14 +189,14 @@ def _report_on_paper(
     finished = find_runs([runs])[0] if any(runs.glob("*/evaluation.json")) else []
     wanted = {recipe.replace(seed=0, precision="fp32") for recipe in recipes}  # in any seed and precision
     found = [run for run in finished if run.recipe.replace(seed=0, precision="fp32") in wanted]
-    if not found and not compared:
+    section = page_section(measured)
+    if not found and section is None:
         return
     trial = "" if epochs is None else f", a trial of {epochs} epochs"
-    title = f"{table}: paper and measurement{trial}"
-    text = report_page(comparisons(found), first=page_section(compared), title=title)
+    text = report_page(comparisons(found), first=section, title=f"{table}: paper and measurement{trial}")
     page = write(results.with_suffix(".html"), text)
     stem = results.with_suffix("")
-    drawn = drawing.draw_papers(compared, drawing.OF_TABLES[table]) if table in drawing.OF_TABLES else ()
+    drawn = drawing.draw_papers(measured, drawing.OF_TABLES[table]) if table in drawing.OF_TABLES else ()
     pictures = [
         path
         for name, picture in drawn
@@ -228,7 +226,7 @@ def figures(
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
     """The paper's figures, of any runs or counts, or of its own data sets beside what was measured."""
-    from longtail._checks import choice
+    from longtail.extend import choice
     from longtail.paper import figures as drawing
     from longtail.report.figures import save
 
@@ -242,7 +240,7 @@ def figures(
     if source:
         drawn = _figures_of(source, label, numbers)
     else:
-        drawn = drawing.draw_papers(_paper_cells(results or []), numbers)
+        drawn = drawing.draw_papers(_papers(results or []), numbers)
     written = []
     for name, picture in drawn:
         for ending in formats:
@@ -271,15 +269,15 @@ def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Any
     return drawing.draw_runs(compared[0], numbers)
 
 
-def _paper_cells(results: list[Path]) -> Any:
-    from longtail.paper.reproduce import compare_with_paper, read_rows
-    from longtail.paper.tables import cells
+def _papers(results: list[Path]) -> list[MeasuredSetting]:
+    from longtail.paper.results import read_rows
+    from longtail.paper.settings import cifar, measure
 
     for path in results:
         if not path.is_file():
             raise ValueError(f"results file {str(path)!r} is not there; longtail reproduce writes one")
-    rows = [row for path in results for row in read_rows(path)]
-    return compare_with_paper([*cells("fig8"), *cells("fig9"), *cells("fig10")], rows)
+    rows = [row for path in results for row in read_rows(path, "table2")]
+    return measure([*cifar("fig8"), *cifar("fig9"), *cifar("fig10")], rows)
 
 
 def add(app: typer.Typer) -> None:

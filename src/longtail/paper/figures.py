@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longtail import class_weights, effective_number
-from longtail._checks import short
 from longtail.compare import ComparisonTable, Outcome, Row
 from longtail.datasets import long_tail_counts
-from longtail.evaluation import summarize
-from longtail.paper import tables
-from longtail.paper.recipes import paper_cifar
-from longtail.paper.reproduce import PaperCell
-from longtail.paper.tables import Cell
+from longtail.extend import short
+from longtail.paper.settings import MeasuredSetting, Setting, of_run
 from longtail.report.charts import COLOURS
-from longtail.training.recipes import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +103,7 @@ def draw_imbalances(
     return figure
 
 
-def draw_error_against_beta(compared: Sequence[PaperCell]) -> Figure:
+def draw_error_against_beta(compared: Sequence[MeasuredSetting]) -> Figure:
     """Draw the error with and without the class-balanced term against beta (Figure 5).
 
     One panel a data set and imbalance factor; a loss's plain error is the level line of its colour.
@@ -116,7 +111,7 @@ def draw_error_against_beta(compared: Sequence[PaperCell]) -> Figure:
     published. A beta that was neither is a gap.
 
     Args:
-        compared: cells of the paper's grids, with what was published and what was measured.
+        compared: settings of the paper's grids, with what was published and what was measured.
 
     Raises:
         ValueError: no cell has a number.
@@ -124,8 +119,10 @@ def draw_error_against_beta(compared: Sequence[PaperCell]) -> Figure:
     known = _with_numbers(compared)
     if not known:
         raise ValueError("no cell was published or measured, so there is nothing to draw")
-    names = list(dict.fromkeys(c.cell.dataset for c in known))
-    settings = {(names.index(c.cell.dataset), -c.cell.imbalance_factor) for c in known if c.cell.beta > 0}
+    names = list(dict.fromkeys(c.setting.dataset for c in known))
+    settings = {
+        (names.index(c.setting.dataset), -c.setting.imbalance_factor) for c in known if c.setting.beta > 0
+    }
     panels = [(names[place], -factor) for place, factor in sorted(settings)]
     if not panels:
         raise ValueError("no cell with effective weights has a number, so there is no error against beta")
@@ -135,11 +132,11 @@ def draw_error_against_beta(compared: Sequence[PaperCell]) -> Figure:
     figure = _figure(max(4.4, 3.2 * columns), 2.8 * rows + 0.6)
     for number, (dataset, factor) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, number + 1)
-        here = [c for c in known if (c.cell.dataset, c.cell.imbalance_factor) == (dataset, factor)]
-        betas = sorted({c.cell.beta for c in here} - {0.0})
+        here = [c for c in known if (c.setting.dataset, c.setting.imbalance_factor) == (dataset, factor)]
+        betas = sorted({c.setting.beta for c in here} - {0.0})
         for place, method in enumerate(methods):
             colour, shape = PALETTE[place % len(PALETTE)], _SHAPES[place % len(_SHAPES)]
-            mine = {c.cell.beta: c for c in here if _method(c) == method}
+            mine = {c.setting.beta: c for c in here if _method(c) == method}
             for published in (True, False):
                 look: dict[str, Any] = {"color": colour, "linewidth": 0.7 if published else 1.6}
                 fill: dict[str, Any] = {
@@ -169,7 +166,7 @@ def draw_error_against_beta(compared: Sequence[PaperCell]) -> Figure:
     handles += [
         *(
             [_key(label="published", color="#777777", marker="o", markerfacecolor="white", linewidth=0.7)]
-            if any(c.paper is not None for c in known)
+            if any(c.published() is not None for c in known)
             else []
         ),
         _key(label="measured", color="#777777", marker="o", linewidth=1.6),
@@ -240,7 +237,7 @@ def draw_curves(comparison: ComparisonTable, rows: Sequence[Row] | None = None) 
     return figure
 
 
-def draw_grid(compared: Sequence[PaperCell]) -> Figure:
+def draw_grid(compared: Sequence[MeasuredSetting]) -> Figure:
     """Draw one data set's grid of errors, published and measured, as a coloured table (Figures 8 to 10).
 
     One row a loss and beta, one column an imbalance factor, the lowest of each column framed and bold.
@@ -252,15 +249,15 @@ def draw_grid(compared: Sequence[PaperCell]) -> Figure:
     Raises:
         ValueError: the cells are of several data sets.
     """
-    names = list(dict.fromkeys(c.cell.dataset for c in compared))
+    names = list(dict.fromkeys(c.setting.dataset for c in compared))
     if len(names) != 1:
         raise ValueError(f"compared has cells of {len(names)} data sets, got {names}; draw one at a time")
-    factors = sorted({c.cell.imbalance_factor for c in compared}, reverse=True)
+    factors = sorted({c.setting.imbalance_factor for c in compared}, reverse=True)
     methods = list(dict.fromkeys(_method(c) for c in compared))
-    betas = sorted({c.cell.beta for c in compared})
-    place = {(_method(c), c.cell.beta, c.cell.imbalance_factor): c for c in compared}
+    betas = sorted({c.setting.beta for c in compared})
+    place = {(_method(c), c.setting.beta, c.setting.imbalance_factor): c for c in compared}
     rows = [(m, b) for m in methods for b in betas if any((m, b, f) in place for f in factors)]
-    halves = [True, False] if any(c.paper is not None for c in compared) else [False]
+    halves = [True, False] if any(c.published() is not None for c in compared) else [False]
     figure = _figure(1.4 + len(halves) * max(1.5, 0.55 * len(factors)), 0.9 + 0.22 * len(rows))
     for half, published in enumerate(halves):
         axes = figure.add_subplot(1, len(halves), half + 1)
@@ -300,7 +297,7 @@ GRIDS = {8: "cifar10", 9: "cifar20", 10: "cifar100"}
 OF_TABLES = {"table2": (4, 5, 6, 8, 10), "fig8": (5, 8), "fig9": (5, 9), "fig10": (5, 10)}
 
 
-def draw_papers(compared: Sequence[PaperCell], numbers: Sequence[int]) -> Iterator[tuple[str, Figure]]:
+def draw_papers(compared: Sequence[MeasuredSetting], numbers: Sequence[int]) -> Iterator[tuple[str, Figure]]:
     """Draw the paper's figures on long-tailed CIFAR, with what was measured beside what was published.
 
     Args:
@@ -311,7 +308,7 @@ def draw_papers(compared: Sequence[PaperCell], numbers: Sequence[int]) -> Iterat
         A name for the file, and the figure; none where no cell has a number to draw.
     """
     known = _with_numbers(compared)
-    names = [name for name in CIFAR if any(c.cell.dataset == name for c in compared)]
+    names = [name for name in CIFAR if any(c.setting.dataset == name for c in compared)]
     for number in numbers:
         if number == 3:
             yield "figure3", draw_weight_term()
@@ -319,14 +316,14 @@ def draw_papers(compared: Sequence[PaperCell], numbers: Sequence[int]) -> Iterat
             for name in names:
                 yield f"figure4-{name}", draw_imbalances(*CIFAR[name], name=name)
         elif number == 5:
-            if any(c.cell.beta > 0 for c in known):
+            if any(c.setting.beta > 0 for c in known):
                 yield "figure5", draw_error_against_beta(compared)
         elif number == 6:
             for name in names:
                 counts = long_tail_counts(*CIFAR[name], 50)
                 yield f"figure6-{name}", draw_effective_numbers(counts, name=f"{name}, imbalance 50")
-        elif any(c.cell.dataset == GRIDS.get(number) for c in known):
-            cells = [c for c in compared if c.cell.dataset == GRIDS[number]]
+        elif any(c.setting.dataset == GRIDS.get(number) for c in known):
+            cells = [c for c in compared if c.setting.dataset == GRIDS[number]]
             yield f"figure{number}-{GRIDS[number]}", draw_grid(cells)
 
 
@@ -350,7 +347,7 @@ def draw_runs(comparison: ComparisonTable, numbers: Sequence[int]) -> Iterator[t
     Figures 8 to 10 are the grid of the runs' own data set, whichever of the three is asked for.
     """
     yield from draw_counts(comparison.class_counts, numbers, comparison.title)
-    cells = paper_cells(comparison.outcomes)
+    cells = measured_runs(comparison.outcomes)
     if 5 in numbers:
         yield "figure5", draw_error_against_beta(cells)
     if 7 in numbers:
@@ -419,26 +416,25 @@ def _frame(column: int, row: int) -> Any:
     )
 
 
-def _method(compared: PaperCell) -> str:
-    gamma = compared.cell.gamma
-    return compared.cell.loss if gamma is None else f"{compared.cell.loss} γ={gamma:g}"
+def _method(compared: MeasuredSetting) -> str:
+    loss, gamma = compared.setting.recipe.loss, compared.setting.gamma
+    return loss if gamma is None else f"{loss} γ={gamma:g}"
 
 
-def _value(compared: PaperCell | None, published: bool) -> float | None:
-    if compared is None:
-        return None
-    if published:
-        return compared.paper
-    return None if compared.measured is None else compared.measured.mean
+def _value(compared: MeasuredSetting | None, published: bool) -> float | None:
+    if compared is None or published:
+        return None if compared is None else compared.published()
+    summary = compared.summary()
+    return None if summary is None else summary.mean
 
 
-def _spread(compared: PaperCell | None) -> float:
-    known = compared is not None and compared.measured is not None
-    return (compared.measured.sd or 0.0) if known else 0.0  # type: ignore[union-attr]
+def _spread(compared: MeasuredSetting | None) -> float:
+    summary = None if compared is None else compared.summary()
+    return 0.0 if summary is None or summary.sd is None else summary.sd
 
 
-def _with_numbers(compared: Sequence[PaperCell]) -> list[PaperCell]:
-    return [c for c in compared if c.paper is not None or c.measured is not None]
+def _with_numbers(compared: Sequence[MeasuredSetting]) -> list[MeasuredSetting]:
+    return [c for c in compared if c.published() is not None or c.summary() is not None]
 
 
 def _nan(value: float | None) -> float:
@@ -455,33 +451,26 @@ def _column_range(values: Any) -> tuple[Any, Any]:
     return np.where(empty, 0.0, low), span
 
 
-def paper_cells(outcomes: Sequence[Outcome]) -> list[PaperCell]:
-    """Turn runs with and without effective weights into the cells of the paper's grids.
+def measured_runs(outcomes: Sequence[Outcome]) -> list[MeasuredSetting]:
+    """Turn runs with and without effective weights into settings as those of the paper's grids.
 
-    The published error stands beside a cell only where its runs followed the paper's recipe.
+    The published error stands beside a setting only where all of its runs followed the paper's recipe.
     """
-    known = tables.published()
-    errors: dict[Cell, list[float]] = {}
-    alike: dict[Cell, bool] = {}
+    found: dict[tuple[object, ...], list[tuple[Setting, float]]] = {}
     for outcome in outcomes:
-        recipe, evaluation = outcome.recipe, outcome.evaluation
-        if recipe.scheme not in ("none", "effective") or evaluation is None:
-            continue
-        beta = recipe.beta if recipe.scheme == "effective" else 0.0
-        gamma = recipe.gamma if "focal" in recipe.loss else None
-        cell = Cell(recipe.dataset, round(recipe.imbalance_factor or 1), recipe.loss, gamma, beta)
-        errors.setdefault(cell, []).append(100.0 * evaluation.error)
-        alike[cell] = alike.get(cell, True) and _follows_the_paper(recipe)
+        setting, evaluation = of_run(outcome.recipe), outcome.evaluation
+        if outcome.recipe.scheme in ("none", "effective") and evaluation is not None:
+            about = (
+                setting.dataset,
+                setting.imbalance_factor,
+                _method(MeasuredSetting(setting, {})),
+                setting.beta,
+            )
+            found.setdefault(about, []).append((setting, 100.0 * evaluation.error))
     return [
-        PaperCell(cell, known.get(cell) if alike[cell] else None, summarize(values))
-        for cell, values in errors.items()
+        MeasuredSetting(
+            min((setting for setting, _ in runs), key=lambda setting: len(setting.published)),
+            {"error": {i: error for i, (_, error) in enumerate(runs)}},
+        )
+        for runs in found.values()
     ]
-
-
-def _follows_the_paper(recipe: Recipe) -> bool:
-    if not recipe.dataset.startswith("cifar"):
-        return False
-    settings: dict[str, Any] = {
-        name: getattr(recipe, name) for name in ("scheme", "beta", "gamma", "seed", "precision")
-    }
-    return recipe == paper_cifar(recipe.dataset, recipe.imbalance_factor, recipe.loss, **settings)

@@ -5,43 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from longtail.paper.reproduce import Accuracy, PaperCell
-from longtail.paper.show import accuracy_sheet, paper_sheet
+from longtail.paper.settings import MeasuredSetting
+from longtail.paper.tables import sheet
 from longtail.report.blocks import Block, Chart, Fold, Panel, Spec, Table, Text
 from longtail.report.charts import inert
 
 _STILL: Final = {"fixedrange": True, "showgrid": False, "showline": False, "zeroline": False, "tickangle": 0}
 
 
-def page_section(compared: Sequence[PaperCell] | Sequence[Accuracy]) -> Panel | None:
-    """Return what the report page shows of a paper's table; None where there is nothing."""
-    if not compared:
+def page_section(measured: Sequence[MeasuredSetting]) -> Panel | None:
+    """Return what the report page shows of a paper's table; None where there is none."""
+    if not measured or measured[0].setting.table == "gtsrb":  # no paper has such a table
         return None
-    done = sum(c.measured is not None for c in compared)
-    accuracies = [c for c in compared if isinstance(c, Accuracy)]
-    errors = [c for c in compared if isinstance(c, PaperCell)]
-    source = "Yang et al., DD-Net, 2019" if accuracies else "Cui et al., CVPR 2019"
+    done = sum(m.summary() is not None for m in measured)
+    skeletons = measured[0].setting.table == "ddnet"
+    source = "Yang et al., DD-Net, 2019" if skeletons else "Cui et al., CVPR 2019"
     about = (
-        f"{done} of {len(compared)} cells were run. Published: {source}. Nothing is filled in: a cell "
+        f"{done} of {len(measured)} cells were run. Published: {source}. Nothing is filled in: a cell "
         "without a number was not published, or not run."
     )
-    names = list(dict.fromkeys(c.cell.dataset for c in errors))
-    grids = [_grid(i, name, [c for c in errors if c.cell.dataset == name]) for i, name in enumerate(names)]
-    sheet = accuracy_sheet(accuracies) if accuracies else paper_sheet(errors)
-    table: list[Block] = [Table(sheet, "Published and measured")]
+    names = [] if skeletons else list(dict.fromkeys(m.setting.dataset for m in measured))
+    grids = [
+        _grid(i, name, [m for m in measured if m.setting.dataset == name]) for i, name in enumerate(names)
+    ]
+    table: list[Block] = [Table(sheet(measured), "Published and measured")]
     if grids:
         plain = "to softmax without weights, over the seeds that both have, with its 95 % interval"
         table.append(Text(f"vs plain: {plain}."))
-    folded = Fold(f"All {len(compared)} cells as a table", table, is_open=not grids)
+    folded = Fold(f"All {len(measured)} cells as a table", table, is_open=not grids)
     return Panel("The paper beside what was measured", [Text(about), *grids, folded])
 
 
-def _grid(place: int, dataset: str, compared: Sequence[PaperCell]) -> Chart:
+def _grid(place: int, dataset: str, measured: Sequence[MeasuredSetting]) -> Chart:
     """Draw one data set's errors: one column an imbalance factor, one row a loss and beta."""
-    factors = sorted({c.cell.imbalance_factor for c in compared}, reverse=True)
-    betas = sorted({c.cell.beta for c in compared})
-    methods = list(dict.fromkeys(_method(c) for c in compared))
-    cells = {(_method(c), c.cell.beta, c.cell.imbalance_factor): c for c in compared}
+    factors = sorted({c.setting.imbalance_factor for c in measured}, reverse=True)
+    betas = sorted({c.setting.beta for c in measured})
+    methods = list(dict.fromkeys(_method(c) for c in measured))
+    cells = {(_method(c), c.setting.beta, c.setting.imbalance_factor): c for c in measured}
     rows = [(m, b) for m in methods for b in betas if any((m, b, f) in cells for f in factors)]
     labels = [inert(f"{m}, β={b:g}") for m, b in rows]
     grid = [[cells.get((m, b, f)) for f in factors] for m, b in rows]
@@ -63,7 +63,7 @@ def _grid(place: int, dataset: str, compared: Sequence[PaperCell]) -> Chart:
             "range": [len(rows) - 0.5, -0.5],
         },
     }
-    published = any(c.paper is not None for c in compared)
+    published = any(c.published() is not None for c in measured)
     traces = []
     for axis, kind, ends in (
         [("x", "published", [0, 0.485]), ("x2", "measured", [0.515, 1])]
@@ -86,7 +86,7 @@ def _grid(place: int, dataset: str, compared: Sequence[PaperCell]) -> Chart:
 def _half(
     axis: str,
     kind: str,
-    grid: list[list[PaperCell | None]],
+    grid: list[list[MeasuredSetting | None]],
     labels: list[str],
     factors: list[str],
     layout: dict[str, Any],
@@ -133,15 +133,15 @@ def _half(
     }
 
 
-def _method(compared: PaperCell) -> str:
-    gamma = compared.cell.gamma
-    return compared.cell.loss + ("" if gamma is None else f" γ={gamma:g}")
+def _method(measured: MeasuredSetting) -> str:
+    gamma = measured.setting.gamma
+    return measured.setting.recipe.loss + ("" if gamma is None else f" γ={gamma:g}")
 
 
-def _value(compared: PaperCell | None, kind: str) -> float | None:
-    if compared is None or kind == "published":
-        return None if compared is None else compared.paper
-    return None if compared.measured is None else compared.measured.mean
+def _value(measured: MeasuredSetting | None, kind: str) -> float | None:
+    if measured is None or kind == "published":
+        return None if measured is None else measured.published()
+    return None if (summary := measured.summary()) is None else summary.mean
 
 
 def _tint(value: float | None, known: list[float]) -> float | None:

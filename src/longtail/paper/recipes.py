@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from longtail import _checks
-from longtail.datasets.decoding import IMAGENET_MEAN, IMAGENET_STD, INATURALIST_MEAN, INATURALIST_STD
+from longtail.datasets.images import INATURALIST_MEAN, INATURALIST_STD
+from longtail.extend import choice
 from longtail.training.recipes import RESNETS, ImageRecipe, Recipe
 
 LARGE = ("inaturalist2017", "inaturalist2018", "ilsvrc2012")
@@ -89,9 +89,9 @@ def paper_large(
     Raises:
         ValueError: as `Recipe`, or a setting that the table does not have.
     """
-    _checks.choice("dataset", dataset, LARGE)
-    _checks.choice("network", network, RESNETS)
-    _checks.choice("loss", loss, ("softmax", "focal"))
+    choice("dataset", dataset, LARGE)
+    choice("network", network, RESNETS)
+    choice("loss", loss, ("softmax", "focal"))
     natural = dataset != "ilsvrc2012"
     rate = 0.1 if loss == "softmax" else 0.4 if natural else 0.2  # per 256 samples
     given: dict[str, Any] = {
@@ -108,7 +108,7 @@ def paper_large(
         "batch_size": 1024,
         "augmentation": "crop_flip",
         "size": size,
-        "mean": INATURALIST_MEAN if natural else IMAGENET_MEAN,
-        "std": INATURALIST_STD if natural else IMAGENET_STD,
     }
+    if natural:
+        given |= {"mean": INATURALIST_MEAN, "std": INATURALIST_STD}
     return ImageRecipe(dataset=dataset, model=network, **{**given, **changes})

@@ -1,8 +1,8 @@
 """What this application adds to the library."""
 
-from longtail._registry import NAMES, later
 from longtail.datasets import DATASETS, Source
 from longtail.datasets.kinds import KINDS, Kind
+from longtail.extend import NAMES, later
 from longtail.models import NETWORKS, Network
 from longtail.training.registries import AUGMENTATIONS, DEFAULTS, Augmentation
 

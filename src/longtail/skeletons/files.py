@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail.extend import shorten
 
 MIN_FRAMES: Final = 3  # the fast motion is the difference of frames two apart
 
@@ -244,7 +244,7 @@ def _checked(path: Path, **fields: npt.NDArray[Any]) -> Clips:
 
 def _field(path: Path, fields: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
     if name not in fields:
-        raise ValueError(f"{path} has no {name!r}, only {_checks.shorten(fields)}; {_AGAIN}")
+        raise ValueError(f"{path} has no {name!r}, only {shorten(fields)}; {_AGAIN}")
     return fields[name]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail.extend import integer
 from longtail.predict import Classifier, Prediction
 from longtail.skeletons.files import MIN_FRAMES
 
@@ -35,9 +35,7 @@ class StreamClassifier:
         if self._classifier.kind != "skeletons":
             raise ValueError(f"{run_dir} was trained on {self._classifier.kind}; a stream needs skeletons")
         frames = self._classifier.shape[0] if window is None else window
-        self._frames: deque[npt.NDArray[Any]] = deque(
-            maxlen=_checks.integer("window", frames, low=MIN_FRAMES)
-        )
+        self._frames: deque[npt.NDArray[Any]] = deque(maxlen=integer("window", frames, low=MIN_FRAMES))
 
     def push(self, frame: npt.ArrayLike) -> Prediction | None:
         """Take the next frame.

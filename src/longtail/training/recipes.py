@@ -9,6 +9,7 @@ from longtail.training.recipe import ImageRecipe, Recipe, learning_rate_at
 from longtail.training.registries import DEFAULTS
 
 __all__ = [
+    "RESNETS",
     "ImageRecipe",
     "Recipe",
     "default",
