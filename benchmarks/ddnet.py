@@ -26,11 +26,11 @@ from scipy.signal import medfilt
 from longtail import recipes
 from longtail.datasets import Dataset, Split
 from longtail.datasets.fetch import data_root
-from longtail.datasets.skeleton_files import read_compact
-from longtail.datasets.skeletons import prepare
 from longtail.models import joint_collection_distances, two_scale_motion
-from longtail.models.inference import SingleClip
 from longtail.predict import Classifier, StreamClassifier
+from longtail.skeletons.clips import prepare
+from longtail.skeletons.files import read_compact
+from longtail.skeletons.single_clip import SingleClip
 from longtail.training import Recipe, load_run, train
 
 Rows = list[dict[str, Any]]

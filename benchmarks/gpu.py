@@ -82,18 +82,18 @@ def unpack(packed: list[Path], folder: Path) -> None:
 
 def most_wanted(runs: Path, precision: str) -> list[Any]:
     """Return the jobs of Table 2's CIFAR-10 half, the most telling first."""
-    from longtail.paper.tables import cells
-    from longtail.reproduce import jobs_for
+    from longtail.paper.reproduce import jobs_for
+    from longtail.paper.settings import Setting, cifar
 
-    def telling(cell: Any) -> bool:
-        plain = cell.beta == 0.0 and cell.gamma in (None, 1.0)
-        return plain or (cell.beta == 0.9999 and cell.gamma in (None, 1.0, 2.0))
+    def telling(setting: Setting) -> bool:
+        plain = setting.beta == 0.0 and setting.gamma in (None, 1.0)
+        return plain or (setting.beta == 0.9999 and setting.gamma in (None, 1.0, 2.0))
 
-    everything = cells("table2", datasets=["cifar10"])
-    first = [cell for cell in everything if telling(cell)]
+    everything = cifar("table2", datasets=["cifar10"])
+    first = [setting for setting in everything if telling(setting)]
     jobs = [
-        *jobs_for([c for c in first if c.imbalance_factor == 100], 3, runs, precision=precision),
-        *jobs_for([c for c in first if c.imbalance_factor != 100], 3, runs, precision=precision),
+        *jobs_for([s for s in first if s.imbalance_factor == 100], 3, runs, precision=precision),
+        *jobs_for([s for s in first if s.imbalance_factor != 100], 3, runs, precision=precision),
         *jobs_for(everything, 3, runs, precision=precision),
     ]
     return list({job.recipe.short_hash: job for job in jobs}.values())
@@ -103,7 +103,7 @@ def run_cells(deadline: float, precision: str, parallel: int, backend: str) -> N
     """Train cells until a moment of time.time(); a run that is not finished keeps its checkpoint."""
     from joblib import parallel_config
 
-    from longtail.reproduce import reproduce
+    from longtail.paper.reproduce import reproduce
 
     def report(done: int, total: int, result: Any) -> None:
         if result.state != "waiting":

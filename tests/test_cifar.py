@@ -20,7 +20,7 @@ from longtail import datasets
 from longtail.datasets import DownloadError, cifar10, cifar20, cifar100, download, load
 from longtail.datasets.fetch import Archive, fetch
 from longtail.datasets.pickles import read_pickle
-from longtail.training import recipe
+from longtail.training import recipes
 
 NAMES10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FINE, COARSE = [f"fine_{i}" for i in range(100)], [f"coarse_{i}" for i in range(20)]
@@ -632,7 +632,7 @@ def test_load_by_name(tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar20", "cifar100"])
 def test_the_default_recipe_is_the_papers(name):
-    assert recipe.default(name) == recipe.paper_cifar(name)
+    assert recipes.default(name) == recipes.paper_cifar(name)
 
 
 # the real one

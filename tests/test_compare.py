@@ -14,32 +14,32 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from longtail import datasets, recipes
-from longtail.compare import Comparison, Outcome, Row, compare
+from longtail import datasets, methods, recipes
+from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, compare
 from longtail.evaluation import evaluate
 from longtail.report.figures import draw_comparison
-from longtail.report.tables import comparison_cells, comparison_markdown, comparison_table, markdown
+from longtail.report.tables import markdown, method_sheet, terminal_table
 
 TINY = recipes.digits(epochs=6, warmup_epochs=1)
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ComparisonTable:
     folder = tmp_path_factory.mktemp("compare")
     return compare(
         TINY, losses=["softmax"], schemes=["none", "effective"], seeds=2, out=folder, jobs=1, device="cpu"
     )
 
 
-def test_every_method_and_seed_is_there_once(tiny: Comparison) -> None:
-    assert [(row.loss, row.scheme, row.seeds) for row in tiny.rows] == [
+def test_every_method_and_seed_is_there_once(tiny: ComparisonTable) -> None:
+    assert [(row.loss, row.weights, row.seeds) for row in tiny.rows] == [
         ("softmax", "none", (0, 1)),
         ("softmax", "effective", (0, 1)),
     ]
     assert not tiny.failures
 
 
-def test_files_say_what_the_object_says(tiny: Comparison) -> None:
+def test_files_say_what_the_object_says(tiny: ComparisonTable) -> None:
     stored = json.loads((tiny.folder / "compare.json").read_text())
     assert stored == json.loads(json.dumps(tiny.to_dict()))
     rows = list(csv.DictReader((tiny.folder / "compare.csv").read_text().splitlines()))
@@ -47,7 +47,7 @@ def test_files_say_what_the_object_says(tiny: Comparison) -> None:
     for row in tiny.rows:
         for outcome in row.outcomes:
             assert outcome.evaluation is not None
-            assert errors[row.scheme, outcome.recipe.seed] == pytest.approx(
+            assert errors[row.weights, outcome.recipe.seed] == pytest.approx(
                 outcome.evaluation.error, abs=1e-6
             )
     for r in rows:
@@ -59,7 +59,7 @@ def test_files_say_what_the_object_says(tiny: Comparison) -> None:
     assert drawn["none", "0"] == drawn["effective", "0"] != drawn["none", "1"]
 
 
-def test_a_second_call_trains_nothing_and_says_the_same(tiny: Comparison) -> None:
+def test_a_second_call_trains_nothing_and_says_the_same(tiny: ComparisonTable) -> None:
     before = {p: p.stat().st_mtime_ns for p in tiny.folder.rglob("model.safetensors")}
     again = compare(
         TINY,
@@ -75,9 +75,9 @@ def test_a_second_call_trains_nothing_and_says_the_same(tiny: Comparison) -> Non
     assert again.to_dict() == tiny.to_dict()
 
 
-def test_processes_and_one_process_agree(tiny: Comparison, tmp_path: Path) -> None:
+def test_processes_and_one_process_agree(tiny: ComparisonTable, tmp_path: Path) -> None:
     other = compare(TINY, losses=["softmax"], schemes=["none"], seeds=2, out=tmp_path, jobs=2, device="cpu")
-    mine, theirs = tiny.rows[0].values("error"), other.rows[0].values("error")
+    mine, theirs = tiny.rows[0]["error"].values, other.rows[0]["error"].values
     assert mine == pytest.approx(theirs, abs=0.02)  # thread counts differ, so sums may round differently
 
 
@@ -89,11 +89,11 @@ def test_a_failing_run_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     assert "seed0" in str(result.failures[0].failure)
     assert result.rows[0].outcomes == ()
     assert result.rows[1].seeds == (0,)
-    assert comparison_cells(result)[0][2] == "n/a"
-    assert "no run without re-weighting" in result.verdict()
+    assert cells(result)[0][2] == "n/a"
+    assert "no run without re-weighting" in result.verdict
 
 
-def test_another_recipes_folder_is_refused_before_training(tiny: Comparison) -> None:
+def test_another_recipes_folder_is_refused_before_training(tiny: ComparisonTable) -> None:
     with pytest.raises(ValueError, match=r"out=.* holds runs of another recipe; choose another folder"):
         compare(
             TINY.replace(epochs=7), losses=["softmax"], schemes=["none"], seeds=1, out=tiny.folder, jobs=1
@@ -105,7 +105,7 @@ def test_runs_on_other_data_are_refused_and_never_shown(tmp_path: Path) -> None:
     mine = replace(digits, name="mine")
     recipe = TINY.replace(dataset="mine")
 
-    def compared(dataset: datasets.Dataset) -> Comparison:
+    def compared(dataset: datasets.Dataset) -> ComparisonTable:
         return compare(
             recipe, losses=["softmax"], schemes=["none"], seeds=1, dataset=dataset, out=tmp_path, jobs=1
         )
@@ -127,6 +127,18 @@ def test_runs_on_other_data_are_refused_and_never_shown(tmp_path: Path) -> None:
         ({"schemes": []}, r"schemes must name at least one"),
         ({"losses": ["softmax", "softmax"]}, r"losses must name at least one, each once"),
         ({"losses": "softmax"}, r"losses must be a list of names, got 'softmax'"),
+        (
+            {"methods": ["plain"], "losses": ["softmax"]},
+            r"methods are given beside losses or schemes; leave one",
+        ),
+        ({"methods": "plain"}, r"methods must be a list, got 'plain'"),
+        ({"methods": []}, r"methods must name at least one"),
+        (
+            {"methods": ["plain", methods.Method()]},
+            r"methods must name at least one, each once, got \['plain'",
+        ),
+        ({"methods": ["plane"]}, r"method must be one of .*did you mean 'plain'"),
+        ({"methods": [3]}, r"method must be a Method, got int 3"),
         ({"seeds": 0}, r"seeds must be in \[1, inf\], got 0; five seeds"),
         ({"seeds": [1, 1]}, r"seeds must name at least one, each once"),
         ({"jobs": 0}, r"jobs must be in \[1, inf\], got 0"),
@@ -138,7 +150,7 @@ def test_bad_arguments(tmp_path: Path, arguments: dict[str, object], message: st
         compare(TINY, **{"out": tmp_path, "seeds": 1, **arguments})  # type: ignore[arg-type]
 
 
-def _made(errors: dict[tuple[str, str], list[float]]) -> Comparison:
+def _made(errors: dict[tuple[str, str], list[float]]) -> ComparisonTable:
     """A comparison with chosen errors: 1000 predictions of two classes, the first so many of them wrong."""
     rows = []
     for (loss, scheme), values in errors.items():
@@ -149,8 +161,12 @@ def _made(errors: dict[tuple[str, str], list[float]]) -> Comparison:
             evaluation = evaluate(np.where(wrong, 1 - targets, targets), targets, [200, 5])
             recipe = TINY.replace(loss=loss, scheme=scheme, seed=seed)
             outcomes.append(Outcome(recipe, evaluation, 1.0, None, Path("nowhere")))
-        rows.append(Row(loss, scheme, tuple(outcomes)))
-    return Comparison(TINY, tuple(rows), (), Path("nowhere"))
+        rows.append(Row(outcomes[0].recipe, tuple(outcomes)))
+    return ComparisonTable(TINY, tuple(rows), (), Path("nowhere"))
+
+
+def cells(table: ComparisonTable) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in method_sheet(table, "table").rows]
 
 
 def test_a_clear_gain_is_marked_best_with_its_interval() -> None:
@@ -158,22 +174,22 @@ def test_a_clear_gain_is_marked_best_with_its_interval() -> None:
     made = _made({("softmax", "none"): base, ("softmax", "effective"): ours})
     assert made.winner is made.rows[1]
     t = stats.ttest_rel(ours, base).confidence_interval(0.95)
-    d = made.difference(made.rows[1])
+    d = made.rows[1]["error"].difference
     assert d is not None
     assert (d.low, d.high) == pytest.approx((t.low, t.high))
-    assert made.verdict().startswith("Best: softmax, effective weights, 20.2 %, 10.2 points below")
-    cells = comparison_cells(made)[1]
-    assert cells[1] == "effective (best)"
-    assert cells[-1].endswith("]*")
+    assert made.verdict.startswith("Best: softmax, effective weights, 20.2 %, 10.2 points below")
+    texts = cells(made)[1]
+    assert texts[1] == "effective (best)"
+    assert texts[-1].endswith("]*")
 
 
 def test_a_gain_within_the_noise_is_not_marked() -> None:
     base, ours = [0.30, 0.32, 0.25, 0.29, 0.30], [0.29, 0.33, 0.22, 0.28, 0.30]
     made = _made({("softmax", "none"): base, ("softmax", "effective"): ours})
     assert made.winner is None
-    assert "no method is marked best" in made.verdict()
-    assert "best" not in comparison_markdown(made)
-    assert "*" not in comparison_markdown(made)
+    assert "no method is marked best" in made.verdict
+    assert "best" not in method_sheet(made, "table").markdown()
+    assert "*" not in method_sheet(made, "table").markdown()
 
 
 def test_the_correction_counts_every_tested_method() -> None:
@@ -187,7 +203,7 @@ def test_the_correction_counts_every_tested_method() -> None:
             (loss, s): [0.5, 0.51, 0.5, 0.52, 0.5] for s in ("none", "inverse", "inverse_sqrt", "effective")
         }
     nine = _made({("softmax", "none"): base, ("softmax", "effective"): ours, **others})
-    assert nine.comparisons == 9
+    assert nine.tests == 9
     p = stats.ttest_rel(ours, base).pvalue
     assert 0.05 / 9 < p < 0.05
     assert nine.winner is None
@@ -196,37 +212,110 @@ def test_the_correction_counts_every_tested_method() -> None:
 def test_worse_is_never_called_better() -> None:
     made = _made({("softmax", "none"): [0.2, 0.21, 0.2], ("softmax", "inverse"): [0.3, 0.31, 0.3]})
     assert made.winner is None
-    assert not made.beats_none(made.rows[1])
-    assert made.verdict() == "Lowest mean error: softmax without re-weighting, 20.3 %."
+    assert not made.rows[1]["error"].better
+    assert made.verdict == "Lowest mean error: softmax without re-weighting, 20.3 %."
 
 
 def test_one_seed_proves_nothing() -> None:
     made = _made({("softmax", "none"): [0.3], ("softmax", "inverse"): [0.1]})
     assert made.winner is None
-    assert "a single seed proves nothing" in made.verdict()
-    assert comparison_cells(made)[1][-1] == "-20.0"
+    assert "a single seed proves nothing" in made.verdict
+    assert cells(made)[1][-1] == "-20.0"
 
 
 def test_pairs_are_made_over_common_seeds_only() -> None:
     made = _made({("softmax", "none"): [0.3, 0.3, 0.3], ("softmax", "inverse"): [0.2, 0.2, 0.2]})
-    lost = replace(made, rows=(made.rows[0], Row("softmax", "inverse", made.rows[1].outcomes[1:])))
-    d = lost.difference(lost.rows[1])
+    lost = replace(made, rows=(made.rows[0], Row(made.rows[1].recipe, made.rows[1].outcomes[1:])))
+    d = lost.rows[1]["error"].difference
     assert d is not None
     assert d.n == 2
 
 
+def test_pairs_are_aligned_by_seed_whatever_the_order_of_the_runs() -> None:
+    base, gain = [0.10, 0.35, 0.20, 0.45, 0.30], [0.010, 0.020, 0.015, 0.012, 0.018]
+    made = _made(
+        {("softmax", "none"): base, ("softmax", "inverse"): [b - g for b, g in zip(base, gain, strict=True)]}
+    )
+    shuffled = [made.rows[1].outcomes[seed] for seed in (3, 0, 4, 2, 1)]
+    for rows in (made.rows, (made.rows[0], Row(made.rows[1].recipe, tuple(shuffled)))):
+        d = replace(made, rows=rows).rows[1]["error"].difference
+        assert d is not None
+        assert d.mean == pytest.approx(-0.015)
+        assert d.sd == pytest.approx(np.std(gain, ddof=1))  # 0.15 where seeds are mixed up
+
+
+def test_every_column_is_compared_and_corrected_alike() -> None:
+    base, ours = [0.30, 0.32, 0.31, 0.29, 0.30], [0.20, 0.21, 0.21, 0.20, 0.19]
+    made = _made({("softmax", "none"): base, ("softmax", "effective"): ours})
+    for column in (c for c in COLUMNS if c.measured):
+        measure = made.rows[1][column.name]
+        if measure.summary is None:
+            assert column.name in ("medium_error", "expected_calibration_error")
+            continue
+        theirs = made.rows[0][column.name].values
+        d = measure.difference
+        assert d is not None
+        assert d.mean == pytest.approx(np.mean(measure.values) - np.mean(theirs))
+        assert measure.better
+        assert (d.mean > 0) == (column.name == "macro_f1")  # of which more is better
+    assert made.rows[0].baseline is None
+    assert made.rows[1].baseline == 0
+
+
+def test_any_list_of_methods_is_compared(tmp_path: Path) -> None:
+    mine = methods.Method(loss="softmax", weight=methods.Rule("effective", beta=0.9))
+    chosen = [
+        "plain",
+        "inverse",
+        mine,
+        mine.replace(weight=methods.Rule("effective", beta=0.99)),
+        "class_aware",
+    ]
+    table = compare(TINY, chosen, seeds=1, out=tmp_path, jobs=1, device="cpu")
+    assert not table.failures
+    assert [row.weights for row in table.rows] == [
+        "none",
+        "inverse",
+        "effective beta=0.9",
+        "effective beta=0.99",
+        "class_aware",
+    ]
+    assert [row.baseline for row in table.rows] == [None, 0, 0, 0, 0]
+    assert table.tests == 4
+    folders = {path.parent.parent.name for path in tmp_path.glob("*/seed0/recipe.json")}
+    assert {"plain", "inverse", "class_aware"} < folders
+    assert len(folders) == 5  # two differ in beta alone
+    assert [cells[1] for cells in cells(table)] == [row.weights for row in table.rows]
+    again = compare(TINY, chosen, seeds=1, out=tmp_path, jobs=1, device="cpu")
+    assert again.to_dict() == table.to_dict()
+
+
+def test_a_method_has_its_line_of_code() -> None:
+    import longtail
+
+    labels = [0] * 9 + [1]
+    for method in methods.grid(["softmax", "focal"], ["inverse", "effective"], beta=0.9, gamma=1.0):
+        names = {"longtail": longtail, "labels": labels}
+        exec(method.code, names)
+        loss = names["criterion"]
+        assert (loss.loss, loss.scheme) == (method.loss, method.weight.name)  # type: ignore[attr-defined]
+    names = {"longtail": longtail}
+    exec(methods.get("class_aware").code, names)
+    assert names["method"] == methods.get("class_aware")
+
+
 def test_empty_groups_are_not_applicable() -> None:
     made = _made({("softmax", "none"): [0.3, 0.3]})
-    assert comparison_cells(made)[0][4] == "n/a"  # counts 200 and 5 leave no medium-shot class
+    assert cells(made)[0][4] == "n/a"  # counts 200 and 5 leave no medium-shot class
 
 
-def test_the_table_fits_eighty_columns(tiny: Comparison) -> None:
+def test_the_table_fits_eighty_columns(tiny: ComparisonTable) -> None:
     from rich.console import Console
 
     rows = {(loss, s): [0.3, 0.35] for loss in ("softmax", "softmax_focal") for s in ("none", "inverse_sqrt")}
     for comparison in (tiny, _made(rows)):
         console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-        console.print(comparison_table(comparison))
+        console.print(terminal_table(comparison))
         console.file.close()
         text = console.export_text()
         assert "…" not in text
@@ -238,22 +327,22 @@ def test_markdown_escapes_bars() -> None:
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
-def test_the_picture_is_drawn(tiny: Comparison, tmp_path: Path, ending: str) -> None:
+def test_the_picture_is_drawn(tiny: ComparisonTable, tmp_path: Path, ending: str) -> None:
     path = draw_comparison(tiny, tmp_path / f"picture.{ending}")
     assert path.stat().st_size > 5000
 
 
-def test_nothing_to_draw_is_an_error(tiny: Comparison) -> None:
+def test_nothing_to_draw_is_an_error(tiny: ComparisonTable) -> None:
     with pytest.raises(ValueError, match="no finished run to draw"):
         draw_comparison(replace(tiny, rows=()), "never.png")
-    assert replace(tiny, rows=()).verdict() == "No run finished, so there is nothing to compare."
+    assert replace(tiny, rows=()).verdict == "No run finished, so there is nothing to compare."
 
 
 DASK = """
 import sys
 import joblib
 from distributed import Client, LocalCluster
-from longtail import datasets, recipes
+from longtail import datasets, methods, recipes
 from longtail.compare import compare
 
 if __name__ == "__main__":
@@ -262,7 +351,7 @@ if __name__ == "__main__":
         with joblib.parallel_config(backend="dask"):
             recipe = recipes.digits(epochs=6, warmup_epochs=1)
             result = compare(recipe, losses=["softmax"], schemes=["none"], seeds=2, out=sys.argv[1])
-    print([(row.scheme, row.seeds) for row in result.rows], len(result.failures))
+    print([(row.weights, row.seeds) for row in result.rows], len(result.failures))
 """
 
 

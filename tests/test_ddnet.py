@@ -14,9 +14,12 @@ from longtail import models, recipes
 from longtail.datasets import Dataset, Split
 from longtail.evaluation import evaluate
 from longtail.models import DDNet, joint_collection_distances, two_scale_motion
-from longtail.report.figures import draw_confusion, draw_skeleton
+from longtail.report.figures import draw_confusion
+from longtail.skeletons import ddnet
+from longtail.skeletons.augment import change_view, keep_frames, play
+from longtail.skeletons.figures import draw_skeleton
 from longtail.training import load_run, train
-from longtail.training.data import TrainingData, change_view, generator, keep_frames, play
+from longtail.training.data import TrainingData, generator
 
 CPU = torch.device("cpu")
 
@@ -123,7 +126,7 @@ def test_any_joints_dimensions_and_length(rng, frames, joints, dimensions):
 
 
 def test_a_layer_is_torchs_convolution_norm_and_activation(rng):
-    layer = models.ddnet._Layer(6, 4, 3)
+    layer = ddnet._Layer(6, 4, 3)
     x = torch.from_numpy(rng.normal(size=(5, 9, 6)).astype(np.float32))
     kernel = layer.weight.detach().view(4, 3, 6).transpose(1, 2)
     y = torch.nn.functional.conv1d(x.transpose(1, 2), kernel, padding=1)
@@ -139,7 +142,7 @@ def test_a_batch_of_one_clip_can_be_trained_on(rng):
 
 
 def test_dropout_takes_whole_channels():
-    dropped = models.ddnet._DropChannels(0.5)(torch.ones(8, 10, 50))
+    dropped = ddnet._DropChannels(0.5)(torch.ones(8, 10, 50))
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
     assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
     assert len(dropped[:, 0].unique(dim=0)) == 8

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from longtail import cli, datasets
-from longtail.paper.tables import sign_cells, skeleton_cells
-from longtail.report.tables import accuracy_markdown, sign_markdown
-from longtail.reproduce import SIGN_COLUMNS, SKELETON_COLUMNS, compare_accuracies, compare_signs, read_rows
+from longtail.paper.results import read_rows
+from longtail.paper.settings import measure, signs, skeletons
+from longtail.paper.tables import sheet
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -181,19 +181,18 @@ def test_result_tables_are_the_result_files() -> None:
 
 
 def test_the_skeleton_table_is_the_result_file() -> None:
-    rows = read_rows(ROOT / "results" / "ddnet.csv", SKELETON_COLUMNS)
-    table = accuracy_markdown(compare_accuracies(skeleton_cells(), rows)).splitlines()
+    rows = read_rows(ROOT / "results" / "ddnet.csv", "ddnet")
+    table = sheet(measure(skeletons(), rows)).markdown().splitlines()
     text = (ROOT / "docs" / "skeletons.md").read_text(encoding="utf-8")
     for line in table:
         assert line in text, f"docs/skeletons.md lacks the measured row {line}"
 
 
 def test_the_table_of_signs_is_the_result_file() -> None:
-    rows = read_rows(ROOT / "results" / "gtsrb.csv", SIGN_COLUMNS)
-    compared = compare_signs(sign_cells(), rows)
-    assert {row.error.n for row in compared if row.error} == {3}
+    measured = measure(signs(), read_rows(ROOT / "results" / "gtsrb.csv", "gtsrb"))
+    assert {len(row.values["error"]) for row in measured} == {3}
     text = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
-    for line in sign_markdown(compared).splitlines():
+    for line in sheet(measured).markdown().splitlines():
         assert line in text, f"docs/images.md lacks the measured row {line}"
 
 

@@ -15,7 +15,14 @@ from scipy import special, stats
 from sklearn import metrics
 
 from longtail.counts import class_counts
-from longtail.evaluation import Evaluation, Evaluator, evaluate, paired_difference, summarize
+from longtail.evaluation import (
+    Evaluation,
+    Evaluator,
+    bonferroni,
+    evaluate,
+    paired_difference,
+    summarize,
+)
 
 PROBABILITIES = {
     "softmax": lambda z: special.softmax(z, axis=1),
@@ -124,7 +131,7 @@ def test_top5_breaks_ties_by_class():
 def test_large_inputs_are_read_in_parts(monkeypatch):
     scores, targets, counts = sample()
     whole = evaluate(scores, targets, counts)
-    monkeypatch.setattr("longtail.evaluation._CHUNK", 24)
+    monkeypatch.setattr("longtail.evaluation.single_label._CHUNK", 24)
     assert evaluate(scores, targets, counts) == whole
 
 
@@ -457,3 +464,29 @@ def test_importing_needs_numpy_only():
     heavy = ["torch", "sklearn", "scipy", "pandas"]
     code = f"import sys, longtail.evaluation; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_macro_f1_is_scikit_learns(classes, samples, seed):
+    rng = np.random.default_rng(seed)
+    truth, predicted = rng.integers(0, classes, (2, samples))
+    ours = evaluate(predicted, truth, np.ones(classes)).macro_f1
+    theirs = metrics.f1_score(truth, predicted, average="macro", zero_division=0)
+    assert ours == pytest.approx(theirs, rel=0, abs=1e-12)
+
+
+def test_an_evaluation_needs_numpy_only():
+    code = (
+        "import sys; sys.modules['sklearn'] = sys.modules['scipy'] = None\n"
+        "from longtail.evaluation import evaluate\n"
+        "print(evaluate([0, 0, 1, 0], [0, 0, 1, 1], [500, 10]).macro_f1)"
+    )
+    assert float(subprocess.check_output([sys.executable, "-c", code], text=True)) == pytest.approx(11 / 15)
+
+
+def test_bonferroni_splits_what_may_go_wrong():
+    assert bonferroni(0.95, 1) == 0.95
+    assert 1 - bonferroni(0.95, 9) == pytest.approx(0.05 / 9)
+    with pytest.raises(ValueError, match=r"tests must be in \[1, inf\], got 0"):
+        bonferroni(0.95, 0)

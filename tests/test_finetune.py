@@ -25,10 +25,10 @@ from transformers import ConvNextConfig, Trainer, TrainerCallback, TrainingArgum
 from transformers.utils import logging
 
 from longtail import ClassBalancedLoss, cli, recipes
+from longtail.compare.runs import find_runs
 from longtail.datasets.images import ImageList, load_images
 from longtail.models.image_classifiers import build_classifier, head_of
 from longtail.predict import Classifier
-from longtail.report.runs import find_runs
 from longtail.sampling import ClassAwareSampler
 from longtail.training import DivergedError, RunFolderError, evaluate_run, load_run
 from longtail.training.finetune import ImagesChangedError, evaluate_images, finetune

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from longtail.reproduce import SIGN_COLUMNS, compare_signs, jobs_for, read_rows, reproduce
 from PIL import Image
 
 from longtail import class_counts, cli, datasets
@@ -34,7 +35,6 @@ from longtail.datasets.long_tail import Dataset, Split, long_tail_subset
 from longtail.models import StridedCNN
 from longtail.paper.tables import SignCell, sign_cells
 from longtail.report.tables import sign_texts
-from longtail.reproduce import SIGN_COLUMNS, compare_signs, jobs_for, read_rows, reproduce
 
 BILINEAR = Image.Resampling.BILINEAR
 

@@ -14,10 +14,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from transformers import ResNetConfig
 
-from longtail import large_scale
-from longtail.large_scale import COLUMNS, Published, large_cells, load_official, plan, recipe_of
-from longtail.report.tables import large_table, plan_table
-from longtail.reproduce import read_rows
+from longtail.paper import large_scale
+from longtail.paper.large_scale import Published, load_official, plan
+from longtail.paper.results import read_rows
+from longtail.paper.settings import large, measure
+from longtail.paper.tables import plan_table, table
 from longtail.training import learning_rate_at
 
 ROOT = Path(__file__).parents[1]
@@ -72,17 +73,18 @@ def layouts(tmp_path_factory):
 
 
 def test_the_table_is_the_published_one():
-    assert len(large_cells()) == 27
+    assert len(large()) == 27
     with (ROOT / "src" / "longtail" / "paper" / "table3.csv").open() as file:
         rows = list(csv.DictReader(file))
-    for cell, row in zip(large_cells(), rows, strict=True):
-        recipe = recipe_of(cell)
+    for setting, row in zip(large(), rows, strict=True):
+        recipe = setting.recipe
         assert (recipe.dataset, recipe.model, recipe.size) == (
             row["dataset"],
             row["network"],
             int(row["input_size"]),
         )
-        assert (cell.top1, cell.top5) == (float(row["top1_error_percent"]), float(row["top5_error_percent"]))
+        errors = {name: float(row[f"{name}_percent"]) for name in ("top1_error", "top5_error")}
+        assert setting.published == errors
         beta = recipe.beta if recipe.scheme == "effective" else 0.0
         assert (recipe.loss, beta) == (row["loss"], float(row["beta"]))
         assert row["gamma"] == ("" if recipe.loss == "softmax" else f"{recipe.gamma:g}")
@@ -101,7 +103,7 @@ def test_the_table_is_the_published_one():
 
 
 def test_a_trial_keeps_the_schedules_shape():
-    whole, trial = (recipe_of(large_cells()[0], epochs=epochs) for epochs in (None, 18))
+    whole, trial = (large()[0].with_epochs(epochs).recipe for epochs in (None, 18))
     assert trial == whole.replace(epochs=18, milestones=(6, 12, 16), warmup_epochs=1)
 
 
@@ -111,32 +113,30 @@ def test_a_miniature_of_each_layout_runs_from_end_to_end(dataset, layouts, tmp_p
     ResNetConfig(
         depths=[1, 1], hidden_sizes=[8, 16], embedding_size=8, layer_type="bottleneck"
     ).save_pretrained(small)
-    cells = large_cells(datasets=[dataset], networks=["resnet50"], sizes=[224])
+    settings = large(datasets=[dataset], networks=["resnet50"], sizes=[224])
     results = tmp_path / "table3.csv"
-    options = {
-        "published": SMALL,
-        "runs": tmp_path / "runs",
-        "changes": {**TRIAL, "size": 32, "model": str(small)},
-    }
+    options = {"published": SMALL, "runs": tmp_path / "runs"}
+    changes = {**TRIAL, "size": 32, "model": str(small)}
     if dataset == "ilsvrc2012":  # once the network that is meant
-        options["changes"].pop("model")
-        cells = cells[1:]
-    trained = large_scale.reproduce_large(cells, layouts / dataset, results, **options)
-    assert trained == len(cells)
-    rows = read_rows(results, COLUMNS)
+        changes.pop("model")
+        settings = settings[1:]
+    trial = [setting.replace(**changes) for setting in settings]
+    trained = large_scale.reproduce_large(trial, layouts / dataset, results, **options)
+    assert trained == len(trial)
+    rows = read_rows(results, "table3")
     assert [(row["dataset"], row["loss"], row["epochs"]) for row in rows] == [
-        (dataset, cell.loss, "1") for cell in cells
+        (dataset, setting.recipe.loss, "1") for setting in trial
     ]
     assert all(0 <= float(row["top5_error_percent"]) <= float(row["top1_error_percent"]) for row in rows)
-    assert large_scale.reproduce_large(cells, layouts / dataset, results, **options) == 0  # all is there
-    assert large_scale.compare_large(cells, rows, epochs=1)[0].top1 is None  # of another size
-    full = [row | {"input_size": "224", "network": "resnet50"} for row in rows]
-    assert large_scale.compare_large(cells, full)[0].top1 is None  # a trial is not the paper's 90 epochs
-    (measured, *_) = large_scale.compare_large(cells, full, epochs=1)
-    assert measured.top1.mean == float(rows[0]["top1_error_percent"])
-    assert large_table([measured]).row_count == 1
-    doubled = [row | {"precision": "bf16", "top1_error_percent": "99"} for row in full]  # a seed counts once
-    assert large_scale.compare_large(cells, full + doubled, epochs=1)[0] == measured
+    assert large_scale.reproduce_large(trial, layouts / dataset, results, **options) == 0  # all is there
+    assert measure(settings, rows)[0].summary() is None  # a trial is not the paper's 90 epochs
+    (measured, *_) = measure(trial, rows)
+    assert measured.summary().mean == float(rows[0]["top1_error_percent"])
+    assert measured.summary("top5_error").mean == float(rows[0]["top5_error_percent"])
+    assert table([measured]).row_count == 1
+    (recipe, *_) = trial[0].replace(precision="bf16").recipes
+    other = {"recipe_hash": recipe.short_hash, "precision": "bf16", "top1_error_percent": "99"}
+    assert measure(trial, [*rows, rows[0] | other])[0] == measured  # a seed counts once
 
 
 def test_a_wrong_folder_is_found_before_training(layouts, tmp_path):
@@ -155,19 +155,19 @@ def test_a_wrong_folder_is_found_before_training(layouts, tmp_path):
     images = load_official("ilsvrc2012", layouts / "ilsvrc2012", published=SMALL)
     assert [len(part) for part in images] == [26, 12]
     with pytest.raises(ValueError, match="rows of 3; name one by --dataset"):
-        large_scale.reproduce_large(large_cells(), layouts, tmp_path / "table3.csv")
+        large_scale.reproduce_large(large(), layouts, tmp_path / "table3.csv")
     for options, message in (
         ({"networks": ["resnet34"]}, "network must be one of"),
         ({"sizes": [256]}, "size must be one of 224, 320, got 256"),
         ({"sizes": [320], "losses": ["softmax"]}, "no such row"),
     ):
         with pytest.raises(ValueError, match=message):
-            large_cells(**options)
+            large(**options)
 
 
 def test_the_plan_counts_what_it_can(layouts):
     images = load_official("inat2018", layouts / "inaturalist2018", published=SMALL)
-    recipe = recipe_of(large_cells(datasets=["inat2018"], networks=["resnet50"], losses=["focal"])[0])
+    recipe = large(datasets=["inat2018"], networks=["resnet50"], losses=["focal"])[0].recipe
     recipe = recipe.replace(size=64, batch_size=8)
     found = plan(recipe, images, device="cpu", device_batch=4, processes=2)
     assert (found.steps, found.device_batch, found.accumulated, found.processes) == (3, 4, 1, 2)

@@ -13,9 +13,9 @@ import torch
 
 from longtail import cli, datasets, models
 from longtail.datasets import Dataset, Split
-from longtail.datasets.skeletons import prepare
-from longtail.models.inference import SingleClip
 from longtail.predict import Classifier, StreamClassifier
+from longtail.skeletons.clips import prepare
+from longtail.skeletons.single_clip import SingleClip
 from longtail.training import Recipe, load_run, train
 
 CLASSES = ("wave", "jump", "sit", "stand [still]")

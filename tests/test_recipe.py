@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longtail.training.recipe import Recipe, digits, learning_rate_at, paper_cifar
+from longtail.training import Recipe, digits, learning_rate_at, paper_cifar
 
 
 @st.composite

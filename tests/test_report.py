@@ -20,19 +20,18 @@ from hypothesis import strategies as st
 
 import longtail
 from longtail import recipes
-from longtail.compare import Comparison, Outcome, compare
+from longtail.compare import ComparisonTable, Outcome, advice, compare, runs
 from longtail.counts import ClassCounts
 from longtail.evaluation import Evaluation, evaluate
-from longtail.paper.tables import Cell, cells
-from longtail.report import advice, figures, runs, tables
+from longtail.report import tables
+from longtail.report.blocks import PANELS, Chart, Panel, Spec, Text
 from longtail.report.page import explorer_page, report_page
-from longtail.reproduce import PaperCell, compare_with_paper
 
 TINY = recipes.digits(epochs=2, warmup_epochs=1, eval_every=2)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> ComparisonTable:
     """Real runs: one loss, two weightings, two seeds."""
     out = tmp_path_factory.mktemp("runs")
     return compare(
@@ -62,18 +61,20 @@ def several(errors: dict[str, list[float]], **changes: object) -> list[Outcome]:
 # ---- run folders
 
 
-def test_folders_give_back_what_compare_returned(trained: Comparison) -> None:
+def test_folders_give_back_what_compare_returned(trained: ComparisonTable) -> None:
     found, left_out = runs.find_runs([trained.folder])
     (again,) = runs.comparisons(found)
     assert left_out == []
     assert again.folder == trained.folder
     assert again.to_dict() == trained.to_dict()
-    assert runs.title_of(again) == "digits, imbalance 50"
-    assert [line.epoch for line in runs.history(found[0])] == [1, 2]
-    assert [line.test_error is None for line in runs.history(found[0])] == [True, False]
+    assert again.title == "digits, imbalance 50"
+    assert [line.epoch for line in found[0].history] == [1, 2]
+    assert [line.test_error is None for line in found[0].history] == [True, False]
 
 
-def test_what_is_no_finished_run_is_named_and_the_rest_reported(trained: Comparison, tmp_path: Path) -> None:
+def test_what_is_no_finished_run_is_named_and_the_rest_reported(
+    trained: ComparisonTable, tmp_path: Path
+) -> None:
     source = trained.folder / "softmax-none" / "seed0"
     for name in ("good", "again", "unfinished", "cut", "nan", "shape", "fields", "ownerless", "strange"):
         shutil.copytree(source, tmp_path / name)
@@ -118,7 +119,7 @@ def test_folders_without_runs(
         runs.find_runs([place])
 
 
-def test_evaluations_of_earlier_versions_are_read(trained: Comparison, tmp_path: Path) -> None:
+def test_evaluations_of_earlier_versions_are_read(trained: ComparisonTable, tmp_path: Path) -> None:
     shutil.copytree(trained.folder, tmp_path / "old")
     for file in (tmp_path / "old").rglob("evaluation.json"):
         values = json.loads(file.read_text())
@@ -128,7 +129,7 @@ def test_evaluations_of_earlier_versions_are_read(trained: Comparison, tmp_path:
     assert left_out == []
     page = report_page(runs.comparisons(found))
     assert "Calibration chart: n/a" in page
-    assert trained.verdict() in page
+    assert trained.verdict in page
 
 
 def test_rows_say_in_what_they_differ_and_meet_their_own_baseline() -> None:
@@ -148,10 +149,10 @@ def test_rows_say_in_what_they_differ_and_meet_their_own_baseline() -> None:
         ("focal", "effective beta=0.99 gamma=1"),
         ("focal", "effective beta=0.99 gamma=2"),
     ]
-    means = [None if (d := one.difference(row)) is None else round(d.mean, 3) for row in one.rows]
+    means = [None if (d := row["error"].difference) is None else round(d.mean, 3) for row in one.rows]
     assert means == [None, -0.045, -0.095, None, None, -0.29, -0.19]
-    assert one.comparisons == 4
-    assert "focal, effective beta=0.99 gamma=1 weights, 11.0 %" in one.verdict()
+    assert one.tests == 4
+    assert "focal, effective beta=0.99 gamma=1 weights, 11.0 %" in one.verdict
 
 
 def test_a_beta_without_effect_makes_no_new_method(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_beta_without_effect_makes_no_new_method(tmp_path: Path) -> None:
 
 def test_other_counts_are_another_training_set() -> None:
     outcomes = [made(TINY, 0.3), made(TINY.replace(seed=1), 0.3, (100, 5))]
-    assert [runs.title_of(c) for c in runs.comparisons(outcomes)] == ["digits, imbalance 50"] * 2
+    assert [c.title for c in runs.comparisons(outcomes)] == ["digits, imbalance 50"] * 2
 
 
 # ---- evaluations
@@ -203,7 +204,9 @@ def test_reliability_bins_make_the_calibration_error(rng: np.random.Generator) -
 def test_advice_names_a_proven_winner() -> None:
     (one,) = runs.comparisons(several({"none": [0.30, 0.31, 0.29], "effective": [0.2, 0.21, 0.19]}))
     balanced, natural = advice.advise(one)
-    assert balanced.finding.startswith("Use softmax, effective weights: 20.0 %, -10.0 [-10.0, -10.0] points")
+    assert balanced.finding.startswith(
+        "Use softmax with effective weights: 20.0 %, -10.0 [-10.0, -10.0] points"
+    )
     assert balanced.code == (
         "criterion = longtail.ClassBalancedLoss(longtail.class_counts(labels), "
         'loss="softmax", scheme="effective", beta=0.99)'
@@ -214,14 +217,14 @@ def test_advice_names_a_proven_winner() -> None:
 def test_advice_keeps_the_plain_loss_where_chance_may_explain_the_gain() -> None:
     (one,) = runs.comparisons(several({"none": [0.30, 0.31, 0.29], "effective": [0.2, 0.36, 0.28]}))
     balanced = advice.advise(one)[0]
-    assert "may be chance: keep the simplest, softmax without re-weighting" in balanced.finding
+    assert "may be chance: keep plain softmax, the simplest" in balanced.finding
     assert 'scheme="none"' in balanced.code
     (single,) = runs.comparisons(several({"none": [0.30], "effective": [0.1]}))
     assert "rests on one seed" in advice.advise(single)[0].finding
     (alone,) = runs.comparisons(several({"effective": [0.1, 0.2]}))
-    assert "no run without re-weighting says whether it helped" in advice.advise(alone)[0].finding
+    assert "No run without re-weighting says whether it helped" in advice.advise(alone)[0].finding
     (plain,) = runs.comparisons(several({"none": [0.1, 0.2], "inverse": [0.3, 0.3]}))
-    assert advice.advise(plain)[0].finding == "The lowest mean has softmax without re-weighting, 15.0 %."
+    assert advice.advise(plain)[0].finding == "Plain softmax has the lowest mean error, 15.0 %."
 
 
 def test_the_two_priors_can_disagree() -> None:
@@ -237,39 +240,39 @@ def test_the_two_priors_can_disagree() -> None:
     balanced, natural = advice.advise(one)
     assert 'scheme="effective"' in balanced.code
     assert 'scheme="none"' in natural.code
-    values = one.rows[1].values("natural_error")
-    assert values is not None
+    values = one.rows[1]["natural_error"].values
     assert values[0] == pytest.approx((200 * 0.1 + 5 * 0.3) / 205)
 
 
 # ---- tables
 
 
-def test_exports_hold_the_numbers_of_the_comparison(trained: Comparison) -> None:
-    sheet = tables.method_table(trained)
+def test_exports_hold_the_numbers_of_the_comparison(trained: ComparisonTable) -> None:
+    sheet = tables.method_sheet(trained)
+    narrow = tables.method_sheet(trained, "table")
     assert [[cell.text for cell in row[:6]] for row in sheet.rows] == [
-        [text.strip() for text in cells[:6]] for cells in tables.comparison_cells(trained)
+        [cell.text for cell in row[:6]] for row in narrow.rows
     ]
     rows = list(csv.DictReader(io.StringIO(tables.methods_csv(trained))))
     for row, source in zip(rows, trained.rows, strict=True):
-        summary = source.summary("few_error")
+        summary = source["few_error"].summary
         assert summary is not None
         assert float(row["few_error_mean"]) == pytest.approx(summary.mean, rel=1e-5)
-    d = trained.difference(trained.rows[1])
+    d = trained.rows[1]["error"].difference
     assert d is not None
     assert float(rows[1]["difference_to_none_low"]) == pytest.approx(d.low, rel=1e-5)
     assert rows[0]["difference_to_none_low"] == ""
-    classes = tables.class_table(trained, [f"digit {i}" for i in range(10)])
+    classes = tables.class_sheet(trained)
     lines = list(csv.reader(io.StringIO(classes.csv())))
     assert lines[0] == ["class", "training samples", "softmax none", "softmax effective"]
     first = [o.evaluation.per_class_error[0] for o in trained.rows[0].outcomes if o.evaluation]
     assert float(lines[1][2]) == pytest.approx(100 * np.mean(first))
-    assert lines[1][:2] == ["digit 0", "124"]
+    assert lines[1][:2] == ["0", "124"]
 
 
 def test_latex_is_escaped_and_empty_groups_are_not_numbers() -> None:
     (one,) = runs.comparisons(several({"none": [0.3, 0.31], "inverse_sqrt": [0.2, 0.22]}))
-    text = tables.method_table(one).latex("50 % & more_of_it")
+    text = tables.method_sheet(one).latex("50 % & more_of_it")
     assert r"\caption{50 \% \& more\_of\_it}" in text
     assert r"inverse\_sqrt (best)" in text
     assert " & n/a & " in text  # counts 200 and 5 leave no medium-shot class
@@ -325,17 +328,36 @@ def test_class_names_are_inert(names: list[str]) -> None:
     assert json.loads(data)["sets"]["set0"]["names"] == names
 
 
-def test_the_page_says_what_compare_says(trained: Comparison) -> None:
+def test_the_page_says_what_compare_says(trained: ComparisonTable) -> None:
     page = Tags(report_page([trained]))
     text = " ".join(" ".join(page.texts).split())
-    assert trained.verdict() in text
-    for row in tables.comparison_cells(trained):
-        assert " ".join(cell.strip() for cell in row if cell.strip()) in text
+    assert trained.verdict in text
+    for row in tables.method_sheet(trained, "table").rows:
+        assert " ".join(cell.text for cell in row if cell.text) in text
     assert "5 medium" not in text
     assert "500 test samples, balanced: 50 a class" in text
 
 
-def test_the_page_asks_for_nothing_from_outside(trained: Comparison) -> None:
+def test_a_panel_from_elsewhere_joins_the_page(trained: ComparisonTable) -> None:
+    def toy(table: ComparisonTable) -> Panel:
+        spec = Spec([{"x": [1], "y": [len(table.rows)], "type": "bar"}])
+        return Panel("A panel of mine", [Text("<seen>"), Chart("toy", "Toys", spec)], "Mine?", "Yes, mine.")
+
+    PANELS.register("toy", toy)
+    try:
+        page = report_page([trained])
+    finally:
+        PANELS.unregister("toy")
+    text = " ".join(" ".join(Tags(page).texts).split())
+    assert text.index("The runs") < text.index("A panel of mine") < text.index("<seen>")
+    assert "Mine? Yes, mine." in text
+    data = json.loads(next(t for t in Tags(page).texts if t.startswith('{"sets"')))
+    assert data["sets"]["set0"]["charts"]["toy"]["data"] == [{"x": [1], "y": [2], "type": "bar"}]
+    assert 'data-chart="toy"' in page
+    assert "A panel of mine" not in report_page([trained])
+
+
+def test_the_page_asks_for_nothing_from_outside(trained: ComparisonTable) -> None:
     page = report_page([trained])
     head = page[: page.index("<style>")]
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', head)
@@ -363,11 +385,11 @@ def test_ten_thousand_classes_stay_below_five_megabytes(rng: np.random.Generator
     assert "not kept beyond 1000 classes" in page
 
 
-def test_nothing_to_report_is_an_error(trained: Comparison) -> None:
+def test_nothing_to_report_is_an_error(trained: ComparisonTable) -> None:
     failed = Outcome(TINY, None, 0.0, "OSError: disk full", Path("somewhere"))
     with pytest.raises(ValueError, match="no finished run to report"):
-        report_page([Comparison(TINY, (), (failed,), Path("somewhere"))])
-    both = Comparison(trained.recipe, trained.rows, (failed,), trained.folder)
+        report_page([ComparisonTable(TINY, (), (failed,), Path("somewhere"))])
+    both = ComparisonTable(trained.recipe, trained.rows, (failed,), trained.folder)
     assert "failed: OSError: disk full" in report_page([both])
 
 
@@ -382,75 +404,3 @@ def test_the_library_in_the_page_is_the_recorded_one() -> None:
     assert "MIT License" in (assets / "plotly-LICENSE.txt").read_text()
     assert b"</script" not in library.lower()
     assert b"new Function" not in library
-
-
-# ---- figures
-
-
-def texts_of(figure: object) -> list[str]:
-    from matplotlib.text import Text
-
-    return [t.get_text() for t in figure.findobj(Text) if t.get_text()]  # type: ignore[attr-defined]
-
-
-def test_the_grid_shows_published_measured_and_not_run() -> None:
-    grid = cells("fig10", imbalances=[100, 50])
-    row = {"dataset": "cifar100", "imbalance_factor": "100", "loss": "softmax", "gamma": "", "beta": "0"}
-    row |= {"epochs": "200", "precision": "fp32"}
-    rows = [row | {"seed": seed, "error_percent": value} for seed, value in (("0", "60.00"), ("1", "62.00"))]
-    compared = compare_with_paper(grid, rows)
-    texts = texts_of(figures.draw_grid(compared))
-    assert texts.count("61.7") >= 1  # published, softmax at imbalance 100
-    assert texts.count("61.0") >= 1  # measured, the mean
-    assert texts.count("not run") == len(grid) - 1
-    with pytest.raises(ValueError, match="2 data sets"):
-        figures.draw_grid(compare_with_paper(cells("table2"), []))
-
-
-def test_error_against_beta_holds_every_published_number() -> None:
-    compared = compare_with_paper(cells("fig10", imbalances=[100], losses=["softmax"]), [])
-    figure = figures.draw_error_against_beta(compared)
-    drawn = {round(float(y), 2) for line in figure.axes[0].get_lines() for y in line.get_ydata()}
-    assert drawn >= {61.68, 66.01}
-    with pytest.raises(ValueError, match="no cell was published or measured"):
-        figures.draw_error_against_beta([PaperCell(Cell("digits", 50, "softmax", None, 0.9), None, None)])
-
-
-def test_effective_numbers_and_the_term_are_the_librarys() -> None:
-    counts = [5000, 500, 50]
-    lines = figures.draw_effective_numbers(counts).axes[0].get_lines()
-    np.testing.assert_array_equal(lines[2].get_ydata(), longtail.effective_number(counts, 0.999))
-    term = figures.draw_weight_term(betas=[0.9]).axes[0].get_lines()[0]
-    np.testing.assert_allclose(term.get_ydata(), 1 / longtail.effective_number(term.get_xdata(), 0.9))
-
-
-def test_runs_and_counts_draw_every_figure_that_applies(trained: Comparison, tmp_path: Path) -> None:
-    names = [name for name, _ in figures.draw_runs(trained, figures.NUMBERS)]
-    assert names == ["figure1", "figure3", "figure4", "figure6", "figure5", "figure7", "figures8-10-digits"]
-    assert [name for name, _ in figures.draw_counts([9, 3, 0], figures.NUMBERS, "x")] == [
-        "figure1",
-        "figure3",
-        "figure4",
-        "figure6",
-    ]
-    drawn = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), figures.NUMBERS))
-    assert list(drawn) == ["figure3", "figure4-cifar20", "figure5", "figure6-cifar20", "figure9-cifar20"]
-    # nothing published, nothing measured: what needs a number is left out
-    empty = compare_with_paper(cells("fig8", losses=["softmax"], betas=[0.9]), [])
-    assert [name for name, _ in figures.draw_papers(empty, [4, 5, 8])] == ["figure4-cifar10"]
-    again = dict(figures.draw_papers(compare_with_paper(cells("fig9"), []), [4]))
-    first, second = (
-        figures.save(source["figure4-cifar20"], tmp_path / name, ["svg", "png"])
-        for name, source in (("a", drawn), ("b", again))
-    )
-    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
-
-
-def test_published_numbers_stand_beside_runs_of_the_papers_recipe_only() -> None:
-    paper = recipes.paper_cifar("cifar10", 100.0, "softmax", scheme="none", beta=0.0)
-    (alike,) = runs.paper_cells([made(paper, 0.3), made(paper.replace(seed=1), 0.28)])
-    assert alike.paper == 29.64
-    assert alike.measured is not None
-    assert alike.measured.n == 2
-    (other,) = runs.paper_cells([made(paper.replace(weight_decay=5e-4), 0.3)])
-    assert other.paper is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import os
 import re
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +17,43 @@ import torch
 
 from longtail import class_weights
 from longtail.datasets import Dataset, Split, cifar10
-from longtail.paper.tables import ACCURACIES, Cell, SkeletonCell, cells, published, skeleton_cells
-from longtail.report.tables import accuracy_cells, paper_sheet
-from longtail.reproduce import (
-    COLUMNS,
-    SKELETON_COLUMNS,
-    add_row,
-    compare_accuracies,
-    compare_with_paper,
-    jobs_for,
-    read_rows,
-    reproduce,
-)
+from longtail.paper.reproduce import jobs_for, reproduce
+from longtail.paper.results import add_rows, columns_of, read_rows
+from longtail.paper.settings import FILTERS, TABLES, Setting, cifar, measure, skeletons
+from longtail.paper.tables import sheet
+from longtail.training import learning_rate_at, paper_cifar
 from longtail.training.files import locked
-from longtail.training.recipe import learning_rate_at, paper_cifar
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAIN = Cell("cifar10", 10, "softmax", None, 0.0)
-BALANCED = Cell("cifar10", 10, "focal", 1.0, 0.9999)
+COLUMNS, SKELETON_COLUMNS = columns_of("table2"), columns_of("ddnet")
+
+
+def of(table: str, dataset: str, factor: int, loss: str, gamma: float | None, beta: float) -> Setting:
+    gammas = None if gamma is None else [gamma]
+    (found,) = cifar(
+        table, datasets=[dataset], imbalances=[factor], losses=[loss], betas=[beta], gammas=gammas
+    )
+    return found
+
+
+def clips_of(classes: int, filters: int, loss: str, beta: float, factor: int) -> Setting:
+    found = skeletons(datasets=[f"jhmdb{classes}"], imbalances=[factor], losses=[loss], filters=[filters])
+    (one,) = [setting for setting in found if setting.beta == beta]
+    return one
+
+
+def row(setting: Setting, seed: int, value: float, precision: str = "fp32", split: int = 0) -> dict[str, str]:
+    """What measure() reads of a results file's row."""
+    recipe = setting.recipes[split].replace(seed=seed, precision=precision)
+    about = {"recipe_hash": recipe.short_hash, "seed": str(seed), "precision": precision}
+    return about | {f"{setting.fields[0]}_percent": str(value)}
+
+
+PLAIN = of("table2", "cifar10", 10, "softmax", None, 0.0)
+BALANCED = of("table2", "cifar10", 10, "focal", 1.0, 0.9999)
+
+
+SHORT = [PLAIN.with_epochs(4), BALANCED.with_epochs(4)]
 
 
 @pytest.fixture(scope="module")
@@ -50,41 +71,49 @@ def tiny() -> Dataset:
 
 
 def test_the_published_errors_are_the_papers() -> None:
-    errors = published()
-    assert errors[Cell("cifar10", 100, "softmax", None, 0.0)] == 29.64
-    assert errors[Cell("cifar10", 100, "focal", 1.0, 0.9999)] == 25.43
-    assert errors[Cell("cifar100", 100, "softmax", None, 0.9999)] == 66.01
-    assert errors[Cell("cifar20", 200, "sigmoid", None, 0.99)] == 54.82
+    for table, place, error in (
+        ("table2", ("cifar10", 100, "softmax", None, 0.0), 29.64),
+        ("table2", ("cifar10", 100, "focal", 1.0, 0.9999), 25.43),
+        ("table2", ("cifar100", 100, "softmax", None, 0.9999), 66.01),
+        ("fig9", ("cifar20", 200, "sigmoid", None, 0.99), 54.82),
+    ):
+        assert of(table, *place).published == {"error": error}
 
 
-def test_every_published_cifar_cell_is_in_a_grid() -> None:
-    grids = {cell for table in ("table2", "fig8", "fig9", "fig10") for cell in cells(table)}
-    assert set(published()) <= grids
+def test_every_published_cifar_error_is_in_a_grid() -> None:
+    found = {s.recipe.hash for table in TABLES for s in cifar(table) if s.published}
+    names = ("dataset", "imbalance_factor", "loss", "gamma", "beta")
+    lines = {
+        tuple(line[name] if name != "gamma" or not line[name] else f"{float(line[name]):g}" for name in names)
+        for table in ("table2", "fig9", "fig10")
+        for line in csv.DictReader((files("longtail") / "paper" / f"{table}.csv").read_text().splitlines())
+    }
+    assert len(found) == len(lines)
 
 
 def test_the_grid_is_complete_and_the_most_telling_come_first() -> None:
-    grid = cells("fig8")
-    assert len(set(grid)) == len(grid) == 5 * 5 * 5 + 5
+    grid = cifar("fig8")
+    assert len({s.recipe.hash for s in grid}) == len(grid) == 5 * 5 * 5 + 5
     assert grid[:4] == [
-        Cell("cifar10", 100, "softmax", None, 0.0),
-        Cell("cifar10", 100, "softmax", None, 0.9999),
-        Cell("cifar10", 100, "sigmoid", None, 0.0),
-        Cell("cifar10", 100, "sigmoid", None, 0.9999),
+        of("fig8", "cifar10", 100, "softmax", None, 0.0),
+        of("fig8", "cifar10", 100, "softmax", None, 0.9999),
+        of("fig8", "cifar10", 100, "sigmoid", None, 0.0),
+        of("fig8", "cifar10", 100, "sigmoid", None, 0.9999),
     ]
 
 
 def test_a_grid_can_be_narrowed() -> None:
-    found = cells("table2", datasets=["cifar10"], imbalances=[100], losses=["softmax"], betas=[0, 0.9999])
-    assert [str(cell) for cell in found] == [
+    found = cifar("table2", datasets=["cifar10"], imbalances=[100], losses=["softmax"], betas=[0, 0.9999])
+    assert [str(setting) for setting in found] == [
         "cifar10 imbalance 100 softmax beta 0",
         "cifar10 imbalance 100 softmax beta 0.9999",
     ]
-    assert {(c.gamma, c.beta) for c in cells("fig9", losses=["focal"], betas=[0.9], gammas=[2, 0.5])} == {
+    assert {(s.gamma, s.beta) for s in cifar("fig9", losses=["focal"], betas=[0.9], gammas=[2, 0.5])} == {
         (2.0, 0.9),
         (0.5, 0.9),
     }
-    assert len(cells("fig8", gammas=[1])) == len(cells("fig8")) - len(
-        cells("fig8", gammas=[2, 0.5], losses=["focal"])
+    assert len(cifar("fig8", gammas=[1])) == len(cifar("fig8")) - len(
+        cifar("fig8", gammas=[2, 0.5], losses=["focal"])
     )
     for wrong, message in (
         ({"betas": [0.5]}, "beta must be one of 0, 0.9999, 0.999, 0.99, 0.9, got 0.5"),
@@ -93,7 +122,7 @@ def test_a_grid_can_be_narrowed() -> None:
         ({"imbalances": [30]}, "imbalance must be one of 100, 50, 200, 20, 10, 1, got 30"),
     ):
         with pytest.raises(ValueError, match=message):
-            cells("table2", **wrong)
+            cifar("table2", **wrong)
 
 
 def test_jobs_follow_the_papers_recipe() -> None:
@@ -104,22 +133,22 @@ def test_jobs_follow_the_papers_recipe() -> None:
     assert balanced.recipe.uses_prior_bias
     assert not plain.recipe.uses_prior_bias
     assert plain.recipe.milestones == (160, 180)
-    (trial,) = jobs_for([PLAIN], 1, Path("runs"), epochs=50)
+    (trial,) = jobs_for([PLAIN.with_epochs(50)], 1, Path("runs"))
     assert trial.recipe == plain.recipe.replace(epochs=50, milestones=(40, 45), warmup_epochs=1)
 
 
-def test_all_cells_run_once_before_any_runs_twice() -> None:
-    order = [(job.cell, job.recipe.seed) for job in jobs_for([PLAIN, BALANCED], 2, Path("runs"))]
+def test_all_settings_run_once_before_any_runs_twice() -> None:
+    order = [(job.setting, job.recipe.seed) for job in jobs_for([PLAIN, BALANCED], 2, Path("runs"))]
     assert order == [(PLAIN, 0), (BALANCED, 0), (PLAIN, 1), (BALANCED, 1)]
 
 
 def test_a_grid_runs_resumes_and_skips(tiny: Dataset, tmp_path: Path) -> None:
     results = tmp_path / "results" / "table2.csv"
-    jobs = jobs_for([PLAIN, BALANCED], 1, tmp_path / "runs", epochs=4)
+    jobs = jobs_for(SHORT, 1, tmp_path / "runs")
     # a budget that is over before the first run begins, and one that pauses it with a checkpoint
     none = reproduce(jobs, results, data=tiny, budget_minutes=1e-9, device="cpu")
     assert [r.state for r in none] == ["waiting", "waiting"]
-    assert read_rows(results) == []
+    assert read_rows(results, "table2") == []
     once = reproduce(jobs, results, data=tiny, budget_minutes=0.003, device="cpu")
     assert [r.state for r in once] == ["paused", "waiting"]
     assert "after epoch" in once[0].why
@@ -127,32 +156,36 @@ def test_a_grid_runs_resumes_and_skips(tiny: Dataset, tmp_path: Path) -> None:
     done = reproduce(jobs, results, data=tiny, device="cpu", progress=lambda k, n, r: seen.append((k, n)))
     assert [(r.state, r.why) for r in done] == [("done", ""), ("done", "")]
     assert seen == [(1, 2), (2, 2)]
-    rows = read_rows(results)
-    assert [(row["loss"], row["gamma"], row["beta"], row["seed"]) for row in rows] == [
+    rows = read_rows(results, "table2")
+    assert [(one["loss"], one["gamma"], one["beta"], one["seed"]) for one in rows] == [
         ("softmax", "", "0", "0"),
         ("focal", "1", "0.9999", "0"),
     ]
-    for row in rows:
-        assert len(row["per_class_error_percent"].split()) == 10
-        assert all(row[name] for name in COLUMNS if name not in ("gamma", "commit", "longtail"))
+    for one in rows:
+        assert len(one["per_class_error_percent"].split()) == 10
+        assert all(one[name] for name in COLUMNS if name not in ("gamma", "commit", "longtail"))
     assert rows[0]["subset_sha256"] == rows[1]["subset_sha256"]
     before = results.read_bytes()
     assert reproduce(jobs, results, data=tiny, device="cpu") == []
     assert results.read_bytes() == before
 
-    shown = compare_with_paper([PLAIN, BALANCED, cells("fig8")[0]], rows, epochs=4)
-    assert shown[0].paper == 13.61
-    assert shown[0].measured is not None
-    assert shown[0].measured.mean == float(rows[0]["error_percent"])
-    assert shown[0].difference == pytest.approx(shown[0].measured.mean - 13.61)
-    assert shown[2].measured is None
-    assert all(
-        c.measured is None for c in compare_with_paper([PLAIN], rows)
-    )  # 4 epochs are not the paper's 200
+    # the run folders hold it all: a file that is lost is written again, without training and data
+    results.unlink()
+    assert reproduce(jobs, results, data=tmp_path / "nowhere", device="cpu") == []
+    assert results.read_bytes() == before
+
+    shown = measure([*SHORT, cifar("fig8")[0]], rows)
+    assert shown[0].published() == 13.61
+    summary = shown[0].summary()
+    assert summary is not None
+    assert summary.mean == float(rows[0]["error_percent"])
+    assert shown[0].difference() == pytest.approx(summary.mean - 13.61)
+    assert shown[2].summary() is None
+    assert all(m.summary() is None for m in measure([PLAIN], rows))  # 4 epochs are not the paper's 200
 
 
 def test_a_failing_cell_is_reported_and_the_rest_goes_on(tiny: Dataset, tmp_path: Path) -> None:
-    jobs = jobs_for([PLAIN, BALANCED], 1, tmp_path / "runs", epochs=4)
+    jobs = jobs_for(SHORT, 1, tmp_path / "runs")
     jobs[0].folder.parent.mkdir()
     jobs[0].folder.write_text("in the way")
     first, second = reproduce(jobs, tmp_path / "r.csv", data=tiny, device="cpu")
@@ -161,9 +194,9 @@ def test_a_failing_cell_is_reported_and_the_rest_goes_on(tiny: Dataset, tmp_path
     assert second.state == "done"
 
 
-def test_a_cell_that_another_process_runs_is_waiting_not_failed(tiny: Dataset, tmp_path: Path) -> None:
+def test_a_run_of_another_process_is_waiting_not_failed(tiny: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    jobs = jobs_for([PLAIN, BALANCED], 1, tmp_path / "runs", epochs=4)
+    jobs = jobs_for(SHORT, 1, tmp_path / "runs")
     with locked(jobs[0].folder):
         first, second = reproduce(jobs, tmp_path / "r.csv", data=tiny, device="cpu")
     assert (first.state, first.why) == ("waiting", "another process runs it")
@@ -172,8 +205,8 @@ def test_a_cell_that_another_process_runs_is_waiting_not_failed(tiny: Dataset, t
     assert (rest.job, rest.state) == (jobs[0], "done")
 
 
-def test_missing_data_fail_each_cell_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = jobs_for([PLAIN], 1, tmp_path / "runs", epochs=4)
+def test_missing_data_fail_each_run_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = jobs_for(SHORT[:1], 1, tmp_path / "runs")
     (only,) = reproduce(jobs, tmp_path / "r.csv", data=tmp_path / "none")
     assert only.state == "failed"
     assert only.why.startswith(f"FileNotFoundError: root is {tmp_path / 'none'}, which is not there")
@@ -200,21 +233,23 @@ def clips() -> Dataset:
 
 
 def test_the_skeleton_grid_is_the_issues_and_the_widest_come_first() -> None:
-    grid = skeleton_cells()
-    assert len(set(grid)) == len(grid) == 2 * 3 * 3 + 3 * 2 * 5
-    assert grid[:6] == [SkeletonCell(c, s, 64, "softmax", 0.0, 1) for c in (14, 21) for s in (1, 2, 3)]
-    assert {c.beta for c in skeleton_cells(imbalances=[10], losses=["focal"])} == {0.0, 0.5, 0.9, 0.99, 1.0}
-    assert {c.classes for c in skeleton_cells(datasets=["jhmdb21"])} == {21}
-    for paper in ACCURACIES:
-        assert any(SkeletonCell(21, None, c.filters, c.loss, c.beta, 1) == paper for c in grid)
+    grid = skeletons()
+    every = [recipe.hash for setting in grid for recipe in setting.recipes]
+    assert len(set(every)) == len(every) == 2 * 3 * 3 + 3 * 2 * 5
+    assert [r.dataset for s in grid[:2] for r in s.recipes] == [
+        f"jhmdb{classes}-{split}" for classes in (14, 21) for split in (1, 2, 3)
+    ]
+    assert {s.recipe.model for s in grid[:2]} == {"ddnet64"}
+    assert {s.beta for s in skeletons(imbalances=[10], losses=["focal"])} == {0.0, 0.5, 0.9, 0.99, 1.0}
+    assert {s.dataset for s in skeletons(datasets=["jhmdb21"])} == {"jhmdb21"}
+    published = {width: clips_of(21, width, "softmax", 0.0, 1).published for width in FILTERS}
+    assert published == {64: {"accuracy": 77.2}, 32: {"accuracy": 73.7}, 16: {}}
+    assert sum(bool(setting.published) for setting in grid) == 2
 
 
 def test_skeleton_jobs_follow_the_recipe() -> None:
-    whole, inverse = jobs_for(
-        [SkeletonCell(21, 3, 64, "softmax", 0.0, 1), SkeletonCell(14, 1, 32, "focal", 1.0, 10)],
-        1,
-        Path("runs"),
-    )
+    whole = jobs_for([clips_of(21, 64, "softmax", 0.0, 1)], 1, Path("runs"))[2]
+    inverse = jobs_for([clips_of(14, 16, "focal", 1.0, 10)], 1, Path("runs"))[0]
     assert (whole.recipe.dataset, whole.recipe.model) == ("jhmdb21-3", "ddnet64")
     assert (whole.recipe.scheme, whole.recipe.imbalance_factor) == ("none", None)
     assert (inverse.recipe.scheme, inverse.recipe.beta, inverse.recipe.gamma) == ("effective", 1.0, 1.0)
@@ -228,12 +263,13 @@ def test_skeleton_jobs_follow_the_recipe() -> None:
 
 def test_a_skeleton_grid_runs_and_is_shown(clips: Dataset, tmp_path: Path) -> None:
     results = tmp_path / "ddnet.csv"
-    todo = [SkeletonCell(14, 1, 16, "softmax", 0.0, 1), SkeletonCell(14, 1, 16, "focal", 1.0, 10)]
-    jobs = jobs_for(todo, 1, tmp_path / "runs", epochs=2)
+    full = [clips_of(14, 16, "softmax", 0.0, 1), clips_of(14, 16, "focal", 1.0, 10)]
+    todo = [setting.with_epochs(2) for setting in full]
+    jobs = [job for job in jobs_for(todo, 1, tmp_path / "runs") if job.recipe.dataset == "jhmdb14-1"]
     done = reproduce(jobs, results, data=clips, device="cpu")
     assert [(r.state, r.why) for r in done] == [("done", ""), ("done", "")]
-    rows = read_rows(results, SKELETON_COLUMNS)
-    settings = [tuple(row[name] for name in SKELETON_COLUMNS[:8]) for row in rows]
+    rows = read_rows(results, "ddnet")
+    settings = [tuple(one[name] for name in SKELETON_COLUMNS[:8]) for one in rows]
     assert settings == [
         ("jhmdb", "14", "1", "16", "0", "softmax", "0", "1"),
         ("jhmdb", "14", "1", "16", "0", "focal", "1", "10"),
@@ -243,97 +279,82 @@ def test_a_skeleton_grid_runs_and_is_shown(clips: Dataset, tmp_path: Path) -> No
     assert (rows[0]["subset_sha256"], len(rows[1]["subset_sha256"])) == ("", 64)
     assert reproduce(jobs, results, data=clips, device="cpu") == []
     # a seed counts once all its splits are there
-    assert all(c.measured is None for c in compare_accuracies(todo, rows, epochs=2))
-    rows += [rows[0] | {"split": "2", "accuracy_percent": "50"}, rows[0] | {"split": "3"}]
-    first, second = compare_accuracies(todo, rows, epochs=2)
+    assert all(m.summary() is None for m in measure(todo, rows))
+    others = [row(todo[0], 0, 50, split=1), row(todo[0], 0, float(rows[0]["accuracy_percent"]), split=2)]
+    first, second = measure(todo, [*rows, *others])
     mean = (2 * float(rows[0]["accuracy_percent"]) + 50) / 3
-    assert first.measured is not None
-    assert (first.measured.n, second.measured) == (1, None)
-    assert first.measured.mean == pytest.approx(mean)
-    assert accuracy_cells([first]) == [
-        ("jhmdb14", "16", "softmax", "none", "-", f"{mean:.1f}", "1", ""),
+    summary = first.summary()
+    assert summary is not None
+    assert (summary.n, second.summary()) == (1, None)
+    assert summary.mean == pytest.approx(mean)
+    assert [cell.text for cell in sheet([first]).rows[0]] == [
+        *("jhmdb14", "16", "softmax", "none", "-", f"{mean:.1f}", "1", ""),
     ]
-    assert compare_accuracies(todo, rows)[0].measured is None  # 2 epochs are not the recipe's
+    assert measure(full, [*rows, *others])[0].summary() is None  # 2 epochs are not the recipe's
 
 
 def test_weights_are_compared_with_none_by_seed_and_wide_networks_with_the_paper() -> None:
-    tail = [SkeletonCell(14, None, 16, "focal", beta, 10) for beta in (0.0, 0.9)]
-    wide = SkeletonCell(21, None, 64, "softmax", 0.0, 1)
-    accuracy = {tail[0]: (50, 60, 70), tail[1]: (55, 63, 74), wide: (78, 79, 80)}
+    tail = [clips_of(14, 16, "focal", beta, 10) for beta in (0.0, 0.9)]
+    wide = clips_of(21, 64, "softmax", 0.0, 1)
+    accuracy = [(tail[0], (50, 60, 70)), (tail[1], (55, 63, 74)), (wide, (78, 79, 80))]
     rows = [
-        {
-            "classes": str(cell.classes),
-            "split": str(split),
-            "filters": str(cell.filters),
-            "seed": str(seed),
-            "loss": cell.loss,
-            "beta": f"{cell.beta:g}",
-            "imbalance_factor": str(cell.imbalance_factor),
-            "accuracy_percent": str(value + split - 2),
-            "epochs": "7",
-            "precision": "fp32",
-        }
-        for cell, values in accuracy.items()
+        row(setting, seed, value + split - 1, split=split)
+        for setting, values in accuracy
         for seed, value in enumerate(values)
-        for split in (1, 2, 3)
+        for split in (0, 1, 2)
     ]
-    none, weighted, paper = compare_accuracies([*tail, wide], rows, epochs=7)
-    assert none.gain is None
-    assert weighted.gain is not None
-    assert (weighted.gain.mean, weighted.gain.n) == (4, 3)
-    assert weighted.measured is not None
-    assert weighted.measured.mean == 64
-    assert paper.difference == pytest.approx(79 - 77.2)
-    assert [row[-1][:4] for row in accuracy_cells([none, weighted, paper])] == ["", "+4.0", "+1.8"]
+    none, weighted, paper = measure([*tail, wide], rows)
+    assert none.gain() is None
+    gain = weighted.gain()
+    assert gain is not None
+    assert (gain.mean, gain.n) == (4, 3)
+    summary = weighted.summary()
+    assert summary is not None
+    assert summary.mean == 64
+    assert paper.difference() == pytest.approx(79 - 77.2)
+    assert [line[-1].text[:4] for line in sheet([none, weighted, paper]).rows] == ["", "+4.0", "+1.8"]
 
     # a seed counts once, by its fp32 runs; splits of two precisions make no mean
-    doubled = [row | {"precision": "bf16", "accuracy_percent": "1"} for row in rows if row["split"] != "3"]
-    assert compare_accuracies([*tail, wide], [*rows, *rows, *doubled], epochs=7) == [none, weighted, paper]
-    (mixed,) = compare_accuracies([wide], [*doubled, *(r for r in rows if r["split"] == "3")], epochs=7)
-    assert mixed.measured is None
+    doubled = [
+        row(setting, seed, 1, "bf16", split)
+        for setting, values in accuracy
+        for seed in range(len(values))
+        for split in (0, 1)
+    ]
+    assert measure([*tail, wide], [*rows, *rows, *doubled]) == [none, weighted, paper]
+    (mixed,) = measure([wide], [*doubled, *(row(wide, seed, 80, split=2) for seed in range(3))])
+    assert mixed.summary() is None
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_seed_counts_once_and_by_its_fp32_run(order: int) -> None:
-    def row(seed: int, precision: str, error: float) -> dict[str, str]:
-        setting = {
-            "dataset": "cifar10",
-            "imbalance_factor": "10",
-            "loss": "softmax",
-            "gamma": "",
-            "beta": "0",
-        }
-        run = {"seed": str(seed), "precision": precision, "error_percent": str(error), "epochs": "200"}
-        return setting | run
-
-    rows = [row(0, "fp32", 30), row(0, "bf16", 40), row(1, "bf16", 20), row(0, "fp32", 30)]
-    (only,) = compare_with_paper([PLAIN], rows[::order])
-    assert only.measured is not None
-    assert (only.measured.n, only.measured.mean) == (2, 25)
-    assert only.against_plain is None
+    rows = [row(PLAIN, 0, 30), row(PLAIN, 0, 40, "bf16"), row(PLAIN, 1, 20, "bf16"), row(PLAIN, 0, 30)]
+    (only,) = measure([PLAIN], rows[::order])
+    summary = only.summary()
+    assert summary is not None
+    assert (summary.n, summary.mean) == (2, 25)
+    assert only.gain() is None
 
 
 def test_a_gain_is_paired_by_seed() -> None:
-    def row(loss: str, seed: int, error: float, gamma: str = "", factor: int = 10) -> dict[str, str]:
-        data = {"dataset": "cifar10", "imbalance_factor": str(factor), "epochs": "200", "precision": "fp32"}
-        run = {"loss": loss, "gamma": gamma, "beta": "0.9999" if gamma else "0"}
-        return data | run | {"seed": str(seed), "error_percent": str(error)}
-
-    rows = [row("softmax", 0, 27), row("softmax", 1, 31), row("softmax", 2, 5, factor=50)]
-    rows += [row("focal", 0, 25, "1"), row("focal", 2, 90, "1")]
-    plain, balanced = compare_with_paper([PLAIN, BALANCED], rows)
-    assert plain.against_plain is None
-    assert balanced.measured is not None
-    assert balanced.measured.mean == 57.5
-    assert balanced.against_plain is not None
-    assert (balanced.against_plain.mean, balanced.against_plain.n) == (-2, 1)
-    rows.append(row("focal", 1, 25, "1"))
-    (balanced,) = compare_with_paper([BALANCED], rows)
-    assert balanced.against_plain is not None
-    assert (balanced.against_plain.mean, balanced.against_plain.n) == (-4, 2)
-    text = paper_sheet([balanced]).rows[0][-1].text
+    steeper = of("table2", "cifar10", 50, "softmax", None, 0.0)
+    rows = [row(PLAIN, 0, 27), row(PLAIN, 1, 31), row(steeper, 2, 5)]
+    rows += [row(BALANCED, 0, 25), row(BALANCED, 2, 90)]
+    plain, balanced = measure([PLAIN, BALANCED], rows)
+    assert plain.gain() is None
+    summary, gain = balanced.summary(), balanced.gain()
+    assert summary is not None
+    assert summary.mean == 57.5
+    assert gain is not None
+    assert (gain.mean, gain.n) == (-2, 1)
+    rows.append(row(BALANCED, 1, 25))
+    (balanced,) = measure([BALANCED], rows)
+    gain = balanced.gain()
+    assert gain is not None
+    assert (gain.mean, gain.n) == (-4, 2)
+    text = sheet([balanced]).rows[0][-1].text
     assert re.fullmatch(r"-4\.00 \[-29\.41, \+21\.41\]", text)  # 2 / sqrt(2) sqrt(2) t(0.975, 1), by hand
-    assert paper_sheet(compare_with_paper([PLAIN], [])).rows[0][-1].text == ""
+    assert sheet(measure([PLAIN], [])).rows[0][-1].text == ""
 
 
 @pytest.mark.parametrize(
@@ -347,17 +368,18 @@ def test_a_gain_is_paired_by_seed() -> None:
 )
 def test_what_the_skeleton_grid_does_not_have_is_refused(arguments: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        skeleton_cells(**arguments)
+        skeletons(**arguments)
 
 
 ADD_MANY = """
 import sys
 from pathlib import Path
-from longtail.reproduce import COLUMNS, add_row
+from longtail.paper.results import add_rows, columns_of
 
 for i in range(20):
     for recipe_hash in (f"p{sys.argv[2]}-{i}", f"shared-{i}"):
-        add_row(Path(sys.argv[1]), {name: "1" for name in COLUMNS} | {"recipe_hash": recipe_hash})
+        row = {name: "1" for name in columns_of("table2")} | {"recipe_hash": recipe_hash}
+        add_rows(Path(sys.argv[1]), "table2", [row])
 """
 
 
@@ -365,7 +387,7 @@ def test_two_processes_lose_and_double_no_row(tmp_path: Path, start: Any) -> Non
     path = tmp_path / "results.csv"
     workers = [start([sys.executable, "-c", ADD_MANY, str(path), str(k)]) for k in range(2)]
     assert [worker.wait() for worker in workers] == [0, 0]
-    hashes = [row["recipe_hash"] for row in read_rows(path)]
+    hashes = [one["recipe_hash"] for one in read_rows(path, "table2")]
     assert len(hashes) == len(set(hashes)) == 60
 
 
@@ -378,22 +400,21 @@ def test_a_results_file_of_another_version_is_refused(tmp_path: Path) -> None:
         reproduce(jobs_for([PLAIN], 1, tmp_path), path)
     path.write_text(",".join(COLUMNS) + "\ncifar10,10\n")
     with pytest.raises(ValueError, match=r"broken row in line 2; repair or delete"):
-        read_rows(path)
+        read_rows(path, "table2")
 
 
 def test_a_results_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     for name in "ab":
-        add_row(
-            path, dict.fromkeys(COLUMNS, "1") | {"recipe_hash": name, "per_class_error_percent": "4.20 1"}
-        )
+        one = dict.fromkeys(COLUMNS, "1") | {"recipe_hash": name, "per_class_error_percent": "4.20 1"}
+        add_rows(path, "table2", [one])
     text = path.read_text()
-    assert len(read_rows(path)) == 2
+    assert len(read_rows(path, "table2")) == 2
     rows = [text.index("\n") + 1, text.index("\n", text.index("\n") + 1) + 1]
     for end in set(range(1, len(text))) - set(rows):  # a file of fewer whole rows is a results file
         path.write_text(text[:end])
         with pytest.raises(ValueError, match=r"other columns|broken row in line|cut short in its last line"):
-            read_rows(path)
+            read_rows(path, "table2")
 
 
 @pytest.mark.parametrize(
@@ -412,7 +433,7 @@ def test_too_few_epochs_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"epochs must be in \[3, inf\], got 2; the recipe's 2 milestones need room"
     ):
-        jobs_for([PLAIN], 1, Path("runs"), epochs=2)
+        PLAIN.with_epochs(2)
 
 
 # --- what stands beside the package: the readable twin, the packed pictures
@@ -499,10 +520,10 @@ def test_a_stage_is_done_once_its_result_says_so(
 def test_the_gpu_command_asks_for_the_most_telling_cells_first() -> None:
     jobs = from_file("benchmarks/gpu.py").most_wanted(Path("runs"), "bf16")
     assert (
-        len({job.recipe.hash for job in jobs}) == len(jobs) == 3 * len(cells("table2", datasets=["cifar10"]))
+        len({job.recipe.hash for job in jobs}) == len(jobs) == 3 * len(cifar("table2", datasets=["cifar10"]))
     )
-    assert {job.cell.imbalance_factor for job in jobs[:21]} == {100}
-    assert {(str(job.cell), job.recipe.seed) for job in jobs[:21]} == {
+    assert {job.setting.imbalance_factor for job in jobs[:21]} == {100}
+    assert {(str(job.setting), job.recipe.seed) for job in jobs[:21]} == {
         (f"cifar10 imbalance 100 {loss} beta {beta}", seed)
         for seed in range(3)
         for loss, beta in [

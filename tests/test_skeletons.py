@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 from scipy.signal import medfilt
 
-from longtail.datasets import jhmdb, load, shrec, skeletons, subset_sha256
-from longtail.datasets.skeleton_files import check_clip, read_clip, read_compact
-from longtail.datasets.skeletons import convert, prepare
+from longtail.datasets import jhmdb, load, shrec, subset_sha256
+from longtail.skeletons import clips as skeletons
+from longtail.skeletons.clips import convert, prepare
+from longtail.skeletons.files import check_clip, read_clip, read_compact
 
 ACTIONS = [
     *("brush_hair", "catch", "clap", "climb_stairs", "golf", "jump", "kick_ball", "pick", "pour", "pullup"),

@@ -18,7 +18,8 @@ from longtail import datasets, models
 from longtail.datasets import Dataset, Split
 from longtail.models import SmallCNN
 from longtail.training import DivergedError, PausedError, RunFolderError, derive_seed, digits, load_run, train
-from longtail.training.data import TrainingData, crop
+from longtail.training.augment import crop
+from longtail.training.data import TrainingData
 from longtail.training.device import exact_cudnn as _exact_cudnn
 from longtail.training.evaluate import evaluate_run
 from longtail.training.folder import environment_of
@@ -165,7 +166,7 @@ def test_equal_recipes_end_with_equal_bits_and_leave_the_callers_generators_alon
 
 
 def test_threads_do_not_disturb_each_other(monkeypatch):
-    monkeypatch.setitem(models._IMAGES, "dropout_net", dropout_net)
+    monkeypatch.setitem(models.NETWORKS._entries, "dropout_net", models.Network(dropout_net))
     recipes = [short(seed=seed, model=model) for seed in (0, 1) for model in ("small_cnn", "dropout_net")]
     alone = [train(recipe) for recipe in recipes]
     with ThreadPoolExecutor(4) as pool:
@@ -410,7 +411,7 @@ def test_a_finished_run_is_returned_without_training(tmp_path):
     "changes", [{}, {"optimizer": "adam", "learning_rate": 1e-3}, {"model": "dropout_net"}]
 )
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch, changes):
-    monkeypatch.setitem(models._IMAGES, "dropout_net", dropout_net)
+    monkeypatch.setitem(models.NETWORKS._entries, "dropout_net", models.Network(dropout_net))
     recipe = short(epochs=5, **changes)
     whole = train(recipe, tmp_path / "whole")
     for at in (1, 4):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from longtail.head import parameter_groups as parameter_groups
     from longtail.head import with_prior as with_prior
     from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
-    from longtail.training import recipe as recipes  # noqa: F401
+    from longtail.training import recipes as recipes
     from longtail.weights import class_weight_dict as class_weight_dict
     from longtail.weights import class_weights as class_weights
     from longtail.weights import sample_weights as sample_weights
@@ -54,7 +54,7 @@ _NAMES = {
 _MODULES = {
     "functional": "longtail.functional",
     "datasets": "longtail.datasets",
-    "recipes": "longtail.training.recipe",
+    "recipes": "longtail.training.recipes",
     "methods": "longtail.methods",
 }
 

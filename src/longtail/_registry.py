@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import pkgutil
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from longtail import _checks
 
-__all__ = ["Registry", "installed", "load_applications"]
+__all__ = ["NAMES", "Registry", "added", "installed", "later", "load_applications"]
 
 T = TypeVar("T")
 
 APPLICATIONS = "longtail.applications"
+_LOADING = threading.RLock()  # two threads would register everything twice
 
 
 class Registry(Generic[T]):
@@ -72,9 +75,44 @@ class Registry(Generic[T]):
         return tuple(self._entries)
 
 
-@functools.cache
+# public names that applications add to modules: "longtail.recipes.mine" -> "my_package.recipes:mine"
+NAMES = Registry[str]("name")
+
+
+def added(module: str, name: str) -> Any:
+    """Return a name that an application adds to a module, for the module's ``__getattr__``.
+
+    Raises:
+        AttributeError: none does.
+    """
+    place = f"{module}.{name}"
+    if name.startswith("_") or place not in NAMES:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    return pkgutil.resolve_name(NAMES[place])
+
+
+def later(place: str, **options: Any) -> Callable[..., Any]:
+    """Return a function that imports another one, ``"module:name"``, when it is called, and calls it.
+
+    Example:
+        >>> later("math:sqrt")(16.0)
+        4.0
+    """
+
+    def call(*args: Any, **given: Any) -> Any:
+        return pkgutil.resolve_name(place)(*args, **options, **given)
+
+    return call
+
+
 def load_applications() -> None:
     """Import what is installed under the entry points "longtail.applications", and let it register."""
+    with _LOADING:
+        _load_once()
+
+
+@functools.cache
+def _load_once() -> None:
     for point in installed(APPLICATIONS):
         point.load()()
 

@@ -1,9 +1,8 @@
-"""One clip, one image or a stream of frames in, classes out, from the folder of a finished run."""
+"""One sample in, classes out, from the folder of a finished run."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from longtail import _checks
+from longtail._registry import added
 from longtail.datasets.decoding import EvalTransform
-from longtail.datasets.skeleton_files import MIN_FRAMES, check_clip, read_clip, read_npy
-from longtail.datasets.skeletons import prepare
-from longtail.models import DDNet
-from longtail.models.inference import SingleClip
+from longtail.datasets.kinds import KINDS
 from longtail.training.data import scale
 from longtail.training.folder import environment_of, load_run
-from longtail.training.recipe import ImageRecipe
+from longtail.training.recipe import ImageRecipe, Recipe
 from longtail.training.trainers import logits_of
 
-__all__ = ["Classifier", "Prediction", "StreamClassifier"]
+__all__ = ["Arrays", "Classifier", "Prediction", "Trained", "read_npy"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +49,72 @@ class Prediction:
         return [(self.class_names[i], float(self.probabilities[i])) for i in order]
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a network was trained on.
+
+    Attributes:
+        model: the network, on the CPU.
+        recipe: of its run.
+        kind: of its inputs.
+        shape: of one input.
+        dtype: of its inputs.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def expect(self, found: object, wanted: object, where: str, what: str) -> None:
+        """Refuse a sample of another shape or dtype.
+
+        Raises:
+            ValueError: `found` is not what is `wanted`.
+        """
+        if found != wanted:
+            raise ValueError(
+                f"{where} has {what} {found}, but the run was trained on {self.kind} of {wanted}"
+            )
+
+
+class Arrays:
+    """Samples that a network takes as they are: images and vectors. Other kinds prepare theirs otherwise.
+
+    Args:
+        trained: the network and what it was trained on.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        self.trained = trained
+
+    def read(self, path: Path) -> npt.NDArray[Any]:
+        """Read a sample from a file."""
+        return read_npy(path)
+
+    def logits(self, sample: npt.NDArray[Any], where: str) -> torch.Tensor:
+        """Return the logits of shape (C,); errors name the sample as `where`."""
+        trained = self.trained
+        trained.expect(sample.shape, trained.shape, where, "shape")
+        trained.expect(sample.dtype.name, trained.dtype, where, "dtype")
+        inputs = torch.from_numpy(sample[np.newaxis])
+        logits: torch.Tensor = trained.model(scale(inputs, trained.recipe))[0]
+        return logits
+
+
 class Classifier:
     """The network of a finished run, on the CPU, for one sample at a time.
 
-    A clip is prepared as the data sets prepare theirs (`longtail.datasets.skeletons.prepare`), so the network
-    sees what it was trained on.
+    A sample is prepared as the data sets prepare theirs, so the network sees what it was trained on.
 
     Args:
         run_dir: the folder of a finished run.
 
     Attributes:
         class_names: one for each class.
-        kind: what it takes: ``"skeletons"``, ``"images"`` or ``"vectors"``.
+        kind: what it takes: ``"images"``, ``"vectors"``, or a kind that an application adds, such as
+            ``"skeletons"``.
         shape: of one input of the network; of a clip, (frames, J, D).
 
     Raises:
@@ -81,21 +133,22 @@ class Classifier:
         self.class_names: tuple[str, ...] = tuple(about["class_names"])
         self.kind: str = inputs["kind"]
         self.shape: tuple[int, ...] = tuple(inputs["shape"])
-        self._dtype: str = inputs["dtype"]
-        self._recipe = run.recipe
+        self._recipe, self._network = run.recipe, run.model
         self._middle: EvalTransform | None = None
         if isinstance(run.recipe, ImageRecipe):
             self._middle = EvalTransform(run.recipe.size, run.recipe.mean, run.recipe.std)
-        self._network = SingleClip(run.model) if isinstance(run.model, DDNet) else run.model
+        else:
+            trained = Trained(run.model, run.recipe, self.kind, self.shape, inputs["dtype"])
+            self._samples: Arrays = (KINDS[self.kind].sample or Arrays)(trained)
 
     def __call__(self, sample: str | os.PathLike[str] | npt.ArrayLike) -> Prediction:
         """Classify one sample.
 
         Args:
-            sample: a clip, numbers of shape (T, J, D) with at least 3 frames, in the units of the training
-                data; for a run on image files, a Pillow image of any size; for a run on anything else, an
-                array of the shape and dtype of its inputs. Or a file of it: an image; .npy; for a clip also
-                .npz with one clip as ``poses``, JHMDB's ``joint_positions.mat`` or SHREC'17's
+            sample: for a run on image files, a Pillow image of any size; for a run on clips, numbers of shape
+                (T, J, D) with at least 3 frames, in the units of the training data; for a run on anything
+                else, an array of the shape and dtype of its inputs. Or a file of it: an image; .npy; for a
+                clip also .npz with one clip as ``poses``, JHMDB's ``joint_positions.mat`` or SHREC'17's
                 ``skeletons_world.txt``.
 
         Raises:
@@ -106,27 +159,12 @@ class Classifier:
             return self._classify_image(sample)
         if not isinstance(sample, str | os.PathLike):
             return self.classify(sample, "sample")
-        path = Path(sample)
-        read = read_clip if self.kind == "skeletons" else read_npy
-        return self.classify(read(path), str(path))
+        return self.classify(self._samples.read(Path(sample)), str(Path(sample)))
 
     def classify(self, sample: npt.ArrayLike, where: str) -> Prediction:
         """Classify an array; errors name it as `where`."""
-        array = np.asarray(sample)
-        if self.kind == "skeletons":
-            clip = check_clip(array, where, "poses")
-            self._expect(clip.shape[1:], self.shape[1:], f"{where}: 'poses'", "joints and coordinates")
-            inputs: npt.NDArray[Any] = prepare(clip, [len(clip)], frames=self.shape[0])
-        else:
-            self._expect(array.shape, self.shape, where, "shape")
-            self._expect(array.dtype.name, self._dtype, where, "dtype")
-            inputs = array[np.newaxis]
         with torch.inference_mode():
-            if isinstance(self._network, SingleClip):
-                logits = torch.from_numpy(self._network(inputs[0])).double()
-            else:
-                logits = self._network(scale(torch.from_numpy(inputs), self._recipe))[0].double()
-        return self._prediction(logits)
+            return self._prediction(self._samples.logits(np.asarray(sample), where).double())
 
     def _classify_image(self, sample: Any) -> Prediction:
         from PIL import Image
@@ -154,61 +192,17 @@ class Classifier:
         alone = self._recipe.activation == "sigmoid"
         return Prediction(self.class_names, (logits.sigmoid() if alone else logits.softmax(0)).numpy())
 
-    def _expect(self, found: object, wanted: object, where: str, what: str) -> None:
-        if found != wanted:
-            raise ValueError(
-                f"{where} has {what} {found}, but the run was trained on {self.kind} of {wanted}"
-            )
+
+def read_npy(path: Path) -> npt.NDArray[Any]:
+    """Read one array of numbers."""
+    try:
+        with path.open("rb") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is not there; give an array as .npy") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is no array of numbers ({error}); save it with numpy.save") from None
 
 
-class StreamClassifier:
-    """Classifies the last frames of a stream, again with every new frame.
-
-    Args:
-        run_dir: the folder of a finished run on skeletons.
-        window: frames to look back, at least 3. They are brought to the number that the network was trained
-            on, so choose about as many as a training clip has at the stream's rate; that number if None.
-
-    Attributes:
-        class_names: one for each class.
-
-    Raises:
-        ValueError: as `Classifier`; the run is not on skeletons; or the window is too short.
-    """
-
-    def __init__(self, run_dir: str | os.PathLike[str], window: int | None = None) -> None:
-        self._classifier = Classifier(run_dir)
-        self.class_names = self._classifier.class_names
-        if self._classifier.kind != "skeletons":
-            raise ValueError(f"{run_dir} was trained on {self._classifier.kind}; a stream needs skeletons")
-        frames = self._classifier.shape[0] if window is None else window
-        self._frames: deque[npt.NDArray[Any]] = deque(
-            maxlen=_checks.integer("window", frames, low=MIN_FRAMES)
-        )
-
-    def push(self, frame: npt.ArrayLike) -> Prediction | None:
-        """Take the next frame.
-
-        Args:
-            frame: joint positions of shape (J, D), in the units of the training data.
-
-        Returns:
-            What the window shows now; None until it is full.
-
-        Raises:
-            ValueError: the frame has another shape, or holds NaN or infinity; the window stays as it was.
-        """
-        pose = np.array(frame)
-        if pose.shape != self._classifier.shape[1:] or not np.isfinite(pose).all():
-            raise ValueError(
-                f"frame has shape {pose.shape} or holds NaN or infinity; give finite numbers of shape "
-                f"{self._classifier.shape[1:]}, or leave the frame out"
-            )
-        self._frames.append(pose)
-        if len(self._frames) < (self._frames.maxlen or 0):
-            return None
-        return self._classifier.classify(np.stack(self._frames), "frames")
-
-    def clear(self) -> None:
-        """Forget all frames, as at a cut."""
-        self._frames.clear()
+def __getattr__(name: str) -> Any:
+    return added(__name__, name)

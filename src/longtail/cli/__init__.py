@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from longtail._registry import installed
-from longtail.cli import compare, data, methods, report, reproduce, train, weights
+from longtail.cli import compare, data, methods, report, train, weights
 from longtail.cli.terminal import console, error_console, fail
 
 __all__ = ["app", "main"]
@@ -53,7 +53,7 @@ def _options(
     """Class-balanced training for long-tailed data."""
 
 
-for command in (weights, methods, compare, train, report, reproduce, data):
+for command in (weights, methods, compare, train, report, data):
     command.add(app)
 for point in installed(COMMANDS):  # of applications, and of other people's packages
     point.load()(app)

@@ -50,7 +50,7 @@ def compare(
     from longtail import compare as comparing
     from longtail.report.figures import draw_comparison
     from longtail.report.page import report_page
-    from longtail.report.tables import comparison_markdown, comparison_table
+    from longtail.report.tables import method_sheet, terminal_table
 
     own, recipe = _own_or_known(dataset)
     if own is None:
@@ -61,10 +61,10 @@ def compare(
     if epochs is not None:
         recipe = recipe.with_epochs(epochs)
     losses, schemes = loss or list(comparing.LOSSES), scheme or list(comparing.SCHEMES)
-    methods, chosen = comparing.plan(losses, schemes, seeds, device)
+    chosen = comparing.seeds_of(seeds)
+    total = len(comparing.recipes_of(recipe, losses=losses, schemes=schemes)) * len(chosen)
     shared = recipe.replace(loss="softmax", scheme="none", seed=0)
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"
-    total = len(methods) * len(chosen)
     error_console.print(
         f"{dataset}{tail}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
         f"{len(losses)} losses x {len(schemes)} weightings x {seeds} seeds = {total} runs",
@@ -98,13 +98,12 @@ def compare(
         )
     for failed in result.failures:
         error_console.print(f"[red]failed[/]: {escape(f'{failed.folder}: {failed.failure}')}")
-    console.print(comparison_table(result))
-    console.print(escape(result.verdict()))
-    measured = next((o.evaluation for r in result.rows for o in r.outcomes if o.evaluation), None)
-    if measured is None:
+    console.print(terminal_table(result))
+    console.print(escape(result.verdict))
+    if not result.outcomes:
         raise SystemExit(1)
-    many, few = measured.thresholds
-    counts = ", ".join(map(str, measured.class_counts))
+    many, few = result.evaluation.thresholds
+    counts = ", ".join(map(str, result.class_counts))
     text = (
         f"\nerror: mean ± standard deviation over seeds, {'balanced ' * (own is None)}test set. "
         f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here "
@@ -117,8 +116,8 @@ def compare(
     page = write(folder / "compare.html", report_page([result]))
     lines = [
         f"# {dataset}{tail}\n",
-        comparison_markdown(result),
-        f"{result.verdict()}\n{text}",
+        method_sheet(result, "table").markdown(),
+        f"{result.verdict}\n{text}",
         "",
     ]
     write(folder / "compare.md", "\n".join(lines))
@@ -131,15 +130,15 @@ def compare(
 
 def _own_or_known(name: str) -> tuple[Any, Any]:
     """A folder's pictures and their recipe; None and the recipe of a data set that is known."""
-    from longtail.datasets import NAMES
+    from longtail.datasets import DATASETS
     from longtail.datasets.images import in_memory, load_images
-    from longtail.training import recipe as recipes
+    from longtail.training import recipes
 
     path = Path(name)
-    if name in NAMES or not path.is_dir():
+    if name in DATASETS or not path.is_dir():
         return None, recipe_for(name, also=", a folder of images or a recipe's .json file")
     title = path.resolve().name
-    if title in NAMES:
+    if title in DATASETS:
         title += "-folder"  # not to be taken for the data set of that name
     return in_memory(*load_images(path), 32, name=title), recipes.small_images(title)
 

@@ -30,12 +30,12 @@ def read_counts(source: str, label: str | None) -> Any:
 
 def recipe_for(name: str, *, also: str) -> Any:
     """Return the recipe of a file or of a data set's name; ``also`` is what else the message offers."""
-    from longtail.datasets import NAMES
-    from longtail.training import recipe as recipes
+    from longtail.datasets import DATASETS
+    from longtail.training import recipes
 
     if name.endswith(".json"):
         path = Path(name)
         if not path.is_file():
             raise ValueError(f"recipe {name!r} is not a file; check the path")
         return recipes.Recipe.from_json(path.read_bytes())
-    return recipes.default(choice("dataset", name, NAMES, also=also))
+    return recipes.default(choice("dataset", name, DATASETS.names, also=also))

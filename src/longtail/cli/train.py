@@ -129,14 +129,14 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
     """The recipe, and for images where they are."""
     if epochs is not None and "epochs" in changes:
         raise ValueError("epochs is given twice, by --epochs and by --set; leave one of them out")
-    from longtail.datasets import NAMES
-    from longtail.training import recipe as recipes
+    from longtail.datasets import DATASETS
+    from longtail.training import recipes
 
     path = Path(name)
     annotations = path.name.startswith("train20") and path.suffix == ".json"
     images = path.is_dir() or path.suffix == ".txt" or annotations or name.startswith("hf:")
     images = images or ("/" in name and path.suffix != ".json")  # a folder that is not there
-    if images and name not in NAMES:
+    if images and name not in DATASETS:
         title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
         given = {} if epochs is None else {"epochs": epochs}
         return recipes.images(title.replace("/", "-"), **given | changes), name

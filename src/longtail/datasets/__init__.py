@@ -5,15 +5,15 @@ Importing this package needs NumPy alone; a data set imports what it reads with 
 
 import os
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from typing import Any
 
-from longtail import _checks
+from longtail._registry import Registry, added
 from longtail.datasets.cifar import cifar10, cifar20, cifar100, download
 from longtail.datasets.digits import digits
 from longtail.datasets.fetch import DownloadError
 from longtail.datasets.images import ImageList, gtsrb, load_images
 from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
-from longtail.datasets.skeletons import jhmdb, shrec
 
 __all__ = [
     "long_tail_counts",
@@ -25,39 +25,49 @@ __all__ = [
     "cifar10",
     "cifar20",
     "cifar100",
-    "jhmdb",
-    "shrec",
     "gtsrb",
     "ImageList",
     "load_images",
+    "DATASETS",
+    "Source",
     "load",
     "download",
     "DownloadError",
 ]
 
-_BUILT_IN: dict[str, Callable[[], Dataset]] = {"digits": digits}
-_FROM_FILES: dict[str, Callable[[str | os.PathLike[str] | None], Dataset]] = {
-    "cifar10": cifar10,
-    "cifar20": cifar20,
-    "cifar100": cifar100,
-    **{
-        f"jhmdb{classes}-{split}": partial(jhmdb, classes=classes, split=split)
-        for classes in (14, 21)
-        for split in (1, 2, 3)
-    },
-    "shrec14": partial(shrec, gestures=14),
-    "shrec28": partial(shrec, gestures=28),
-    "gtsrb": gtsrb,
-}
-NAMES = (*_BUILT_IN, *_FROM_FILES)
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set of a name comes from.
+
+    Attributes:
+        load: returns it; takes ``root``, the folder of its files, unless it is built in.
+        built_in: whether it reads no files.
+    """
+
+    load: Callable[..., Dataset]
+    built_in: bool = False
+
+
+DATASETS = Registry[Source]("name")
+DATASETS.register("digits", Source(digits, built_in=True))
+DATASETS.register("cifar10", Source(cifar10))
+DATASETS.register("cifar20", Source(cifar20))
+DATASETS.register("cifar100", Source(cifar100))
+DATASETS.register("gtsrb", Source(gtsrb))
+
+
+def __getattr__(name: str) -> Any:
+    return DATASETS.names if name == "NAMES" else added(__name__, name)
 
 
 def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
     """Load a data set by its name.
 
     Args:
-        name: ``"digits"``; ``"cifar10"``, ``"cifar20"`` or ``"cifar100"``; ``"jhmdb14-1"`` to ``"jhmdb21-3"``
-            (classes and split), ``"shrec14"``, ``"shrec28"`` or ``"gtsrb"``.
+        name: ``"digits"``; ``"cifar10"``, ``"cifar20"`` or ``"cifar100"``; ``"gtsrb"``; or what an
+            application adds, such as ``"jhmdb14-1"`` to ``"jhmdb21-3"`` (classes and split), ``"shrec14"``
+            and ``"shrec28"``.
         root: The folder that holds the files of a data set which is not built in; None as in `cifar10`.
 
     Returns:
@@ -72,9 +82,9 @@ def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
         >>> load("digits").num_classes
         10
     """
-    _checks.choice("name", name, NAMES)
-    if name in _FROM_FILES:
-        return _FROM_FILES[name](root)
+    source = DATASETS[name]
+    if not source.built_in:
+        return source.load(root)
     if root is not None:
         raise ValueError(f"root is {str(root)!r}, but {name!r} is built in and reads no files; leave it out")
-    return _BUILT_IN[name]()
+    return source.load()

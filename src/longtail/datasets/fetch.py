@@ -14,6 +14,8 @@ from typing import BinaryIO
 
 from longtail import _checks
 
+__all__ = ["Archive", "DownloadError", "data_root", "fetch"]
+
 _BLOCK = 1 << 18
 _TIMEOUT = 30  # seconds without a single byte
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks, effective
+from longtail.datasets.kinds import KINDS
 
 _PROFILES = ("exponential", "step", "pareto")
-_KINDS = {"images": "(N, C, H, W)", "skeletons": "(N, T, J, D)", "vectors": "(N, ...)"}
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: splitmix64's increment
 _WORD = 2**64 - 1
 
@@ -202,9 +202,9 @@ class Dataset:
         train: The training split.
         test: The test split; inputs shaped as the training split's.
         class_names: One name per class, in the order of the targets.
-        kind: What an input is: ``"images"`` (N, C, H, W), ``"skeletons"`` (N, T, J, D), that is T frames of
-            J joints in D dimensions, or ``"vectors"`` of any shape; networks and augmentations belong to one
-            kind. None becomes ``"images"`` for 4-D inputs and ``"vectors"`` for others.
+        kind: What an input is: ``"images"`` (N, C, H, W), ``"vectors"`` of any shape, or what an application
+            adds, such as ``"skeletons"``; networks and augmentations belong to one kind. None becomes
+            ``"images"`` for 4-D inputs and ``"vectors"`` for others.
 
     Raises:
         ValueError: Input shapes differ or do not fit the kind, class names are missing or repeated, or a
@@ -231,12 +231,12 @@ class Dataset:
                 f"test inputs have shape {self.test.inputs.shape[1:]} per sample, train inputs "
                 f"{self.train.inputs.shape[1:]}; shape both alike"
             )
-        planar = self.train.inputs.ndim == 4
+        axes = self.train.inputs.ndim
         if self.kind is None:
-            object.__setattr__(self, "kind", "images" if planar else "vectors")
-        elif _checks.choice("kind", self.kind, _KINDS) != "vectors" and not planar:
+            object.__setattr__(self, "kind", "images" if axes == 4 else "vectors")
+        elif KINDS[self.kind].axes not in (None, axes):
             raise ValueError(
-                f"kind={self.kind!r} needs inputs of shape {_KINDS[self.kind]}, got "
+                f"kind={self.kind!r} needs inputs of shape {KINDS[self.kind].layout}, got "
                 f"{self.train.inputs.shape}; shape them so, or give kind='vectors'"
             )
         for part, split in (("train", self.train), ("test", self.test)):

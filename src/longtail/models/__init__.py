@@ -1,64 +1,86 @@
-"""Networks by name; they know nothing of losses, devices or data sets."""
+"""Networks by name; they know nothing of losses, devices or data sets.
+
+Importing this package needs no torch; a network imports it when it is built.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Final
-
-from torch import nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from longtail import _checks
-from longtail.models.ddnet import DDNet, joint_collection_distances, two_scale_motion
-from longtail.models.resnet_cifar import CifarResNet
-from longtail.models.small_cnn import SmallCNN, StridedCNN
+from longtail._registry import NAMES, Registry, added, later
 
-__all__ = [
-    "CifarResNet",
-    "DDNet",
-    "SmallCNN",
-    "StridedCNN",
-    "build",
-    "joint_collection_distances",
-    "two_scale_motion",
-]
+if TYPE_CHECKING:
+    from torch import nn
 
-# Every entry takes (in_channels, num_classes), for skeletons (joints, in_channels, num_classes), draws its
-# randomness from torch's default generator, and uses torch.nn's dropout modules rather than the function:
-# the training loop seeds those.
-_SKELETONS: Final[dict[str, Callable[[int, int, int], nn.Module]]] = {
-    f"ddnet{filters}": partial(DDNet, filters=filters) for filters in (16, 32, 64)
-}
-_IMAGES: Final[dict[str, Callable[[int, int], nn.Module]]] = {
-    "small_cnn": SmallCNN,
-    "strided_cnn": StridedCNN,
-    **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},
-}
+    from longtail.models.resnet_cifar import CifarResNet as CifarResNet
+    from longtail.models.small_cnn import SmallCNN as SmallCNN
+    from longtail.models.small_cnn import StridedCNN as StridedCNN
+
+__all__ = ["CifarResNet", "Network", "NETWORKS", "SmallCNN", "StridedCNN", "build"]
 
 
-def build(name: str, *, in_channels: int, num_classes: int, joints: int | None = None) -> nn.Module:
+@dataclass(frozen=True)
+class Network:
+    """A network that recipes name.
+
+    Attributes:
+        make: returns it, freshly initialised, from ``num_classes`` and the arguments of `shape`; it draws its
+            randomness from torch's default generator, and uses torch.nn's dropout modules rather than the
+            function: the training loop seeds those. The last linear layer is its attribute ``head``.
+        kind: of inputs that it takes: "images", or one that an application adds.
+        shape: arguments that a network of this kind wants to know of the inputs.
+    """
+
+    make: Callable[..., nn.Module]
+    kind: str = "images"
+    shape: tuple[str, ...] = ("in_channels",)
+
+
+NETWORKS = Registry[Network]("model")
+NETWORKS.register("small_cnn", Network(later("longtail.models.small_cnn:SmallCNN")))
+NETWORKS.register("strided_cnn", Network(later("longtail.models.small_cnn:StridedCNN")))
+for _depth in (20, 32, 44, 56, 110):
+    NETWORKS.register(
+        f"resnet{_depth}", Network(later("longtail.models.resnet_cifar:CifarResNet", depth=_depth))
+    )
+NAMES.register("longtail.models.CifarResNet", "longtail.models.resnet_cifar:CifarResNet")
+NAMES.register("longtail.models.SmallCNN", "longtail.models.small_cnn:SmallCNN")
+NAMES.register("longtail.models.StridedCNN", "longtail.models.small_cnn:StridedCNN")
+
+
+def build(name: str, *, num_classes: int, **shape: int | None) -> nn.Module:
     """Make a freshly initialised network.
 
     Args:
         name: for images ``"small_cnn"``, ``"strided_cnn"``, ``"resnet20"``, ``"resnet32"``, ``"resnet44"``,
-            ``"resnet56"`` or ``"resnet110"``; for skeletons ``"ddnet16"``, ``"ddnet32"`` or ``"ddnet64"``.
-        in_channels: channels of the input images, or coordinates of a joint, at least 1.
+            ``"resnet56"`` or ``"resnet110"``; applications add others, such as ``"ddnet16"`` for skeletons.
         num_classes: number of outputs, at least 1.
-        joints: joints of a skeleton, at least 2; None for images.
+        **shape: what a network of its kind wants to know of the inputs: for images ``in_channels``, at least
+            1; for skeletons ``joints`` and ``in_channels``, coordinates of a joint. None counts as not given.
 
     Returns:
-        A module from float ``(N, in_channels, H, W)``, or ``(N, frames, joints, in_channels)``, to logits
-        ``(N, num_classes)``. The last linear layer is its attribute ``head``.
+        A module from float inputs, for images ``(N, in_channels, H, W)``, to logits ``(N, num_classes)``. The
+        last linear layer is its attribute ``head``.
 
     Raises:
-        ValueError: for an unknown name, a number below 1, or a network for the other kind of input.
+        ValueError: for an unknown name, a number below 1, or a network for another kind of input.
     """
-    _checks.choice("model", name, (*_IMAGES, *_SKELETONS))
-    in_channels = _checks.integer("in_channels", in_channels, low=1)
-    num_classes = _checks.integer("num_classes", num_classes, low=1)
-    if (joints is None) != (name in _IMAGES):
-        given, fitting = ("images", _IMAGES) if joints is None else ("skeletons", _SKELETONS)
-        raise ValueError(f"model {name!r} is not for {given}; choose one of {', '.join(fitting)}")
-    if joints is None:
-        return _IMAGES[name](in_channels, num_classes)
-    return _SKELETONS[name](joints, in_channels, num_classes)
+    network = NETWORKS[name]
+    given = {key: value for key, value in shape.items() if value is not None}
+    if given.keys() != set(network.shape):
+        fitting = {n: other for n in NETWORKS if given.keys() == set((other := NETWORKS[n]).shape)}
+        if not fitting:
+            raise ValueError(
+                f"model {name!r} is not for inputs of {', '.join(given)}; no network that is installed is"
+            )
+        kind = next(iter(fitting.values())).kind
+        raise ValueError(f"model {name!r} is not for {kind}; choose one of {', '.join(fitting)}")
+    sizes = {key: _checks.integer(key, value, low=1) for key, value in given.items()}
+    return network.make(num_classes=_checks.integer("num_classes", num_classes, low=1), **sizes)
+
+
+def __getattr__(name: str) -> Any:
+    return added(__name__, name)

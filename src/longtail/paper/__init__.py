@@ -1,1 +1,1 @@
-"""The paper's published numbers, as CSV files, and the grids that answer them."""
+"""An application: the tables and figures of Cui et al. (CVPR 2019), published and measured."""

@@ -1,258 +1,213 @@
-"""Published figures, and the cells of the grids behind them.
-
-Errors are those of Cui et al. (CVPR 2019), accuracies on skeletons those of Yang et al. (DD-Net, 2019); the
-grid on traffic signs is the house's own.
-"""
+"""The papers' tables: for the terminal, the page and documents."""
 
 from __future__ import annotations
 
-import csv
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
-from longtail import _checks
+from rich import box
+from rich.table import Table
 
-TABLES = {
-    "table2": ("cifar10", "cifar100"),
-    "fig8": ("cifar10",),
-    "fig9": ("cifar20",),
-    "fig10": ("cifar100",),
-}
-IMBALANCES = (100, 50, 200, 20, 10, 1)
-LOSSES = ("softmax", "sigmoid", "focal")
-BETAS = (0.0, 0.9999, 0.999, 0.99, 0.9)
-GAMMAS = (1.0, 2.0, 0.5)
-
-SPLITS = (1, 2, 3)
-FILTERS = (64, 32, 16)
-SKELETON_LOSSES = ("softmax", "focal")
-SKELETON_BETAS = (0.0, 1.0, 0.9, 0.99, 0.5)
-LONG_TAIL = (14, 16, 10)  # classes, filters, imbalance factor
-
-# of the paper's four; with 90 images or more in every class, 0.9 (N = 10) leaves all weights equal
-SIGN_BETAS = (0.99, 0.999, 0.9999)
-SIGN_GAMMA = 0.5  # the paper's for natural long tails
+from longtail.evaluation import interval_text
+from longtail.paper.large_scale import Plan
+from longtail.paper.settings import MeasuredSetting
+from longtail.report.tables import Cell, Sheet
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One setting of a table, to be run over seeds.
+class Column:
+    """A column of a table of settings.
 
     Attributes:
-        dataset: "cifar10" | "cifar20" | "cifar100".
-        imbalance_factor: largest over smallest class.
-        loss: "softmax" | "sigmoid" | "focal".
-        gamma: of the focal loss; None for the others.
-        beta: 0 is the plain loss.
+        head: its name.
+        make: the entry of a setting.
+        short: its name on a terminal, where it has another.
+        narrow: the entry's text on a terminal, where it has another.
     """
 
-    dataset: str
-    imbalance_factor: int
-    loss: str
-    gamma: float | None
-    beta: float
-
-    def __str__(self) -> str:
-        gamma = "" if self.gamma is None else f" gamma {self.gamma:g}"
-        return f"{self.dataset} imbalance {self.imbalance_factor} {self.loss}{gamma} beta {self.beta:g}"
+    head: str
+    make: Callable[[MeasuredSetting], Cell]
+    short: str | None = None
+    narrow: Callable[[Cell], str] | None = None
 
 
-def published() -> dict[Cell, float]:
-    """Return the published error, in percent, of every cell that has one (Table 2, Figures 9 and 10)."""
-    errors: dict[Cell, float] = {}
-    for name in ("table2", "fig9", "fig10"):
-        text = (files("longtail") / "paper" / f"{name}.csv").read_text(encoding="utf-8")
-        for row in csv.DictReader(text.splitlines()):
-            gamma = float(row["gamma"]) if row["gamma"] else None
-            cell = Cell(row["dataset"], int(row["imbalance_factor"]), row["loss"], gamma, float(row["beta"]))
-            errors.setdefault(cell, float(row["error_percent"]))
-    return errors
+def sheet(measured: Sequence[MeasuredSetting]) -> Sheet:
+    """Return settings of one table, with what was published and measured, as a sheet."""
+    columns, _ = _layout(measured)
+    rows = [[column.make(setting) for column in columns] for setting in measured]
+    return Sheet([column.head for column in columns], rows)
 
 
-def cells(
-    table: str,
-    *,
-    datasets: Sequence[str] | None = None,
-    imbalances: Sequence[int] | None = None,
-    losses: Sequence[str] | None = None,
-    betas: Sequence[float] | None = None,
-    gammas: Sequence[float] | None = None,
-) -> list[Cell]:
-    """Return a table's cells, the most telling first.
-
-    Imbalance 100 comes first; within an imbalance factor the plain losses and beta 0.9999, then the other
-    betas. On balanced data (imbalance 1) all betas weigh alike, so only the plain losses are there.
-
-    Args:
-        table: "table2" | "fig8" | "fig9" | "fig10"; Table 2's class-balanced row is the best cell of the
-            grids in Figures 8 and 10, so it has their cells.
-        datasets: of the table's, to take only some.
-        imbalances: any of 200, 100, 50, 20, 10, 1.
-        losses: any of "softmax", "sigmoid", "focal".
-        betas: any of 0 (the plain losses), 0.9, 0.99, 0.999, 0.9999.
-        gammas: of the focal loss, any of 0.5, 1, 2.
-
-    Raises:
-        ValueError: a name or number that the table does not have.
-
-    Example:
-        >>> str(cells("fig9", losses=["focal"])[0])
-        'cifar20 imbalance 100 focal gamma 1 beta 0'
-    """
-    _checks.choice("table", table, TABLES, also=", 'table3', 'ddnet', 'gtsrb'")
-    chosen = [_checks.choice("dataset", d, TABLES[table]) for d in (datasets or TABLES[table])]
-    kinds = [_checks.choice("loss", loss, LOSSES) for loss in (losses or LOSSES)]
-    factors = list(imbalances or IMBALANCES)
-    _known("imbalance", factors, IMBALANCES)
-    _known("beta", betas, BETAS)
-    _known("gamma", gammas, GAMMAS)
-    if gammas and "focal" not in kinds:
-        raise ValueError(
-            f"gamma belongs to the focal loss, got loss {', '.join(kinds)}; leave one of them out"
-        )
-    exponents = [gamma for gamma in GAMMAS if not gammas or gamma in gammas]
-    variants: list[tuple[str, float | None]] = [
-        (loss, gamma) for loss in kinds for gamma in (exponents if loss == "focal" else (None,))
-    ]
-    found = []
-    for (first, some), factor in itertools.product(enumerate((BETAS[:2], BETAS[2:])), factors):
-        for dataset, (loss, gamma), beta in itertools.product(chosen, variants, some):
-            if factor != 1 or (first == 0 and beta == 0.0):
-                found.append(Cell(dataset, factor, loss, gamma, beta))
-    return [cell for cell in found if not betas or cell.beta in betas]
+def table(measured: Sequence[MeasuredSetting]) -> Table:
+    """Return settings of one table, with what was published and measured, within 80 columns."""
+    columns, caption = _layout(measured)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption)
+    for column in columns:
+        left = column.head in ("data", "network", "loss", "weights")
+        shown.add_column(column.short or column.head, justify="left" if left else "right", no_wrap=True)
+    for setting in measured:
+        cells = [(column, column.make(setting)) for column in columns]
+        shown.add_row(*(column.narrow(cell) if column.narrow else cell.text for column, cell in cells))
+    return shown
 
 
-def _known(name: str, values: Sequence[float] | None, options: Sequence[float]) -> None:
-    for value in values or ():
-        if value not in options:
-            raise ValueError(f"{name} must be one of {', '.join(f'{o:g}' for o in options)}, got {value!r}")
+def plan_table(plan: Plan) -> Table:
+    """Return what a run on image files will take, for the terminal."""
+    recipe, giga = plan.recipe, 1e9
+    weighting = "" if recipe.scheme == "none" else f", {recipe.scheme} weights, beta {recipe.beta:g}"
+    focal = f", gamma {recipe.gamma:g}" if "focal" in recipe.loss else ""
+    marks = ", ".join(map(str, recipe.milestones))
+    rate = f"learning rate {recipe.learning_rate:g} after {recipe.warmup_epochs} epochs"
+    needed = f"{plan.memory / giga:.1f} GB a process, and the kernels' workspace"
+    length = f"{plan.step_seconds:.3g} s an update, {plan.hours:,.0f} hours in all"
+    how = f"from measured steps of this network on this device in {recipe.precision}"
+    speed = f"{1 / plan.decode_seconds:,.0f} images a second and core, measured"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    lines = {
+        "data": f"{recipe.dataset}, {recipe.size} x {recipe.size}",
+        "network": f"{recipe.model}, {plan.parameters:,} parameters",
+        "loss": f"{recipe.loss}{weighting or ', no weights'}{focal}",
+        "schedule": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {rate}, "
+        f"x {recipe.decay_factor:g} at {marks}",
+        "optimizer": f"SGD, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}",
+        "updates": f"{plan.steps:,} an epoch, {plan.steps * recipe.epochs:,} in all",
+        "division": f"{plan.processes} x {plan.device_batch} samples, {plan.accumulated} times accumulated",
+        "memory": needed,
+        "time": f"{length}, {how}, if there are {plan.processes} such",
+        "decoding": f"{speed}; {plan.cores:.2g} cores keep up with training",
+    }
+    for name, text in lines.items():
+        table.add_row(name, text)
+    return table
 
 
-@dataclass(frozen=True)
-class SkeletonCell:
-    """One setting of DD-Net on JHMDB, to be run over seeds.
-
-    Attributes:
-        classes: 14 | 21.
-        split: 1 | 2 | 3; None stands for all three.
-        filters: 16 | 32 | 64.
-        loss: "softmax" | "focal" (with gamma 1).
-        beta: 0 is the plain loss; 1, where the effective number is the count, is the inverse frequency.
-        imbalance_factor: largest over smallest class; 1 is the whole training set as it is.
-    """
-
-    classes: int
-    split: int | None
-    filters: int
-    loss: str
-    beta: float
-    imbalance_factor: int
-
-    def __str__(self) -> str:
-        split = "" if self.split is None else f" split {self.split}"
-        tail = "" if self.imbalance_factor == 1 else f" imbalance {self.imbalance_factor}"
-        name = f"jhmdb{self.classes}{split}{tail} filters {self.filters}"
-        return f"{name} {self.loss} beta {self.beta:g}"
+# ---- columns
 
 
-# Table 3 of Yang et al. (2019): mean of the three splits, whole training sets
-ACCURACIES = {
-    SkeletonCell(21, None, 64, "softmax", 0.0, 1): 77.2,
-    SkeletonCell(21, None, 32, "softmax", 0.0, 1): 73.7,
-}
+def _layout(measured: Sequence[MeasuredSetting]) -> tuple[tuple[Column, ...], str]:
+    layouts = {
+        "ddnet": (_SKELETONS, _OF_SKELETONS),
+        "gtsrb": (_SIGNS, _OF_SIGNS),
+        "table3": (_LARGE, _OF_LARGE),
+    }
+    return layouts.get(measured[0].setting.table if measured else "", (_CIFAR, _OF_CIFAR))
 
 
-def skeleton_cells(
-    *,
-    datasets: Sequence[str] | None = None,
-    imbalances: Sequence[int] | None = None,
-    losses: Sequence[str] | None = None,
-    filters: Sequence[int] | None = None,
-) -> list[SkeletonCell]:
-    """Return the cells of DD-Net's grid: whole training sets, widest network first, then the long tail.
-
-    The long tail is cut from the 14-class training sets, which are complete; those of 21 classes lack clips
-    in seven classes, so that a tail would start at 11 clips.
-
-    Args:
-        datasets: "jhmdb14", "jhmdb21", to take only some.
-        imbalances: 1 (whole training sets), 10.
-        losses: "softmax", "focal".
-        filters: any of 64, 32, 16.
-
-    Raises:
-        ValueError: a name or number that the grid does not have.
-
-    Example:
-        >>> str(skeleton_cells(filters=[64])[0])
-        'jhmdb14 split 1 filters 64 softmax beta 0'
-    """
-    for name in datasets or ():
-        _checks.choice("dataset", name, ("jhmdb14", "jhmdb21"))
-    for name in losses or ():
-        _checks.choice("loss", name, SKELETON_LOSSES)
-    tail_classes, tail_filters, factor = LONG_TAIL
-    _known("imbalance", imbalances, (1, factor))
-    _known("filters", filters, FILTERS)
-    whole = itertools.product((14, 21), SPLITS, FILTERS, ("softmax",), (0.0,), (1,))
-    tail = itertools.product(
-        (tail_classes,), SPLITS, (tail_filters,), SKELETON_LOSSES, SKELETON_BETAS, (factor,)
-    )
-    found = [SkeletonCell(*setting) for setting in (*whole, *tail)]
-    found.sort(key=lambda c: (c.imbalance_factor, -c.filters))  # stable
-    return [
-        c
-        for c in found
-        if (not datasets or f"jhmdb{c.classes}" in datasets)
-        and (not imbalances or c.imbalance_factor in imbalances)
-        and (not losses or c.loss in losses)
-        and (not filters or c.filters in filters)
-    ]
+def _number(value: float | None, text: str, missing: str = "") -> Cell:
+    return Cell(missing) if value is None else Cell(f"{value:{text}}", float(value))
 
 
-@dataclass(frozen=True)
-class SignCell:
-    """One setting on the traffic signs of GTSRB, to be run over seeds.
+def _measured(digits: int, name: str | None = None) -> Callable[[MeasuredSetting], Cell]:
+    def make(m: MeasuredSetting) -> Cell:
+        summary = m.summary(name)
+        if summary is None:
+            return Cell("not run")
+        spread = "" if summary.sd is None else f" ± {summary.sd:.{digits}f}"
+        return Cell(f"{summary.mean:.{digits}f}{spread}", summary.mean)
 
-    Attributes:
-        loss: "softmax" | "focal".
-        scheme: "none" | "inverse" | "effective".
-        beta: of the effective number; None for the other schemes.
-        gamma: of the focal loss; None for softmax.
-    """
-
-    loss: str
-    scheme: str
-    beta: float | None = None
-    gamma: float | None = None
-
-    @property
-    def weights(self) -> str:
-        """The weighting, as tables name it."""
-        return self.scheme if self.beta is None else f"beta {self.beta:g}"
-
-    def __str__(self) -> str:
-        return f"gtsrb {self.loss} {self.weights}"
+    return make
 
 
-def sign_cells(*, losses: Sequence[str] | None = None) -> list[SignCell]:
-    """Return the cells on GTSRB: plain, inverse frequency, and class-balanced at three beta.
+def _published(digits: int, name: str | None = None) -> Callable[[MeasuredSetting], Cell]:
+    return lambda m: _number(m.published(name), f".{digits}f", "-")
 
-    Args:
-        losses: "softmax", "focal", to take only some.
 
-    Raises:
-        ValueError: a loss that the grid does not have.
+def _gain(digits: int, name: str | None = None) -> Callable[[MeasuredSetting], Cell]:
+    def make(m: MeasuredSetting) -> Cell:
+        d = m.gain(name)
+        return Cell("") if d is None else Cell(interval_text(d, scale=1, digits=digits), d.mean)
 
-    Example:
-        >>> str(sign_cells()[0])
-        'gtsrb softmax none'
-    """
-    for name in losses or ():
-        _checks.choice("loss", name, ("softmax", "focal"))
-    found = [SignCell("softmax", "none"), SignCell("softmax", "inverse")]
-    found += [SignCell("softmax", "effective", beta) for beta in SIGN_BETAS]
-    found += [SignCell("focal", "effective", beta, SIGN_GAMMA) for beta in SIGN_BETAS]
-    return [cell for cell in found if not losses or cell.loss in losses]
+    return make
+
+
+def _difference_or_gain(m: MeasuredSetting) -> Cell:
+    return _number(m.difference(), "+.1f") if m.gain() is None else _gain(1)(m)
+
+
+def _seeds(m: MeasuredSetting) -> Cell:
+    summary = m.summary()
+    return _number(0 if summary is None else summary.n, "d")
+
+
+def _text(of: Callable[[MeasuredSetting], object]) -> Callable[[MeasuredSetting], Cell]:
+    return lambda m: Cell(str(of(m)))
+
+
+def _mean_alone(cell: Cell) -> str:
+    return "" if cell.value is None else f"{cell.value:+.2f}"  # its interval is too wide
+
+
+def _two_lines(cell: Cell) -> str:
+    return cell.text.replace(" [", "\n[")
+
+
+def _clips(m: MeasuredSetting) -> str:
+    factor = m.setting.imbalance_factor
+    return m.setting.dataset + ("" if factor == 1 else f"-lt{factor}")
+
+
+def _images(m: MeasuredSetting) -> str:
+    return m.setting.dataset.replace("inaturalist", "iNat ").replace("ilsvrc2012", "ILSVRC")
+
+
+_LOSS = Column("loss", _text(lambda m: m.setting.recipe.loss))
+_WEIGHTS = Column("weights", _text(lambda m: m.setting.weights))
+
+_OF_CIFAR = (
+    "test error in %, paper and measured (mean ± standard deviation over n seeds); IF: imbalance factor; "
+    "vs plain: to softmax without weights, over the seeds that both have"
+)
+_CIFAR = (
+    Column("data", _text(lambda m: m.setting.dataset)),
+    Column("imbalance", lambda m: _number(m.setting.imbalance_factor, "d"), "IF"),
+    _LOSS,
+    Column("gamma", lambda m: _number(m.setting.gamma, "g")),
+    Column("beta", lambda m: _number(m.setting.beta, "g")),
+    Column("paper", _published(2)),
+    Column("measured", _measured(2)),
+    Column("seeds", _seeds, "n"),
+    Column("difference", lambda m: _number(m.difference(), "+.2f"), "diff"),
+    Column("vs plain", _gain(2), narrow=_mean_alone),
+)
+_OF_SKELETONS = (
+    "test accuracy in %, mean of three splits; lt: long tail; f: filters; measured: mean ± standard "
+    "deviation over seeds; difference: to the paper, or on a long tail to the same loss without weights, "
+    "paired, with its 95 % interval"
+)
+_SKELETONS = (
+    Column("data", _text(_clips)),
+    Column("f", lambda m: _number(int(m.setting.recipe.model.removeprefix("ddnet")), "d")),
+    _LOSS,
+    _WEIGHTS,
+    Column("paper", _published(1)),
+    Column("measured", _measured(1)),
+    Column("seeds", _seeds),
+    Column("difference", _difference_or_gain),
+)
+_OF_SIGNS = (
+    "test error in %, over images and as the mean over classes: mean ± standard deviation over n seeds; "
+    "vs plain: difference to softmax without weights, paired by seed, with its 95 % interval"
+)
+_SIGNS = (
+    _LOSS,
+    _WEIGHTS,
+    Column("error", _measured(1)),
+    Column("vs plain", _gain(1), narrow=_two_lines),
+    Column("balanced error", _measured(1, "balanced_error"), "balanced"),
+    Column("vs plain (balanced)", _gain(1, "balanced_error"), "vs plain", _two_lines),
+    Column("seeds", _seeds, "n"),
+)
+_OF_LARGE = "top-1 and top-5 error in %, paper and measured (mean ± standard deviation over seeds)"
+_LARGE = (
+    Column("data", _text(_images)),
+    Column("network", _text(lambda m: m.setting.recipe.model)),
+    Column("size", _text(lambda m: getattr(m.setting.recipe, "size", ""))),
+    Column("loss", _text(lambda m: "softmax" if m.setting.recipe.loss == "softmax" else "CB focal")),
+    Column("paper", _published(2)),
+    Column("measured", _measured(2)),
+    Column("top-5", _published(2, "top5_error")),
+    Column("measured", _measured(2, "top5_error")),
+    Column("seeds", _seeds),
+)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from longtail._checks import short
-from longtail.datasets import long_tail_counts
-from longtail.effective import effective_number
+from longtail.report.charts import COLOURS, OTHERS
 from longtail.weights import class_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from longtail.compare import Comparison, Row
+    from longtail.compare import ComparisonTable
     from longtail.evaluation import Evaluation
-    from longtail.reproduce import PaperCell
 
-COLOURS = {"none": "#000000", "inverse": "#D55E00", "inverse_sqrt": "#56B4E9", "effective": "#009E73"}
+__all__ = ["draw_comparison", "draw_confusion", "save"]
+
 MARKERS = {"none": "o", "inverse": "^", "inverse_sqrt": "s", "effective": "D"}
 NAMES = {
     "none": "no re-weighting",
@@ -30,366 +27,13 @@ NAMES = {
     "inverse_sqrt": "inverse sqrt",
     "effective": "effective",
 }
-# JHMDB's joints: neck, belly, face, then right and left of shoulders, hips, elbows, knees, wrists, ankles
-JHMDB_BONES = (
-    *((0, 2), (0, 1), (0, 3), (0, 4), (1, 5), (1, 6)),
-    *((3, 7), (4, 8), (7, 11), (8, 12), (5, 9), (6, 10), (9, 13), (10, 14)),
-)
-
-
-PALETTE = ("#000000", "#D55E00", "#56B4E9", "#009E73", "#E69F00", "#0072B2", "#CC79A7")
-NUMBERS = (1, 3, 4, 5, 6, 7, 8, 9, 10)
-_DASHES = ("-", "--", ":", "-.")
-_SHAPES = ("o", "s", "D", "^", "v", "P", "X")
-BETAS = (0.0, 0.9, 0.99, 0.999, 0.9999)
-FACTORS = (1, 10, 20, 50, 100, 200)
-
-
-def draw_tail(counts: Any, name: str = "training set") -> Figure:
-    """Draw the training samples of every class from head to tail, with the weights that follow (Figure 1).
-
-    Args:
-        counts: training samples of each class.
-        name: of the data, for the title.
-    """
-    counts = np.sort(np.asarray(counts, dtype=float))[::-1]
-    rank = np.arange(1, len(counts) + 1)
-    figure, axes = _axes()
-    axes.fill_between(rank, np.maximum(counts, 0.5), 0.5, step="mid", color="#BBBBBB", linewidth=0)
-    axes.step(rank, np.maximum(counts, 0.5), where="mid", color="#555555", linewidth=0.8)
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=0.5)
-    axes.set_ylabel("training samples")
-    factor = counts[0] / counts[counts > 0][-1]
-    axes.set_title(f"{name}: {len(counts):,} classes, imbalance factor {short(factor)}", fontsize=9)
-    right = axes.twinx()
-    for place, (scheme, label) in enumerate(
-        [("none", "none"), ("inverse", "1/n"), ("effective", "effective, β = 0.999")]
-    ):
-        weight = (
-            class_weights(counts, scheme, normalize="classes")
-            if scheme != "effective"
-            else _weights(counts, 0.999)
-        )
-        weight = np.where(weight > 0, weight, np.nan)
-        right.plot(rank, weight, color=COLOURS[scheme], linestyle=_DASHES[place], linewidth=1.5, label=label)
-    right.set_yscale("log")
-    right.set_ylabel("class weight (mean 1)")
-    right.spines["top"].set_visible(False)
-    lines = right.get_legend_handles_labels()
-    figure.legend(
-        *lines,
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-        fontsize=7,
-        title="class weights",
-        title_fontsize=7,
-    )
-    _head_to_tail(axes, len(counts))
-    return figure
-
-
-def draw_weight_term(betas: Sequence[float] = BETAS, largest: float = 1e5) -> Figure:
-    """Draw the class-balanced term 1 / E_n against n for several betas, both axes logarithmic (Figure 3)."""
-    n = np.logspace(0, np.log10(largest), 200)
-    figure, axes = _axes()
-    for place, beta in enumerate((*betas, 1.0) if 1.0 not in betas else betas):
-        label = "β → 1 (1/n)" if beta == 1.0 else f"β = {beta:g}"
-        axes.plot(n, 1 / effective_number(n, beta), label=label, **_line(place))
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("samples n of the class")
-    axes.set_ylabel("class-balanced term (1 − β) / (1 − βⁿ)")
-    axes.set_title("The class-balanced term", fontsize=9)
-    axes.legend(frameon=False, fontsize=7)
-    return figure
-
-
-def draw_imbalances(
-    num_classes: int, max_count: int, factors: Sequence[float] = FACTORS, name: str = ""
-) -> Figure:
-    """Draw the training samples of every class for several imbalance factors (Figure 4)."""
-    figure, axes = _axes()
-    rank = np.arange(1, num_classes + 1)
-    for place, factor in enumerate(f for f in factors if f <= max_count):  # steeper ones leave empty classes
-        counts = long_tail_counts(num_classes, max_count, factor)
-        axes.plot(rank, counts, label=f"{factor:g}", **_line(place, num_classes))
-    axes.set_yscale("log")
-    axes.set_ylabel("training samples")
-    axes.set_title(f"{name or 'A long tail'}: {num_classes} classes of at most {max_count:,}", fontsize=9)
-    axes.legend(frameon=False, fontsize=7, title="imbalance factor", title_fontsize=7)
-    _head_to_tail(axes, num_classes)
-    return figure
-
-
-def draw_error_against_beta(compared: Sequence[PaperCell]) -> Figure:
-    """Draw the error with and without the class-balanced term against beta (Figure 5).
-
-    One panel a data set and imbalance factor; a loss's plain error is the level line of its colour.
-    Filled marks and full lines are measured, mean with standard deviation; hollow marks and thin lines are
-    published. A beta that was neither is a gap.
-
-    Args:
-        compared: cells of the paper's grids, with what was published and what was measured.
-
-    Raises:
-        ValueError: no cell has a number.
-    """
-    known = _with_numbers(compared)
-    if not known:
-        raise ValueError("no cell was published or measured, so there is nothing to draw")
-    names = list(dict.fromkeys(c.cell.dataset for c in known))
-    settings = {(names.index(c.cell.dataset), -c.cell.imbalance_factor) for c in known if c.cell.beta > 0}
-    panels = [(names[place], -factor) for place, factor in sorted(settings)]
-    if not panels:
-        raise ValueError("no cell with effective weights has a number, so there is no error against beta")
-    methods = list(dict.fromkeys(_method(c) for c in known))
-    columns = min(len(panels), 3)
-    rows = -(-len(panels) // columns)
-    figure = _figure(max(4.4, 3.2 * columns), 2.8 * rows + 0.6)
-    for number, (dataset, factor) in enumerate(panels):
-        axes = figure.add_subplot(rows, columns, number + 1)
-        here = [c for c in known if (c.cell.dataset, c.cell.imbalance_factor) == (dataset, factor)]
-        betas = sorted({c.cell.beta for c in here} - {0.0})
-        for place, method in enumerate(methods):
-            colour, shape = PALETTE[place % len(PALETTE)], _SHAPES[place % len(_SHAPES)]
-            mine = {c.cell.beta: c for c in here if _method(c) == method}
-            for published in (True, False):
-                look: dict[str, Any] = {"color": colour, "linewidth": 0.7 if published else 1.6}
-                fill: dict[str, Any] = {
-                    "marker": shape,
-                    "markersize": 5,
-                    "markerfacecolor": "white" if published else colour,
-                }
-                points = {beta: v for beta, c in mine.items() if (v := _value(c, published)) is not None}
-                if 0.0 in points:
-                    axes.axhline(points[0.0], linestyle=":", **look)
-                line = [points.get(beta, np.nan) for beta in betas]
-                spread = [0.0 if published else _spread(mine.get(beta)) for beta in betas]
-                at = np.arange(len(betas)) + 0.06 * (
-                    place - (len(methods) - 1) / 2
-                )  # side by side, not on top
-                axes.errorbar(at, line, yerr=None if published else spread, capsize=2, **look, **fill)
-        axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
-        axes.set_xlim(-0.5, len(betas) - 0.5)
-        axes.set_xlabel("β")
-        axes.set_ylabel("test error, %")
-        axes.set_title(f"{dataset}, imbalance {factor}", fontsize=9)
-        _tidy(axes)
-    handles = [
-        _key(label=method, color=PALETTE[i % len(PALETTE)], marker=_SHAPES[i % len(_SHAPES)], linewidth=1.6)
-        for i, method in enumerate(methods)
-    ]
-    handles += [
-        *(
-            [_key(label="published", color="#777777", marker="o", markerfacecolor="white", linewidth=0.7)]
-            if any(c.paper is not None for c in known)
-            else []
-        ),
-        _key(label="measured", color="#777777", marker="o", linewidth=1.6),
-        _key(label="plain loss", color="#777777", linestyle=":"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2 + columns, frameon=False, fontsize=7)
-    return figure
-
-
-def draw_effective_numbers(
-    counts: Any, betas: Sequence[float] = (0.9, 0.99, 0.999, 0.9999), name: str = "training set"
-) -> Figure:
-    """Draw the effective number of every class for several betas, logarithmic in the number (Figure 6)."""
-    counts = np.sort(np.asarray(counts, dtype=float))[::-1]
-    rank = np.arange(1, len(counts) + 1)
-    figure, axes = _axes()
-    for place, beta in enumerate(betas):
-        number = effective_number(counts, beta)
-        axes.plot(
-            rank, np.where(number > 0, number, np.nan), label=f"β = {beta:g}", **_line(place + 1, len(counts))
-        )
-    axes.plot(
-        rank, np.where(counts > 0, counts, np.nan), color="black", linewidth=1.2, label="β → 1 (samples n)"
-    )
-    axes.set_yscale("log")
-    axes.set_ylabel("effective number of samples")
-    axes.set_title(name, fontsize=9)
-    axes.legend(frameon=False, fontsize=7)
-    _head_to_tail(axes, len(counts))
-    return figure
-
-
-def draw_curves(comparison: Comparison, rows: Sequence[Row] | None = None) -> Figure:
-    """Draw the test error during training, mean over seeds (Figure 7).
-
-    Args:
-        comparison: finished runs with a history.
-        rows: some of its methods; default: the best, its baseline, and up to five others.
-
-    Raises:
-        ValueError: no run kept a history.
-    """
-    from longtail.report.runs import history, title_of
-
-    if rows is None:
-        best = comparison.best
-        first = [r for r in (comparison.baseline(best) if best else None, best) if r is not None]
-        rows = [*first, *(r for r in comparison.rows if r.outcomes and r not in first)][: len(PALETTE)]
-    figure, axes = _axes()
-    drawn = 0
-    for place, row in enumerate(rows):
-        errors: dict[int, list[float]] = {}
-        for line in (line for outcome in row.outcomes for line in history(outcome)):
-            if line.test_error is not None:
-                errors.setdefault(line.epoch, []).append(100 * line.test_error)
-        if errors:
-            epochs = sorted(errors)
-            mean = [float(np.mean(errors[epoch])) for epoch in epochs]
-            axes.plot(epochs, mean, label=f"{row.loss} {row.weights}", **_line(place, len(epochs)))
-            drawn += 1
-    if not drawn:
-        raise ValueError("no run kept a history of its test error; train with a smaller eval_every")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("test error, %")
-    seeds = sorted({len(row.outcomes) for row in rows})
-    axes.set_title(
-        f"{title_of(comparison)}: mean of {'-'.join(map(str, seeds))} seeds"
-        if seeds != [1]
-        else f"{title_of(comparison)}: one seed",
-        fontsize=9,
-    )
-    axes.legend(frameon=False, fontsize=7)
-    return figure
-
-
-def draw_grid(compared: Sequence[PaperCell]) -> Figure:
-    """Draw one data set's grid of errors, published and measured, as a coloured table (Figures 8 to 10).
-
-    One row a loss and beta, one column an imbalance factor, the lowest of each column framed and bold.
-    Colours compare within a column. A cell without a number says "–" (not published) or "not run".
-
-    Args:
-        compared: the cells of one data set.
-
-    Raises:
-        ValueError: the cells are of several data sets.
-    """
-    names = list(dict.fromkeys(c.cell.dataset for c in compared))
-    if len(names) != 1:
-        raise ValueError(f"compared has cells of {len(names)} data sets, got {names}; draw one at a time")
-    factors = sorted({c.cell.imbalance_factor for c in compared}, reverse=True)
-    methods = list(dict.fromkeys(_method(c) for c in compared))
-    betas = sorted({c.cell.beta for c in compared})
-    place = {(_method(c), c.cell.beta, c.cell.imbalance_factor): c for c in compared}
-    rows = [(m, b) for m in methods for b in betas if any((m, b, f) in place for f in factors)]
-    halves = [True, False] if any(c.paper is not None for c in compared) else [False]
-    figure = _figure(1.4 + len(halves) * max(1.5, 0.55 * len(factors)), 0.9 + 0.22 * len(rows))
-    for half, published in enumerate(halves):
-        axes = figure.add_subplot(1, len(halves), half + 1)
-        values = np.array(
-            [[_nan(_value(place.get((m, b, f)), published)) for f in factors] for m, b in rows], dtype=float
-        )
-        low, span = _column_range(values)
-        axes.imshow((values - low) / span, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-        for (i, j), value in np.ndenumerate(values):
-            known = ~np.isnan(values[:, j])
-            best = value == low[j] and known.sum() > 1
-            text = f"{value:.1f}"
-            look: dict[str, Any] = {"fontsize": 6.5, "fontweight": "bold" if best else "normal"}
-            look["color"] = "white" if (value - low[j]) / span[j] < 0.55 else "black"
-            if np.isnan(value):
-                absent = published or (*rows[i], factors[j]) not in place
-                text, look = "–" if absent else "not run", {"fontsize": 5.5, "color": "#666666"}
-            # inside its cell anyway: measuring every text would take longer than all the rest
-            axes.text(j, i, text, ha="center", va="center", **look).set_in_layout(False)
-            if best:
-                axes.add_patch(_frame(j, i))
-        axes.set_xticks(range(len(factors)), [str(f) for f in factors], fontsize=7)
-        axes.set_yticks(
-            range(len(rows)), [f"{m}, β = {b:g}" for m, b in rows] if not half else [], fontsize=6.5
-        )
-        axes.tick_params(length=0, labelbottom=False, labeltop=True)
-        axes.set_title("published" if published else "measured", fontsize=8)
-        axes.spines[:].set_visible(False)
-        for edge in np.flatnonzero([rows[i][0] != rows[i - 1][0] for i in range(1, len(rows))]):
-            axes.axhline(edge + 0.5, color="white", linewidth=2)
-    figure.suptitle(f"{names[0]}: test error in %, by imbalance factor", fontsize=9)
-    return figure
-
-
-CIFAR = {"cifar10": (10, 5000), "cifar20": (20, 2500), "cifar100": (100, 500)}
-GRIDS = {8: "cifar10", 9: "cifar20", 10: "cifar100"}
-OF_TABLES = {"table2": (4, 5, 6, 8, 10), "fig8": (5, 8), "fig9": (5, 9), "fig10": (5, 10)}
-
-
-def draw_papers(compared: Sequence[PaperCell], numbers: Sequence[int]) -> Iterator[tuple[str, Figure]]:
-    """Draw the paper's figures on long-tailed CIFAR, with what was measured beside what was published.
-
-    Args:
-        compared: the cells of the data sets to show; Figures 4 and 6 need no more than their names.
-        numbers: any of 3, 4, 5, 6, 8, 9, 10; 8 to 10 belong to one data set each.
-
-    Yields:
-        A name for the file, and the figure; none where no cell has a number to draw.
-    """
-    known = _with_numbers(compared)
-    names = [name for name in CIFAR if any(c.cell.dataset == name for c in compared)]
-    for number in numbers:
-        if number == 3:
-            yield "figure3", draw_weight_term()
-        elif number == 4:
-            for name in names:
-                yield f"figure4-{name}", draw_imbalances(*CIFAR[name], name=name)
-        elif number == 5:
-            if any(c.cell.beta > 0 for c in known):
-                yield "figure5", draw_error_against_beta(compared)
-        elif number == 6:
-            for name in names:
-                counts = long_tail_counts(*CIFAR[name], 50)
-                yield f"figure6-{name}", draw_effective_numbers(counts, name=f"{name}, imbalance 50")
-        elif any(c.cell.dataset == GRIDS.get(number) for c in known):
-            cells = [c for c in compared if c.cell.dataset == GRIDS[number]]
-            yield f"figure{number}-{GRIDS[number]}", draw_grid(cells)
-
-
-def draw_counts(counts: Any, numbers: Sequence[int], name: str) -> Iterator[tuple[str, Figure]]:
-    """Draw Figures 1, 3, 4 and 6 for some class counts; yields names and figures as :func:`draw_papers`."""
-    filled = np.asarray(counts)[np.asarray(counts) > 0]
-    for number in numbers:
-        if number == 1:
-            yield "figure1", draw_tail(counts, name)
-        elif number == 3:
-            yield "figure3", draw_weight_term(largest=max(10.0, float(filled.max())))
-        elif number == 4:
-            yield "figure4", draw_imbalances(len(counts), int(filled.max()), name=name)
-        elif number == 6:
-            yield "figure6", draw_effective_numbers(counts, name=name)
-
-
-def draw_runs(comparison: Comparison, numbers: Sequence[int]) -> Iterator[tuple[str, Figure]]:
-    """Draw the paper's figures for some runs; yields names and figures as :func:`draw_papers`.
-
-    Figures 8 to 10 are the grid of the runs' own data set, whichever of the three is asked for.
-    """
-    from longtail.report.runs import paper_cells, title_of
-
-    outcomes = [outcome for row in comparison.rows for outcome in row.outcomes]
-    evaluation = outcomes[0].evaluation
-    assert evaluation is not None
-    yield from draw_counts(evaluation.class_counts, numbers, title_of(comparison))
-    cells = paper_cells(outcomes)
-    if 5 in numbers:
-        yield "figure5", draw_error_against_beta(cells)
-    if 7 in numbers:
-        yield "figure7", draw_curves(comparison)
-    if {8, 9, 10} & set(numbers) and cells:
-        number = next((n for n, name in GRIDS.items() if name == comparison.recipe.dataset), "s8-10")
-        yield f"figure{number}-{comparison.recipe.dataset}", draw_grid(cells)
 
 
 def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = ("png", "svg")) -> list[Path]:
     """Write a figure in some formats, the same bytes every time, and return the paths.
 
     Args:
-        figure: what a function of this module drew.
+        figure: of matplotlib, laid out or not.
         stem: the file's path without its ending; the folder is made if need be.
         formats: any of "png", "svg", "pdf".
     """
@@ -409,7 +53,7 @@ def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = 
     return paths
 
 
-def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
+def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -> Path:
     """Draw class counts, class weights and per-class errors, head to tail, one column of errors a loss.
 
     Args:
@@ -426,15 +70,14 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pat
     """
     from matplotlib.figure import Figure
 
-    runs = [o for row in comparison.rows for o in row.outcomes]
-    if not runs:
+    if not comparison.shown:
         raise ValueError("comparison has no finished run to draw; look at its failures")
-    evaluation = runs[0].evaluation
-    assert evaluation is not None
-    counts = np.asarray(evaluation.class_counts)
-    order = np.argsort(-counts, kind="stable")
+    counts = np.asarray(comparison.class_counts)
+    order = comparison.order
     x = np.arange(len(counts))
     losses = list(dict.fromkeys(row.loss for row in comparison.rows))
+    weightings = dict.fromkeys(row.weights for row in comparison.rows)
+    colours = {w: COLOURS.get(w, OTHERS[i % len(OTHERS)]) for i, w in enumerate(weightings)}
 
     figure = Figure(figsize=(3.4 * (1 + len(losses)), 5.2), layout="constrained")
     grid = figure.add_gridspec(2, 1 + len(losses))
@@ -445,9 +88,10 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pat
     top.set_ylabel("training samples")
     top.set_title(f"{comparison.recipe.dataset}: the training set")
     below = figure.add_subplot(grid[1, 0], sharex=top)
-    beta = comparison.recipe.beta
-    schemes = list(dict.fromkeys(row.scheme for row in comparison.rows))
-    for scheme in schemes:
+    recipes = [row.recipe for row in comparison.rows]
+    for scheme, beta in dict.fromkeys(
+        (r.scheme, r.beta if r.scheme == "effective" else 0.0) for r in recipes
+    ):
         weight = class_weights(counts, scheme, beta=beta)
         label = f"{NAMES[scheme]} (beta {beta:g})" if scheme == "effective" else NAMES[scheme]
         below.plot(x, weight[order], color=COLOURS[scheme], marker=MARKERS[scheme], markersize=4, label=label)
@@ -460,15 +104,14 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pat
     for column, loss in enumerate(losses, start=1):
         axes = figure.add_subplot(grid[:, column], sharex=top, sharey=first)
         first = first or axes
-        for row in (r for r in comparison.rows if r.loss == loss and r.outcomes):
-            errors = [o.evaluation.per_class_error for o in row.outcomes if o.evaluation]
-            share = 100 * np.asarray([[np.nan if e is None else e for e in one] for one in errors])[:, order]
-            mean, spread = share.mean(axis=0), share.std(axis=0, ddof=1) if len(share) > 1 else None
-            colour = COLOURS[row.scheme]
-            axes.plot(
-                x, mean, color=colour, marker=MARKERS[row.scheme], markersize=4, label=NAMES[row.scheme]
-            )
-            if spread is not None and row.scheme in ("none", "effective"):
+        for row in (r for r in comparison.shown if r.loss == loss):
+            errors, colour = row.class_errors, colours[row.weights]
+            mean = 100 * errors.mean[order]
+            label = NAMES.get(row.weights, row.weights)
+            marker = MARKERS.get(row.weights, "P")
+            axes.plot(x, mean, color=colour, marker=marker, markersize=4, label=label)
+            if errors.sd is not None and row.weights in ("none", "effective"):
+                spread = 100 * errors.sd[order]
                 axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
         axes.set_ylim(0, 100)
         axes.set_title(f"{loss}: test error by class")
@@ -534,167 +177,3 @@ def draw_confusion(
     target = Path(path)
     figure.savefig(target, dpi=150)
     return target
-
-
-def draw_skeleton(
-    clip: npt.NDArray[np.floating],
-    path: str | os.PathLike[str],
-    *,
-    bones: Sequence[tuple[int, int]] = JHMDB_BONES,
-    title: str = "",
-) -> Path:
-    """Draw one clip and what DD-Net sees of it: five poses, the distances' matrix, and both motions.
-
-    Args:
-        clip: joint positions of shape (T, J, D) with T at least 5; the first two coordinates are drawn, the
-            second one downwards, as pixels count.
-        path: the picture's file; the ending chooses the format (.png, .svg, .pdf).
-        bones: pairs of joints to join by a line.
-        title: above the poses.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: another number of axes, or too few frames.
-    """
-    import torch
-    from matplotlib.figure import Figure
-
-    from longtail.models import joint_collection_distances, two_scale_motion
-
-    if clip.ndim != 3 or len(clip) < 5:
-        raise ValueError(f"clip must have shape (T, J, D) with T at least 5, got {clip.shape}")
-    frames, joints = clip.shape[:2]
-    positions = torch.from_numpy(np.asarray(clip, np.float32))[None]
-    slow, fast = (m[0].reshape(m.shape[1], joints, -1).norm(dim=2).T for m in two_scale_motion(positions))
-    middle = frames // 2
-    matrix = np.zeros((joints, joints))
-    matrix[np.triu_indices(joints, 1)] = joint_collection_distances(positions)[0, middle].numpy()
-
-    figure = Figure(figsize=(9.5, 5.2), layout="constrained")
-    grid = figure.add_gridspec(2, 3, height_ratios=(1, 1.15))
-    poses = figure.add_subplot(grid[0, :])
-    width = 1.4 * np.ptp(clip[..., 0])
-    for place, k in enumerate(np.linspace(0, frames - 1, 5).round().astype(int)):
-        x, y = clip[k, :, 0] + place * width, clip[k, :, 1]
-        for one, other in bones:
-            poses.plot(x[[one, other]], y[[one, other]], color="#0072B2", linewidth=2)
-        poses.plot(x, y, "o", color="#D55E00", markersize=3)
-        middle_x, below = place * width + clip[..., 0].mean(), clip[..., 1].max()
-        poses.text(middle_x, below, f"\nframe {k}", ha="center", va="top", fontsize=9)
-    poses.set_aspect("equal")
-    poses.invert_yaxis()
-    poses.set_axis_off()
-    poses.set_title(title, fontsize=10)
-    panels = (
-        (matrix + matrix.T, f"distances of joints (JCD), frame {middle}", "joint"),
-        (slow.numpy(), "slow motion, length per joint", "frame"),
-        (fast.numpy(), "fast motion, length per joint", "every other frame"),
-    )
-    for column, (values, name, below) in enumerate(panels):
-        axes = figure.add_subplot(grid[1, column])
-        image = axes.imshow(values, aspect="auto", cmap="viridis", interpolation="nearest")
-        axes.set_title(name, fontsize=9)
-        axes.set_xlabel(below)
-        axes.set_ylabel("joint" if column == 0 else "")
-        axes.set_yticks(range(0, joints, 1 + joints // 10))
-        figure.colorbar(image, ax=axes)
-    target = Path(path)
-    figure.savefig(target, dpi=150)
-    return target
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _axes() -> tuple[Figure, Any]:
-    figure = _figure(4.4, 3.1)
-    axes = figure.add_subplot()
-    _tidy(axes)
-    return figure, axes
-
-
-def _tidy(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def _line(place: int, points: int = 200) -> dict[str, Any]:
-    """Colour, dash and mark of one line: any one of the three tells the lines apart."""
-    return {
-        "color": PALETTE[place % len(PALETTE)],
-        "linestyle": _DASHES[place % len(_DASHES)],
-        "marker": _SHAPES[place % len(_SHAPES)],
-        "markevery": max(1, points // 8),
-        "markersize": 4,
-        "linewidth": 1.4,
-    }
-
-
-def _head_to_tail(axes: Any, classes: int) -> None:
-    axes.set_xlabel("class, head to tail (rank)")
-    if classes > 1000:
-        axes.set_xscale("log")
-
-
-def _weights(counts: Any, beta: float) -> Any:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where the term does nothing the picture shows it
-        return class_weights(counts, beta=beta)
-
-
-def _key(**look: Any) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], markersize=5, **look)
-
-
-def _frame(column: int, row: int) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(
-        (column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8, zorder=3
-    )
-
-
-def _method(compared: PaperCell) -> str:
-    gamma = compared.cell.gamma
-    return compared.cell.loss if gamma is None else f"{compared.cell.loss} γ={gamma:g}"
-
-
-def _value(compared: PaperCell | None, published: bool) -> float | None:
-    if compared is None:
-        return None
-    if published:
-        return compared.paper
-    return None if compared.measured is None else compared.measured.mean
-
-
-def _spread(compared: PaperCell | None) -> float:
-    known = compared is not None and compared.measured is not None
-    return (compared.measured.sd or 0.0) if known else 0.0  # type: ignore[union-attr]
-
-
-def _with_numbers(compared: Sequence[PaperCell]) -> list[PaperCell]:
-    return [c for c in compared if c.paper is not None or c.measured is not None]
-
-
-def _nan(value: float | None) -> float:
-    return np.nan if value is None else value
-
-
-def _column_range(values: Any) -> tuple[Any, Any]:
-    """Lowest value and span of every column, so that colours compare what stands in one column."""
-    filled = np.where(np.isnan(values), np.inf, values)
-    low = filled.min(axis=0)
-    high = np.where(np.isnan(values), -np.inf, values).max(axis=0)
-    empty = np.isinf(low)
-    span = np.where(empty | (high == low), 1.0, high - low)
-    return np.where(empty, 0.0, low), span

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from longtail._registry import added
+
 if TYPE_CHECKING:
     from longtail.training.data import derive_seed as derive_seed
     from longtail.training.device import DivergedError as DivergedError
@@ -20,24 +22,19 @@ if TYPE_CHECKING:
     from longtail.training.loop import train as train
     from longtail.training.recipe import ImageRecipe as ImageRecipe
     from longtail.training.recipe import Recipe as Recipe
-    from longtail.training.recipe import ddnet as ddnet
-    from longtail.training.recipe import default as default
-    from longtail.training.recipe import digits as digits
-    from longtail.training.recipe import gtsrb as gtsrb
-    from longtail.training.recipe import images as images
     from longtail.training.recipe import learning_rate_at as learning_rate_at
-    from longtail.training.recipe import paper_cifar as paper_cifar
-    from longtail.training.recipe import paper_large as paper_large
-    from longtail.training.recipe import small_images as small_images
+    from longtail.training.recipes import default as default
+    from longtail.training.recipes import digits as digits
+    from longtail.training.recipes import gtsrb as gtsrb
+    from longtail.training.recipes import images as images
+    from longtail.training.recipes import small_images as small_images
     from longtail.training.trainers import TrainerMetrics as TrainerMetrics
     from longtail.training.trainers import step_denominator as step_denominator
     from longtail.training.trainers import trainer_loss as trainer_loss
 
 _ROOMS = {
-    "recipe": (
-        *("ImageRecipe", "Recipe", "ddnet", "default", "digits", "gtsrb", "images", "learning_rate_at"),
-        *("paper_cifar", "paper_large", "small_images"),
-    ),
+    "recipe": ("ImageRecipe", "Recipe", "learning_rate_at"),
+    "recipes": ("default", "digits", "gtsrb", "images", "small_images"),
     "trainers": ("TrainerMetrics", "step_denominator", "trainer_loss"),
     "loop": ("PausedError", "train"),
     "device": ("DivergedError",),
@@ -53,7 +50,7 @@ __all__ = [*_NAMES]
 
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
-        raise AttributeError(f"module 'longtail.training' has no attribute {name!r}")
+        return added(__name__, name)
     value = getattr(importlib.import_module(f"longtail.training.{_NAMES[name]}"), name)
     globals()[name] = value
     return value

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from longtail import _checks
-from longtail.datasets import NAMES, Dataset, load
+from longtail.datasets import DATASETS, Dataset, load
 from longtail.evaluation import Evaluation
 from longtail.training.data import TrainingData
 from longtail.training.device import select_device
@@ -65,7 +65,7 @@ def _trained_on(
     if isinstance(data, Dataset):
         return data
     name, inputs = run.recipe.dataset, about.get("inputs", {})
-    if name in NAMES:
+    if name in DATASETS:
         return load(name, data)
     if data is None or inputs.get("kind") != "images":
         remedy = "the folder of its images" if inputs.get("kind") == "images" else "its Dataset, in Python,"

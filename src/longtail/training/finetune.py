@@ -45,7 +45,7 @@ from longtail.training.progress import progress_bar
 from longtail.training.recipe import ImageRecipe, learning_rate_at
 from longtail.training.trainers import TrainerMetrics, logits_of, trainer_loss
 
-__all__ = ["ImagesChangedError", "evaluate_images", "finetune"]
+__all__ = ["ImagesChangedError", "evaluate_images", "finetune", "split_batch"]
 
 _FEW = 1000  # images that are decoded before worker processes have started
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)

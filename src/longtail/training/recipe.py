@@ -6,8 +6,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import (
@@ -21,23 +20,12 @@ from pydantic import (
 )
 
 from longtail import _checks
-from longtail.datasets.decoding import IMAGENET_MEAN, IMAGENET_STD, INATURALIST_MEAN, INATURALIST_STD
+from longtail.datasets.decoding import IMAGENET_MEAN, IMAGENET_STD
 from longtail.methods.method import Method, Rule
+from longtail.training.registries import AUGMENTATIONS
 from longtail.weights import SCHEMES
 
-__all__ = [
-    "ImageRecipe",
-    "Recipe",
-    "ddnet",
-    "default",
-    "digits",
-    "gtsrb",
-    "images",
-    "learning_rate_at",
-    "paper_cifar",
-    "paper_large",
-    "small_images",
-]
+__all__ = ["ImageRecipe", "Recipe", "learning_rate_at"]
 
 
 class Recipe(BaseModel):
@@ -59,9 +47,8 @@ class Recipe(BaseModel):
             learning rate is multiplied by the factor.
         final_learning_rate: where the "cosine" schedule ends.
         augmentation: "shift" moves images by up to one pixel, "crop_flip" by up to four and mirrors half of
-            them; outside the image there are zeros. "temporal" plays 90 to 100 % of a skeleton clip's frames,
-            in a row or with gaps, over its whole length; "skeleton" also mirrors, turns
-            and stretches the clip and changes the body.
+            them; outside the image there are zeros. Applications add others, such as "temporal" and
+            "skeleton" for clips.
         prior_bias: start the last bias at the class prior and leave it out of weight decay; "auto" does so
             for the sigmoid and focal losses, as the paper does.
         eval_every: epochs between two measurements of the test error for the history; the last epoch is
@@ -97,7 +84,7 @@ class Recipe(BaseModel):
     final_learning_rate: float = Field(default=0.0, ge=0)
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=128, ge=1)
-    augmentation: Literal["none", "shift", "crop_flip", "temporal", "skeleton"] = "none"
+    augmentation: str = "none"
     prior_bias: Literal["auto"] | bool = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     eval_every: int = Field(default=1, ge=1)
@@ -125,6 +112,14 @@ class Recipe(BaseModel):
     @classmethod
     def _list_to_tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("augmentation")
+    @classmethod
+    def _augmentation_is_known(cls, value: str) -> str:
+        if value not in AUGMENTATIONS:
+            *others, last = map(repr, AUGMENTATIONS.names)
+            raise ValueError(f"must be {', '.join(others)} or {last}")
+        return value
 
     @classmethod
     def _decided(cls, method: Any) -> dict[str, Any]:
@@ -374,7 +369,7 @@ def _one_line(error: ValidationError, known: Mapping[str, Any]) -> str:
     elif not field:
         line = "recipe: " + first["msg"].removeprefix("Value error, ")
     else:
-        wanted = first["msg"].replace("Input should be", "must be")
+        wanted = first["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
         if field == "prior_bias":  # a union, of which pydantic reports each half alone
             wanted = "must be 'auto', true or false"
         line = f"recipe field {field!r}: {wanted}, got {value!r}"
@@ -409,265 +404,3 @@ def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         end = recipe.final_learning_rate
         return end + (base - end) * 0.5 * (1 + math.cos(math.pi * progress))
     return base
-
-
-def digits(**changes: Any) -> Recipe:
-    """Return the recipe for long-tailed 8x8 digits: about a second on one CPU core.
-
-    Its beta of 0.99 (N = 100) is of the order of the largest class, 124 samples, beyond which effective
-    numbers and inverse frequencies say the same; it is not the winner of a search.
-
-    Args:
-        **changes: any fields of `Recipe` to set otherwise.
-
-    Raises:
-        ValueError: as `Recipe`.
-    """
-    start = Recipe(
-        dataset="digits",
-        imbalance_factor=50.0,
-        input_scale=8.0,
-        model="small_cnn",
-        beta=0.99,
-        learning_rate=0.1,
-        weight_decay=5e-4,
-        schedule="cosine",
-        warmup_epochs=5,
-        epochs=100,
-        batch_size=64,
-        augmentation="shift",
-        eval_every=10,
-    )
-    return start.replace(**changes)
-
-
-def default(dataset: str) -> Recipe:
-    """Return the recipe of a data set by name.
-
-    Raises:
-        ValueError: a data set without a recipe.
-    """
-    _checks.choice("dataset", dataset, _DEFAULTS)
-    return _DEFAULTS[dataset]()
-
-
-def paper_cifar(
-    dataset: str = "cifar10",
-    imbalance_factor: float | None = 100.0,
-    loss: str = "softmax",
-    *,
-    scheme: str = "effective",
-    beta: float = 0.9999,
-    gamma: float = 1.0,
-    **changes: Any,
-) -> Recipe:
-    """Return the recipe of the paper's Table 2 (Cui et al., CVPR 2019, section 5.1).
-
-    ResNet-32, 200 epochs of batches of 128, SGD with momentum 0.9 and weight decay 2e-4, learning rate 0.1
-    after 5 epochs of linear warm-up and times 0.01 at epochs 160 and 180, pad-crop-flip, loss averaged over
-    samples; for sigmoid and focal the last bias starts at the class prior and is not decayed.
-
-    Args:
-        dataset: "cifar10", "cifar20" or "cifar100".
-        imbalance_factor: largest over smallest class; the paper has 200, 100, 50, 20, 10 and 1.
-        loss: "softmax", "sigmoid" or "focal".
-        scheme: "effective" for the class-balanced loss, "none" for the plain one.
-        beta: 0.9, 0.99, 0.999 or 0.9999 in the paper.
-        gamma: the focal loss's exponent; 0.5, 1 or 2 in the paper.
-        **changes: any other fields of `Recipe` to set otherwise.
-
-    Raises:
-        ValueError: as `Recipe`.
-    """
-    start = Recipe(
-        dataset="cifar10",
-        model="resnet32",
-        learning_rate=0.1,
-        momentum=0.9,
-        weight_decay=2e-4,
-        schedule="step",
-        warmup_epochs=5,
-        milestones=(160, 180),
-        decay_factor=0.01,
-        epochs=200,
-        batch_size=128,
-        augmentation="crop_flip",
-        eval_every=10,
-    )
-    given = {
-        "dataset": dataset,
-        "imbalance_factor": imbalance_factor,
-        "loss": loss,
-        "scheme": scheme,
-        "beta": beta,
-        "gamma": gamma,
-    }
-    return start.replace(**{**given, **changes})
-
-
-def ddnet(dataset: str = "jhmdb14-1", filters: int = 64, **changes: Any) -> Recipe:
-    """Return the recipe of DD-Net on skeletons (Yang et al., 2019).
-
-    Augmentation and epochs were chosen by cross-validation inside the training set of JHMDB's 21 classes,
-    split 1 (examples/choose_ddnet.py): 120 epochs there. Elsewhere it is 60.
-
-    Args:
-        dataset: a data set of skeletons, such as "jhmdb14-1", "jhmdb21-3" or "shrec14".
-        filters: 16, 32 or 64.
-        **changes: any other fields of `Recipe` to set otherwise.
-
-    Raises:
-        ValueError: as `Recipe`.
-    """
-    start = Recipe(
-        dataset=dataset,
-        model=f"ddnet{filters}",
-        scheme="none",
-        gamma=1.0,
-        optimizer="adam",
-        learning_rate=1e-3,
-        schedule="cosine",
-        final_learning_rate=1e-5,
-        epochs=120 if dataset.startswith("jhmdb21-") else 60,
-        batch_size=32,
-        augmentation="skeleton",
-        eval_every=20,
-    )
-    return start.replace(**changes)
-
-
-def gtsrb(**changes: Any) -> Recipe:
-    """Return the recipe for traffic signs of 32x32 pixels: a minute or two on one CPU core.
-
-    Images are moved, never mirrored: a sign that is mirrored is another sign. The network was chosen on
-    tracks held out of the training set; beta was not chosen by any result: 0.99 is N = 100, of the order of
-    the smallest class.
-
-    Args:
-        **changes: any fields of `Recipe` to set otherwise.
-
-    Raises:
-        ValueError: as `Recipe`.
-    """
-    return small_images("gtsrb", **{"epochs": 8, "eval_every": 8, **changes})
-
-
-def small_images(dataset: str, **changes: Any) -> Recipe:
-    """Return a recipe for a folder of pictures brought to 32x32 pixels, for a first look on a CPU.
-
-    Args:
-        dataset: the name of the data set that `longtail.datasets.images.in_memory` made.
-        **changes: any other fields of `Recipe` to set otherwise.
-
-    Raises:
-        ValueError: as `Recipe`.
-    """
-    start = Recipe(
-        dataset=dataset,
-        model="strided_cnn",
-        beta=0.99,
-        gamma=0.5,
-        learning_rate=0.1,
-        weight_decay=5e-4,
-        schedule="cosine",
-        warmup_epochs=1,
-        epochs=30,
-        batch_size=64,
-        augmentation="shift",
-        eval_every=10,
-    )
-    return start.replace(**changes)
-
-
-def images(dataset: str, model: str = "resnet50", **changes: Any) -> ImageRecipe:
-    """Return a recipe for your own images: a start, not the winner of a search.
-
-    SGD with a cosine after a warm-up, 30 epochs of batches of 64. The learning rate follows the batch: 0.1
-    per 256 samples for "resnet50" and its like (Goyal et al., 2017), a tenth of it for all other models,
-    which mostly come with weights.
-
-    Args:
-        dataset: what to call the data in tables; `longtail.training.finetune` is given where they are.
-        model: as in `ImageRecipe`.
-        **changes: any other fields of `ImageRecipe` to set otherwise.
-
-    Raises:
-        ValueError: as `Recipe`.
-    """
-    start: dict[str, Any] = {
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "warmup_epochs": 3,
-        "epochs": 30,
-        "batch_size": 64,
-        "augmentation": "crop_flip",
-    }
-    recipe = ImageRecipe(dataset=dataset, model=model, **start)
-    if "epochs" in changes:
-        recipe = recipe.with_epochs(changes["epochs"])
-    recipe = recipe.replace(**changes)
-    if "learning_rate" in changes:
-        return recipe
-    base = 0.1 if model in RESNETS else 0.01
-    return recipe.replace(learning_rate=base * recipe.batch_size / 256)
-
-
-def paper_large(
-    dataset: str = "inaturalist2018",
-    network: str = "resnet50",
-    size: int = 224,
-    loss: str = "softmax",
-    **changes: Any,
-) -> ImageRecipe:
-    """Return the recipe of the paper's Table 3 (Cui et al., CVPR 2019, section 5.3).
-
-    The schedule of Goyal et al. (2017): 90 epochs of batches of 1024, SGD with momentum 0.9 and weight decay
-    1e-4, 5 epochs of warm-up, a tenth of the rate at epochs 30, 60 and 80. The rate is 0.1 per 256 samples
-    for softmax; for focal 0.2 on ILSVRC 2012 and 0.4 on iNaturalist. Focal is class-balanced with beta 0.999
-    and gamma 0.5; softmax is plain.
-
-    Args:
-        dataset: "inaturalist2017", "inaturalist2018" or "ilsvrc2012".
-        network: "resnet50", "resnet101" or "resnet152".
-        size: 224 or 320.
-        loss: "softmax" or "focal".
-        **changes: any other fields of `ImageRecipe` to set otherwise.
-
-    Raises:
-        ValueError: as `Recipe`, or a setting that the table does not have.
-    """
-    _checks.choice("dataset", dataset, LARGE)
-    _checks.choice("network", network, RESNETS)
-    _checks.choice("loss", loss, ("softmax", "focal"))
-    natural = dataset != "ilsvrc2012"
-    rate = 0.1 if loss == "softmax" else 0.4 if natural else 0.2  # per 256 samples
-    given: dict[str, Any] = {
-        "loss": loss,
-        "scheme": "none" if loss == "softmax" else "effective",
-        "beta": 0.999,
-        "gamma": 0.5,
-        "learning_rate": 4 * rate,
-        "weight_decay": 1e-4,
-        "schedule": "step",
-        "warmup_epochs": 5,
-        "milestones": (30, 60, 80),
-        "epochs": 90,
-        "batch_size": 1024,
-        "augmentation": "crop_flip",
-        "size": size,
-        "mean": INATURALIST_MEAN if natural else IMAGENET_MEAN,
-        "std": INATURALIST_STD if natural else IMAGENET_STD,
-    }
-    return ImageRecipe(dataset=dataset, model=network, **{**given, **changes})
-
-
-RESNETS = ("resnet50", "resnet101", "resnet152")
-LARGE = ("inaturalist2017", "inaturalist2018", "ilsvrc2012")
-
-_DEFAULTS: dict[str, Callable[[], Recipe]] = {
-    "digits": digits,
-    "gtsrb": gtsrb,
-    **{name: partial(paper_cifar, name) for name in ("cifar10", "cifar20", "cifar100")},
-    **{f"jhmdb{c}-{s}": partial(ddnet, f"jhmdb{c}-{s}") for c in (14, 21) for s in (1, 2, 3)},
-    **{name: partial(ddnet, name) for name in ("shrec14", "shrec28")},
-}

@@ -1,10 +1,8 @@
-"""Predictions -> `Evaluation`: what a long tail hides in the mean; and its mean and spread over seeds."""
+"""Predictions -> `Evaluation`: what a long tail hides in the mean."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks, effective
+from longtail.evaluation.arrays import as_numpy
+
+__all__ = ["Evaluation", "Evaluator", "evaluate"]
 
 _ACTIVATIONS = ("softmax", "sigmoid", "identity")
 _CHUNK = 1 << 22  # scores held in float64 at a time: 32 MiB, whatever the size of the test set
@@ -149,7 +150,6 @@ def evaluate(
         TypeError: Scores of no floating point type, or predictions or targets that are no integers.
         ValueError: Wrong shapes or ranges, NaN or infinite scores, a row without a finite score, or
             probabilities outside [0, 1].
-        ModuleNotFoundError: scikit-learn is not installed.
 
     Example:
         >>> result = evaluate([0, 0, 1, 0], [0, 0, 1, 1], [500, 10])
@@ -205,8 +205,8 @@ class Evaluator:
 
     def add(self, logits_or_predictions: Any, targets: Any) -> None:
         """Read one batch; all batches have scores, or all have predictions."""
-        scores = _array("logits_or_predictions", logits_or_predictions)
-        truth = _array("targets", targets)
+        scores = as_numpy("logits_or_predictions", logits_or_predictions)
+        truth = as_numpy("targets", targets)
         _check_shapes(scores, truth, self._counts)
         truth = _classes("targets", truth, len(self._counts))
         batch: tuple[npt.NDArray[Any], ...]
@@ -226,7 +226,6 @@ class Evaluator:
 
         Raises:
             ValueError: No batch was added.
-            ModuleNotFoundError: scikit-learn is not installed.
         """
         if not self._batches:
             raise ValueError("no batch was added, so there is nothing to evaluate; call add first")
@@ -243,6 +242,7 @@ class Evaluator:
         wrong = predicted != truth
         of_class = np.bincount(truth, minlength=len(counts))
         wrong_of_class = np.bincount(truth[wrong], minlength=len(counts))
+        said = np.bincount(predicted, minlength=len(counts))
         present = of_class > 0
         errors = np.divide(wrong_of_class, of_class, out=np.full(len(counts), -1.0), where=present)
         worst = int(np.argmax(errors))
@@ -262,7 +262,7 @@ class Evaluator:
             few_error=few_error,
             group_sizes=(sizes[0], sizes[1], sizes[2]),
             thresholds=(many, few),
-            macro_f1=_macro_f1(truth, predicted),
+            macro_f1=_macro_f1(of_class, said, of_class - wrong_of_class),
             worst_class=worst,
             worst_class_error=float(errors[worst]),
             expected_calibration_error=calibration,
@@ -272,140 +272,10 @@ class Evaluator:
         )
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Mean and spread of one number over seeds.
-
-    Attributes:
-        mean: Mean.
-        sd: Sample standard deviation (divisor n - 1); None for one value.
-        n: Number of values.
-        low: Lower end of the t interval of the mean; None for one value.
-        high: Upper end.
-        confidence: Confidence of the interval.
-    """
-
-    mean: float
-    sd: float | None
-    n: int
-    low: float | None
-    high: float | None
-    confidence: float = 0.95
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Mean and spread over seeds of values minus baseline, each pair from one seed.
-
-    Attributes:
-        mean: Mean difference; negative where the values are smaller than the baseline.
-        sd: Sample standard deviation of the differences; None for one pair.
-        n: Number of pairs.
-        low: Lower end of the t interval of the mean difference; None for one pair.
-        high: Upper end.
-        p_value: Of the two-sided paired t test; None for one pair.
-        confidence: Confidence of the interval.
-    """
-
-    mean: float
-    sd: float | None
-    n: int
-    low: float | None
-    high: float | None
-    p_value: float | None
-    confidence: float = 0.95
-
-    @property
-    def significant(self) -> bool:
-        """Whether the interval excludes 0; never for one pair."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
-
-def summarize(values: Sequence[float] | npt.ArrayLike, confidence: float = 0.95) -> Summary:
-    """Mean, standard deviation and t interval of one number measured over seeds.
-
-    Args:
-        values: Finite numbers of shape (n,), one per seed.
-        confidence: Of the interval, strictly between 0 and 1.
-
-    Returns:
-        The summary; without spread and interval for one value, and with an interval of length 0 for equal
-        values.
-
-    Raises:
-        TypeError: A value is no number.
-        ValueError: No values, None or a non-finite number among them, or a confidence out of range.
-        ModuleNotFoundError: SciPy, which comes with scikit-learn, is not installed.
-
-    Example:
-        >>> result = summarize([0.2, 0.3, 0.4])
-        >>> round(result.mean, 3), round(result.sd, 3), round(result.low, 3), round(result.high, 3)
-        (0.3, 0.1, 0.052, 0.548)
-    """
-    confidence = _confidence(confidence)
-    numbers = _finite("values", values)
-    mean, sd, low, high = _interval(numbers, confidence)
-    return Summary(mean, sd, len(numbers), low, high, confidence)
-
-
-def paired_difference(
-    values: Sequence[float] | npt.ArrayLike,
-    baseline: Sequence[float] | npt.ArrayLike,
-    confidence: float = 0.95,
-) -> PairedDifference:
-    """Compare two methods over the same seeds by the paired t test.
-
-    Args:
-        values: Finite numbers of shape (n,), one per seed.
-        baseline: The baseline's numbers for the same seeds in the same order.
-        confidence: Of the interval, strictly between 0 and 1.
-
-    Returns:
-        Statistics of values - baseline. A difference within the rounding of its operands counts as 0. If
-        all differences are equal the interval has length 0 and the p-value is 0, or 1 if they are 0.
-
-    Raises:
-        TypeError: A value is no number.
-        ValueError: As in `summarize`, or different lengths.
-        ModuleNotFoundError: SciPy, which comes with scikit-learn, is not installed.
-
-    Example:
-        >>> paired_difference([0.2, 0.3, 0.2], [0.4, 0.4, 0.5]).significant
-        False
-    """
-    confidence = _confidence(confidence)
-    ours, theirs = _finite("values", values), _finite("baseline", baseline)
-    if len(ours) != len(theirs):
-        raise ValueError(
-            f"baseline must have the {len(ours)} elements of values, got {len(theirs)}; pair them by seed"
-        )
-    differences = [
-        0.0 if abs(a - b) <= 4 * math.ulp(max(abs(a), abs(b))) else a - b
-        for a, b in zip(ours, theirs, strict=True)
-    ]
-    mean, sd, low, high = _interval(differences, confidence)
-    return PairedDifference(mean, sd, len(ours), low, high, _p_value(mean, sd, len(ours)), confidence)
-
-
-def _array(name: str, values: Any) -> npt.NDArray[Any]:
-    """Anything array-like as NumPy; half precision becomes float32, which NumPy can always read."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        if values.is_floating_point() and values.element_size() < 4:
-            values = values.float()
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} must be a rectangular array, got {_checks.describe(values)}: {error}"
-        ) from None
-    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
-
-
 def _training_counts(class_counts: Any) -> npt.NDArray[np.int64]:
     name = "class_counts"
     source = effective.in_output_order(name, class_counts)
-    counts = _array(name, list(source.values()) if isinstance(source, dict) else source)
+    counts = as_numpy(name, list(source.values()) if isinstance(source, dict) else source)
     if counts.ndim != 1 or not counts.size:
         raise ValueError(
             f"{name} must have shape (C,), got {counts.shape}; give the training samples of each class"
@@ -542,14 +412,12 @@ def _calibration(
     return float(np.abs(right - claimed).sum() / len(confidence)), reliability
 
 
-def _macro_f1(truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> float:
-    try:
-        from sklearn.metrics import f1_score
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "evaluate needs scikit-learn; install it with: pip install 'longtail[train]'", name=error.name
-        ) from error
-    return float(f1_score(truth, predicted, average="macro", zero_division=0))
+def _macro_f1(
+    of_class: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], right: npt.NDArray[np.int64]
+) -> float:
+    """The mean of 2 TP / (2 TP + FP + FN) over the classes that are true or predicted anywhere."""
+    seen = of_class + predicted
+    return float((2 * right[seen > 0] / seen[seen > 0]).mean())
 
 
 def _confusion(
@@ -575,58 +443,3 @@ def _listed(value: Any) -> Any:
 
 def _tupled(value: Any) -> Any:
     return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def _confidence(confidence: float) -> float:
-    return _checks.number(
-        "confidence", confidence, low=0, high=1, open_low=True, open_high=True, remedy="0.95 is customary"
-    )
-
-
-def _finite(name: str, values: Any) -> list[float]:
-    array = _array(name, values)
-    if array.ndim != 1 or not array.size:
-        raise ValueError(
-            f"{name} must have shape (n,) with n at least 1, got {array.shape}; give one number per seed"
-        )
-    for position, value in enumerate(array.tolist()):
-        if value is None:
-            raise ValueError(f"{name} holds None (n/a) at position {position}; leave out what is n/a")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{name} holds {value!r} at position {position}; give one number per seed")
-        if not math.isfinite(value):
-            raise ValueError(f"{name} holds {value} at position {position}; leave out the seed that failed")
-    return [float(value) for value in array.tolist()]
-
-
-def _interval(
-    values: list[float], confidence: float
-) -> tuple[float, float | None, float | None, float | None]:
-    """Mean, standard deviation, and both ends of the t interval of the mean."""
-    # statistics computes in exact fractions: equal values give their own mean and a deviation of exactly 0
-    mean = statistics.mean(values)
-    if len(values) == 1:
-        return mean, None, None, None
-    sd = statistics.stdev(values)
-    half = float(_special().stdtrit(len(values) - 1, (1 + confidence) / 2)) * sd / math.sqrt(len(values))
-    return mean, sd, mean - half, mean + half
-
-
-def _p_value(mean: float, sd: float | None, n: int) -> float | None:
-    if sd is None:
-        return None
-    if sd == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * _special().stdtr(n - 1, -abs(mean) / sd * math.sqrt(n)))
-
-
-def _special() -> Any:
-    # Student's t from scipy.special: scipy.stats gives the same bits, a thousand times slower with its import
-    try:
-        from scipy import special
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "statistics over seeds need SciPy; install it with: pip install 'longtail[train]'",
-            name=error.name,
-        ) from error
-    return special

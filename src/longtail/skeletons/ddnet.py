@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, interpolate, leaky_relu, linear, pad
 
-from longtail import _checks
+from longtail.extend import integer
 
 _SLOPE, _DROP = 0.2, 0.1
 
@@ -100,10 +100,10 @@ class DDNet(nn.Module):
 
     def __init__(self, joints: int, dimensions: int, num_classes: int, filters: int = 64) -> None:
         super().__init__()
-        self.joints = _checks.integer("joints", joints, low=2)
-        self.dimensions = _checks.integer("dimensions", dimensions, low=1)
-        num_classes = _checks.integer("num_classes", num_classes, low=1)
-        f = _checks.integer("filters", filters, low=1)
+        self.joints = integer("joints", joints, low=2)
+        self.dimensions = integer("dimensions", dimensions, low=1)
+        num_classes = integer("num_classes", num_classes, low=1)
+        f = integer("filters", filters, low=1)
         pairs, moves = self.joints * (self.joints - 1) // 2, self.joints * self.dimensions
         self.distances, self.slow, self.fast = _stem(pairs, f), _stem(moves, f), _stem(moves, f)
         self.pairs = nn.ModuleList(_pair(before * f, after * f) for before, after in ((3, 2), (2, 4), (4, 8)))
@@ -125,6 +125,11 @@ class DDNet(nn.Module):
         x = third(_halve(second(_halve(first(x))))).amax(1)
         logits: Tensor = self.head(self.dense(x))
         return logits
+
+
+def build(*, joints: int, in_channels: int, num_classes: int, filters: int) -> DDNet:
+    """Return a `DDNet` by the names of `longtail.models.build`."""
+    return DDNet(joints, in_channels, num_classes, filters)
 
 
 class _Layer(nn.Module):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from longtail.models import ddnet
+from longtail.skeletons import ddnet
 
 Array = npt.NDArray[np.float32]
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail.extend import shorten
 
 MIN_FRAMES: Final = 3  # the fast motion is the difference of frames two apart
 
@@ -105,6 +105,8 @@ def read_clip(path: Path) -> npt.NDArray[np.float32]:
     if path.suffix == ".txt":
         return _text(path)
     if path.suffix == ".npy":
+        from longtail.predict import read_npy
+
         return check_clip(read_npy(path), str(path), "clip")
     if path.suffix == ".npz":
         fields = _npz(path)
@@ -113,17 +115,6 @@ def read_clip(path: Path) -> npt.NDArray[np.float32]:
             raise ValueError(f"{path} has {held}; give an npz whose 'poses' are one clip, (T, J, D)")
         return check_clip(fields["poses"], str(path), "poses")
     raise ValueError(f"{path} is of no known kind; give a clip as .npy, .npz, .mat or .txt")
-
-
-def read_npy(path: Path) -> npt.NDArray[Any]:
-    """Read one array of numbers."""
-    try:
-        with path.open("rb") as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is not there; give an array as .npy") from None
-    except _BROKEN as error:
-        raise ValueError(f"{path} is no array of numbers ({error}); save it with numpy.save") from None
 
 
 def check_clip(clip: Any, where: str, field: str) -> npt.NDArray[np.float32]:
@@ -253,7 +244,7 @@ def _checked(path: Path, **fields: npt.NDArray[Any]) -> Clips:
 
 def _field(path: Path, fields: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
     if name not in fields:
-        raise ValueError(f"{path} has no {name!r}, only {_checks.shorten(fields)}; {_AGAIN}")
+        raise ValueError(f"{path} has no {name!r}, only {shorten(fields)}; {_AGAIN}")
     return fields[name]
 
 

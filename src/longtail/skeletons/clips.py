@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail.datasets import Dataset, Split
 from longtail.datasets.fetch import data_root
-from longtail.datasets.long_tail import Dataset, Split
-from longtail.datasets.skeleton_files import (
+from longtail.extend import integer
+from longtail.skeletons.files import (
     MIN_FRAMES,
     Clips,
     read_compact,
@@ -62,7 +62,7 @@ def prepare(
         2019. Deviations: their median filter takes 0 beyond the ends, so that the result depends on where
         the origin lies; their interpolation is a cubic spline.
     """
-    frames = _checks.integer("frames", frames, low=2)
+    frames = integer("frames", frames, low=2)
     sizes = np.asarray(lengths)
     if poses.ndim != 3 or sizes.ndim != 1 or not sizes.size or len(poses) != sizes.sum():
         raise ValueError(

@@ -1,0 +1,95 @@
+"""What a comparison recommends, for a balanced and for a natural test prior: never more than it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from longtail.compare.row import Row
+from longtail.compare.table import ComparisonTable
+from longtail.evaluation import interval_text
+
+__all__ = ["Advice", "advise"]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The recommendation for one kind of test data.
+
+    Attributes:
+        prior: "balanced" | "natural".
+        when: which test data are meant.
+        rule: what holds for such data in general.
+        finding: what these runs say.
+        code: the line of Python that makes the recommended loss.
+        folder: the run to keep.
+        seeds: how many runs of it there are.
+    """
+
+    prior: str
+    when: str
+    rule: str
+    finding: str
+    code: str
+    folder: Path
+    seeds: int
+
+
+_KINDS: Final = (
+    (
+        "balanced",
+        "balanced_error",
+        "every class counts the same, however rare",
+        "Re-weighting is made for this. Choose N on a balanced split held out of the training data.",
+    ),
+    (
+        "natural",
+        "natural_error",
+        "test data are as long-tailed as the training data",
+        "The plain loss already fits this prior. Expect re-weighting to trade the head for the tail, so that "
+        "the plain error rises while the tail gains; do it only if the tail is worth that.",
+    ),
+)
+
+
+def advise(table: ComparisonTable) -> list[Advice]:
+    """Return the advice for each test prior; the lowest mean is recommended only if it beats its baseline."""
+    found = []
+    for prior, column, when, rule in _KINDS:
+        best = table.lowest(column)
+        if best is None:
+            continue
+        row, finding = _choose(table, best, column)
+        keep = row.outcomes[0].folder
+        found.append(Advice(prior, when, rule, finding, row.method.code, keep, len(row.outcomes)))
+    return found
+
+
+def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
+    name, summary = f"{best.loss} with {best.weights} weights", best[column].summary
+    assert summary is not None
+    lowest = f"{100 * summary.mean:.1f} %"
+    if best.is_plain:
+        if len(table.shown) == 1:
+            return best, f"Plain {best.loss} is the only method here; its mean error is {lowest}."
+        return best, f"Plain {best.loss} has the lowest mean error, {lowest}."
+    leads = f"{name[:1].upper()}{name[1:]} has the lowest mean error, {lowest}"
+    if (d := best[column].difference) is None:
+        return best, f"{leads}. No run without re-weighting says whether it helped."
+    simplest = table.lowest(column, [row for row in table.shown if row.is_plain])
+    assert simplest is not None
+    if best[column].better:
+        text = (
+            f"Use {name}: {lowest}, {interval_text(d)} points against the same loss without re-weighting. "
+            f"That is more than chance explains, after correction for {table.tests} tests."
+        )
+        if simplest is not table.baseline(best) and (e := table.paired(best, simplest, column)) is not None:
+            sure = "more than chance explains" if e.significant else "which may be chance"
+            text += f" Against plain {simplest.loss}, the best plain loss: {interval_text(e)} points, {sure}."
+        return best, text
+    doubt = "rests on one seed" if d.low is None else "may be chance"
+    return simplest, (
+        f"{leads}. Its difference to the same loss without re-weighting, {interval_text(d)} points, {doubt}: "
+        f"keep plain {simplest.loss}, the simplest, until more seeds say otherwise."
+    )

@@ -1,0 +1,63 @@
+"""What a comparison says of each method: the one list that every table, file and page reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["COLUMNS", "GROUPS", "Column", "View", "columns"]
+
+View = Literal["table", "wide", "json", "runs", "methods"]
+
+GROUPS: Final = ("many", "medium", "few")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: of a field of `longtail.Evaluation`, or of what a row says of itself.
+        title: as tables head it.
+        kind: "text" | "percent" (an error, written times 100) | "number" (a score) | "difference" | "count".
+        views: where it stands. "table": terminal and Markdown, within 80 columns, and all wider tables;
+            "wide": the page and papers; "json": compare.json; "runs": compare.csv, a line a run; "methods":
+            the CSV of a line a method.
+        spread: whether tables write the standard deviation beside the mean.
+    """
+
+    name: str
+    title: str
+    kind: Literal["text", "percent", "number", "difference", "count"]
+    views: tuple[View, ...]
+    spread: bool = False
+
+    @property
+    def measured(self) -> bool:
+        """Whether it is a number of every run."""
+        return self.kind in ("percent", "number")
+
+    def is_better(self, difference: float) -> bool:
+        """Whether a difference is for the better: errors fall, scores rise."""
+        return difference < 0 if self.kind == "percent" else difference > 0
+
+
+COLUMNS: Final = (
+    Column("loss", "loss", "text", ("table",)),
+    Column("weights", "weights", "text", ("table",)),
+    Column("error", "error %", "percent", ("table", "json", "runs", "methods"), spread=True),
+    Column("balanced_error", "balanced", "percent", ("json", "runs", "methods")),
+    Column("natural_error", "natural prior", "percent", ("wide", "methods")),
+    *(Column(f"{g}_error", g, "percent", ("table", "json", "runs", "methods")) for g in GROUPS),
+    Column("macro_f1", "macro-F1", "number", ("wide", "json", "runs", "methods")),
+    Column("worst_class_error", "worst class", "percent", ("runs",)),
+    Column("expected_calibration_error", "calibration", "percent", ("wide", "json", "runs", "methods")),
+    Column("difference", "vs none [95 %]", "difference", ("table",)),
+    Column("seeds", "seeds", "count", ("wide",)),
+)
+
+
+def columns(view: View) -> list[Column]:
+    """Return the columns of a view in their order; the wide one begins with those of the table."""
+    chosen = [c for c in COLUMNS if view in c.views]
+    return [*columns("table"), *chosen] if view == "wide" else chosen

@@ -1,0 +1,201 @@
+"""The main job: train with and without class balancing over several seeds, and say honestly what it did."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from longtail import _checks
+from longtail.compare.outcome import Outcome
+from longtail.compare.row import Row
+from longtail.compare.table import LOSSES, ComparisonTable
+from longtail.datasets import DATASETS, Dataset, load
+from longtail.methods import Method, catalogue
+from longtail.training.files import in_parallel, write_atomic
+from longtail.training.recipe import Recipe
+from longtail.weights import SCHEMES
+
+__all__ = ["AfterRun", "compare", "recipes_of", "seeds_of"]
+
+AfterRun = Callable[[int, int, Outcome], None]
+
+
+def compare(
+    recipe: Recipe,
+    methods: Sequence[Method | str] | None = None,
+    *,
+    losses: Sequence[str] = LOSSES,
+    schemes: Sequence[str] = SCHEMES,
+    seeds: int | Sequence[int] = 5,
+    dataset: Dataset | None = None,
+    out: str | os.PathLike[str] = "runs/compare",
+    jobs: int | None = None,
+    device: str = "auto",
+    progress: AfterRun | None = None,
+) -> ComparisonTable:
+    """Train methods over several seeds, and set them side by side.
+
+    The seed chooses the long-tailed subset, the initial weights and the order of the batches, the same
+    for all methods, so that differences between methods are paired. Finished runs are kept: the same call
+    goes on where it was stopped. A run that fails is reported and the others go on.
+
+    Args:
+        recipe: what all runs share; its method and seed are replaced.
+        methods: names of `longtail.methods.NAMES`, or methods of your own; default: every loss with every
+            weighting.
+        losses: any of "softmax", "sigmoid", "focal", "softmax_focal".
+        schemes: any of "none", "inverse", "inverse_sqrt", "effective".
+        seeds: how many (0, 1, ...), or which.
+        dataset: the data that the recipe names, if they are none of longtail's own.
+        out: folder for the runs and for compare.json and compare.csv.
+        jobs: runs at a time, in processes; default: one per available core on a CPU. A joblib backend
+            chosen by the caller (``joblib.parallel_config``), such as Dask's or Ray's, is used.
+        device: "auto" | "cpu" | "cuda".
+        progress: called after each run as ``progress(done, total, outcome)``.
+
+    Returns:
+        The table, with everything computed.
+
+    Raises:
+        ValueError: no method, loss, scheme or seed, or unknown ones; a folder with runs of another recipe;
+            data that are unknown or too few for the recipe's tail.
+        OSError: ``out`` cannot be written, or the data are not there.
+
+    Source: the comparison of Cui et al. (CVPR 2019), Table 2, with the seeds and spread that it lacks.
+    """
+    shared, chosen = recipes_of(recipe, methods, losses=losses, schemes=schemes), seeds_of(seeds)
+    if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
+        _checks.choice("device", device, ("auto", "cpu", "cuda"))
+    folder = Path(out)
+    runs = [(one, one.replace(seed=seed)) for seed in chosen for one in shared]
+    slugs = Counter(one.method.slug for one in shared)
+    # methods that differ in a number alone have one slug
+    names = [
+        m.slug if slugs[m.slug] == 1 else f"{m.slug}-{m.short_hash}" for m in (one.method for one, _ in runs)
+    ]
+    recipes = [r for _, r in runs]
+    places = [folder / name / f"seed{r.seed}" for name, r in zip(names, recipes, strict=True)]
+    for r, place in zip(recipes, places, strict=True):
+        _refuse_other_recipe(r, place)
+    if not all((place / "evaluation.json").is_file() for place in places):
+        _check_data(recipe, dataset)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"out={str(out)!r} cannot be made a folder ({error.strerror}); choose another"
+        ) from error
+    outcomes = list(_run_all(recipes, places, dataset, jobs, device, progress))
+    rows = []
+    for one in shared:
+        mine = [o for o in outcomes if o.recipe.method == one.method and o.evaluation]
+        rows.append(Row(one, tuple(sorted(mine, key=lambda o: o.recipe.seed))))
+    failures = tuple(o for o in outcomes if o.failure)
+    table = ComparisonTable(recipes[0], tuple(rows), failures, folder)
+    write_atomic(folder / "compare.json", (json.dumps(table.to_dict(), indent=2) + "\n").encode())
+    write_atomic(folder / "compare.csv", table.to_csv().encode())
+    return table
+
+
+def recipes_of(
+    recipe: Recipe,
+    methods: Sequence[Method | str] | None = None,
+    *,
+    losses: Sequence[str] = LOSSES,
+    schemes: Sequence[str] = SCHEMES,
+) -> list[Recipe]:
+    """Return one recipe a method: of those that are named, or else of every loss with every scheme.
+
+    Raises:
+        ValueError: no method, loss or scheme, an unknown one, or one named twice.
+        TypeError: a name in place of a list of names, or what is no method.
+    """
+    if methods is None:
+        pairs = itertools.product(_distinct("losses", losses), _distinct("schemes", schemes))
+        return [recipe.replace(loss=loss, scheme=scheme) for loss, scheme in pairs]
+    if losses is not LOSSES or schemes is not SCHEMES:
+        raise ValueError("methods are given beside losses or schemes; leave one of the two out")
+    if isinstance(methods, str):
+        raise TypeError(f"methods must be a list, got {methods!r}; write [{methods!r}]")
+    chosen = [catalogue.get(method) if isinstance(method, str) else method for method in methods]
+    if not chosen or len(set(chosen)) != len(chosen):
+        names = [getattr(method, "label", method) for method in chosen]
+        raise ValueError(f"methods must name at least one, each once, got {names}")
+    return [recipe.replace(method=method) for method in chosen]
+
+
+def _run_all(
+    recipes: list[Recipe],
+    places: list[Path],
+    dataset: Dataset | None,
+    jobs: int | None,
+    device: str,
+    progress: AfterRun | None,
+) -> Iterator[Outcome]:
+    from joblib import cpu_count
+
+    jobs = _checks.integer("jobs", jobs, low=1) if jobs is not None else cpu_count()
+    jobs = min(jobs, len(recipes))
+    threads = 1 if jobs > 1 else None
+    todo = ((r, p, dataset, device, threads) for r, p in zip(recipes, places, strict=True))
+    for done, outcome in enumerate(in_parallel(_run_one, todo, jobs), start=1):
+        if progress is not None:
+            progress(done, len(recipes), outcome)
+        yield outcome
+
+
+def _run_one(
+    recipe: Recipe, place: Path, dataset: Dataset | None, device: str, threads: int | None
+) -> Outcome:
+    from longtail.training.loop import train  # in the worker: the parent never needs torch
+
+    try:
+        result = train(recipe, place, dataset=dataset, device=device, threads=threads)
+    except Exception as error:  # one failing cell must not cost the others
+        return Outcome(recipe, None, 0.0, f"{type(error).__name__}: {error}", place)
+    return Outcome(recipe, result.evaluation, result.seconds, None, place)
+
+
+def _refuse_other_recipe(recipe: Recipe, place: Path) -> None:
+    # found now rather than after an hour of other runs
+    file = place / "recipe.json"
+    if file.is_file() and Recipe.from_json(file.read_bytes()) != recipe:
+        raise ValueError(
+            f"out={str(place.parent.parent)!r} holds runs of another recipe; choose another folder"
+        )
+
+
+def _check_data(recipe: Recipe, dataset: Dataset | None) -> None:
+    # found now rather than by every run
+    if dataset is None:
+        dataset = load(_checks.choice("dataset", recipe.dataset, DATASETS.names))
+    if recipe.imbalance_factor is not None:
+        dataset.long_tailed(recipe.imbalance_factor, profile=recipe.profile)
+
+
+def _distinct(name: str, values: Sequence[str]) -> list[str]:
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be a list of names, got {values!r}; write [{values!r}]")
+    values = list(values)
+    if not values or len(set(values)) != len(values):
+        raise ValueError(f"{name} must name at least one, each once, got {values}")
+    options = SCHEMES if name == "schemes" else (*LOSSES, "softmax_focal")
+    return [_checks.choice(name, value, options) for value in values]
+
+
+def seeds_of(seeds: int | Sequence[int]) -> list[int]:
+    """Return the seeds of a number of them, or those that are given.
+
+    Raises:
+        ValueError: none, or one twice.
+    """
+    if isinstance(seeds, int):
+        return list(range(_checks.integer("seeds", seeds, low=1, remedy="five seeds give a usable interval")))
+    chosen = [_checks.integer("seeds", s, low=0) for s in seeds]
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ValueError(f"seeds must name at least one, each once, got {chosen}")
+    return chosen

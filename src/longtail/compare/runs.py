@@ -1,0 +1,133 @@
+"""Run folders -> comparisons: what is finished is read, what is not is named, nothing is trained."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from longtail.compare.outcome import Outcome
+from longtail.compare.table import ComparisonTable, identity, rows_of
+from longtail.evaluation import Evaluation
+from longtail.training.recipe import Recipe
+
+__all__ = ["LeftOut", "comparisons", "find_runs"]
+
+_FILES = ("recipe.json", "evaluation.json")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that is no part of a report.
+
+    Attributes:
+        folder: where it is.
+        why: in one line.
+    """
+
+    folder: Path
+    why: str
+
+
+def find_runs(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Outcome], list[LeftOut]]:
+    """Read every finished run in some folders and below them.
+
+    Args:
+        paths: run folders, or folders that hold some at any depth.
+
+    Returns:
+        The finished runs in the order of their folders, and those left out: unfinished, damaged, or the
+        same recipe a second time.
+
+    Raises:
+        ValueError: a path is no folder, or no run was found at all.
+    """
+    places: dict[Path, None] = {}
+    given = [Path(path) for path in paths]
+    for path in given:
+        if not path.is_dir():
+            raise ValueError(f"{str(path)!r} is not a folder; give a run's folder or one that holds runs")
+        found = {file.parent for name in _FILES for file in path.rglob(name)}
+        places |= dict.fromkeys(sorted(found))
+    if not places:
+        raise ValueError(
+            f"no runs found in {', '.join(repr(str(path)) for path in given) or 'nothing'}; "
+            "longtail compare and longtail train make some"
+        )
+    finished: dict[str, Outcome] = {}  # by what decides the result: a beta without effect makes no new run
+    left_out = []
+    for place in places:
+        try:
+            outcome = _read(place)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            left_out.append(LeftOut(place, f"damaged: {error}" if str(error) else "damaged"))
+            continue
+        if isinstance(outcome, str):
+            left_out.append(LeftOut(place, outcome))
+            continue
+        if (first := finished.setdefault(identity(outcome.recipe), outcome)) is not outcome:
+            left_out.append(LeftOut(place, f"the same settings and seed as {first.folder}"))
+    return list(finished.values()), left_out
+
+
+def comparisons(outcomes: Sequence[Outcome]) -> list[ComparisonTable]:
+    """Set runs side by side that were trained on the same classes and counts.
+
+    Runs of one row differ in nothing but the seed. Rows that differ in more than loss and weighting say in
+    what; beta counts for effective weights alone, gamma for focal losses alone.
+
+    Args:
+        outcomes: finished runs.
+
+    Returns:
+        One comparison a training set, in the order of the first run of each.
+    """
+    groups: dict[tuple[str, tuple[int, ...]], list[Outcome]] = {}
+    for outcome in outcomes:
+        assert outcome.evaluation is not None
+        key = (outcome.recipe.dataset, outcome.evaluation.class_counts)
+        groups.setdefault(key, []).append(outcome)
+    return [_compared(group) for group in groups.values()]
+
+
+def _read(place: Path) -> Outcome | str:
+    if not (place / "recipe.json").is_file():
+        return "damaged: it has no recipe.json"
+    recipe = Recipe.from_json((place / "recipe.json").read_bytes())
+    unread = Outcome(recipe, None, 0.0, None, place)
+    if not (place / "evaluation.json").is_file():
+        done = max((epoch.epoch for epoch in unread.history), default=0)
+        return f"unfinished: {done} of {recipe.epochs} epochs; the same longtail train goes on from there"
+    values = json.loads((place / "evaluation.json").read_bytes())
+    if not isinstance(values, dict):
+        raise TypeError("evaluation.json is no object")
+    evaluation = Evaluation.from_dict(values)
+    _check(evaluation)
+    seconds = unread.environment.get("seconds", math.nan)
+    return replace(unread, evaluation=evaluation, seconds=float(str(seconds)))
+
+
+def _check(evaluation: Evaluation) -> None:
+    """Refuse what no evaluation can hold, before it breaks a page halfway."""
+    classes = len(evaluation.class_counts)
+    numbers = [evaluation.error, evaluation.balanced_error, evaluation.macro_f1, *evaluation.class_counts]
+    numbers += [e for e in evaluation.per_class_error if e is not None]
+    numbers += [
+        s for s in (evaluation.many_error, evaluation.medium_error, evaluation.few_error) if s is not None
+    ]
+    if any(isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) for x in numbers):
+        raise ValueError("evaluation.json holds a value that is no finite number")
+    if not classes or len(evaluation.per_class_error) != classes:
+        raise ValueError("evaluation.json has not one error a class")
+    table = evaluation.confusion
+    if table is not None and {len(table), *map(len, table)} != {classes}:
+        raise ValueError("evaluation.json has a confusion matrix of another shape")
+
+
+def _compared(outcomes: Sequence[Outcome]) -> ComparisonTable:
+    rows = rows_of(outcomes)
+    folder = Path(os.path.commonpath([o.folder for o in outcomes]))
+    return ComparisonTable(rows[0].outcomes[0].recipe, rows, (), folder)

@@ -1,0 +1,385 @@
+"""A comparison, computed once. Terminal, files, figures and page only show it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.compare.columns import COLUMNS, columns
+from longtail.compare.outcome import Outcome, Provenance
+from longtail.compare.row import Floats, Measure, Row, Setting
+from longtail.evaluation import (
+    Evaluation,
+    PairedDifference,
+    bonferroni,
+    paired_difference,
+    summarize,
+)
+from longtail.training.recipe import Recipe
+from longtail.weights import SCHEMES
+
+__all__ = ["CONFIDENCE", "LOSSES", "ClassChange", "ComparisonTable", "identity", "rows_of"]
+
+CONFIDENCE = 0.95
+LOSSES = ("softmax", "sigmoid", "focal")
+DATA = ("dataset", "imbalance_factor", "profile")
+# what a recipe says of its method, which says it itself
+_OF_METHOD = (
+    *("method", "loss", "scheme", "beta", "gamma", "normalizer", "label_smoothing", "prior_bias", "sampling"),
+)
+_INTERVAL_CLASSES = 300
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """The difference of two methods class by class, over the seeds that both have.
+
+    Attributes:
+        mean: shape (C,); NaN where it does not apply.
+        low: lower ends of the intervals, NaN where n/a; None where there are too many classes for so many.
+        high: upper ends.
+    """
+
+    mean: Floats
+    low: Floats | None
+    high: Floats | None
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """All methods side by side. It is computed when it is made.
+
+    Attributes:
+        recipe: what the methods share; its method and seed are those of the first.
+        rows: one a method.
+        failures: the runs that did not finish.
+        folder: where everything was written.
+        tests: the number of differences that are tested, which the marks are corrected for.
+    """
+
+    recipe: Recipe
+    rows: tuple[Row, ...]
+    failures: tuple[Outcome, ...]
+    folder: Path
+    tests: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = _told_apart(self.rows)
+        places = [_baseline(rows, row) for row in rows]
+        tests = sum(place is not None for place in places)
+        measured = [
+            replace(
+                row, baseline=place, measures=_measures(row, None if place is None else rows[place], tests)
+            )
+            for row, place in zip(rows, places, strict=True)
+        ]
+        best = _lowest(measured, "error")
+        object.__setattr__(self, "tests", tests)
+        object.__setattr__(
+            self,
+            "rows",
+            tuple(replace(row, best=row is best and row["error"].better) for row in measured),
+        )
+
+    @property
+    def shown(self) -> tuple[Row, ...]:
+        """The rows with a finished run."""
+        return tuple(row for row in self.rows if row.outcomes)
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """All finished runs."""
+        return tuple(outcome for row in self.rows for outcome in row.outcomes)
+
+    def baseline(self, row: Row) -> Row | None:
+        """Return the row of the same loss without balancing, if it is another with seeds."""
+        return None if row.baseline is None else self.rows[row.baseline]
+
+    def lowest(self, column: str = "error", rows: Sequence[Row] | None = None) -> Row | None:
+        """Return the row (of all, or of some) with the lowest mean of a column; None where none has it."""
+        return _lowest(self.rows if rows is None else rows, column)
+
+    @cached_property
+    def best(self) -> Row | None:
+        """The row of the lowest mean error."""
+        return self.lowest()
+
+    @property
+    def winner(self) -> Row | None:
+        """The row of the lowest mean error, if it significantly beats its baseline."""
+        return next((row for row in self.rows if row.best), None)
+
+    @cached_property
+    def rival(self) -> Row | None:
+        """What the best row is shown beside: its baseline, or else the next best, first of its own loss."""
+        best = self.best
+        if best is None or (baseline := self.baseline(best)) is not None:
+            return None if best is None else baseline
+        rest = [row for row in self.shown if row is not best]
+        return self.lowest(rows=[row for row in rest if row.loss == best.loss] or rest)
+
+    def paired(self, one: Row, other: Row, column: str) -> PairedDifference | None:
+        """Return one row minus another over the seeds that both have; None where it does not apply."""
+        return _paired(one, other, column, CONFIDENCE)
+
+    @cached_property
+    def change(self) -> ClassChange | None:
+        """The best row minus its rival, class by class; None without a rival."""
+        best, rival = self.best, self.rival
+        if best is None or rival is None:
+            return None
+        seeds = sorted(set(best.seeds) & set(rival.seeds))
+        classes = len(self.class_counts)
+        if not seeds:
+            return ClassChange(np.full(classes, math.nan), None, None)
+        ours, theirs = best.errors_by_class(seeds), rival.errors_by_class(seeds)
+        mean = (ours - theirs).mean(axis=0)
+        if len(seeds) < 2 or classes > _INTERVAL_CLASSES:
+            return ClassChange(mean, None, None)
+        ends = [
+            (math.nan, math.nan) if np.isnan(m) else ((d := paired_difference(a, b, CONFIDENCE)).low, d.high)
+            for m, a, b in zip(mean, ours.T, theirs.T, strict=True)
+        ]
+        low, high = np.asarray(ends, dtype=float).T
+        return ClassChange(mean, low, high)
+
+    # ---- the data behind it
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The first finished run's, for what all of them share: counts, groups and test set."""
+        return self.outcomes[0].result
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Training samples of every class."""
+        return self.evaluation.class_counts
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The names that the first run with names has; the numbers of the classes where none has."""
+        size = len(self.class_counts)
+        named = (o.class_names for o in self.outcomes if len(o.class_names) == size)
+        return next(named, tuple(map(str, range(size))))
+
+    @cached_property
+    def order(self) -> npt.NDArray[np.int64]:
+        """The classes from head to tail."""
+        return np.argsort(-np.asarray(self.class_counts), kind="stable")
+
+    @property
+    def title(self) -> str:
+        """The name of the training set."""
+        factor = self.recipe.imbalance_factor
+        return self.recipe.dataset + ("" if factor is None else f", imbalance {factor:g}")
+
+    @cached_property
+    def verdict(self) -> str:
+        """What was found, and never more than the intervals allow."""
+        return _verdict(self)
+
+    # ---- as files
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything that was measured, as JSON knows it."""
+        return {
+            "recipe": self.recipe.to_dict(),
+            "rows": [_row_to_dict(row) for row in self.rows],
+            "verdict": self.verdict,
+            "comparisons": self.tests,
+            "failures": [{"folder": str(o.folder), "why": o.failure} for o in self.failures],
+        }
+
+    def to_csv(self) -> str:
+        """Return one line a run, with its provenance."""
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        names = [column.name for column in columns("runs")]
+        origin = [f.name for f in fields(Provenance)]
+        settings = ("dataset", "imbalance_factor", "loss", "scheme", "beta", "gamma", "seed")
+        writer.writerow([*settings, *names, "seconds", "recipe_hash", *origin])
+        for o in self.outcomes:
+            values = [getattr(o.result, name) for name in names]
+            writer.writerow(
+                [
+                    *(getattr(o.recipe, name) for name in settings),
+                    *("" if v is None else f"{v:.6g}" for v in values),
+                    f"{o.seconds:.2f}",
+                    o.recipe.short_hash,
+                    *(getattr(o.provenance, name) for name in origin),
+                ]
+            )
+        return lines.getvalue()
+
+
+def rows_of(outcomes: Sequence[Outcome]) -> tuple[Row, ...]:
+    """Sort runs into rows: losses outermost, what does not balance first, beside it the weightings."""
+    rows: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        rows.setdefault(_key(outcome.recipe), []).append(outcome)
+    losses = (*LOSSES, "softmax_focal")
+    made = _told_apart(
+        [Row(runs[0].recipe, tuple(sorted(runs, key=lambda o: o.recipe.seed))) for runs in rows.values()]
+    )
+    return tuple(
+        sorted(
+            made,
+            key=lambda r: (losses.index(r.loss), _rank(r.scheme), _ordered(r.settings)),
+        )
+    )
+
+
+def identity(recipe: Recipe) -> str:
+    """Return what decides a run's result, as text: a beta without effect makes no other run."""
+    data = {name: getattr(recipe, name) for name in ("seed", *DATA)}
+    return f"{data} {_key(recipe)}"
+
+
+# ---- how it is computed
+
+
+def _measures(row: Row, baseline: Row | None, tests: int) -> dict[str, Measure]:
+    found = {}
+    for column in (c for c in COLUMNS if c.measured):
+        name = column.name
+        values = _values(row, name)
+        if not values:
+            found[name] = Measure()
+            continue
+        difference, better = None, False
+        if baseline is not None:
+            difference = _paired(row, baseline, name, CONFIDENCE)
+            corrected = _paired(row, baseline, name, bonferroni(CONFIDENCE, tests))
+            better = corrected is not None and corrected.significant and column.is_better(corrected.mean)
+        numbers = tuple(values.values())
+        found[name] = Measure(numbers, summarize(numbers, CONFIDENCE), difference, better)
+    return found
+
+
+def _values(row: Row, column: str) -> dict[int, float]:
+    """A column by seed; empty where it does not apply."""
+    values = {o.recipe.seed: getattr(o.result, column) for o in row.outcomes}
+    return {} if any(v is None for v in values.values()) else values
+
+
+def _paired(one: Row, other: Row, column: str, confidence: float) -> PairedDifference | None:
+    ours, theirs = _values(one, column), _values(other, column)
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return None
+    return paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds], confidence)
+
+
+def _lowest(rows: Sequence[Row], column: str) -> Row | None:
+    ranked = [(s.mean, i) for i, row in enumerate(rows) if (s := row[column].summary) is not None]
+    return rows[min(ranked)[1]] if ranked else None
+
+
+def _baseline(rows: Sequence[Row], row: Row) -> int | None:
+    """The place of the row that differs in nothing but that it does not balance."""
+    if row.is_plain:
+        return None
+    around = _surroundings(row.recipe)
+    found = (
+        i
+        for i, other in enumerate(rows)
+        if other.outcomes and other.method == row.method.plain and _surroundings(other.recipe) == around
+    )
+    return next(found, None)
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Give each row the settings in which it differs from others that have the setting, too."""
+    settings = [_settings(row.recipe) for row in rows]
+    names = sorted({name for one in settings for name in one})
+    telling = [n for n in names if len({one[n] for one in settings if n in one}) > 1]
+    return [
+        replace(row, settings=tuple((n, one[n]) for n in telling if n in one))
+        for row, one in zip(rows, settings, strict=True)
+    ]
+
+
+def _surroundings(recipe: Recipe) -> dict[str, Setting]:
+    """Everything of a recipe but its method, its data and its seed."""
+    return {
+        name: getattr(recipe, name)
+        for name in type(recipe).model_fields
+        if name not in (*_OF_METHOD, "seed", *DATA)
+    }
+
+
+def _key(recipe: Recipe) -> str:
+    return repr(sorted({**_surroundings(recipe), "method": recipe.method.short_hash}.items()))
+
+
+def _settings(recipe: Recipe) -> dict[str, Setting]:
+    """Everything that can tell two rows of one loss and scheme apart."""
+    method = recipe.method
+    found = {name: getattr(method, name) for name in ("label_smoothing", "normalizer", "prior_bias")}
+    if method.is_focal:
+        found["gamma"] = method.gamma
+    of_rules = {key.partition(".")[2]: v for key, v in method.settings.items() if "." in key}
+    return {**_surroundings(recipe), **found, **of_rules}
+
+
+def _ordered(settings: tuple[tuple[str, Setting], ...]) -> list[tuple[str, float, str]]:
+    return [(n, float(v) if isinstance(v, int | float) else math.inf, str(v)) for n, v in settings]
+
+
+def _rank(weighting: str) -> tuple[int, str]:
+    return (SCHEMES.index(weighting), "") if weighting in SCHEMES else (len(SCHEMES), weighting)
+
+
+def _row_to_dict(row: Row) -> dict[str, object]:
+    d = row["error"].difference
+    names = ("mean", "low", "high", "p_value", "confidence")
+    means = {c.name: row[c.name].summary for c in columns("json")}
+    return {
+        "loss": row.loss,
+        "scheme": row.scheme,
+        "seeds": list(row.seeds),
+        **{name: None if s is None else {"mean": s.mean, "sd": s.sd} for name, s in means.items()},
+        "difference_to_none": None if d is None else {name: getattr(d, name) for name in names},
+        "significantly_better": row["error"].better,
+        "best": row.best,
+    }
+
+
+def _verdict(table: ComparisonTable) -> str:
+    best = table.best
+    if best is None or (summary := best["error"].summary) is None:
+        return "No run finished, so there is nothing to compare."
+    lowest = f"{best.loss}, {best.weights} weights, {100 * summary.mean:.1f} %"
+    d = best["error"].difference
+    if best.is_plain:
+        text = f"Lowest mean error: {best.loss} without re-weighting, {100 * summary.mean:.1f} %."
+    elif d is None:
+        text = f"Lowest mean error: {lowest}; there is no run without re-weighting to compare it with."
+    elif d.low is None or d.high is None:
+        text = f"Lowest error: {lowest}, {_points(d)}; a single seed proves nothing."
+    else:
+        interval = f"95 % interval {100 * d.low:+.1f} to {100 * d.high:+.1f}, {d.n} seeds"
+        if best.best:
+            tests = f"significant after correction for {table.tests} tests"
+            return f"Best: {lowest}, {_points(d)} ({interval}; {tests})."
+        text = (
+            f"Lowest mean error: {lowest}, {_points(d)} ({interval}); after correction for "
+            f"{table.tests} tests that may be chance, so no method is marked best."
+        )
+    others = [f"{row.loss} {row.weights}" for row in table.rows if row["error"].better]
+    if others:
+        text += f" Significantly better than their own baseline: {', '.join(others)}."
+    return text
+
+
+def _points(d: PairedDifference) -> str:
+    side = "below" if d.mean < 0 else "above"
+    return f"{abs(100 * d.mean):.1f} points {side} the same loss without re-weighting"

@@ -1,0 +1,452 @@
+"""The settings of the papers' tables with their published figures, and what was measured beside them.
+
+Errors are those of Cui et al. (CVPR 2019), accuracies on skeletons those of Yang et al. (DD-Net, 2019); the
+grid on traffic signs is the house's own.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from typing import Any
+
+from longtail import recipes
+from longtail.evaluation import PairedDifference, Summary, paired_difference, summarize
+from longtail.extend import choice
+from longtail.paper.recipes import LARGE, paper_cifar, paper_large
+from longtail.training.recipes import RESNETS, Recipe
+
+TABLES = {
+    "table2": ("cifar10", "cifar100"),
+    "fig8": ("cifar10",),
+    "fig9": ("cifar20",),
+    "fig10": ("cifar100",),
+}
+IMBALANCES = (100, 50, 200, 20, 10, 1)
+LOSSES = ("softmax", "sigmoid", "focal")
+BETAS = (0.0, 0.9999, 0.999, 0.99, 0.9)
+GAMMAS = (1.0, 2.0, 0.5)
+
+SPLITS = (1, 2, 3)
+FILTERS = (64, 32, 16)
+SKELETON_LOSSES = ("softmax", "focal")
+SKELETON_BETAS = (0.0, 1.0, 0.9, 0.99, 0.5)
+TAIL_CLASSES, TAIL_FILTERS, TAIL_FACTOR = 14, 16, 10
+# Table 3 of Yang et al. (2019): mean of the three splits of 21 classes, whole training sets, by filters
+ACCURACIES = {64: 77.2, 32: 73.7}
+
+# of the paper's four; with 90 images or more in every class, 0.9 (N = 10) leaves all weights equal
+SIGN_BETAS = (0.99, 0.999, 0.9999)
+SIGN_GAMMA = 0.5  # the paper's for natural long tails
+
+SIZES = (224, 320)
+_SHORT = {"inat2017": "inaturalist2017", "inat2018": "inaturalist2018", "imagenet": "ilsvrc2012"}
+
+_FIELDS = {
+    "ddnet": ("accuracy",),
+    "gtsrb": ("error", "balanced_error"),
+    "table3": ("top1_error", "top5_error"),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of a table, to be run over seeds.
+
+    Attributes:
+        table: "table2" | "fig8" | "fig9" | "fig10" | "table3" | "ddnet" | "gtsrb".
+        recipes: what is trained, with seed 0; of several, DD-Net's splits, a seed counts by their mean.
+        published: in percent, by the name of what is measured, such as "error"; empty where nothing is.
+        plain: the same without weights, over which a gain is measured; empty where that has no meaning.
+    """
+
+    table: str
+    recipes: tuple[Recipe, ...]
+    published: Mapping[str, float] = field(default_factory=dict, hash=False)
+    plain: tuple[Recipe, ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, or that of the first split."""
+        return self.recipes[0]
+
+    @property
+    def dataset(self) -> str:
+        """The data set, without its split where all splits are meant."""
+        name = self.recipe.dataset
+        return name if len(self.recipes) == 1 else name.partition("-")[0]
+
+    @property
+    def imbalance_factor(self) -> int:
+        """Largest over smallest class; 1 for a training set as it is."""
+        return round(self.recipe.imbalance_factor or 1)
+
+    @property
+    def gamma(self) -> float | None:
+        """Of the focal loss; None for the others."""
+        return self.recipe.gamma if "focal" in self.recipe.loss else None
+
+    @property
+    def beta(self) -> float:
+        """Of the effective number; 0 for the plain loss."""
+        return self.recipe.beta if self.recipe.scheme == "effective" else 0.0
+
+    @property
+    def weights(self) -> str:
+        """The weighting, as tables name it; at beta 1 the effective number is the count."""
+        if self.recipe.scheme == "none":
+            return "none"
+        return "inverse" if self.recipe.scheme == "inverse" or self.beta == 1.0 else f"beta {self.beta:g}"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What is measured of it."""
+        return _FIELDS.get(self.table, ("error",))
+
+    def with_epochs(self, epochs: int | None) -> Setting:
+        """Return the setting trained for fewer epochs, for a trial; None changes nothing.
+
+        Raises:
+            ValueError: no room for the schedule.
+        """
+        if epochs is None:
+            return self
+        return self._each(lambda recipe: recipe.with_epochs(epochs))
+
+    def replace(self, **changes: Any) -> Setting:
+        """Return the setting with some fields of its recipes changed.
+
+        Raises:
+            ValueError: as the recipe.
+        """
+        return self._each(lambda recipe: recipe.replace(**changes))
+
+    def _each(self, change: Callable[[Recipe], Recipe]) -> Setting:
+        recipes, plain = (tuple(map(change, each)) for each in (self.recipes, self.plain))
+        return replace(self, recipes=recipes, plain=plain)
+
+    def __str__(self) -> str:
+        recipe = self.recipe
+        tail = "" if recipe.imbalance_factor is None else f" imbalance {self.imbalance_factor}"
+        network = f" {recipe.model}" if self.table in ("ddnet", "table3") else ""
+        size = f" {size}" if (size := getattr(recipe, "size", None)) else ""
+        gamma = "" if self.gamma is None else f" gamma {self.gamma:g}"
+        weights = "inverse" if recipe.scheme == "inverse" else f"beta {self.beta:g}"
+        return f"{self.dataset}{tail}{network}{size} {recipe.loss}{gamma} {weights}"
+
+
+@dataclass(frozen=True)
+class MeasuredSetting:
+    """A setting beside what was measured, in percent.
+
+    Attributes:
+        setting: what was run.
+        values: of each of its fields, by seed.
+        plain: the same without weights.
+    """
+
+    setting: Setting
+    values: Mapping[str, Mapping[int, float]]
+    plain: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+
+    def summary(self, name: str | None = None) -> Summary | None:
+        """Return mean and spread over the seeds; None where it was not run.
+
+        Args:
+            name: one of the setting's fields; None for the first.
+        """
+        values = self.values.get(name or self.setting.fields[0])
+        return summarize([values[seed] for seed in sorted(values)]) if values else None
+
+    def published(self, name: str | None = None) -> float | None:
+        """Return what was published of a field; None where nothing was."""
+        return self.setting.published.get(name or self.setting.fields[0])
+
+    def difference(self, name: str | None = None) -> float | None:
+        """Return the measured mean minus what was published, in points."""
+        summary, published = self.summary(name), self.published(name)
+        return None if summary is None or published is None else summary.mean - published
+
+    def gain(self, name: str | None = None) -> PairedDifference | None:
+        """Return measured minus plain, paired by the seeds that both have; None where they share none."""
+        name = name or self.setting.fields[0]
+        ours, plain = self.values.get(name, {}), self.plain.get(name, {})
+        both = sorted(ours.keys() & plain.keys())
+        return paired_difference([ours[s] for s in both], [plain[s] for s in both]) if both else None
+
+
+def measure(settings: Iterable[Setting], rows: Sequence[Mapping[str, str]]) -> list[MeasuredSetting]:
+    """Set what was measured beside settings.
+
+    Args:
+        settings: of any tables.
+        rows: from `longtail.paper.results.read_rows`. A seed counts once a setting, by its fp32 run where it
+            has one, and where a setting has several recipes, once all of them were run.
+    """
+    found = {row["recipe_hash"]: row for row in rows}
+    runs = sorted({(row["precision"] == "fp32", row["precision"], int(row["seed"])) for row in rows})
+
+    def values(of: Sequence[Recipe], fields: Sequence[str]) -> dict[str, dict[int, float]]:
+        known: dict[str, dict[int, float]] = {name: {} for name in fields}
+        for _, precision, seed in runs:
+            hashes = [recipe.replace(seed=seed, precision=precision).short_hash for recipe in of]
+            if not of or not all(h in found for h in hashes):
+                continue
+            for name in fields:
+                texts = [found[h][f"{name}_percent"] for h in hashes]
+                if all(texts):
+                    known[name][seed] = sum(map(float, texts)) / len(texts)
+        return known
+
+    return [MeasuredSetting(s, values(s.recipes, s.fields), values(s.plain, s.fields)) for s in settings]
+
+
+# ---- the tables
+
+
+def cifar(
+    table: str,
+    *,
+    datasets: Sequence[str] | None = None,
+    imbalances: Sequence[int] | None = None,
+    losses: Sequence[str] | None = None,
+    betas: Sequence[float] | None = None,
+    gammas: Sequence[float] | None = None,
+) -> list[Setting]:
+    """Return the settings of a table on long-tailed CIFAR, the most telling first.
+
+    Imbalance 100 comes first; within an imbalance factor the plain losses and beta 0.9999, then the other
+    betas. On balanced data (imbalance 1) all betas weigh alike, so only the plain losses are there.
+
+    Args:
+        table: "table2" | "fig8" | "fig9" | "fig10"; Table 2's class-balanced row is the best setting of the
+            grids in Figures 8 and 10, so it has their settings.
+        datasets: of the table's, to take only some.
+        imbalances: any of 200, 100, 50, 20, 10, 1.
+        losses: any of "softmax", "sigmoid", "focal".
+        betas: any of 0 (the plain losses), 0.9, 0.99, 0.999, 0.9999.
+        gammas: of the focal loss, any of 0.5, 1, 2.
+
+    Raises:
+        ValueError: a name or number that the table does not have.
+
+    Example:
+        >>> str(cifar("fig9", losses=["focal"])[0])
+        'cifar20 imbalance 100 focal gamma 1 beta 0'
+    """
+    choice("table", table, TABLES, also=", 'table3', 'ddnet', 'gtsrb'")
+    chosen = [choice("dataset", d, TABLES[table]) for d in (datasets or TABLES[table])]
+    kinds = [choice("loss", loss, LOSSES) for loss in (losses or LOSSES)]
+    factors = list(imbalances or IMBALANCES)
+    _known("imbalance", factors, IMBALANCES)
+    _known("beta", betas, BETAS)
+    _known("gamma", gammas, GAMMAS)
+    if gammas and "focal" not in kinds:
+        raise ValueError(
+            f"gamma belongs to the focal loss, got loss {', '.join(kinds)}; leave one of them out"
+        )
+    exponents = [gamma for gamma in GAMMAS if not gammas or gamma in gammas]
+    variants: list[tuple[str, float | None]] = [
+        (loss, gamma) for loss in kinds for gamma in (exponents if loss == "focal" else (None,))
+    ]
+    found = []
+    for (first, some), factor in itertools.product(enumerate((BETAS[:2], BETAS[2:])), factors):
+        for dataset, (loss, gamma), beta in itertools.product(chosen, variants, some):
+            if (factor != 1 or (first == 0 and beta == 0.0)) and (not betas or beta in betas):
+                found.append(_cifar(table, dataset, factor, loss, gamma, beta))
+    return found
+
+
+def skeletons(
+    *,
+    datasets: Sequence[str] | None = None,
+    imbalances: Sequence[int] | None = None,
+    losses: Sequence[str] | None = None,
+    filters: Sequence[int] | None = None,
+) -> list[Setting]:
+    """Return the settings of DD-Net on JHMDB: whole training sets, widest network first, then the long tail.
+
+    The long tail is cut from the 14-class training sets, which are complete; those of 21 classes lack clips
+    in seven classes, so that a tail would start at 11 clips.
+
+    Args:
+        datasets: "jhmdb14", "jhmdb21", to take only some.
+        imbalances: 1 (whole training sets), 10.
+        losses: "softmax", "focal".
+        filters: any of 64, 32, 16.
+
+    Raises:
+        ValueError: a name or number that the grid does not have.
+
+    Example:
+        >>> str(skeletons(filters=[64])[0])
+        'jhmdb14 ddnet64 softmax beta 0'
+    """
+    for name in datasets or ():
+        choice("dataset", name, ("jhmdb14", "jhmdb21"))
+    for name in losses or ():
+        choice("loss", name, SKELETON_LOSSES)
+    _known("imbalance", imbalances, (1, TAIL_FACTOR))
+    _known("filters", filters, FILTERS)
+    whole = itertools.product(FILTERS, (14, 21), ("softmax",), (0.0,), (1,))
+    tail = itertools.product(
+        (TAIL_FILTERS,), (TAIL_CLASSES,), SKELETON_LOSSES, SKELETON_BETAS, (TAIL_FACTOR,)
+    )
+    return [
+        _skeletons(width, classes, loss, beta, factor)
+        for width, classes, loss, beta, factor in (*whole, *tail)
+        if (not datasets or f"jhmdb{classes}" in datasets)
+        and (not imbalances or factor in imbalances)
+        and (not losses or loss in losses)
+        and (not filters or width in filters)
+    ]
+
+
+def signs(*, losses: Sequence[str] | None = None) -> list[Setting]:
+    """Return the settings on GTSRB: plain, inverse frequency, and class-balanced at three beta.
+
+    Args:
+        losses: "softmax", "focal", to take only some.
+
+    Raises:
+        ValueError: a loss that the grid does not have.
+
+    Example:
+        >>> str(signs()[0])
+        'gtsrb softmax beta 0'
+    """
+    for name in losses or ():
+        choice("loss", name, ("softmax", "focal"))
+    plain = recipes.gtsrb(loss="softmax", scheme="none")
+    chosen = [recipes.gtsrb(loss="softmax", scheme="inverse")]
+    chosen += [recipes.gtsrb(loss="softmax", scheme="effective", beta=beta) for beta in SIGN_BETAS]
+    chosen += [
+        recipes.gtsrb(loss="focal", scheme="effective", beta=beta, gamma=SIGN_GAMMA) for beta in SIGN_BETAS
+    ]
+    found = [Setting("gtsrb", (plain,)), *(Setting("gtsrb", (one,), plain=(plain,)) for one in chosen)]
+    return [setting for setting in found if not losses or setting.recipe.loss in losses]
+
+
+def large(
+    *,
+    datasets: Sequence[str] | None = None,
+    networks: Sequence[str] | None = None,
+    sizes: Sequence[int] | None = None,
+    losses: Sequence[str] | None = None,
+) -> list[Setting]:
+    """Return the settings of Table 3: plain softmax, and class-balanced focal with beta 0.999, gamma 0.5.
+
+    Args:
+        datasets: to take only some; "inat2017", "inat2018" and "imagenet" are understood, too.
+        networks: likewise.
+        sizes: likewise; the paper has plain softmax at 224 alone.
+        losses: likewise.
+
+    Raises:
+        ValueError: a name or size that the table does not have, or no setting at all.
+
+    Example:
+        >>> first = large(datasets=["inat2018"], networks=["resnet50"])[0]
+        >>> str(first), first.published["top1_error"]
+        ('inaturalist2018 resnet50 224 softmax beta 0', 42.86)
+    """
+    known = [dataset_name(name) for name in datasets or LARGE]
+    for what, given, options in (("network", networks, RESNETS), ("loss", losses, ("softmax", "focal"))):
+        for value in given or ():
+            choice(what, value, options)
+    for size in sizes or ():
+        if size not in SIZES:
+            raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, got {size!r}")
+    chosen = [
+        Setting(
+            "table3",
+            (paper_large(row["dataset"], row["network"], int(row["input_size"]), row["loss"]),),
+            {name: float(row[f"{name}_percent"]) for name in _FIELDS["table3"]},
+        )
+        for row in _csv("table3")
+        if row["dataset"] in known
+        and row["network"] in (networks or RESNETS)
+        and int(row["input_size"]) in (sizes or SIZES)
+        and row["loss"] in (losses or ("softmax", "focal"))
+    ]
+    if not chosen:
+        raise ValueError("Table 3 has no such row: plain softmax is there at 224 alone; change loss or size")
+    return chosen
+
+
+def dataset_name(name: str) -> str:
+    """Return the full name of a data set of Table 3.
+
+    Raises:
+        ValueError: the table has no such data set.
+    """
+    return choice("dataset", _SHORT.get(name, name), LARGE)
+
+
+def of_run(recipe: Recipe) -> Setting:
+    """Return the setting of a run on any data, the published error beside it where it followed the paper."""
+    setting = Setting("runs", (recipe,))
+    if recipe.dataset not in ("cifar10", "cifar20", "cifar100"):
+        return setting
+    names = ("scheme", "beta", "gamma", "seed", "precision")
+    alike: dict[str, Any] = {name: getattr(recipe, name) for name in names}
+    if recipe != paper_cifar(recipe.dataset, recipe.imbalance_factor, recipe.loss, **alike):
+        return setting
+    key = setting.dataset, setting.imbalance_factor, recipe.loss, setting.gamma, setting.beta
+    return replace(setting, published=_errors().get(key, {}))
+
+
+def _cifar(table: str, dataset: str, factor: int, loss: str, gamma: float | None, beta: float) -> Setting:
+    published = _errors().get((dataset, factor, loss, gamma, beta), {})
+    plain = (
+        () if loss == "softmax" and beta == 0.0 else (_cifar_recipe(dataset, factor, "softmax", None, 0.0),)
+    )
+    return Setting(table, (_cifar_recipe(dataset, factor, loss, gamma, beta),), published, plain)
+
+
+@functools.cache
+def _cifar_recipe(dataset: str, factor: int, loss: str, gamma: float | None, beta: float) -> Recipe:
+    scheme = "none" if beta == 0.0 else "effective"
+    gamma = 1.0 if gamma is None else gamma
+    return paper_cifar(dataset, float(factor), loss, scheme=scheme, beta=beta, gamma=gamma)
+
+
+def _skeletons(width: int, classes: int, loss: str, beta: float, factor: int) -> Setting:
+    def made(beta: float) -> tuple[Recipe, ...]:
+        scheme = "none" if beta == 0.0 else "effective"
+        names = [f"jhmdb{classes}-{split}" for split in SPLITS]
+        found: list[Recipe] = [recipes.ddnet(n, width, loss=loss, scheme=scheme, beta=beta) for n in names]
+        if factor != 1:
+            # a third of the clips makes a third of the updates in an epoch: twice the epochs
+            found = [r.replace(imbalance_factor=float(factor), epochs=2 * r.epochs) for r in found]
+        return tuple(found)
+
+    known = (classes, loss, beta, factor) == (21, "softmax", 0.0, 1) and width in ACCURACIES
+    published = {"accuracy": ACCURACIES[width]} if known else {}
+    return Setting("ddnet", made(beta), published, made(0.0) if beta else ())
+
+
+@functools.cache
+def _errors() -> dict[tuple[str, int, str, float | None, float], dict[str, float]]:
+    """The published errors on CIFAR by data set, imbalance factor, loss, gamma and beta."""
+    errors: dict[tuple[str, int, str, float | None, float], dict[str, float]] = {}
+    for row in (row for name in ("table2", "fig9", "fig10") for row in _csv(name)):
+        gamma = float(row["gamma"]) if row["gamma"] else None
+        key = row["dataset"], int(row["imbalance_factor"]), row["loss"], gamma, float(row["beta"])
+        errors.setdefault(key, {"error": float(row["error_percent"])})
+    return errors
+
+
+def _csv(name: str) -> list[dict[str, str]]:
+    text = (files("longtail") / "paper" / f"{name}.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _known(name: str, values: Sequence[float] | None, options: Sequence[float]) -> None:
+    for value in values or ():
+        if value not in options:
+            raise ValueError(f"{name} must be one of {', '.join(f'{o:g}' for o in options)}, got {value!r}")

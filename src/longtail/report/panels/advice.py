@@ -1,0 +1,33 @@
+"""What should I use?"""
+
+from __future__ import annotations
+
+from longtail.compare import ComparisonTable
+from longtail.compare.advice import advise
+from longtail.report.blocks import Card, Code, Heading, Panel, Text
+
+
+def panel(table: ComparisonTable) -> Panel:
+    """Show what is recommended for balanced and for natural test data, and the code for it."""
+    found = advise(table)
+    cards = []
+    for a in found:
+        keep = f"Run to keep: {a.folder}"
+        if a.seeds > 1:
+            keep += (
+                f", the first of {a.seeds} seeds. They differ by luck alone: taking the one with the lowest "
+                "test error would be choosing on the test set"
+            )
+        cards.append(
+            Card(
+                [
+                    Heading(f"{a.prior.capitalize()} test prior: {a.when}"),
+                    Text(a.rule),
+                    Text(a.finding, lead="Here:"),
+                    Code(a.code),
+                    Text(f"{keep}. The same again:", "dim", code=f"longtail train {a.folder}/recipe.json"),
+                ]
+            )
+        )
+    answer = " ".join(f"{a.prior.capitalize()} test data: {a.finding}" for a in found)
+    return Panel("What should I use?", cards, "What should I use?", answer)

@@ -1,0 +1,205 @@
+"""On which classes? Errors by group and by class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from longtail.compare import GROUPS, ComparisonTable
+from longtail.evaluation import interval_text
+from longtail.report.blocks import Block, Chart, Choice, Panel, Spec, Text
+from longtail.report.charts import Look, averaged, class_axis, inert, looks, numbers, points_of
+from longtail.report.panels.tail import Tail, count, tail_of
+
+_NUMBERS = 400_000  # numbers of one kind in the page: some 2 MB
+_BANDS = 300  # classes up to which bands and intervals can be seen
+
+
+def panel(table: ComparisonTable) -> Panel:
+    """Show where along the tail the methods differ."""
+    found = facts(table)
+    best, rival = table.best, table.rival
+    names = [row.name for row in table.shown]
+    blocks: list[Block] = [Text(found)]
+    if len(names) > 1:
+        blocks.append(Choice(names, [i for i, row in enumerate(table.shown) if row in (best, rival)]))
+    blocks += [_groups(table), _classes(table)]
+    if best and rival:
+        blocks.append(_change(table, f"from {rival.name} to {best.name}"))
+    return Panel("On which classes?", blocks, "On which classes?", found)
+
+
+def facts(table: ComparisonTable) -> str:
+    """Say what changed in the head and in the tail."""
+    best, rival = table.best, table.rival
+    if best is None or rival is None:
+        return "There is one method only, so nothing to compare class by class."
+    parts = []
+    for group in GROUPS:
+        column = f"{group}_error"
+        ours, theirs = best[column].summary, rival[column].summary
+        if ours is None or theirs is None:
+            parts.append(f"{group}-shot n/a")
+            continue
+        d = table.paired(best, rival, column)
+        change = interval_text(d)
+        if d is not None and d.mean == 0 and not d.sd:
+            change = "no change"
+        elif d is not None and d.significant:
+            change += ", more than chance explains"
+        parts.append(
+            f"{group}-shot {100 * theirs.mean:.1f} → {100 * ours.mean:.1f} %{change and f' ({change})'}"
+        )
+    return f"From {rival.name} to {best.name}: " + "; ".join(parts) + "."
+
+
+def _groups(table: ComparisonTable) -> Chart:
+    traces = []
+    for i, (row, look) in enumerate(zip(table.shown, looks(table), strict=True)):
+        found = [row[f"{group}_error"].summary for group in GROUPS]
+        traces.append(
+            {
+                "row": i,
+                "x": [f"{g}-shot{'' if s else ': n/a'}" for g, s in zip(GROUPS, found, strict=True)],
+                "y": numbers((None if s is None else s.mean for s in found), 100),
+                "name": inert(row.name),
+                "type": "bar",
+                "error_y": {
+                    "type": "data",
+                    "array": numbers(((s.sd or 0.0) if s else 0.0 for s in found), 100),
+                    "color": "@dim",
+                },
+                "marker": {
+                    "color": look.colour,
+                    "pattern": {
+                        "shape": look.pattern,
+                        "bgcolor": look.colour,
+                        "fgcolor": "@bg",
+                        "solidity": 0.25,
+                    },
+                },
+                "hovertemplate": "%{y:.1f} %<extra>%{fullData.name}</extra>",
+            }
+        )
+    layout = {
+        "barmode": "group",
+        "xaxis": {"type": "category"},
+        "yaxis": {"title": "test error, %", "rangemode": "tozero"},
+    }
+    label = (
+        "Error of the many-, medium- and few-shot classes: mean and standard deviation over seeds; groups "
+        "without a class are n/a"
+    )
+    return Chart("groups", label, Spec(traces, layout, "No method is chosen."))
+
+
+def _classes(table: ComparisonTable) -> Chart:
+    tail = tail_of(table)
+    rows = table.shown
+    points = points_of(len(tail.counts))
+    all_rows = len(rows) * len(points) * 2 <= _NUMBERS
+    traces: list[dict[str, Any]] = []
+    for i, (row, look) in enumerate(zip(rows, looks(table), strict=True)):
+        if not all_rows and row not in (table.best, table.rival):
+            continue
+        mean, sd = row.class_errors.mean[table.order], row.class_errors.sd
+        if sd is not None and len(mean) <= _BANDS:
+            traces += _band(i, look, row.name, mean, sd[table.order])
+        y = averaged(100 * mean, points)
+        traces.append(
+            {
+                "row": i,
+                "x": [p + 1 for p in points],
+                "y": y,
+                "name": inert(row.name),
+                "legendgroup": row.name,
+                "type": "scatter",
+                "mode": _mode(tail),
+                "connectgaps": False,
+                "line": {"color": look.colour, "dash": look.dash, "width": 2},
+                "marker": {"symbol": look.symbol, "size": 7},
+                "text": [
+                    f"{inert(tail.names[p])} (n = {count(tail.counts[p])}): "
+                    f"{'n/a' if v is None else f'{v:.1f} %'}"
+                    for p, v in zip(points, y, strict=True)
+                ],
+                "hoverinfo": "text+name",
+            }
+        )
+    layout = {
+        "height": 380,
+        "xaxis": class_axis(tail.names),
+        "yaxis": {"title": _title("test error, %", tail), "range": [-2, 102]},
+    }
+    note = (
+        "The per-class errors of these methods are not in the page (too many classes times methods); choose "
+        "the best or its baseline."
+    )
+    label = "Error of every class, head to tail: mean over seeds, bands of one standard deviation"
+    return Chart("classes", label, Spec(traces, layout, note))
+
+
+def _band(row: int, look: Look, name: str, mean: Any, sd: Any) -> list[dict[str, Any]]:
+    edge = {
+        "row": row,
+        "x": list(range(1, len(mean) + 1)),
+        "type": "scatter",
+        "mode": "lines",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": name,
+    }
+    low, high = (numbers(np.clip(mean + sign * sd, 0, 1), 100) for sign in (-1, 1))
+    return [edge | {"y": low}, edge | {"y": high, "fill": "tonexty", "fillcolor": look.pale}]
+
+
+def _change(table: ComparisonTable, direction: str) -> Chart:
+    tail, change = tail_of(table), table.change
+    assert change is not None
+    points = points_of(len(tail.counts))
+    mean = change.mean[table.order]
+    y = averaged(100 * mean, points)
+    trace: dict[str, Any] = {
+        "x": [p + 1 for p in points],
+        "y": y,
+        "type": "bar" if len(mean) <= _BANDS else "scatter",
+        "mode": "lines",
+        "line": {"color": "#0072B2", "width": 1},
+        "marker": {"color": ["#0072B2" if (v or 0) <= 0 else "#D55E00" for v in y]},
+        "text": [
+            f"{inert(tail.names[p])}: {'n/a' if v is None else f'{v:.1f} points'}"
+            for p, v in zip(points, y, strict=True)
+        ],
+        "textposition": "none",
+        "hoverinfo": "text",
+    }
+    if change.low is not None and change.high is not None:
+        low, high = change.low[table.order], change.high[table.order]
+        trace["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": numbers(np.nan_to_num(high - mean), 100),
+            "arrayminus": numbers(np.nan_to_num(mean - low), 100),
+            "color": "@dim",
+        }
+    layout = {
+        "xaxis": class_axis(tail.names),
+        "yaxis": {"title": _title("change of error, points", tail)},
+        "showlegend": False,
+    }
+    label = (
+        f"Change of every class's error {direction}, with 95 % intervals of single classes where there are "
+        "few enough: hints, not corrected for their number"
+    )
+    return Chart("change", label, Spec([trace], layout))
+
+
+def _mode(tail: Tail) -> str:
+    return "lines" if len(tail.counts) > 60 else "lines+markers"
+
+
+def _title(title: str, tail: Tail) -> str:
+    thinned = len(points_of(len(tail.counts))) < len(tail.counts)
+    return f"{title}, mean of neighbours" if thinned else title

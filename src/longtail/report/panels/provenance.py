@@ -1,0 +1,32 @@
+"""The runs, and with what they were made."""
+
+from __future__ import annotations
+
+from longtail.compare import ComparisonTable
+from longtail.report.blocks import Code, Fold, Panel, Table
+from longtail.report.tables import Cell, Sheet, percent
+
+
+def panel(table: ComparisonTable) -> Panel:
+    """Show every run with device, versions and commit, and the recipe that all share."""
+    lines = []
+    for row in table.shown:
+        for o in row.outcomes:
+            made = o.provenance
+            lines.append(
+                [
+                    Cell(str(o.folder)),
+                    Cell(row.name),
+                    Cell(str(o.recipe.seed), float(o.recipe.seed)),
+                    percent(o.result.error),
+                    Cell(o.recipe.short_hash),
+                    *(Cell(text or "n/a") for text in (made.device, made.torch, made.commit[:10])),
+                ]
+            )
+    head = ["folder", "method", "seed", "error %", "recipe", "device", "torch", "commit"]
+    recipe = "The recipe that the methods share (loss, weighting and seed are those of the first run)"
+    blocks = [
+        Fold(f"{len(lines)} runs, with what they were made", [Table(Sheet(head, lines), "Runs")]),
+        Fold(recipe, [Code(table.recipe.to_json())]),
+    ]
+    return Panel("The runs", blocks)

@@ -1,0 +1,1 @@
+"""An application: DD-Net, which recognises actions from skeleton clips."""

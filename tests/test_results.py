@@ -1,0 +1,97 @@
+"""Every measured row that is committed is still of its recipe: rebuilt from the row's columns, same hash."""
+
+from __future__ import annotations
+
+import ast
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from longtail import recipes
+from longtail.paper.results import columns_of
+from longtail.paper.settings import Setting, measure, signs, skeletons
+
+RESULTS = Path(__file__).parents[1] / "results"
+Row = Mapping[str, str]
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    with (RESULTS / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def of_cifar(row: Row) -> recipes.Recipe:
+    return recipes.paper_cifar(
+        row["dataset"],
+        float(row["imbalance_factor"]),
+        row["loss"],
+        scheme="none" if row["beta"] == "0" else "effective",
+        beta=float(row["beta"]),
+        gamma=float(row["gamma"] or 1),
+    )
+
+
+def of_clips(row: Row) -> recipes.Recipe:
+    beta, factor = float(row["beta"]), float(row["imbalance_factor"])
+    recipe = recipes.ddnet(
+        f"jhmdb{row['classes']}-{row['split']}",
+        int(row["filters"]),
+        loss=row["loss"],
+        scheme="none" if beta == 0 else "effective",
+        beta=beta,
+        imbalance_factor=None if factor == 1 else factor,
+    )
+    return recipe.replace(epochs=int(row["epochs"]))
+
+
+def of_signs(row: Row) -> recipes.Recipe:
+    numbers = {name: float(row[name]) for name in ("beta", "gamma") if row[name]}
+    return recipes.gtsrb(loss=row["loss"], scheme=row["scheme"], **numbers)
+
+
+def of_choice(row: Row) -> recipes.Recipe:
+    return recipes.ddnet("jhmdb21-1", 32, eval_every=1000, **ast.literal_eval(row["changes"]))
+
+
+def of_digits(row: Row) -> recipes.Recipe:
+    numbers = {name: float(row[name]) for name in ("imbalance_factor", "beta", "gamma")}
+    return recipes.digits(loss=row["loss"], scheme=row["scheme"], **numbers)
+
+
+@pytest.mark.parametrize(
+    ("name", "rebuild"),
+    [
+        ("table2.csv", of_cifar),
+        ("ddnet.csv", of_clips),
+        ("gtsrb.csv", of_signs),
+        ("choose-ddnet.csv", of_choice),
+        ("compare-digits/compare.csv", of_digits),
+    ],
+)
+def test_each_row_is_of_its_recipe(name: str, rebuild: Callable[[Row], recipes.Recipe]) -> None:
+    rows = rows_of(name)
+    assert rows
+    for row in rows:
+        recipe = rebuild(row).replace(seed=int(row["seed"]), precision=row.get("precision", "fp32"))
+        assert recipe.hash.startswith(row["recipe_hash"]), (name, row)
+        assert len(row["recipe_hash"]) >= 12
+        assert int(row.get("epochs", recipe.epochs)) == recipe.epochs
+
+
+def test_every_file_of_results_is_checked() -> None:
+    tables = {path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")}
+    assert tables == {
+        *("table2.csv", "ddnet.csv", "gtsrb.csv", "choose-ddnet.csv", "compare-digits/compare.csv"),
+    }
+
+
+@pytest.mark.parametrize(("name", "settings"), [("ddnet", skeletons()), ("gtsrb", signs())])
+def test_every_row_is_counted_by_the_table(name: str, settings: list[Setting]) -> None:
+    rows = rows_of(f"{name}.csv")
+    assert tuple(rows[0]) == columns_of(name)
+    measured = measure(settings, rows)
+    counted = sum(len(m.values[m.setting.fields[0]]) * len(m.setting.recipes) for m in measured)
+    # 21 classes were trained for 60 epochs, too, before 120 were chosen
+    assert counted == sum((row.get("classes"), row["epochs"]) != ("21", "60") for row in rows)
