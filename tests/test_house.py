@@ -35,11 +35,11 @@ label_files
 & sources: *
 counts
 weights
+adjust
 vectors
 losses: __init__ blocks kernels reduction / fused / functional / linear / module
 & head
 & sampling
-& adjust
 methods: schedules criterion / method / catalogue
 datasets: decoding fetch long_tail pickles skeleton_files image_files / *
 & models: * / inference resnet_cifar
