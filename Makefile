@@ -6,7 +6,7 @@ JOBS ?= 2
 GPU_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tests backends browser bench gpu clean
+.PHONY: help demo test lint check-tests wheel lowest backends browser bench gpu clean
 
 help: ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ lint: $(READY) ## ruff and mypy
 
 check-tests: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
+
+wheel: $(READY) ## the built wheel, installed elsewhere and tried from an empty folder
+	$(BIN)/python tests/wheel.py
+
+lowest: $(READY) ## the same with the lowest versions that pyproject.toml allows, without torch
+	$(BIN)/python tests/wheel.py --lowest
 
 backends: $(READY) ## the losses' whole battery on every backend: plain, fused, kernels interpreted (minutes)
 	$(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend torch

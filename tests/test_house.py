@@ -358,7 +358,22 @@ sys.meta_path.insert(0, Absent())
         (
             "typer",
             "from longtail.__main__ import main\nmain()",
-            r"^longtail: the command line needs typer; pip install 'longtail\[train\]'$",
+            r"^longtail: the command line needs typer; pip install 'longtail\[cli\]'$",
+        ),
+        (
+            "jinja2",
+            "from longtail.cli import main\nsys.argv = ['longtail', 'weights', '5,3', '--explore']\nmain()",
+            r"^error: this command needs jinja2; pip install 'longtail\[report\]'$",
+        ),
+        (
+            "torch",
+            "from longtail.cli import main\nsys.argv = ['longtail', 'train', 'digits']\nmain()",
+            r"^error: this command needs torch; pip install 'longtail\[train\]'$",
+        ),
+        (
+            "sklearn",
+            "from longtail.cli import main\nsys.argv = ['longtail', 'train', 'digits']\nmain()",
+            r"^error: digits needs scikit-learn; install it with: pip install 'longtail\[train\]'$",
         ),
     ],
 )

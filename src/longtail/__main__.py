@@ -11,7 +11,7 @@ def main() -> None:
         if (error.name or "longtail").startswith("longtail"):
             raise
         raise SystemExit(
-            f"longtail: the command line needs {error.name}; pip install 'longtail[train]'"
+            f"longtail: the command line needs {error.name}; pip install 'longtail[cli]'"
         ) from None
     run()
 

@@ -27,6 +27,10 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        bare = str(error) == f"No module named {error.name!r}"  # other texts name the remedy already
+        extra = "report" if error.name in ("jinja2", "matplotlib", "pydantic", "scipy") else "train"
+        fail(f"this command needs {error.name}; pip install 'longtail[{extra}]'" if bare else str(error))
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
         fail(str(error))
     except SystemExit as end:
