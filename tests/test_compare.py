@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from longtail import datasets, methods, recipes
-from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, compare
+from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, compare, recipes_of
 from longtail.evaluation import evaluate
 from longtail.report.figures import draw_comparison
 from longtail.report.tables import markdown, method_sheet, terminal_table
@@ -364,3 +364,27 @@ def test_a_dask_cluster_runs_the_grid(tmp_path: Path, finish: Any) -> None:
     done = finish(command, env=os.environ | limits)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[('none', (0, 1))] 0"
+
+
+def test_methods_that_differ_afterwards_share_a_run(tmp_path, monkeypatch):
+    named = ["plain", "ncm", "posthoc_logit_adjusted", "logit_adjusted"]
+    recipe = recipes.digits(epochs=2, warmup_epochs=0)
+    done = []
+    table = compare(
+        recipe, named, seeds=2, out=tmp_path / "a", jobs=1, progress=lambda d, n, o: done.append(o.recipe)
+    )
+    assert [row.method.name for row in table.rows] == named
+    assert [r.method.name for r in done[:4]] == ["plain", "logit_adjusted"] * 2  # what is shared comes first
+    alone = compare(recipe, ["ncm"], seeds=2, out=tmp_path / "b", jobs=1)
+    assert alone.rows[0]["error"].values == table.rows[1]["error"].values
+    head, *lines = (tmp_path / "a" / "compare.csv").read_text().splitlines()
+    assert head.startswith("method,dataset,")
+    assert sum(line.startswith("ncm,") for line in lines) == 2
+
+
+def test_a_named_method_takes_the_recipes_numbers():
+    recipe = recipes.digits(gamma=0.5)
+    of = {r.method.name: r for r in recipes_of(recipe, ["effective", "effective:beta=0.9:loss=focal"])}
+    assert of["effective"].beta == recipe.beta == 0.99
+    assert (of["effective:beta=0.9:loss=focal"].beta, of["effective:beta=0.9:loss=focal"].gamma) == (0.9, 0.5)
+    assert of["effective"].hash == recipe.replace(loss="softmax", scheme="effective").hash

@@ -445,3 +445,57 @@ def test_every_row_tells_what_a_reader_wants_to_know():
     for about in methods.ABOUT.values():
         assert about.formula
         assert about.pitfall
+
+
+@pytest.mark.parametrize("name", ["crt", "tau_norm", "ncm"])
+def test_a_second_stage_changes_the_last_layer_alone(tmp_path, name):
+    recipe = short(method=methods.get(name))
+    run = train(recipe, tmp_path / "run", device="cpu", threads=1)
+    plain = train(short(scheme="none"), tmp_path / "plain", device="cpu", threads=1)
+    ours, theirs = run.model.state_dict(), plain.model.state_dict()
+    assert {key for key in ours if not torch.equal(ours[key], theirs[key])} == {"head.weight", "head.bias"}
+    assert losses(run) == losses(plain)
+    assert evaluate_run(tmp_path / "run", device="cpu") == run.evaluation
+    shared = train(recipe, tmp_path / "shared", device="cpu", threads=1, trained=tmp_path / "plain")
+    assert same(shared.model, run.model)
+    assert shared.evaluation == run.evaluation
+    assert shared.history == run.history
+
+
+def test_features_are_those_of_the_samples_as_they_are(register, tmp_path):
+    seen = {}
+
+    def look(features, targets, weight, bias, *, seed=0):
+        seen.update(features=features, targets=targets)
+        return weight, bias
+
+    register(methods.REFITS, "look", look)
+    run = train(short(method=Method(refit=Rule("look"))), device="cpu", threads=1)
+    data = TrainingData(short(augmentation="none"), None, CPU)
+    inputs = data.gather([torch.arange(len(data))])[0]
+    kept = []
+    run.model.head.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
+    with torch.no_grad():
+        run.model(inputs)
+    torch.testing.assert_close(seen["features"], kept[0], rtol=1e-4, atol=1e-5)
+    assert torch.equal(seen["targets"], data.targets)
+
+
+def test_only_what_was_trained_so_is_taken(tmp_path):
+    train(short(scheme="none"), tmp_path / "plain", device="cpu", threads=1)
+    for other in (short(method=methods.get("crt"), seed=1), short(method=methods.get("crt:loss=focal"))):
+        with pytest.raises(ValueError, match=r"holds recipe .*, which is not what this one trains"):
+            train(other, device="cpu", trained=tmp_path / "plain")
+    with pytest.raises(ValueError, match="is for methods that decide or refit after training, and"):
+        train(short(scheme="none"), device="cpu", trained=tmp_path / "plain")
+
+
+def test_the_same_adjustment_in_a_prediction(tmp_path):
+    from longtail.predict import Classifier
+
+    train(short(method=methods.get("posthoc_logit_adjusted")), tmp_path / "a", device="cpu", threads=1)
+    train(short(scheme="none"), tmp_path / "b", device="cpu", threads=1)
+    sample = longtail.datasets.digits().test.inputs[0]
+    ours, plain = (Classifier(tmp_path / run)(sample).probabilities for run in "ab")
+    counts = load_run(tmp_path / "a").evaluation.class_counts
+    np.testing.assert_allclose(ours, longtail.adjust_probabilities(plain[None], counts)[0], rtol=1e-6)

@@ -133,7 +133,7 @@ class Classifier:
         self.class_names: tuple[str, ...] = tuple(about["class_names"])
         self.kind: str = inputs["kind"]
         self.shape: tuple[int, ...] = tuple(inputs["shape"])
-        self._recipe, self._network = run.recipe, run.model
+        self._recipe, self._network, self._counts = run.recipe, run.model, run.evaluation.class_counts
         self._middle: EvalTransform | None = None
         if isinstance(run.recipe, ImageRecipe):
             self._middle = EvalTransform(run.recipe.size, run.recipe.mean, run.recipe.std)
@@ -189,7 +189,8 @@ class Classifier:
         return self._prediction(logits)
 
     def _prediction(self, logits: torch.Tensor) -> Prediction:
-        alone = self._recipe.activation == "sigmoid"
+        decided = self._recipe.method.adjust(logits.numpy()[None], self._counts)[0]
+        logits, alone = torch.from_numpy(decided), self._recipe.activation == "sigmoid"
         return Prediction(self.class_names, (logits.sigmoid() if alone else logits.softmax(0)).numpy())
 
 

@@ -27,6 +27,10 @@ def compare(
         list[str] | None,
         typer.Option(help="Repeat for several; default none inverse inverse_sqrt effective."),
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:SETTING=VALUE]", help="In place of losses and schemes; repeatable."),
+    ] = None,
     beta: Annotated[float | None, typer.Option(help="Of the effective number.")] = None,
     gamma: Annotated[float | None, typer.Option(help="Of the focal loss.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of every run.")] = None,
@@ -60,14 +64,17 @@ def compare(
     recipe = recipe.replace(**{k: v for k, v in given.items() if v is not None})
     if epochs is not None:
         recipe = recipe.with_epochs(epochs)
+    if method and (loss or scheme):
+        raise ValueError("--method is given beside --loss or --scheme; leave one of the two out")
     losses, schemes = loss or list(comparing.LOSSES), scheme or list(comparing.SCHEMES)
-    chosen = comparing.seeds_of(seeds)
-    total = len(comparing.recipes_of(recipe, losses=losses, schemes=schemes)) * len(chosen)
+    what: dict[str, Any] = {"methods": method} if method else {"losses": losses, "schemes": schemes}
+    total = len(comparing.recipes_of(recipe, **what)) * len(comparing.seeds_of(seeds))
+    plan = f"{len(method)} methods" if method else f"{len(losses)} losses x {len(schemes)} weightings"
     shared = recipe.replace(loss="softmax", scheme="none", seed=0)
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"
     error_console.print(
         f"{dataset}{tail}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
-        f"{len(losses)} losses x {len(schemes)} weightings x {seeds} seeds = {total} runs",
+        f"{plan} x {seeds} seeds = {total} runs",
     )
     bar = Progress(
         TextColumn("{task.description}"),
@@ -82,13 +89,12 @@ def compare(
 
         def report(done: int, total: int, outcome: comparing.Outcome) -> None:
             error = "failed" if outcome.evaluation is None else f"{100 * outcome.evaluation.error:4.1f} %"
-            name = f"{outcome.recipe.loss} {outcome.recipe.scheme} seed {outcome.recipe.seed}"
+            name = f"{outcome.recipe.method.label} seed {outcome.recipe.seed}"
             bar.update(task, completed=done, description=f"{name:<28} {error:>6}")
 
         result = comparing.compare(
             recipe,
-            losses=losses,
-            schemes=schemes,
+            **what,
             seeds=seeds,
             dataset=own,
             out=folder,

@@ -30,6 +30,10 @@ def train(
         str | None,
         typer.Option(help="A network; for images resnet50 | resnet101 | resnet152, a folder, a hub name."),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:SETTING=VALUE]", help="A way of balancing: longtail methods lists them."),
+    ] = None,
     loss: Annotated[str | None, typer.Option(help="softmax | sigmoid | focal | softmax_focal.")] = None,
     scheme: Annotated[str | None, typer.Option(help="none | inverse | inverse_sqrt | effective.")] = None,
     beta: Annotated[float | None, typer.Option(help="Of the effective number.")] = None,
@@ -54,13 +58,18 @@ def train(
     """One run; started again, it goes on where it was stopped. With images, also under torchrun."""
     from longtail.training.recipe import ImageRecipe
 
-    options = {
-        **{"model": model, "loss": loss, "scheme": scheme, "beta": beta, "gamma": gamma},
+    options: dict[str, Any] = {
+        **{"model": model, "method": method, "loss": loss, "scheme": scheme, "beta": beta, "gamma": gamma},
         **{"batch_size": batch_size, "learning_rate": learning_rate, "size": size, "seed": seed},
     }
     changes = {name: value for name, value in options.items() if value is not None}
+    if method is not None:
+        from longtail import methods
+
+        changes["method"] = methods.get(method)
     chosen, source = _what_to_train(recipe, epochs, changes | dict(map(_field, set or [])))
-    folder = out or Path("runs") / f"{chosen.dataset}-{chosen.loss}-{chosen.scheme}-{chosen.short_hash}"
+    told = chosen.method.slug if "method" in chosen.to_dict() else f"{chosen.loss}-{chosen.scheme}"
+    folder = out or Path("runs") / f"{chosen.dataset}-{told}-{chosen.short_hash}"
     shared: dict[str, Any] = {"device": device, "progress": True, "tensorboard": tensorboard}
     if isinstance(chosen, ImageRecipe):
         from longtail.training.finetune import finetune

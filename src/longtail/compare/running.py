@@ -45,8 +45,9 @@ def compare(
 
     Args:
         recipe: what all runs share; its method and seed are replaced.
-        methods: names of `longtail.methods.NAMES`, or methods of your own; default: every loss with every
-            weighting.
+        methods: names of `longtail.methods.NAMES`, such as "effective:loss=focal", or methods of your own;
+            default: every loss with every weighting. Where a name says no beta or gamma, the recipe's counts.
+            Methods that differ in what they do after training share one run of it.
         losses: any of "softmax", "sigmoid", "focal", "softmax_focal".
         schemes: any of "none", "inverse", "inverse_sqrt", "effective".
         seeds: how many (0, 1, ...), or which.
@@ -90,6 +91,8 @@ def compare(
             f"out={str(out)!r} cannot be made a folder ({error.strerror}); choose another"
         ) from error
     outcomes = list(_run_all(recipes, places, dataset, jobs, device, progress))
+    order = {place: i for i, place in enumerate(places)}
+    outcomes.sort(key=lambda o: order[o.folder])
     rows = []
     for one in shared:
         mine = [o for o in outcomes if o.recipe.method == one.method and o.evaluation]
@@ -121,11 +124,21 @@ def recipes_of(
         raise ValueError("methods are given beside losses or schemes; leave one of the two out")
     if isinstance(methods, str):
         raise TypeError(f"methods must be a list, got {methods!r}; write [{methods!r}]")
-    chosen = [catalogue.get(method) if isinstance(method, str) else method for method in methods]
+    chosen = [_named(method, recipe) if isinstance(method, str) else method for method in methods]
     if not chosen or len(set(chosen)) != len(chosen):
         names = [getattr(method, "label", method) for method in chosen]
         raise ValueError(f"methods must name at least one, each once, got {names}")
     return [recipe.replace(method=method) for method in chosen]
+
+
+def _named(text: str, recipe: Recipe) -> Method:
+    """Return a method of the catalogue, with the recipe's own beta and gamma where the name says no other."""
+    method = catalogue.get(text)
+    own = {"beta": recipe.beta} if "beta" in dict(method.weight.settings) else {}
+    if method.is_focal:
+        own["gamma"] = recipe.gamma
+    told = {part.partition("=")[0] for part in text.split(":")[1:]}
+    return method.with_settings(name=text, **{k: v for k, v in own.items() if k not in told})
 
 
 def _run_all(
@@ -139,22 +152,45 @@ def _run_all(
     from joblib import cpu_count
 
     jobs = _checks.integer("jobs", jobs, low=1) if jobs is not None else cpu_count()
-    jobs = min(jobs, len(recipes))
-    threads = 1 if jobs > 1 else None
-    todo = ((r, p, dataset, device, threads) for r, p in zip(recipes, places, strict=True))
-    for done, outcome in enumerate(in_parallel(_run_one, todo, jobs), start=1):
-        if progress is not None:
-            progress(done, len(recipes), outcome)
-        yield outcome
+    threads = 1 if min(jobs, len(recipes)) > 1 else None
+    # methods that differ in what they do after training share a run, which therefore comes first
+    sharing = _trained_already(recipes, places)
+    first = [(r, p, None) for r, p in zip(recipes, places, strict=True) if p not in sharing]
+    then = [(r, p, sharing[p]) for r, p in zip(recipes, places, strict=True) if p in sharing]
+    done = 0
+    for batch in (first, then):
+        todo = ((r, p, dataset, device, threads, trained) for r, p, trained in batch)
+        for outcome in in_parallel(_run_one, todo, min(jobs, len(batch))) if batch else ():
+            done += 1
+            if progress is not None:
+                progress(done, len(recipes), outcome)
+            yield outcome
+
+
+def _trained_already(recipes: list[Recipe], places: list[Path]) -> dict[Path, Path]:
+    """Return the run of this comparison that each place shares its training with, where there is one."""
+    trained = {(r.method, r.seed): place for r, place in zip(recipes, places, strict=True)}
+    return {
+        place: trained[r.method.training, r.seed]
+        for r, place in zip(recipes, places, strict=True)
+        if r.method != r.method.training and (r.method.training, r.seed) in trained
+    }
 
 
 def _run_one(
-    recipe: Recipe, place: Path, dataset: Dataset | None, device: str, threads: int | None
+    recipe: Recipe,
+    place: Path,
+    dataset: Dataset | None,
+    device: str,
+    threads: int | None,
+    trained: Path | None = None,
 ) -> Outcome:
     from longtail.training.loop import train  # in the worker: the parent never needs torch
 
     try:
-        result = train(recipe, place, dataset=dataset, device=device, threads=threads)
+        if trained is not None and not (trained / "evaluation.json").is_file():
+            trained = None  # that run failed; this one trains for itself
+        result = train(recipe, place, dataset=dataset, device=device, threads=threads, trained=trained)
     except Exception as error:  # one failing cell must not cost the others
         return Outcome(recipe, None, 0.0, f"{type(error).__name__}: {error}", place)
     return Outcome(recipe, result.evaluation, result.seconds, None, place)

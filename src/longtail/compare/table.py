@@ -204,13 +204,15 @@ class ComparisonTable:
         writer = csv.writer(lines, lineterminator="\n")
         names = [column.name for column in columns("runs")]
         origin = [f.name for f in fields(Provenance)]
-        settings = ("dataset", "imbalance_factor", "loss", "scheme", "beta", "gamma", "seed")
+        settings = ["dataset", "imbalance_factor", "loss", "scheme", "beta", "gamma", "seed"]
+        if any("method" in o.recipe.to_dict() for o in self.outcomes):  # loss and scheme do not say all
+            settings.insert(0, "method")
         writer.writerow([*settings, *names, "seconds", "recipe_hash", *origin])
         for o in self.outcomes:
             values = [getattr(o.result, name) for name in names]
             writer.writerow(
                 [
-                    *(getattr(o.recipe, name) for name in settings),
+                    *(o.recipe.method.label if n == "method" else getattr(o.recipe, n) for n in settings),
                     *("" if v is None else f"{v:.6g}" for v in values),
                     f"{o.seconds:.2f}",
                     o.recipe.short_hash,
@@ -326,7 +328,7 @@ def _settings(recipe: Recipe) -> dict[str, Setting]:
     found = {name: getattr(method, name) for name in ("label_smoothing", "normalizer", "prior_bias")}
     if method.is_focal:
         found["gamma"] = method.gamma
-    of_rules = {key.partition(".")[2]: v for key, v in method.settings.items() if "." in key}
+    of_rules = {key.removeprefix("weight."): v for key, v in method.settings.items() if "." in key}
     return {**_surroundings(recipe), **found, **of_rules}
 
 

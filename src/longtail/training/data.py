@@ -84,6 +84,8 @@ class TrainingData:
                 f"{data.train.inputs.shape}; set augmentation='none'"
             )
         self.samples: Samples = augmentation.make(_tensor(data.train.inputs), self.images, device)
+        # as they are, for what a method does after training
+        self._plain = _tensor(data.train.inputs) if recipe.method.refit is not None else None
         self.tested = Samples(_tensor(data.test.inputs), self.images, device)
         self.targets = torch.from_numpy(data.train.targets.astype(np.int64)).to(device)
         self.test_targets = torch.from_numpy(data.test.targets.astype(np.int64)).to(device)
@@ -127,8 +129,16 @@ class TrainingData:
 
     def test_batches(self) -> Iterator[Tensor]:
         """Yield the test inputs in order."""
-        for part in torch.split(self.tested.inputs, _CHUNK):
-            yield scale(self.tested.planes(part), self.recipe)
+        return self._in_order(self.tested)
+
+    def plain_batches(self) -> Iterator[Tensor]:
+        """Yield the training inputs in order, without augmentation; for methods with a refit only."""
+        assert self._plain is not None
+        return self._in_order(Samples(self._plain, self.images, self.targets.device))
+
+    def _in_order(self, samples: Samples) -> Iterator[Tensor]:
+        for part in torch.split(samples.inputs, _CHUNK):
+            yield scale(samples.planes(part), self.recipe)
 
 
 def _tensor(inputs: npt.NDArray[Any]) -> Tensor:

@@ -118,6 +118,11 @@ def finetune(
         raise ValueError(
             f"normalizer must be 'samples' for image files, got {recipe.normalizer!r}; change it"
         )
+    if (method := recipe.method) != method.training:
+        raise ValueError(
+            f"method {method.label!r} refits or decides after training, which image files do not do yet; "
+            "give method=recipe.method.training, and adjust its logits by longtail.adjust_logits"
+        )
     library = transformers_library()
     target, folder, world = select_device(device), RunFolder(Path(run_dir)), _World.here()
     if target.index and world.size == 1:

@@ -25,6 +25,7 @@ from longtail import _checks, models
 from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
+from longtail.methods import REFITS, Rule
 from longtail.models import convolution
 from longtail.training import checkpoint
 from longtail.training.data import TrainingData, derive_seed
@@ -73,6 +74,7 @@ def train(
     tensorboard: bool = False,
     deadline: float | None = None,
     acceleration: str = "auto",
+    trained: str | os.PathLike[str] | None = None,
 ) -> RunResult:
     """Train one recipe, or go on where it was killed, or return it if it is finished.
 
@@ -97,6 +99,8 @@ def train(
             start; "native" runs C++ kernels on the CPU, which round otherwise and are built at their first
             use; "auto" takes graphs where they apply (CUDA, SGD, a network without dropout) and native
             kernels where they do (CPU under Linux, fp32, a CIFAR ResNet, a C++ compiler).
+        trained: folder of a finished run of ``recipe.method.training``, on the same data: its network is
+            taken in place of training one, for a method that differs in what it does afterwards.
 
     Returns:
         The finished run. Several calls may train at a time on one GPU, each in a thread of its own: every
@@ -142,6 +146,8 @@ def train(
         if done is not None:
             return done
         run = _Run(recipe, folder, data, target, acceleration)
+        if trained is not None:
+            run.take(Path(trained))
         reports: list[Progress] = []
         if progress is True:
             reports.append(stack.enter_context(progress_bar(f"{recipe.dataset} {recipe.method.label}")))
@@ -267,6 +273,8 @@ class _Run:
                     f"time was up after epoch {epoch} of {recipe.epochs}; the same command goes on from there"
                 )
 
+        if recipe.method.refit is not None:
+            self._refit(recipe.method.refit)
         logits = self._test_logits()
         if not bool(logits.isfinite().all()):
             raise self._diverged("output of the trained network", recipe.epochs, self.steps)
@@ -279,6 +287,42 @@ class _Run:
         path = None if folder is None else folder.path
         model = self.model.to("cpu").eval()
         return RunResult(recipe, evaluation, tuple(self.history), self._seconds(), path, model)
+
+    def take(self, folder: Path) -> None:
+        """Take over what another run has trained, where this one differs only in what comes afterwards."""
+        other = load_run(folder)
+        method = self.recipe.method
+        if method.training == method:
+            raise ValueError(
+                f"trained={str(folder)!r} is for methods that decide or refit after training, and "
+                f"{method.label!r} does neither; leave it out"
+            )
+        if other.recipe.method != method.training or other.recipe.replace(method=method) != self.recipe:
+            raise ValueError(
+                f"trained={str(folder)!r} holds recipe {other.recipe.short_hash}, which is not what this one "
+                "trains; give the folder of a run of recipe.replace(method=recipe.method.training)"
+            )
+        _refuse_other_data(folder, self.data)
+        self.model.load_state_dict(other.model.state_dict())
+        self.history, self.earlier_seconds = list(other.history), other.seconds
+
+    def _refit(self, rule: Rule) -> None:
+        """Make the last layer anew, from the features of the training samples as they are."""
+        head = self.model.head
+        assert isinstance(head, nn.Linear)
+        features: list[Tensor] = []
+        hook = head.register_forward_pre_hook(lambda _, given: features.append(given[0].float()))
+        self.model.eval()
+        with torch.no_grad(), exact_cudnn(), self._precision():
+            for inputs in self.data.plain_batches():
+                self.model(inputs)
+        hook.remove()
+        seed = derive_seed(self.recipe.seed, 0, "refit")
+        old = (head.weight.detach().float(), head.bias.detach().float())
+        weight, bias = rule.of(REFITS)(torch.cat(features), self.data.targets, *old, seed=seed)
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            head.bias.copy_(bias)
 
     def _criterion(self, epoch: int) -> nn.Module:
         """Return the loss that is in force in an epoch."""
