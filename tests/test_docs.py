@@ -30,6 +30,8 @@ NOT_RUN = {
     "make demo": "the main job; takes a minute, and test_cli.py runs its command on a smaller grid",
     "make test": "runs this test",
     "make bench": "measures speed for minutes",
+    "make wheel": "builds and installs, which needs a network for the build",
+    "make lowest": "installs old versions from the network",
     "longtail compare": "what make demo runs",
     ".venv/bin/pre-commit install": "writes into the repository's .git",
     ".venv/bin/python -m pytest -k focal": "runs this suite's tests",
