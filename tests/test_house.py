@@ -23,8 +23,10 @@ SRC = Path(__file__).parents[1] / "src" / "longtail"
 
 # a room may import rooms of a lower rank, and its own files; training calls evaluation, so that one is lower
 RANK = {
-    "_checks": 0,
+    "_checks": -1,
     "_registry": 0,
+    "_arrays": 0,
+    "_random": 0,
     "effective": 1,
     "label_files": 1,
     "counts": 2,

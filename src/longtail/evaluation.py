@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks, effective
+from longtail import _arrays, _checks
 
 _ACTIVATIONS = ("softmax", "sigmoid", "identity")
 _CHUNK = 1 << 22  # scores held in float64 at a time: 32 MiB, whatever the size of the test set
@@ -404,7 +404,7 @@ def _array(name: str, values: Any) -> npt.NDArray[Any]:
 
 def _training_counts(class_counts: Any) -> npt.NDArray[np.int64]:
     name = "class_counts"
-    source = effective.in_output_order(name, class_counts)
+    source = _arrays.in_output_order(name, class_counts)
     counts = _array(name, list(source.values()) if isinstance(source, dict) else source)
     if counts.ndim != 1 or not counts.size:
         raise ValueError(

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
+from longtail._random import uniform, words
 from longtail.counts import encode
 from longtail.weights import DEFAULT_BETA, class_weights
 
@@ -119,11 +120,11 @@ class ClassAwareSampler:
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return an epoch's order, int64 of shape (num_samples,), the same in every process."""
-        bits = np.random.PCG64(np.random.SeedSequence((self.seed, epoch)))  # a stream NumPy never changes
+        bits = words(self.seed, epoch)
         if self.replacement:
             cumulative = np.cumsum(self.class_shares)
-            drawn = np.searchsorted(cumulative[:-1], _uniform(bits, self.num_samples), side="right")
-            place = (_uniform(bits, self.num_samples) * self._sizes[drawn]).astype(np.int64)
+            drawn = np.searchsorted(cumulative[:-1], uniform(bits, self.num_samples), side="right")
+            place = (uniform(bits, self.num_samples) * self._sizes[drawn]).astype(np.int64)
             picked: npt.NDArray[np.int64] = self._members[self._firsts()[drawn] + place]
             return picked
         if self._shuffle_only and self.num_samples == len(self._members):
@@ -175,7 +176,7 @@ class ClassAwareSampler:
         rest = self.num_samples - int(draws.sum())
         if rest > 0:
             fractions = np.cumsum(np.maximum(expected - draws, 0.0))
-            marks = (_uniform(bits, 1) + np.arange(rest)) * (fractions[-1] / rest)
+            marks = (uniform(bits, 1) + np.arange(rest)) * (fractions[-1] / rest)
             np.add.at(draws, np.minimum(np.searchsorted(fractions, marks, side="right"), len(draws) - 1), 1)
         return draws
 
@@ -206,8 +207,3 @@ def _codes(labels: Any) -> npt.NDArray[np.integer[Any]]:
     if not len(codes):
         raise ValueError("labels must not be empty; pass the training set's labels")
     return codes
-
-
-def _uniform(bits: np.random.PCG64, size: int) -> npt.NDArray[np.float64]:
-    """Numbers in [0, 1), from the generator's raw words."""
-    return (bits.random_raw(size) >> np.uint64(11)).astype(np.float64) * 2.0**-53

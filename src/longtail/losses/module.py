@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail import _checks, effective
+from longtail import _arrays, _checks
 from longtail.losses import functional, fused
 from longtail.losses.reduction import check_options
-from longtail.weights import DEFAULT_BETA, SCHEMES, weigh
+from longtail.weights import DEFAULT_BETA, SCHEMES, Default, weigh
 
 LOSSES = ("softmax", "sigmoid", "focal", "softmax_focal")
 
@@ -89,13 +89,13 @@ class ClassBalancedLoss(nn.Module):
         _checks.choice("scheme", scheme, SCHEMES)
         check_options(reduction, normalizer)
         fused.check_backend(backend)
-        counts = effective.in_output_order("class_counts", class_counts)
+        counts = _arrays.in_output_order("class_counts", class_counts)
         if isinstance(counts, Tensor):
             counts = counts.detach().cpu().numpy()
         weight = weigh("class_counts", counts, scheme, beta, volume, "classes", "zero")
         self._exact = {"weight": _values(weight), "class_counts": _values(counts)}
         self.loss = loss
-        self.beta = float(beta) if beta is DEFAULT_BETA else beta
+        self.beta = float(beta) if isinstance(beta, Default) else beta
         self.volume = volume
         self.gamma = _checks.number("gamma", gamma, low=0.0, open_high=True, remedy=functional.GAMMA)
         self.scheme = scheme

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail import _checks, datasets
+from longtail._random import derive_seed, generator
 from longtail.datasets import Dataset
 from longtail.training.recipe import Recipe
 
@@ -32,17 +33,6 @@ _KINDS: Final = {"shift": "images", "crop_flip": "images", "temporal": "skeleton
 _CHUNK: Final = 1024  # samples gathered at once: few calls for small sets, little memory for large ones
 _SHORTEST: Final = 0.9  # of a clip's frames are left by temporal augmentation
 _TURN, _STRETCH, _BODY = math.radians(15), 0.2, 0.05  # at most, at most, standard deviation
-
-
-def derive_seed(seed: int, epoch: int, purpose: str) -> int:
-    """Return the seed of one random stream: a 63-bit hash that is the same on every machine and version."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{purpose}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
-    """Return a CPU generator for one random stream, the same whatever device trains."""
-    return torch.Generator().manual_seed(derive_seed(seed, epoch, purpose))
 
 
 def crop(images: Tensor, rows: Tensor, shifts: Tensor, size: Sequence[int], flips: Tensor | None) -> Tensor:
