@@ -27,6 +27,7 @@ RANK = {
     "_registry": 0,
     "_arrays": 0,
     "_random": 0,
+    "_measured": 0,
     "effective": 1,
     "label_files": 1,
     "counts": 2,
@@ -241,7 +242,7 @@ def test_the_light_import_check_can_fail(body, blocked, message):
 CLASH = """
 import importlib.util, pkgutil, types
 import longtail
-unfit = ["longtail.__main__"] + ["longtail.losses.kernels"] * (not importlib.util.find_spec("triton"))
+unfit = ["longtail.__main__"] + ["longtail.losses.fast.kernels"] * (not importlib.util.find_spec("triton"))
 for module in pkgutil.walk_packages(longtail.__path__, "longtail."):
     if module.name not in unfit:
         importlib.import_module(module.name)

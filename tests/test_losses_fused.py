@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from longtail import ClassBalancedLoss, functional
-from longtail.losses import blocks, fused
+from longtail.losses.fast import blocks, fused
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 KERNELS = fused.INTERPRETED
@@ -426,7 +426,7 @@ def compiled_for_hopper(kind, classes, gamma, smoothing, dtype, pixels=False):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from longtail.losses import kernels
+    from longtail.losses.fast import kernels
 
     rows, cols, warps = kernels.tile(classes, kind == "softmax", pixels=pixels)
     constants = {

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from longtail import _checks
-from longtail.losses import functional, fused
-from longtail.losses.fused import Form
-from longtail.losses.reduction import check_options, mean_divisor
+from longtail.losses.batch import as_index, check, check_gamma, explain, valid_labels
+from longtail.losses.fast import Setting, fused
+from longtail.losses.reduction import Reduction
 
 CHUNK = 1 << 24  # logits at a time
 
@@ -118,7 +118,7 @@ def class_balanced_linear_focal_loss(
 
     Source: Cui et al. (CVPR 2019), section 4.3, for the loss.
     """
-    form = ("sigmoid", functional.check_gamma(gamma), label_smoothing, ignore_index)
+    form = ("sigmoid", check_gamma(gamma), label_smoothing, ignore_index)
     return _linear(features, weight, bias, target, class_weight, form, reduction, normalizer, denominator)
 
 
@@ -133,25 +133,27 @@ def _compute(
     normalizer: str,
     denominator: Tensor | float | None,
 ) -> Tensor:
-    check_options(reduction, normalizer, denominator)
+    how = Reduction(reduction, normalizer, denominator)
+    how.check()
     if reduction == "none":
         raise ValueError("reduction must be 'mean' or 'sum', got 'none': a fused head keeps no samples apart")
     index = _check(features, weight, bias, target, class_weight)
     autocast = torch.is_autocast_enabled(features.device.type)
     dtype = torch.get_autocast_dtype(features.device.type) if autocast else features.dtype
     probe = features.new_empty(0, weight.shape[0], dtype=dtype)  # the logits, but for their number
-    b = functional.check(probe, index[:0], class_weight, reduction, normalizer, form[3], form[2], denominator)
-    b.index, b.valid = index, functional.valid_labels(index, form[3])
-    whole = Form(*form, b.valid is not None)
-    reason = fused.reason_against(probe, False, b.weight, denominator, whole)
+    label_smoothing, ignore_index = form[2:]
+    batch = check(probe, index[:0], class_weight, ignore_index, label_smoothing)
+    batch.index, batch.valid = index, valid_labels(index, ignore_index)
+    whole = Setting(*form, batch.valid is not None)
+    reason = fused.reason_against(probe, False, batch.weight, denominator, whole)
     if reason:
         raise ValueError(f"a fused head cannot take this input: {reason}; apply the layer, then the loss")
     rows = features.reshape(-1, features.shape[-1])
     try:
-        divisor = mean_divisor(index, b.sample_weight, b.valid, normalizer, denominator)
-        total: Tensor = _Linear.apply(rows, weight, bias, index, b.weight, whole, dtype)  # type: ignore[no-untyped-call]
+        divisor = how.divisor(index, batch.sample_weight, batch.valid)
+        total: Tensor = _Linear.apply(rows, weight, bias, index, batch.weight, whole, dtype)  # type: ignore[no-untyped-call]
     except (IndexError, RuntimeError) as error:
-        functional.explain(index, weight.shape[0], form[3], error)
+        explain(index, weight.shape[0], ignore_index, error)
     return total / divisor if reduction == "mean" else total
 
 
@@ -186,7 +188,7 @@ def _check(
             f"target must have shape {tuple(features.shape[:-1])} for features of shape "
             f"{tuple(features.shape)}, got {tuple(target.shape)}; it holds one class index a sample"
         )
-    return functional.as_index(target).reshape(-1)
+    return as_index(target).reshape(-1)
 
 
 class _Linear(torch.autograd.Function):
@@ -200,7 +202,7 @@ class _Linear(torch.autograd.Function):
         bias: Tensor | None,
         index: Tensor,
         class_weight: Tensor | None,
-        form: Form,
+        form: Setting,
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.form, ctx.dtype, ctx.gradients = form, dtype, None
@@ -235,7 +237,7 @@ def _pass(
     bias: Tensor | None,
     index: Tensor,
     class_weight: Tensor | None,
-    form: Form,
+    form: Setting,
     dtype: torch.dtype,
     wanted: tuple[bool, ...],
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
