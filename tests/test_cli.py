@@ -25,7 +25,9 @@ from PIL import Image
 
 import longtail
 from longtail import cli, recipes
-from longtail.cli import app
+from longtail.cli import app, terminal
+from longtail.cli.compare import _own_or_known
+from longtail.cli.train import _what_to_train
 
 OPTIONS = {
     "weights": ["source", "label", "beta", "normalize", "format", "rows", "explore", "out", "force"],
@@ -117,7 +119,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str, columns: int = 80) -> Done:
-        for console in (cli._out, cli._err):
+        for console in (terminal.console, terminal.error_console):
             monkeypatch.setattr(console, "width", columns)
         monkeypatch.setattr(sys, "argv", ["longtail", *arguments])
         capsys.readouterr()
@@ -291,7 +293,7 @@ def test_a_mistake_is_one_line_and_status_2(run: Run, arguments: list[str], mess
 
 def test_epochs_move_the_schedule_but_not_what_is_set_beside_them() -> None:
     def chosen(*arguments: Any) -> tuple[Any, ...]:
-        recipe, _ = cli._what_to_train(*arguments)
+        recipe, _ = _what_to_train(*arguments)
         return recipe.epochs, recipe.schedule, recipe.milestones, recipe.warmup_epochs
 
     assert chosen("cifar10", 20, {}) == (20, "step", (16, 18), 1)
@@ -306,9 +308,9 @@ def test_a_known_name_is_the_data_set_and_a_path_the_folder(
     for name in ("cat/0.png", "cat/1.png", "lynx/0.png", "lynx/1.png"):
         Path("digits", name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9)).save(Path("digits", name))
-    own, recipe = cli._own_or_known("digits")
+    own, recipe = _own_or_known("digits")
     assert (own, recipe) == (None, recipes.digits())
-    own, recipe = cli._own_or_known("./digits")
+    own, recipe = _own_or_known("./digits")
     assert (own.name, recipe.dataset) == ("digits-folder", "digits-folder")
 
 

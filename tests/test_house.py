@@ -23,30 +23,33 @@ SRC = Path(__file__).parents[1] / "src" / "longtail"
 
 # a room may import rooms of a lower rank, and its own files; training calls evaluation, so that one is lower
 RANK = {
-    "_checks": -1,
-    "_registry": 0,
-    "_arrays": 0,
+    "_checks": 0,
+    "_registry": 1,
+    "_arrays": 1,
     "_random": 0,
     "_measured": 0,
-    "effective": 1,
+    "effective": 2,
     "label_files": 1,
-    "counts": 2,
-    "weights": 3,
-    "losses": 4,
-    "head": 4,
-    "sampling": 4,
-    "datasets": 5,
-    "models": 5,
-    "evaluation": 6,
-    "training": 7,
+    "counts": 3,
+    "weights": 4,
+    "losses": 5,
+    "head": 5,
+    "sampling": 5,
+    "vectors": 5,
+    "adjust": 5,
+    "methods": 6,
+    "datasets": 6,
+    "models": 6,
+    "evaluation": 7,
+    "training": 8,
     "paper": 1,
-    "compare": 8,
-    "predict": 8,
-    "reproduce": 8,
-    "large_scale": 9,
-    "report": 10,
-    "cli": 11,
-    "__main__": 12,
+    "compare": 9,
+    "predict": 9,
+    "reproduce": 9,
+    "large_scale": 10,
+    "report": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 # faces only re-export: they import any room or face, and no room but the command line imports them
 FACES = ("__init__", "functional")
@@ -249,7 +252,7 @@ for module in pkgutil.walk_packages(longtail.__path__, "longtail."):
 
 def taken():
     modules = {n for n in longtail.__all__ if isinstance(getattr(longtail, n), types.ModuleType)}
-    return modules ^ {"functional", "datasets", "recipes"}
+    return modules ^ {"functional", "datasets", "recipes", "methods"}
 
 assert not taken(), f"{taken()} became modules, or no longer are"
 assert longtail.effective_number(1, beta=0.5) == 1.0

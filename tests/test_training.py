@@ -20,9 +20,11 @@ from longtail.datasets import Dataset, Split
 from longtail.models import SmallCNN
 from longtail.training import DivergedError, PausedError, RunFolderError, derive_seed, digits, load_run, train
 from longtail.training.data import TrainingData, crop
+from longtail.training.device import exact_cudnn as _exact_cudnn
+from longtail.training.evaluate import evaluate_run
 from longtail.training.folder import environment_of
 from longtail.training.graphs import DeviceEpochs
-from longtail.training.loop import _exact_cudnn, _Run, evaluate_run
+from longtail.training.loop import _Run
 
 CPU = torch.device("cpu")
 

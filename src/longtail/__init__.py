@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longtail import datasets as datasets
     from longtail import functional as functional
+    from longtail import methods as methods
     from longtail.counts import ClassCounts as ClassCounts
     from longtail.counts import ClassWeights as ClassWeights
     from longtail.counts import class_counts as class_counts
@@ -46,6 +47,7 @@ _MODULES = {
     "functional": "longtail.functional",
     "datasets": "longtail.datasets",
     "recipes": "longtail.training.recipe",
+    "methods": "longtail.methods",
 }
 
 __all__ = [*_NAMES, *_MODULES]
