@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from longtail import _checks
-from longtail.losses.batch import as_index, check, check_gamma, explain, valid_labels
+from longtail.losses import sigmoid, softmax
+from longtail.losses.batch import Batch, as_index, check, check_gamma, explain, upcast, valid_labels
 from longtail.losses.fast import Setting, fused
 from longtail.losses.reduction import Reduction
 
@@ -66,7 +67,7 @@ def class_balanced_linear_cross_entropy(
 
     Source: Cui et al. (CVPR 2019), section 4.1, for the loss.
     """
-    form = ("softmax", 0.0, label_smoothing, ignore_index)
+    form = Setting("softmax", 0.0, label_smoothing, ignore_index, name="softmax")
     return _linear(features, weight, bias, target, class_weight, form, reduction, normalizer, denominator)
 
 
@@ -118,7 +119,8 @@ def class_balanced_linear_focal_loss(
 
     Source: Cui et al. (CVPR 2019), section 4.3, for the loss.
     """
-    form = ("sigmoid", check_gamma(gamma), label_smoothing, ignore_index)
+    name = "focal" if check_gamma(gamma) else "sigmoid"
+    form = Setting("sigmoid", check_gamma(gamma), label_smoothing, ignore_index, name=name)
     return _linear(features, weight, bias, target, class_weight, form, reduction, normalizer, denominator)
 
 
@@ -128,7 +130,7 @@ def _compute(
     bias: Tensor | None,
     target: Tensor,
     class_weight: Tensor | None,
-    form: tuple[str, float, float, int],
+    form: Setting,
     reduction: str,
     normalizer: str,
     denominator: Tensor | float | None,
@@ -141,10 +143,9 @@ def _compute(
     autocast = torch.is_autocast_enabled(features.device.type)
     dtype = torch.get_autocast_dtype(features.device.type) if autocast else features.dtype
     probe = features.new_empty(0, weight.shape[0], dtype=dtype)  # the logits, but for their number
-    label_smoothing, ignore_index = form[2:]
-    batch = check(probe, index[:0], class_weight, ignore_index, label_smoothing)
-    batch.index, batch.valid = index, valid_labels(index, ignore_index)
-    whole = Setting(*form, batch.valid is not None)
+    batch = check(probe, index[:0], class_weight, form.ignore_index, form.smoothing)
+    batch.index, batch.valid = index, valid_labels(index, form.ignore_index)
+    whole = form._replace(ignores=batch.valid is not None)
     reason = fused.reason_against(probe, False, batch.weight, denominator, whole)
     if reason:
         raise ValueError(f"a fused head cannot take this input: {reason}; apply the layer, then the loss")
@@ -153,7 +154,7 @@ def _compute(
         divisor = how.divisor(index, batch.sample_weight, batch.valid)
         total: Tensor = _Linear.apply(rows, weight, bias, index, batch.weight, whole, dtype)  # type: ignore[no-untyped-call]
     except (IndexError, RuntimeError) as error:
-        explain(index, weight.shape[0], ignore_index, error)
+        explain(index, weight.shape[0], form.ignore_index, error)
     return total / divisor if reduction == "mean" else total
 
 
@@ -260,9 +261,12 @@ def _pass(
             torch.mm(x, weight[some].to(dtype).t(), out=z[:, some])
         if bias is not None:
             z += bias.to(dtype)
-        losses, g = fused.compute(
-            z, labels, class_weight, one, form, gradient=any(wanted), out=slopes[: len(x)]
-        )
+        if z.is_cpu or fused.worthwhile(z, form):
+            losses, g = fused.compute(
+                z, labels, class_weight, one, form, gradient=any(wanted), out=slopes[: len(x)]
+            )
+        else:
+            losses, g = _by_torch(z, labels, class_weight, form, any(wanted))
         total += losses.sum()
         if g is None:
             continue
@@ -274,6 +278,20 @@ def _pass(
         if of_bias is not None:
             of_bias += g.sum(0, dtype=exact)
     return total, (of_features, of_weight, of_bias)
+
+
+def _by_torch(
+    z: Tensor, index: Tensor, weight: Tensor | None, form: Setting, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return losses and gradient as the fused path does, by torch's operators: for GPUs not measured."""
+    with torch.enable_grad():
+        logits = z.detach().requires_grad_(wanted)
+        valid = index != form.ignore_index
+        batch = Batch(upcast(logits), index, None, weight, valid, form.ignore_index, form.smoothing)
+        loss = softmax.cross_entropy(batch) if form.kind == "softmax" else sigmoid.focal(batch, form.gamma)
+        losses = batch.mask(loss)
+        gradient = torch.autograd.grad(losses.sum(), logits)[0] if wanted else None
+    return losses.detach(), gradient
 
 
 def _add_product(sum: Tensor, a: Tensor, b: Tensor) -> None:

@@ -172,7 +172,6 @@ def compute(
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Return losses of ``index``'s shape and, where wanted, the gradient of ``input``'s, into ``out``."""
-    fast.check_kind(form.kind)
     if input.is_cuda or INTERPRETED:
         done: tuple[Tensor, Tensor | None] = _kernels().rows(
             input, index, weight, factor, *_options(form), gradient=gradient, out=out
