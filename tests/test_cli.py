@@ -8,7 +8,6 @@ import importlib.metadata
 import io
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -130,9 +129,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
-def test_the_installed_command_runs(tmp_path: Path) -> None:
+def test_the_installed_command_runs(tmp_path: Path, finish: Any) -> None:
     command = [sys.executable, "-m", "longtail", "weights", "3,-1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    done = finish(command, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "counts must be finite and >= 0, got -1.0 at position 1" in " ".join(done.stderr.split())
     scripts = importlib.metadata.entry_points(group="console_scripts", name="longtail")

@@ -8,7 +8,6 @@ import functools
 import importlib
 import importlib.util
 import os
-import subprocess
 import sys
 import zlib
 
@@ -517,11 +516,11 @@ def test_offsets_beyond_31_bits(rng):
 
 
 @pytest.mark.skipif(KERNELS or not HAS_TRITON, reason="starts the interpreter where Triton is installed")
-def test_the_kernels_pass_under_tritons_interpreter():
+def test_the_kernels_pass_under_tritons_interpreter(finish):
     environment = os.environ | {
         "TRITON_INTERPRET": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    done = finish(command, env=environment)
     assert done.returncode == 0, done.stdout[-5000:]

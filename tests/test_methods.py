@@ -66,7 +66,10 @@ def test_every_method_is_data(name):
 
 
 def test_the_catalogue_holds_what_there_is():
-    assert methods.NAMES[:5] == ("plain", "inverse", "inverse_sqrt", "effective", "class_aware")
+    assert methods.NAMES[:4] == ("plain", "inverse", "inverse_sqrt", "effective")
+    assert {"logit_adjusted", "posthoc_logit_adjusted", "deferred_effective", "class_aware"} < set(
+        methods.NAMES
+    )
     assert longtail.methods is methods
 
 
@@ -175,7 +178,7 @@ def test_parts_of_the_wrong_type_are_refused(make, message):
     [([1.0, 2.0], "one finite number a class"), ([1.0, np.nan, 2.0], "one finite number a class")],
 )
 def test_a_rule_that_gives_no_vector_is_refused(register, values, message):
-    register(OFFSETS, "broken", lambda counts: values)
+    register(OFFSETS, "broken", lambda counts, weight: values)
     with pytest.raises(ValueError, match=f"offset 'broken' must give {message}"):
         Method(offset=Rule("broken"))
 
@@ -244,7 +247,7 @@ def test_sampling_of_image_recipes_is_the_methods():
 
 
 def shifted(register):
-    register(OFFSETS, "log_share", lambda counts: np.log(counts / counts.sum()))
+    register(OFFSETS, "log_share", lambda counts, weight: np.log(counts / counts.sum()))
     register(SCALES, "by_rank", lambda counts: 1 / (1 + np.arange(len(counts))))
     register(MARGINS, "quarter", lambda counts, *, top=0.5: top * (counts.min() / counts) ** 0.25)
     return Method(
@@ -349,7 +352,9 @@ def test_an_adjustment_decides_after_training(register, tmp_path):
     register(
         ADJUSTMENTS,
         "only",
-        lambda logits, counts, *, favourite=0: logits + 1e6 * (np.arange(logits.shape[1]) == favourite),
+        lambda logits, counts, prior, *, favourite=0: (
+            logits + 1e6 * (np.arange(logits.shape[1]) == favourite)
+        ),
     )
     recipe = short(method=Method("always 3", adjustment=Rule("only", favourite=3)))
     run = train(recipe, tmp_path, device="cpu", threads=1)
@@ -360,7 +365,7 @@ def test_an_adjustment_decides_after_training(register, tmp_path):
 
 
 def test_an_adjustment_keeps_the_shape(register):
-    register(ADJUSTMENTS, "first", lambda logits, counts: logits[:, :1])
+    register(ADJUSTMENTS, "first", lambda logits, counts, prior: logits[:, :1])
     with pytest.raises(
         ValueError, match=r"adjustment 'first' made shape \(4, 1\) of logits of shape \(4, 3\)"
     ):

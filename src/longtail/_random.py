@@ -1,6 +1,6 @@
 """All that is random: streams that follow from a seed and a purpose, the same on every machine and version.
 
-Nothing here draws from a global generator, and nothing depends on how a library implements its own.
+Nothing here draws from a global generator.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derive_seed(seed, epoch, purpose))
+
+
+def draws(*key: int) -> np.random.Generator:
+    """Return NumPy's generator for one random stream, as those that draw crops of pictures want it."""
+    return np.random.default_rng(key)
 
 
 def words(seed: int, epoch: int) -> np.random.PCG64:

@@ -10,6 +10,7 @@ scheme             class drawn            known as
 "inverse"          ~ 1                    class-balanced sampling
 "inverse_sqrt"     ~ sqrt(n)              square-root sampling
 "effective"        ~ n / E_n              between "none" (beta 0) and "inverse" (beta 1)
+"progressive"      from ~ n to ~ 1        progressively balanced; needs the number of `epochs`
 =================  =====================  =====================================================
 """
 
@@ -59,12 +60,24 @@ def effective(
     return _weighed(counts, "effective", beta=beta)
 
 
+def progressive(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
+    """Return shares that go from the data's own to equal ones, in proportion to the training that is over.
+
+    Source: Kang et al. (ICLR 2020), equation 2.
+    """
+    present = counts > 0
+    mixed: npt.NDArray[np.float64] = (
+        1 - progress
+    ) * counts / counts.sum() + progress * present / present.sum()
+    return mixed
+
+
 def _weighed(counts: npt.NDArray[np.int64], scheme: str, **settings: Any) -> npt.NDArray[np.float64]:
     shares: npt.NDArray[np.float64] = class_weights(counts, scheme, normalize="samples", **settings) * counts
     return shares
 
 
-for _rule in (none, inverse, inverse_sqrt, effective):
+for _rule in (none, inverse, inverse_sqrt, effective, progressive):
     SAMPLING.register(_rule.__name__, _rule)
 
 

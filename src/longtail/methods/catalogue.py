@@ -20,7 +20,55 @@ for _row in (
     Method("inverse", weight=Rule("inverse"), source=f"weights 1/n: a baseline of {_CUI}, section 5"),
     Method("inverse_sqrt", weight=Rule("inverse_sqrt"), source="weights 1/sqrt(n): Mahajan et al. (2018)"),
     Method("effective", weight=Rule("effective"), source=f"class-balanced loss: {_CUI}, equation 12"),
+    Method(
+        "deferred_effective",
+        weight=Rule("effective"),
+        schedule=Rule("deferred"),
+        source="CB-DRW: Cao et al. (NeurIPS 2019), section 3.3",
+    ),
+    Method(
+        "logit_adjusted",
+        offset=Rule("log_prior"),
+        source="Menon et al. (ICLR 2021), equation 10; balanced softmax at tau 1",
+    ),
+    Method(
+        "balanced_softmax",
+        offset=Rule("log_prior"),
+        source="Ren et al. (NeurIPS 2020), equation 4: logit_adjusted at tau 1",
+    ),
+    Method(
+        "posthoc_logit_adjusted",
+        adjustment=Rule("logit"),
+        source="Menon et al. (ICLR 2021), equation 9: plain training, adjusted afterwards",
+    ),
+    Method(
+        "complementary",
+        weight=Rule("effective"),
+        offset=Rule("log_weighted_prior"),
+        source="of this house: any weight, one target",
+    ),
+    Method(
+        "vs",
+        offset=Rule("log_prior", tau=1.0),
+        scale=Rule("class_dependent_temperature"),
+        source="vector scaling: Kini et al. (NeurIPS 2021), equation 2",
+    ),
+    Method("cdt", scale=Rule("class_dependent_temperature"), source="Ye et al. (2020), equation 7"),
     Method("class_aware", sampling=Rule("inverse"), source="class-aware sampling: Shen et al. (ECCV 2016)"),
+    Method(
+        "sqrt_sampling", sampling=Rule("inverse_sqrt"), source="square-root sampling: Mahajan et al. (2018)"
+    ),
+    Method(
+        "progressive_sampling",
+        sampling=Rule("progressive"),
+        source="Kang et al. (ICLR 2020), equation 2",
+    ),
+    Method(
+        "deferred_sampling",
+        sampling=Rule("inverse"),
+        schedule=Rule("deferred"),
+        source="DRS: Cao et al. (NeurIPS 2019), section 4.3",
+    ),
 ):
     CATALOGUE.register(_row.name, _row)
 

@@ -1,21 +1,15 @@
-"""A method's loss as a torch module."""
+"""A loss of logits that are scaled and shifted by class."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from longtail.losses.module import ClassBalancedLoss
-from longtail.vectors import MARGINS, OFFSETS, SCALES, WEIGHTS
-from longtail.weights import SCHEMES
 
-if TYPE_CHECKING:
-    from longtail.methods.method import Method
-
-__all__ = ["ShiftedLoss", "criterion"]
+__all__ = ["ShiftedLoss"]
 
 
 class ShiftedLoss(nn.Module):
@@ -97,37 +91,3 @@ class ShiftedLoss(nn.Module):
     def ignore_index(self) -> int:
         """As of the loss below."""
         return self.base.ignore_index
-
-
-def criterion(method: Method, class_counts: Any, **options: Any) -> ClassBalancedLoss | ShiftedLoss:
-    """Return a method's loss: a `ClassBalancedLoss`, or one of shifted logits where the method shifts them.
-
-    Args:
-        method: gives loss form and vectors; its schedule, sampling and adjustment are not the loss's.
-        class_counts: as for `longtail.ClassBalancedLoss`.
-        **options: its further arguments.
-    """
-    weight, own = method.weight, None
-    scheme, settings = weight.name, dict(weight.settings)
-    if scheme not in SCHEMES:  # a rule from elsewhere
-        scheme, settings, own = "none", {}, weight.of(WEIGHTS)
-    base = ClassBalancedLoss(
-        class_counts,
-        loss=method.loss,
-        scheme=scheme,
-        gamma=method.gamma,
-        normalizer=method.normalizer,
-        label_smoothing=method.label_smoothing,
-        **settings,
-        **options,
-    )
-    counts = base.class_counts.cpu().numpy()
-    if own is not None:
-        base.weight.copy_(torch.from_numpy(np.asarray(own(counts), dtype=np.float64)))
-    places = (("offset", OFFSETS), ("scale", SCALES), ("margin", MARGINS))
-    vectors = {
-        name: rule.of(functions)(counts)
-        for name, functions in places
-        if (rule := getattr(method, name)) is not None
-    }
-    return ShiftedLoss(base, **vectors) if vectors else base

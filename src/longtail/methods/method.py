@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from longtail import _checks
 from longtail._registry import Registry
-from longtail.adjust import ADJUSTMENTS
+from longtail.adjust import ADJUSTMENTS, effective_prior
 from longtail.losses.forms import FORMS
 from longtail.methods.schedules import SCHEDULES
 from longtail.sampling import SAMPLING, ClassAwareSampler
 from longtail.vectors import MARGINS, OFFSETS, SCALES, WEIGHTS
+from longtail.weights import SCHEMES
 
 if TYPE_CHECKING:
     from longtail.losses.module import ClassBalancedLoss
@@ -37,6 +38,11 @@ _PLACES: Final[dict[str, Registry[Any]]] = {
     "sampling": SAMPLING,
     "adjustment": ADJUSTMENTS,
 }
+
+
+_VECTORS: Final = ("weight", "offset", "scale", "margin")
+_TRIAL: Final = np.array([3.0, 2.0, 1.0])  # counts on which a rule is tried before anything is trained
+_LAST: Final = 1 - 1e-9  # progress in the last epoch of a long training
 
 
 @dataclass(frozen=True, init=False)
@@ -201,12 +207,12 @@ class Method:
         function = rule.of(_PLACES[place])
         with warnings.catch_warnings():  # settings out of range are found here, not after an hour
             warnings.simplefilter("ignore")
-            if place in ("weight", "offset", "scale", "margin"):
-                _per_class(place, rule, function, np.array([3.0, 2.0, 1.0]))
+            if place in _VECTORS:
+                _vector_of(rule, _PLACES[place], _TRIAL, *([np.ones(3)] if place == "offset" else []))
             elif place == "schedule":
                 function(0.0)
             elif place == "sampling":
-                function(np.array([3.0, 2.0, 1.0]), 0.0)
+                function(_TRIAL, 0.0)
 
     @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
@@ -322,6 +328,11 @@ class Method:
         epoch = _checks.integer("epoch", epoch, low=1, high=epochs)
         if self.schedule is None or self.schedule.of(SCHEDULES)((epoch - 1) / epochs):
             return self
+        return self.unbalanced
+
+    @property
+    def unbalanced(self) -> Method:
+        """This method before its schedule lets weights and sampling act."""
         return replace(self, weight=Rule("none"), sampling=None)
 
     def criterion(self, class_counts: Any, **options: Any) -> ClassBalancedLoss | ShiftedLoss:
@@ -331,9 +342,35 @@ class Method:
             class_counts: as for `longtail.ClassBalancedLoss`.
             **options: further arguments of `longtail.ClassBalancedLoss`, such as ``ignore_index``.
         """
-        from longtail.methods.criterion import criterion
+        import torch
 
-        return criterion(self, class_counts, **options)
+        from longtail.losses.module import ClassBalancedLoss
+        from longtail.methods.criterion import ShiftedLoss
+
+        scheme, settings, own = self.weight.name, dict(self.weight.settings), None
+        if scheme not in SCHEMES:  # a rule from elsewhere
+            scheme, settings, own = "none", {}, self.weight.of(WEIGHTS)
+        base = ClassBalancedLoss(
+            class_counts,
+            loss=self.loss,
+            scheme=scheme,
+            gamma=self.gamma,
+            normalizer=self.normalizer,
+            label_smoothing=self.label_smoothing,
+            **settings,
+            **options,
+        )
+        counts = base.class_counts.cpu().numpy()
+        if own is not None:
+            base.weight.copy_(torch.from_numpy(np.asarray(own(counts), dtype=np.float64)))
+        vectors: dict[str, Any] = {}
+        if self.offset is not None:
+            vectors["offset"] = self.offset.of(OFFSETS)(counts, base.weight.double().cpu().numpy())
+        if self.scale is not None:
+            vectors["scale"] = self.scale.of(SCALES)(counts)
+        if self.margin is not None:
+            vectors["margin"] = self.margin.of(MARGINS)(counts)
+        return ShiftedLoss(base, **vectors) if vectors else base
 
     def sampler(
         self, labels: Any, *, epochs: int = 1, num_samples: int | None = None, seed: int = 0
@@ -358,6 +395,23 @@ class Method:
 
         return ClassAwareSampler(labels, acting, epochs=epochs, num_samples=num_samples, seed=seed)
 
+    def prior(self, class_counts: Any) -> npt.NDArray[np.float64]:
+        """Return the class shares that the optimiser saw at the end of training, see `longtail.adjust`.
+
+        Args:
+            class_counts: training samples per class, shape (C,).
+        """
+        counts = np.asarray(class_counts, dtype=np.float64)
+        last = self if self.schedule is None or self.schedule.of(SCHEDULES)(_LAST) else self.unbalanced
+        seen = counts > 0
+        drawn = np.ones_like(counts)
+        if last.sampling is not None:
+            shares = np.asarray(last.sampling.of(SAMPLING)(counts, _LAST), dtype=np.float64)
+            drawn[seen] = shares[seen] / counts[seen]
+        weight = np.where(seen, _vector_of(last.weight, WEIGHTS, counts), 1.0)
+        offset = None if self.offset is None else _vector_of(self.offset, OFFSETS, counts, weight)
+        return effective_prior(counts, weight=weight, sampling=drawn, offset=offset)
+
     def adjust(self, logits: npt.NDArray[Any], class_counts: Any) -> npt.NDArray[Any]:
         """Return the logits that decide, after training.
 
@@ -368,7 +422,7 @@ class Method:
         if self.adjustment is None:
             return logits
         counts = np.asarray(class_counts)
-        adjusted = np.asarray(self.adjustment.of(ADJUSTMENTS)(logits, counts))
+        adjusted = np.asarray(self.adjustment.of(ADJUSTMENTS)(logits, counts, self.prior(counts)))
         if adjusted.shape != logits.shape:
             raise ValueError(
                 f"adjustment {self.adjustment.name!r} made shape {adjusted.shape} of logits of shape "
@@ -429,10 +483,13 @@ def _short(value: Any) -> str:
     return value.name if isinstance(value, Rule) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _per_class(place: str, rule: Rule, function: Any, counts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    values = np.asarray(function(counts), dtype=np.float64)
+def _vector_of(
+    rule: Rule, functions: Registry[Any], counts: npt.NDArray[Any], *others: Any
+) -> npt.NDArray[np.float64]:
+    values = np.asarray(rule.of(functions)(counts, *others), dtype=np.float64)
     if values.shape != counts.shape or not np.isfinite(values).all():
         raise ValueError(
-            f"{place} {rule.name!r} must give one finite number a class, got {_checks.describe(values)}"
+            f"{functions.argument} {rule.name!r} must give one finite number a class, got "
+            f"{_checks.describe(values)}"
         )
     return values
