@@ -18,9 +18,10 @@ Shared arguments, told once:
 ``reduction``, ``normalizer``, ``denominator``
     see :mod:`longtail.losses.reduction`.
 ``backend``
-    "torch" is the formula in torch's operators; "fused" (:mod:`longtail.losses.fused`) computes loss and
+    "torch" is the formula in torch's operators; "fused" (:mod:`longtail.losses.fast`) computes loss and
     gradient in one pass over the logits, for class indices, on the CPU and, with Triton, on CUDA devices;
-    "auto" takes the fused path where it applies and pays. The values are the same up to rounding.
+    "auto" takes the fused path where it applies and was measured to pay (:mod:`longtail.losses.fast`). The
+    values are the same up to rounding.
 ``inplace_backward``
     True saves the gradient's memory: the fused path writes it over ``input``, which must not be used after
     the loss nor be a leaf of the graph, and allows one backward pass. The plain path ignores it.
