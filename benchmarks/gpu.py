@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py --minutes 9            # whatever is missing; `make gpu` runs this
     python benchmarks/gpu.py --only cells           # one stage: tests | throughput | losses | cells
+    python benchmarks/gpu.py table                  # from the results: what "auto" may take on which GPU
     python benchmarks/gpu.py pack FOLDER OUT        # CIFAR-10: six lossless WebP pictures of 17 MB, and names
     python benchmarks/gpu.py unpack IN... FOLDER    # and back into the official binary layout
 
@@ -33,6 +34,7 @@ FILES = {
     "throughput": RESULTS / "benchmarks" / "train_throughput-cuda.json",
     "losses": RESULTS / "benchmarks" / "loss-cuda.json",
 }
+TABLE = ROOT / "src" / "longtail" / "measured.json"
 TESTS = ("losses", "losses_fused", "training", "weights")  # tests/test_*.py that have CUDA tests
 NAMES = "batches.meta.txt"  # of CIFAR-10's classes
 PAUSE = 20.0  # seconds that cells have to end an epoch and keep it before they are stopped
@@ -97,6 +99,42 @@ def most_wanted(runs: Path, precision: str) -> list[Any]:
         *jobs_for(everything, 3, runs, precision=precision),
     ]
     return list({job.recipe.short_hash: job for job in jobs}.values())
+
+
+def measured(files: dict[str, Path]) -> dict[str, Any]:
+    """Return what finished results show right and faster, by kind of GPU: longtail/measured.json.
+
+    A fused loss counts if the CUDA tests pass there, no case failed or was left out for an error, and none
+    takes longer than the plain path; graphs count if they train more images a second at both precisions.
+    """
+    found = {stage: json.loads(path.read_text()) for stage, path in files.items() if path.exists()}
+    tests = found.get("tests", {})
+    if not tests.get("finished") or tests["exit_status"] != 0:
+        return {}
+    gpu = tests["device"]
+    losses, training = (found.get(stage, {}) for stage in ("losses", "throughput"))
+    table: dict[str, Any] = {"fused": [], "graphs": False}
+    if losses.get("finished") and losses["device"] == gpu and losses["cases"]:
+        rows = [row for case in losses["cases"].values() for row in case]
+        failed = {row["loss"] for row in rows if "failed" in row and row["name"] == "ours"}
+        plain = [row for row in rows if "failed" not in row and row["name"] == "ours, torch"]
+        slow = {row["loss"] for row in plain if row["times_ours"] < 1.0}
+        skipped = any("do not fit" not in case["reason"] for case in losses["skipped"])
+        table["fused"] = [] if skipped else sorted({row["loss"] for row in plain} - slow - failed)
+    if training.get("finished") and training["device"] == gpu:
+        rates = {row["case"]: row.get("images_per_second", 0.0) for row in training["rows"]}
+        table["graphs"] = all(
+            rates.get(f"{precision} graphs, 1 run", 0.0) > rates.get(f"{precision} none, 1 run", float("inf"))
+            for precision in ("fp32", "bf16")
+        )
+    return {gpu: table} if table["fused"] or table["graphs"] else {}
+
+
+def write_table() -> None:
+    """Add what the results show of this kind of GPU to the packaged table; other kinds stay."""
+    gpu = json.loads(FILES["tests"].read_text())["device"] if FILES["tests"].exists() else None
+    others = {name: entry for name, entry in json.loads(TABLE.read_text()).items() if name != gpu}
+    TABLE.write_text(json.dumps(others | measured(FILES), indent=2, sort_keys=True) + "\n")
 
 
 def run_cells(deadline: float, precision: str, parallel: int, backend: str) -> None:
@@ -185,6 +223,8 @@ def main() -> None:
         return pack(Path(sys.argv[2]), Path(sys.argv[3]))
     if sys.argv[1:2] == ["unpack"]:
         return unpack([Path(name) for name in sys.argv[2:-1]], Path(sys.argv[-1]))
+    if sys.argv[1:2] == ["table"]:
+        return write_table()
     if sys.argv[1:2] == ["train"]:  # the stage "cells", within its process
         deadline, precision, jobs, backend = sys.argv[2:]
         return run_cells(float(deadline), precision, int(jobs), backend)
@@ -223,7 +263,7 @@ def main() -> None:
         how = "out of time, what it has is kept," if status is None else f"exit status {status}"
         print(f"{name}: {how} after {time.monotonic() - start:.0f} s", flush=True)
         left = left[1:]
-    return None
+    return write_table()
 
 
 if __name__ == "__main__":

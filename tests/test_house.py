@@ -31,6 +31,7 @@ _checks
 _registry
 & _arrays
 & _random
+& _measured
 effective
 label_files
 & sources: *
@@ -38,7 +39,8 @@ counts
 weights
 adjust
 vectors
-losses: __init__ blocks kernels reduction / fused / functional / linear / module
+losses: __init__ forms fast reduction / batch fast.blocks fast.kernels / fast.fused sigmoid / \
+softmax / functional linear / module
 & head
 & sampling
 methods: schedules criterion refits / method / catalogue
@@ -183,7 +185,7 @@ def test_a_circle_is_found():
         ("losses.module", "import longtail"),
         ("losses.reduction", "from longtail.losses.module import ClassBalancedLoss"),
         ("losses.reduction", "from longtail.losses import module"),
-        ("losses.reduction", "from longtail.losses.blocks import blocks"),
+        ("losses.reduction", "from longtail.losses.fast.blocks import blocks"),
         ("cli.train", "from longtail.cli.compare import compare"),
         ("cli.train", "from longtail.paper.tables import cells"),
         ("paper.tables", "from longtail.skeletons import features"),
@@ -404,7 +406,7 @@ def test_the_light_import_check_can_fail(body, blocked, message):
 CLASH = """
 import importlib.util, pkgutil, types
 import longtail
-unfit = ["longtail.__main__"] + ["longtail.losses.kernels"] * (not importlib.util.find_spec("triton"))
+unfit = ["longtail.__main__"] + ["longtail.losses.fast.kernels"] * (not importlib.util.find_spec("triton"))
 for module in pkgutil.walk_packages(longtail.__path__, "longtail."):
     if module.name not in unfit:
         importlib.import_module(module.name)

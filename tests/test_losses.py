@@ -8,7 +8,6 @@ import copy
 import functools
 import pickle
 import re
-import sys
 import zlib
 from collections import Counter
 from dataclasses import dataclass
@@ -24,8 +23,10 @@ from torch import nn
 
 import longtail.functional
 import oracles_losses as oracle
-from longtail import ClassBalancedLoss, class_counts
-from longtail.losses import functional, fused
+from longtail import ClassBalancedLoss, class_counts, methods, recipes
+from longtail.losses import functional
+from longtail.losses.fast import fused
+from longtail.losses.forms import FORMS, Form
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,6 @@ def _backend(request):
     backend = request.config.getoption("--backend")
     with pytest.MonkeyPatch.context() as patch:
         if backend != "auto":
-            patch.setattr(fused, "SOFTMAX_FROM", 0 if backend == "fused" else sys.maxsize)
             patch.setattr(fused, "worthwhile", lambda input, form: backend == "fused")
         yield
 
@@ -720,6 +720,29 @@ def test_casting_keeps_a_weight_that_the_user_set(device):
     assert criterion.half().weight.tolist() == [1.0, 1.0]
 
 
+def test_nothing_that_moves_is_float64(device):
+    criterion = ClassBalancedLoss([100_001, 70_001, 3])
+    assert all(buffer.dtype == torch.float32 for buffer in criterion.buffers())  # what MPS can hold
+    moved = []
+    criterion._apply(lambda tensor: moved.append(tensor) or tensor.to(device))
+    assert [tensor.dtype for tensor in moved] == [torch.float32]
+    assert criterion.weight.device.type == device
+    assert criterion.class_counts.dtype == torch.float64
+
+
+def test_the_weight_can_be_set_and_then_moves_and_casts(device):
+    criterion = ClassBalancedLoss([100, 1]).to(device)
+    criterion.weight = torch.tensor([2.0, 5.0])  # as progressive re-weighting does
+    assert criterion.weight.device.type == device
+    criterion.double().weight.mul_(2)
+    assert criterion.bfloat16().to("cpu").weight.tolist() == [4.0, 10.0]
+    assert criterion.weight.dtype == torch.float32
+    assert criterion(torch.zeros(1, 2), torch.tensor([1])).item() == pytest.approx(10 * np.log(2))
+    kept = copy.deepcopy(criterion).to("meta")
+    assert kept.weight.is_meta
+    assert kept.to_empty(device="cpu").weight.tolist() == [4.0, 10.0]
+
+
 def test_leaving_the_meta_device_gives_the_weight_its_values(tmp_path):
     transformers = pytest.importorskip("transformers")
 
@@ -787,6 +810,48 @@ def test_beta_by_name_follows_the_counts_names():
     assert out_of_order.class_counts.tolist() == [90.0, 9.0]
     with pytest.raises(ValueError, match=r"beta lacks a value for 'b'; name every class"):
         ClassBalancedLoss({"a": 90, "b": 9}, beta={"a": 0.9})
+
+
+# --- the registry of forms
+
+
+def squared_error(batch, gamma):
+    return batch.weigh((batch.logits.sigmoid() - batch.smooth_labels()).abs().pow(gamma).sum(dim=1))
+
+
+@pytest.fixture
+def squared():
+    form = Form("squared", "sigmoid", squared_error, takes_gamma=True)
+    FORMS.register(form.name, form)
+    yield form
+    FORMS.unregister(form.name)
+
+
+def test_a_new_formula_is_one_entry(squared, rng):
+    input, target, _ = problem("index", rng, dtype=torch.float32)
+    target[0] = -100
+    criterion = ClassBalancedLoss([90, 9, 3, 1], loss="squared", gamma=1.5, label_smoothing=0.1)
+    hot = F.one_hot(target.clamp(min=0), 4) * 0.9 + 0.1 / 4
+    expected = (input.sigmoid() - hot).abs().pow(1.5).sum(1) * criterion.weight[target.clamp(min=0)]
+    close(criterion(input, target), expected[1:].sum() / 6, 1e-6)
+    assert "loss='squared'" in repr(criterion)
+    assert "gamma=1.5" in repr(criterion)
+    recipe = recipes.digits(loss="squared", gamma=3.0)
+    assert (recipe.activation, recipe.uses_prior_bias, recipe.method.is_focal) == ("sigmoid", True, True)
+    assert longtail.recipes.Recipe(**recipe.to_dict()).hash == recipe.hash
+    fused_wanted = ClassBalancedLoss([90, 9, 3, 1], loss="squared", backend="fused")
+    with pytest.raises(ValueError, match=r"backend='fused' cannot .*does not know the loss 'squared'"):
+        fused_wanted(input, target)
+
+
+def test_a_form_that_is_not_registered_is_unknown_everywhere():
+    for call in (
+        lambda: ClassBalancedLoss([3, 2], loss="squared"),
+        lambda: methods.Method(loss="squared"),
+        lambda: recipes.digits(loss="squared"),
+    ):
+        with pytest.raises(ValueError, match=r"'softmax', 'sigmoid', 'focal'.*'softmax_focal'.*'squared'"):
+            call()
 
 
 # --- training: compile, autocast, in-place scaling, functional transforms

@@ -5,6 +5,7 @@ there ``backend="fused"`` runs the kernels on the CPU. On a CUDA device they run
 """
 
 import functools
+import importlib
 import importlib.util
 import os
 import sys
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from longtail import ClassBalancedLoss, functional
-from longtail.losses import blocks, fused
+from longtail.losses.fast import Setting, blocks, fused
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 KERNELS = fused.INTERPRETED
@@ -366,6 +367,19 @@ def test_transforms_are_refused_and_an_unknown_backend_named():
         ClassBalancedLoss([3, 2, 1], backend="cuda")
 
 
+def test_a_loss_that_no_fused_path_knows_is_refused():
+    setting = Setting("hinge", 0.0, 0.0, -100)
+    one, index = torch.ones(()), Y
+    with pytest.raises(ValueError, match=r"kind must be one of 'softmax', 'sigmoid', got 'hinge'"):
+        fused.compute(X, index, None, one, setting, gradient=True)
+    with pytest.raises(ValueError, match=r"kind must be one of .*got 'sigmiod'; did you mean 'sigmoid'\?"):
+        torch.ops.longtail.fused_loss(X, index, None, one, "sigmiod", 0.0, 0.0, -100)
+    modules = [blocks] + [importlib.import_module("longtail.losses.fast.kernels")] * HAS_TRITON
+    for module in modules:
+        with pytest.raises(ValueError, match=r"kind must be one of .*got 'hinge'"):
+            module.rows(X, index, None, one, None, "hinge", 0.0, 0.0, gradient=True)
+
+
 @pytest.mark.skipif(not KERNELS, reason="about the kernels")
 def test_what_the_kernels_cannot_take():
     with pytest.raises(ValueError, match=r"computes float32, bfloat16 and float16, not float64"):
@@ -425,7 +439,7 @@ def compiled_for_hopper(kind, classes, gamma, smoothing, dtype, pixels=False):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from longtail.losses import kernels
+    from longtail.losses.fast import kernels
 
     rows, cols, warps = kernels.tile(classes, kind == "softmax", pixels=pixels)
     constants = {

@@ -108,6 +108,27 @@ def test_low_precision_and_autocast(loss, dtype):
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.02)
 
 
+@losses
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_a_gpu_that_was_not_measured_computes_by_torch(loss, dtype, monkeypatch):
+    settings = []
+
+    def compute(z, index, weight, one, setting, *, gradient, out):
+        settings.append(setting)
+        return linear._by_torch(z, index, weight, setting, gradient)
+
+    features, weight, bias, target, class_weight = problem(dtype)
+    inputs = (features, weight, bias)
+    one = both(loss, *inputs, target, class_weight)[0]
+    expected = gradients(one, *inputs)
+    monkeypatch.setattr(linear.fused, "compute", compute)
+    other = both(loss, *inputs, target, class_weight)[0]
+    tolerance = {"rtol": 2**-6, "atol": 2**-6} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(one, other, **tolerance)
+    torch.testing.assert_close(expected, gradients(other, *inputs), **tolerance)
+    assert {setting.name for setting in settings} == {"softmax" if loss == "smooth" else loss}
+
+
 def test_only_what_needs_a_gradient_gets_one():
     features, weight, bias, target, _ = problem()
     one, other = both("softmax", features, weight.detach(), bias.detach(), target, None)

@@ -1,6 +1,11 @@
 """Class weights, sample weights and class_weight: exact, finite for any counts, in kind."""
 
+import copy
+import inspect
 import math
+import pickle
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -9,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
@@ -254,6 +260,46 @@ def test_a_value_counts_series():
     labels = pd.Series(["cat"] * 9 + ["lynx"])
     weights = class_weights(labels.value_counts(), "inverse", normalize="samples")
     assert weights.to_dict() == pytest.approx({"cat": 10 / 18, "lynx": 5.0})
+
+
+DEFAULT = inspect.signature(class_weights).parameters["beta"].default
+
+
+class Weighs(BaseEstimator):
+    """An estimator that passes its own defaults on to `class_weights`."""
+
+    def __init__(self, beta=DEFAULT, volume=None):
+        self.beta, self.volume = beta, volume
+
+
+def through_joblib_and_back(value):
+    return pickle.loads(pickle.dumps(value, protocol=2))
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, through_joblib_and_back, clone], ids=lambda f: f.__name__
+)
+def test_a_copied_default_beta_gives_way_to_a_volume(copied):
+    estimator = copied(Weighs(volume=50))
+    got = class_weights([90, 9], beta=estimator.beta, volume=estimator.volume)
+    np.testing.assert_array_equal(got, class_weights([90, 9], volume=50))
+    plain = copied(Weighs()).beta
+    assert repr(plain) == "0.999"
+    np.testing.assert_array_equal(class_weights([90, 9], beta=plain), class_weights([90, 9], beta=0.999))
+    with pytest.raises(ValueError, match=r"beta=0\.999 and volume=50 are both given"):
+        class_weights([90, 9], beta=0.999, volume=50)
+
+
+@pytest.mark.skipif(not hasattr(np, "astype"), reason="NumPy speaks the array API itself from 2.1 on")
+@pytest.mark.parametrize("counts", ["[900, 90, 10]", "numpy.array([900, 90, 10])", "{'a': 90, 'b': 9}"])
+def test_weights_of_numpy_load_no_more_than_numpy(counts):
+    script = (
+        f"import sys, numpy, longtail; longtail.class_weights({counts}); longtail.effective_number(3, 0.5)\n"
+        "unwanted = {'numpy.f2py', 'numpy.testing', 'array_api_compat'} & set(sys.modules)\n"
+        "assert not unwanted, unwanted"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_one_beta_or_volume_per_class():

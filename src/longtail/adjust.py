@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks, effective
+from longtail import _arrays, _checks
 from longtail._registry import Registry
 
 __all__ = [
@@ -506,7 +506,7 @@ class _Spread:
 
 def _counts(counts: Any) -> Vector:
     """Check counts, and return them as float64 of shape (C,)."""
-    values, _ = effective.unwrap("counts", effective.in_output_order("counts", counts))
+    values, _ = _arrays.unwrap("counts", _arrays.in_output_order("counts", counts))
     sizes = _to_numpy(values).astype(np.float64)
     if sizes.ndim != 1 or not len(sizes):
         raise ValueError(f"counts must be one number a class, got shape {sizes.shape}")
@@ -536,7 +536,7 @@ def _vector(
         )
     if isinstance(given, Mapping) and isinstance(counts, Mapping) and set(given) == set(counts):
         given = [given[key] for key in counts]
-    values, _ = effective.unwrap(name, effective.in_output_order(name, given))
+    values, _ = _arrays.unwrap(name, _arrays.in_output_order(name, given))
     vector = _to_numpy(values).astype(np.float64)
     if vector.shape != (size,):
         raise ValueError(f"{name} must be {size} numbers, one a class, got shape {vector.shape}")
@@ -617,14 +617,12 @@ def _floats(name: str, given: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
         if values.dtype.kind not in "fiu":
             raise TypeError(f"{name} must be numbers, got {_checks.describe(values)}")
         return (values if values.dtype.kind == "f" else values.astype(np.float64)), np, lambda x: x
-    if effective.is_series(given) or hasattr(given, "to_numpy"):
+    if _arrays.is_series(given) or hasattr(given, "to_numpy"):
         values = np.asarray(given.to_numpy(), dtype=np.float64)
         return values, np, lambda x: x
-    from array_api_compat import array_namespace, is_array_api_obj
-
-    if not is_array_api_obj(given):
+    if not _arrays.is_array(given):
         raise TypeError(f"{name} must be an array of numbers, got {_checks.describe(given)}")
-    xp = array_namespace(given)
+    xp = _arrays.namespace(given)
     if not xp.isdtype(given.dtype, "real floating"):
         raise TypeError(f"{name} must be floats, got {_checks.describe(given)}")
     return given, xp, lambda x: x

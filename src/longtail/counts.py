@@ -10,9 +10,8 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_array_api_obj
 
-from longtail import _checks, effective, label_files
+from longtail import _arrays, _checks, label_files
 
 
 class _PerClass(Mapping[Hashable, Any]):
@@ -97,9 +96,9 @@ class ClassCounts(_PerClass):
     __slots__ = ()
 
     def __init__(self, names: Any, counts: Any) -> None:
-        values = effective.to_numpy("counts", counts)
+        values = _arrays.to_numpy("counts", counts)
         if values.size:
-            effective.check_real("counts", values, low=0.0, remedy="give the number of samples per class")
+            _arrays.check_real("counts", values, low=0.0, remedy="give the number of samples per class")
         whole = bool(np.all(values == np.floor(values))) and float(values.sum()) < 2.0**62
         super().__init__(names, np.asarray(counts).astype(np.int64) if whole else values)
 
@@ -184,7 +183,7 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
         return _resize(ClassCounts(list(source), list(source.values())), num_classes)
     if getattr(source, "ndim", 1) == 2:
         return _from_multi_hot(source, num_classes)
-    if not (is_array_api_obj(source) or effective.is_series(source)):
+    if not (_arrays.is_array(source) or _arrays.is_series(source)):
         found = _targets_of(source)
         if found is not None:
             return _from_dataset(*found, num_classes)
@@ -202,7 +201,7 @@ def encode(labels: Any) -> tuple[tuple[Hashable, ...], np.ndarray[Any, np.dtype[
     """
     if isinstance(labels, (str, bytes, Mapping, set, frozenset)):
         raise TypeError(f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}")
-    categorical = getattr(labels, "cat", labels) if effective.is_series(labels) else labels
+    categorical = getattr(labels, "cat", labels) if _arrays.is_series(labels) else labels
     categories = getattr(categorical, "categories", None)
     if categories is not None:
         codes = np.asarray(categorical.codes)
@@ -212,9 +211,9 @@ def encode(labels: Any) -> tuple[tuple[Hashable, ...], np.ndarray[Any, np.dtype[
             )
         return tuple(categories.tolist()), codes.astype(np.intp)
     try:
-        if effective.is_series(labels):
+        if _arrays.is_series(labels):
             array = labels.to_numpy()
-        elif is_array_api_obj(labels) or getattr(labels, "ndim", 1) != 1:  # a list of a frame is its columns
+        elif _arrays.is_array(labels) or getattr(labels, "ndim", 1) != 1:  # a list of a frame is its columns
             array = _host(labels)
         else:
             array = _label_array(labels)

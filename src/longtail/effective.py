@@ -12,13 +12,9 @@ beta and N the caller gave.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj, to_device
-
-from longtail import _checks
+from longtail import _arrays, _checks
 
 
 def effective_number(n: Any, beta: Any = None, *, volume: Any = None) -> Any:
@@ -53,9 +49,10 @@ def effective_number(n: Any, beta: Any = None, *, volume: Any = None) -> Any:
     Source: section 3.2, proposition 3.1.
     """
     _check_exactly_one("effective_number", beta, volume)
-    values, answer = unwrap("n", n)
-    check_real("n", values, low=0.0, remedy="sample counts cannot be negative or infinite")
-    return answer(evaluate(values, *parameters(values, align("beta", beta, n), align("volume", volume, n))))
+    values, answer = _arrays.unwrap("n", n)
+    _arrays.check_real("n", values, low=0.0, remedy="sample counts cannot be negative or infinite")
+    beta, volume = _arrays.align("beta", beta, n), _arrays.align("volume", volume, n)
+    return answer(evaluate(values, *parameters(values, beta, volume)))
 
 
 def inverse_effective_number(effective: Any, beta: Any = None, *, volume: Any = None) -> Any:
@@ -78,10 +75,13 @@ def inverse_effective_number(effective: Any, beta: Any = None, *, volume: Any = 
         3.0
     """
     _check_exactly_one("inverse_effective_number", beta, volume)
-    values, answer = unwrap("effective", effective)
-    check_real("effective", values, low=0.0, remedy="effective numbers cannot be negative or infinite")
-    log_beta, gap = parameters(values, align("beta", beta, effective), align("volume", volume, effective))
-    xp = array_namespace(values)
+    values, answer = _arrays.unwrap("effective", effective)
+    _arrays.check_real(
+        "effective", values, low=0.0, remedy="effective numbers cannot be negative or infinite"
+    )
+    beta, volume = _arrays.align("beta", beta, effective), _arrays.align("volume", volume, effective)
+    log_beta, gap = parameters(values, beta, volume)
+    xp = _arrays.namespace(values)
     share = values * gap
     if bool(xp.any(share >= 1.0)):
         worst = float(xp.max(values))
@@ -117,13 +117,13 @@ def volume_to_beta(volume: float) -> float:
 
 def parameters(values: Any, beta: Any, volume: Any) -> tuple[Any, Any]:
     """Return log(beta) and 1 - beta, each accurate to rounding: 0-d, or of ``values``' shape."""
-    xp = array_namespace(values)
+    xp = _arrays.namespace(values)
     if beta is not None:
-        b = _parameter("beta", beta, values, 0.0, 1.0, "a volume N = 1 / (1 - beta) goes to volume=")
+        b = _arrays.parameter("beta", beta, values, 0.0, 1.0, "a volume N = 1 / (1 - beta) goes to volume=")
         zero, gap = b == 0.0, 1.0 - b
         log_beta = xp.log(xp.where(zero, xp.ones_like(b), b))
     else:
-        v = _parameter("volume", volume, values, 1.0, math.inf, "a beta in [0, 1] goes to beta=")
+        v = _arrays.parameter("volume", volume, values, 1.0, math.inf, "a beta in [0, 1] goes to beta=")
         zero, gap = v == 1.0, 1.0 / v
         # below 2, 1 - 1/N would cancel, while N - 1 is exact
         small = v < 2.0
@@ -135,7 +135,7 @@ def parameters(values: Any, beta: Any, volume: Any) -> tuple[Any, Any]:
 
 def evaluate(values: Any, log_beta: Any, gap: Any) -> Any:
     """Return E_n from :func:`parameters`; the limits beta = 0 and beta = 1 are exact."""
-    xp = array_namespace(values)
+    xp = _arrays.namespace(values)
     lowest, limit = xp.isinf(log_beta), gap == 0.0
     rate = xp.where(lowest, -xp.ones_like(log_beta), log_beta)
     safe = xp.where(limit, xp.ones_like(gap), gap)
@@ -147,114 +147,9 @@ def evaluate(values: Any, log_beta: Any, gap: Any) -> Any:
     if bool(xp.any(limit)):
         covered = xp.where(limit, values, covered)
     if bool(xp.any(lowest)):
-        covered = xp.where(lowest, xp.astype(values > 0.0, values.dtype), covered)
+        one = xp.where(values > 0.0, xp.ones_like(values), xp.zeros_like(values))
+        covered = xp.where(lowest, one, covered)
     return covered
-
-
-def unwrap(name: str, source: Any) -> tuple[Any, Any]:
-    """Return ``source`` as a float64 array and the function that answers in ``source``'s kind."""
-    if is_array_api_obj(source):
-        return _to_float64(name, source), _unbox if source.ndim == 0 else _same
-    if is_series(source):
-        return to_numpy(name, source.to_numpy()), lambda out: type(source)(
-            out, index=source.index, name=source.name
-        )
-    if isinstance(source, Mapping):
-        keys = list(source)
-        values = to_numpy(name, [source[key] for key in keys])
-        if hasattr(source, "answer"):
-            return values, source.answer
-        return values, lambda out: dict(zip(keys, out.tolist(), strict=True))
-    array = to_numpy(name, source)
-    return array, _unbox if array.ndim == 0 else _same
-
-
-def align(name: str, value: Any, source: Any) -> Any:
-    """Return a mapping of parameters as a list in ``source``'s order; anything else as it is."""
-    if not isinstance(value, Mapping) and not is_series(value):
-        return value
-    if not isinstance(source, Mapping) and not is_series(source):
-        raise TypeError(
-            f"{name} is a {type(value).__name__} but the counts have no names; give {name} as a list"
-        )
-    keys = names_of(source, 0)
-    missing = [key for key in keys if key not in value]
-    if missing:
-        raise ValueError(
-            f"{name} lacks a value for {_checks.shorten(missing)}; name every class or give a scalar"
-        )
-    return [value[key] for key in keys]
-
-
-def names_of(source: Any, size: int) -> list[Any]:
-    """Return the names of a mapping or Series, or else the positions 0..size-1."""
-    if is_series(source):
-        return list(source.index)
-    return list(source) if isinstance(source, Mapping) else list(range(size))
-
-
-def in_output_order(name: str, source: Any) -> Any:
-    """Return values by class, a mapping or Series, as a dict in the order of a model's outputs.
-
-    Whole numbers, and so False, True and 1.0, are class indices; other names keep their order. Anything
-    without names is returned as it is.
-
-    Raises:
-        ValueError: integer names that are not 0..C-1, or a name that stands twice.
-    """
-    if not isinstance(source, Mapping) and not is_series(source):
-        return source
-    pairs = dict(source.items())
-    if len(pairs) < len(source):
-        raise ValueError(f"{name} has {len(source)} names of which {len(pairs)} differ; name each class once")
-    if not all(map(_is_whole, pairs)):
-        return pairs
-    outputs = range(len(pairs))
-    if missing := sorted(set(outputs).difference(pairs)):
-        raise ValueError(
-            f"{name} has {len(pairs)} integer names, but not {_checks.shorten(missing)} of the model's "
-            f"outputs 0..{len(pairs) - 1}; count with num_classes= or pass a list"
-        )
-    return {key: pairs[key] for key in outputs}
-
-
-def _is_whole(name: Any) -> bool:
-    if isinstance(name, (float, np.floating)):  # what pandas makes of integers beside a missing one
-        return float(name).is_integer()
-    return isinstance(name, (int, np.integer, np.bool_))
-
-
-def to_numpy(name: str, source: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return ``source`` as a float64 NumPy array; text, objects and ragged lists are refused."""
-    try:
-        array = np.asarray(source)
-    except (ValueError, TypeError) as error:
-        raise TypeError(f"{name} must be numbers, got {_checks.describe(source)}") from error
-    if array.dtype == object:  # Python ints beyond 64 bits, Decimal, Fraction; or anything at all
-        try:
-            if any(isinstance(x, (str, bytes, bool)) or x is None for x in array.ravel()):
-                raise TypeError
-            return array.astype(np.float64)
-        except OverflowError as error:
-            raise ValueError(
-                f"{name} must be finite in float64 (below 1.8e308), got {_checks.describe(source)}"
-            ) from error
-        except (TypeError, ValueError):
-            pass
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must be numbers, got {_checks.describe(source)}; convert them first")
-    return array.astype(np.float64)
-
-
-def check_real(name: str, values: Any, *, low: float, remedy: str) -> None:
-    """Refuse NaN, infinities and values below ``low``, naming the first and its position."""
-    xp = array_namespace(values)
-    bad = ~(xp.isfinite(values) & (values >= low))
-    if bool(xp.any(bad)):
-        flat = xp.reshape(values, (-1,))
-        at = int(xp.argmax(xp.astype(xp.reshape(bad, (-1,)), xp.int64)))
-        where = f" at position {at}" if values.ndim else ""
-        raise ValueError(f"{name} must be finite and >= {low:g}, got {float(flat[at])!r}{where}; {remedy}")
 
 
 def _check_exactly_one(function: str, beta: Any, volume: Any) -> None:
@@ -262,54 +157,3 @@ def _check_exactly_one(function: str, beta: Any, volume: Any) -> None:
         both = f"both, {_checks.describe(beta)} and {_checks.describe(volume)}; leave one out"
         given = "neither; give one" if beta is None else both
         raise ValueError(f"{function} needs exactly one of beta and volume, got {given}")
-
-
-def _parameter(name: str, value: Any, like: Any, low: float, high: float, remedy: str) -> Any:
-    xp = array_namespace(like)
-    if not isinstance(value, (list, tuple)) and not (is_array_api_obj(value) and value.ndim):
-        value = _checks.number(name, value, low=low, high=high, remedy=remedy)
-        return xp.asarray(value, dtype=like.dtype, device=device(like))
-    array, _ = unwrap(name, value)
-    if tuple(array.shape) != tuple(like.shape):
-        raise ValueError(
-            f"{name} must be a scalar or have one value per class, shape {tuple(like.shape)}, "
-            f"got shape {tuple(array.shape)}"
-        )
-    if array_namespace(array) is xp:
-        array = to_device(array, device(like))
-    else:
-        array = xp.asarray(np.asarray(array), dtype=like.dtype, device=device(like))
-    bad = ~((array >= low) & (array <= high))
-    if bool(xp.any(bad)):
-        at = int(xp.argmax(xp.astype(xp.reshape(bad, (-1,)), xp.int64)))
-        worst = float(xp.reshape(array, (-1,))[at])
-        raise ValueError(
-            f"{name} must be in {_checks.interval(low, high)}, got {worst!r} at position {at}; {remedy}"
-        )
-    return array
-
-
-def _to_float64(name: str, array: Any) -> Any:
-    xp = array_namespace(array)
-    if isinstance(array, (np.ndarray, np.generic)):
-        return to_numpy(name, array)
-    if not xp.isdtype(array.dtype, ("integral", "real floating")):
-        raise TypeError(f"{name} must be numbers, got {_checks.describe(array)}; convert them first")
-    try:
-        return xp.astype(array, xp.float64)
-    except (TypeError, RuntimeError):  # a device without float64, such as MPS
-        return xp.astype(array, xp.float32)
-
-
-def is_series(source: object) -> bool:
-    """Tell a pandas Series without importing pandas."""
-    module = type(source).__module__  # "pandas.core.series" up to pandas 2, "pandas" from 3 on
-    return module.split(".")[0] == "pandas" and hasattr(source, "index") and getattr(source, "ndim", 0) == 1
-
-
-def _same(out: Any) -> Any:
-    return out
-
-
-def _unbox(out: Any) -> Any:
-    return float(out) if isinstance(out, (np.ndarray, np.generic)) else out

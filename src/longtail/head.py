@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from longtail import _checks, effective
+from longtail import _arrays, _checks
 from longtail.adjust import logit_shift
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -53,7 +53,7 @@ def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
         if size == 1:
             raise ValueError("prior of a single output cannot be 1 / C = 1; pass the positive class's share")
         prior = 1.0 / size
-    values, _ = effective.unwrap("prior", effective.in_output_order("prior", prior))
+    values, _ = _arrays.unwrap("prior", _arrays.in_output_order("prior", prior))
     pi = torch.as_tensor(values, dtype=torch.float64)
     if pi.ndim > 1 or (pi.ndim == 1 and pi.numel() != size):
         raise ValueError(

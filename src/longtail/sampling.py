@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
+from longtail._random import uniform, words
 from longtail._registry import Registry
 from longtail.counts import encode
 from longtail.weights import DEFAULT_BETA, class_weights
@@ -192,13 +193,13 @@ class ClassAwareSampler:
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return an epoch's order, int64 of shape (num_samples,), the same in every process."""
-        bits = np.random.PCG64(np.random.SeedSequence((self.seed, epoch)))  # a stream NumPy never changes
+        bits = words(self.seed, epoch)
         given = self._shares_at(epoch)
         shares = given / given.sum()
         if self.replacement:
             cumulative = np.cumsum(shares)
-            drawn = np.searchsorted(cumulative[:-1], _uniform(bits, self.num_samples), side="right")
-            place = (_uniform(bits, self.num_samples) * self._sizes[drawn]).astype(np.int64)
+            drawn = np.searchsorted(cumulative[:-1], uniform(bits, self.num_samples), side="right")
+            place = (uniform(bits, self.num_samples) * self._sizes[drawn]).astype(np.int64)
             picked: npt.NDArray[np.int64] = self._members[self._firsts()[drawn] + place]
             return picked
         if self.num_samples == len(self._members) and np.array_equal(given, self._sizes):  # a plain shuffle
@@ -250,7 +251,7 @@ class ClassAwareSampler:
         rest = self.num_samples - int(draws.sum())
         if rest > 0:
             fractions = np.cumsum(np.maximum(expected - draws, 0.0))
-            marks = (_uniform(bits, 1) + np.arange(rest)) * (fractions[-1] / rest)
+            marks = (uniform(bits, 1) + np.arange(rest)) * (fractions[-1] / rest)
             np.add.at(draws, np.minimum(np.searchsorted(fractions, marks, side="right"), len(draws) - 1), 1)
         return draws
 
@@ -281,8 +282,3 @@ def _codes(labels: Any) -> npt.NDArray[np.integer[Any]]:
     if not len(codes):
         raise ValueError("labels must not be empty; pass the training set's labels")
     return codes
-
-
-def _uniform(bits: np.random.PCG64, size: int) -> npt.NDArray[np.float64]:
-    """Numbers in [0, 1), from the generator's raw words."""
-    return (bits.random_raw(size) >> np.uint64(11)).astype(np.float64) * 2.0**-53

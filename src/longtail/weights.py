@@ -11,19 +11,18 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj
 
-from longtail import _checks, effective
+from longtail import _arrays, _checks, effective
 from longtail.counts import ClassCounts, class_counts, encode
 
 SCHEMES = ("none", "inverse", "inverse_sqrt", "effective")
 
 
-class _Default(float):
-    """A default that can be told from the same value given by the caller."""
+class Default(float):
+    """A default that can be told from the same number given by the caller, also after a copy or a pickle."""
 
 
-DEFAULT_BETA = _Default(0.999)
+DEFAULT_BETA = Default(0.999)
 _SPAN = 1e-300  # ratios of counts below this are subnormal in float64
 
 
@@ -83,7 +82,7 @@ def weigh(
     if normalize is not None:
         _checks.choice("normalize", normalize, ("classes", "samples"), also=" or None")
     if volume is not None:
-        if beta is not DEFAULT_BETA and beta is not None:
+        if beta is not None and not isinstance(beta, Default):
             raise ValueError(
                 f"beta={_given(beta)} and volume={_given(volume)} are both given; "
                 "they say the same thing, give one"
@@ -92,8 +91,8 @@ def weigh(
     elif beta is None:
         beta = DEFAULT_BETA
 
-    values, answer = effective.unwrap(name, counts)
-    xp = array_namespace(values)
+    values, answer = _arrays.unwrap(name, counts)
+    xp = _arrays.namespace(values)
     if values.ndim != 1:
         raise ValueError(
             f"{name} must be 1-D, one number a class, got shape {tuple(values.shape)}; "
@@ -101,24 +100,24 @@ def weigh(
         )
     if values.shape[0] == 0:
         raise ValueError(f"{name} must name at least one class, got none; give one number a class")
-    effective.check_real(name, values, low=0.0, remedy="give the number of training samples per class")
+    _arrays.check_real(name, values, low=0.0, remedy="give the number of training samples per class")
     filled = values > 0.0
     if not bool(xp.any(filled)):
         raise ValueError(
             f"{name} must have a class with samples, got {values.shape[0]} classes of 0; check the labels"
         )
     if empty == "error" and not bool(xp.all(filled)):
-        names = effective.names_of(counts, values.shape[0])
+        names = _arrays.names_of(counts, values.shape[0])
         none = [name for i, name in enumerate(names) if not bool(filled[i])]
         raise ValueError(f"{name} are 0 for classes {_checks.shorten(none)}; drop them or pass empty='zero'")
-    nothing = xp.asarray(math.inf, dtype=values.dtype, device=device(values))  # an empty class weighs 1 / inf
+    nothing = _arrays.like(math.inf, values)  # an empty class weighs 1 / inf
     low, high = float(xp.min(xp.where(filled, values, nothing))), float(xp.max(values))
     if low < _SPAN * max(high, 1.0):
         raise ValueError(
             f"{name} must lie within a factor of {1 / _SPAN:g} of each other, got {low:g} to {high:g}; "
             "float64 cannot hold the ratio of their weights; drop the smallest or set it to 0"
         )
-    beta, volume = effective.align("beta", beta, counts), effective.align("volume", volume, counts)
+    beta, volume = _arrays.align("beta", beta, counts), _arrays.align("volume", volume, counts)
     log_beta, gap = effective.parameters(values, beta, volume)
 
     # every scheme is 1 / size; dividing by the smallest size first keeps all that follows within (0, 1]
@@ -188,7 +187,7 @@ def sample_weights(
         known = ClassCounts(names, np.bincount(codes, minlength=len(names)))
     elif isinstance(counts, Mapping):
         known = class_counts(counts)
-    elif effective.is_series(counts):
+    elif _arrays.is_series(counts):
         known = ClassCounts(counts.index, counts)
     else:
         raise TypeError(
@@ -206,10 +205,10 @@ def sample_weights(
             )
         weight = weight[[place[name] for name in names]]
     out = weight[codes]
-    if is_array_api_obj(labels) and not isinstance(labels, np.ndarray):
-        xp = array_namespace(labels)
+    if _arrays.is_array(labels) and not isinstance(labels, np.ndarray):
+        xp = _arrays.namespace(labels)
         return xp.asarray(out, device=labels.device)
-    if effective.is_series(labels):
+    if _arrays.is_series(labels):
         return type(labels)(out, index=labels.index, name="sample_weight")
     return out
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from longtail.cli.sources import recipe_for
 from longtail.cli.terminal import Format, console, print_csv, print_json
+from longtail.losses.forms import FORMS
 
 
 def train(
@@ -34,7 +35,7 @@ def train(
         str | None,
         typer.Option(metavar="NAME[:SETTING=VALUE]", help="A way of balancing: longtail methods lists them."),
     ] = None,
-    loss: Annotated[str | None, typer.Option(help="softmax | sigmoid | focal | softmax_focal.")] = None,
+    loss: Annotated[str | None, typer.Option(help=f"{' | '.join(FORMS)}.")] = None,
     scheme: Annotated[str | None, typer.Option(help="none | inverse | inverse_sqrt | effective.")] = None,
     beta: Annotated[float | None, typer.Option(help="Of the effective number.")] = None,
     gamma: Annotated[float | None, typer.Option(help="Of the focal losses.")] = None,

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
+from longtail._random import draws
 from longtail.counts import ClassCounts, encode
 from longtail.datasets.decoding import (
     IMAGENET_MEAN,
@@ -357,7 +358,7 @@ class TorchDataset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         torch = _needs("torch", "torch")
         index = range(len(self))[index]
-        draw = np.random.default_rng((self.seed, int(self._epoch), index))
+        draw = draws(self.seed, int(self._epoch), index)
         try:
             pixels = self.images.decode(index, self.transform, draw)
         except UnreadableImageError as error:

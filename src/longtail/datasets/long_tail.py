@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks, effective
+from longtail import _arrays, _checks, _random
 from longtail.datasets.kinds import KINDS
 
 _PROFILES = ("exponential", "step", "pareto")
-_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: splitmix64's increment
-_WORD = 2**64 - 1
 
 
 def long_tail_counts(
@@ -114,10 +112,10 @@ def long_tail_subset(labels: npt.ArrayLike, counts: Any, seed: int) -> npt.NDArr
         generators", OOPSLA 2014.
     """
     classes = _integers("labels", labels)
-    named = effective.in_output_order("counts", counts)
+    named = _arrays.in_output_order("counts", counts)
     wanted = _integers("counts", list(named.values()) if isinstance(named, dict) else named)
     start = _checks.integer("seed", seed, low=0, remedy="give a whole number from 0 to 2**64 - 1")
-    if start > _WORD:
+    if start > _random.WORD:
         raise ValueError(f"seed must be below 2**64, got {seed}; give a whole number from 0 to 2**64 - 1")
     if wanted.min() < 0:
         raise ValueError(
@@ -131,7 +129,7 @@ def long_tail_subset(labels: npt.ArrayLike, counts: Any, seed: int) -> npt.NDArr
             f"ask for at most {available[short]}"
         )
 
-    order = np.lexsort((_hashes(start, len(classes)), classes))
+    order = np.lexsort((_random.hashes(start, len(classes)), classes))
     ordered = classes[order]
     first = np.cumsum(available) - available
     rank = np.arange(len(classes)) - first[ordered]
@@ -288,21 +286,6 @@ class Dataset:
             train=Split(self.train.inputs[kept], self.train.targets[kept]),
         )
         return tail, kept
-
-
-def _hashes(seed: int, length: int) -> npt.NDArray[np.uint64]:
-    """splitmix64's outputs 0 .. length-1 after a start that is itself a hash of the seed."""
-    start = int(_mix(np.array([(seed + _GOLDEN) & _WORD], dtype=np.uint64))[0])
-    # One element, not a scalar: NumPy warns when scalar uint64 arithmetic wraps around.
-    step, offset = np.array([_GOLDEN], dtype=np.uint64), np.array([start], dtype=np.uint64)
-    return _mix(offset + np.arange(1, length + 1, dtype=np.uint64) * step)
-
-
-def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """splitmix64's finaliser, a bijection of 64-bit words."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
 
 
 def _integers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:

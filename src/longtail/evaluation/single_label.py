@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks, effective
+from longtail import _arrays, _checks
 from longtail.evaluation.arrays import as_numpy
 
 __all__ = ["Evaluation", "Evaluator", "evaluate"]
@@ -274,7 +274,7 @@ class Evaluator:
 
 def _training_counts(class_counts: Any) -> npt.NDArray[np.int64]:
     name = "class_counts"
-    source = effective.in_output_order(name, class_counts)
+    source = _arrays.in_output_order(name, class_counts)
     counts = as_numpy(name, list(source.values()) if isinstance(source, dict) else source)
     if counts.ndim != 1 or not counts.size:
         raise ValueError(

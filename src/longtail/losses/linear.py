@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from longtail import _checks
-from longtail.losses import functional, fused
-from longtail.losses.fused import Form
-from longtail.losses.reduction import check_options, mean_divisor
+from longtail.losses import sigmoid, softmax
+from longtail.losses.batch import Batch, as_index, check, check_gamma, explain, upcast, valid_labels
+from longtail.losses.fast import Setting, fused
+from longtail.losses.reduction import Reduction
 
 CHUNK = 1 << 24  # logits at a time
 
@@ -66,7 +67,7 @@ def class_balanced_linear_cross_entropy(
 
     Source: Cui et al. (CVPR 2019), section 4.1, for the loss.
     """
-    form = ("softmax", 0.0, label_smoothing, ignore_index)
+    form = Setting("softmax", 0.0, label_smoothing, ignore_index, name="softmax")
     return _linear(features, weight, bias, target, class_weight, form, reduction, normalizer, denominator)
 
 
@@ -118,7 +119,8 @@ def class_balanced_linear_focal_loss(
 
     Source: Cui et al. (CVPR 2019), section 4.3, for the loss.
     """
-    form = ("sigmoid", functional.check_gamma(gamma), label_smoothing, ignore_index)
+    name = "focal" if check_gamma(gamma) else "sigmoid"
+    form = Setting("sigmoid", check_gamma(gamma), label_smoothing, ignore_index, name=name)
     return _linear(features, weight, bias, target, class_weight, form, reduction, normalizer, denominator)
 
 
@@ -128,30 +130,31 @@ def _compute(
     bias: Tensor | None,
     target: Tensor,
     class_weight: Tensor | None,
-    form: tuple[str, float, float, int],
+    form: Setting,
     reduction: str,
     normalizer: str,
     denominator: Tensor | float | None,
 ) -> Tensor:
-    check_options(reduction, normalizer, denominator)
+    how = Reduction(reduction, normalizer, denominator)
+    how.check()
     if reduction == "none":
         raise ValueError("reduction must be 'mean' or 'sum', got 'none': a fused head keeps no samples apart")
     index = _check(features, weight, bias, target, class_weight)
     autocast = torch.is_autocast_enabled(features.device.type)
     dtype = torch.get_autocast_dtype(features.device.type) if autocast else features.dtype
     probe = features.new_empty(0, weight.shape[0], dtype=dtype)  # the logits, but for their number
-    b = functional.check(probe, index[:0], class_weight, reduction, normalizer, form[3], form[2], denominator)
-    b.index, b.valid = index, functional.valid_labels(index, form[3])
-    whole = Form(*form, b.valid is not None)
-    reason = fused.reason_against(probe, False, b.weight, denominator, whole)
+    batch = check(probe, index[:0], class_weight, form.ignore_index, form.smoothing)
+    batch.index, batch.valid = index, valid_labels(index, form.ignore_index)
+    whole = form._replace(ignores=batch.valid is not None)
+    reason = fused.reason_against(probe, False, batch.weight, denominator, whole)
     if reason:
         raise ValueError(f"a fused head cannot take this input: {reason}; apply the layer, then the loss")
     rows = features.reshape(-1, features.shape[-1])
     try:
-        divisor = mean_divisor(index, b.sample_weight, b.valid, normalizer, denominator)
-        total: Tensor = _Linear.apply(rows, weight, bias, index, b.weight, whole, dtype)  # type: ignore[no-untyped-call]
+        divisor = how.divisor(index, batch.sample_weight, batch.valid)
+        total: Tensor = _Linear.apply(rows, weight, bias, index, batch.weight, whole, dtype)  # type: ignore[no-untyped-call]
     except (IndexError, RuntimeError) as error:
-        functional.explain(index, weight.shape[0], form[3], error)
+        explain(index, weight.shape[0], form.ignore_index, error)
     return total / divisor if reduction == "mean" else total
 
 
@@ -186,7 +189,7 @@ def _check(
             f"target must have shape {tuple(features.shape[:-1])} for features of shape "
             f"{tuple(features.shape)}, got {tuple(target.shape)}; it holds one class index a sample"
         )
-    return functional.as_index(target).reshape(-1)
+    return as_index(target).reshape(-1)
 
 
 class _Linear(torch.autograd.Function):
@@ -200,7 +203,7 @@ class _Linear(torch.autograd.Function):
         bias: Tensor | None,
         index: Tensor,
         class_weight: Tensor | None,
-        form: Form,
+        form: Setting,
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.form, ctx.dtype, ctx.gradients = form, dtype, None
@@ -235,7 +238,7 @@ def _pass(
     bias: Tensor | None,
     index: Tensor,
     class_weight: Tensor | None,
-    form: Form,
+    form: Setting,
     dtype: torch.dtype,
     wanted: tuple[bool, ...],
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
@@ -258,9 +261,12 @@ def _pass(
             torch.mm(x, weight[some].to(dtype).t(), out=z[:, some])
         if bias is not None:
             z += bias.to(dtype)
-        losses, g = fused.compute(
-            z, labels, class_weight, one, form, gradient=any(wanted), out=slopes[: len(x)]
-        )
+        if z.is_cpu or fused.worthwhile(z, form):
+            losses, g = fused.compute(
+                z, labels, class_weight, one, form, gradient=any(wanted), out=slopes[: len(x)]
+            )
+        else:
+            losses, g = _by_torch(z, labels, class_weight, form, any(wanted))
         total += losses.sum()
         if g is None:
             continue
@@ -272,6 +278,20 @@ def _pass(
         if of_bias is not None:
             of_bias += g.sum(0, dtype=exact)
     return total, (of_features, of_weight, of_bias)
+
+
+def _by_torch(
+    z: Tensor, index: Tensor, weight: Tensor | None, form: Setting, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return losses and gradient as the fused path does, by torch's operators: for GPUs not measured."""
+    with torch.enable_grad():
+        logits = z.detach().requires_grad_(wanted)
+        valid = index != form.ignore_index
+        batch = Batch(upcast(logits), index, None, weight, valid, form.ignore_index, form.smoothing)
+        loss = softmax.cross_entropy(batch) if form.kind == "softmax" else sigmoid.focal(batch, form.gamma)
+        losses = batch.mask(loss)
+        gradient = torch.autograd.grad(losses.sum(), logits)[0] if wanted else None
+    return losses.detach(), gradient
 
 
 def _add_product(sum: Tensor, a: Tensor, b: Tensor) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail import _checks, effective
-from longtail.losses import functional, fused
-from longtail.losses.reduction import check_options
-from longtail.weights import DEFAULT_BETA, SCHEMES, weigh
-
-LOSSES = ("softmax", "sigmoid", "focal", "softmax_focal")
+from longtail import _arrays, _checks
+from longtail.losses import batch, functional
+from longtail.losses.fast import fused
+from longtail.losses.forms import FORMS
+from longtail.losses.reduction import Reduction
+from longtail.weights import DEFAULT_BETA, SCHEMES, Default, weigh
 
 
 class ClassBalancedLoss(nn.Module):
@@ -40,10 +40,10 @@ class ClassBalancedLoss(nn.Module):
         inplace_backward: let the fused path write the gradient over the logits.
 
     Attributes:
-        weight: float32 buffer, (C). It moves with the module, stays out of its state_dict (a saved loss
-            weight breaks the loading of checkpoints), and stays float32 when the module is cast to half. On
-            the meta device, where transformers builds what it loads, it has no values; afterwards it has.
-        class_counts: float64 buffer, (C), likewise.
+        weight: float32, (C), on the module's device. It stays out of the state_dict (a saved loss weight
+            breaks the loading of checkpoints), and stays float32 when the module is cast to half. On the
+            meta device, where transformers builds what it loads, it has no values; afterwards it has.
+        class_counts: float64, (C), on the CPU.
 
     Raises:
         TypeError: counts that are no numbers, a loss that is neither a name nor a callable.
@@ -57,7 +57,6 @@ class ClassBalancedLoss(nn.Module):
     Source: Cui et al. (CVPR 2019), equation 12.
     """
 
-    weight: Tensor
     class_counts: Tensor
 
     def __init__(
@@ -77,38 +76,58 @@ class ClassBalancedLoss(nn.Module):
         inplace_backward: bool = False,
     ) -> None:
         super().__init__()
+        self._form = None
         if isinstance(loss, str):
-            _checks.choice("loss", loss, LOSSES, also=" or a callable")
+            if loss not in FORMS:
+                _checks.choice("loss", loss, FORMS.names, also=" or a callable")
+            self._form = FORMS[loss]
+            self._formula = self._form.load()
         elif not callable(loss):
-            names = ", ".join(map(repr, LOSSES))
+            names = ", ".join(map(repr, FORMS))
             raise TypeError(f"loss must be one of {names} or a callable, got {_checks.describe(loss)}")
         elif label_smoothing != 0.0:
             raise ValueError(
                 f"label_smoothing={label_smoothing!r} needs a named loss; smooth inside your callable"
             )
         _checks.choice("scheme", scheme, SCHEMES)
-        check_options(reduction, normalizer)
+        Reduction(reduction, normalizer).check()
         fused.check_backend(backend)
-        counts = effective.in_output_order("class_counts", class_counts)
+        counts = _arrays.in_output_order("class_counts", class_counts)
         if isinstance(counts, Tensor):
             counts = counts.detach().cpu().numpy()
         weight = weigh("class_counts", counts, scheme, beta, volume, "classes", "zero")
-        self._exact = {"weight": _values(weight), "class_counts": _values(counts)}
         self.loss = loss
-        self.beta = float(beta) if beta is DEFAULT_BETA else beta
+        self.beta = float(beta) if isinstance(beta, Default) else beta
         self.volume = volume
-        self.gamma = _checks.number("gamma", gamma, low=0.0, open_high=True, remedy=functional.GAMMA)
+        self.gamma = batch.check_gamma(gamma)
         self.scheme = scheme
         self.reduction = reduction
         self.normalizer = normalizer
         self.backend = backend
         self.inplace_backward = inplace_backward
-        self.ignore_index = _checks.integer("ignore_index", ignore_index, low=-(2**63))
-        self.label_smoothing = _checks.number(
-            "label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True, remedy=functional.SMOOTHING
-        )
-        for name, dtype in (("weight", torch.float32), ("class_counts", torch.float64)):
-            self.register_buffer(name, torch.tensor(self._exact[name], dtype=dtype), persistent=False)
+        self.ignore_index = batch.check_ignore_index(ignore_index)
+        self.label_smoothing = batch.check_smoothing(label_smoothing)
+        # plain attributes, which no cast rounds and which keep their values while the module is on meta;
+        # the buffer only tells where the module is, and in which dtype
+        self.class_counts = _vector(counts, torch.float64)
+        self._weight = _vector(weight, torch.float32)
+        self.register_buffer("_place", torch.zeros(1, dtype=torch.float32), persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The class weights, where the module is."""
+        place, weight = self._buffers["_place"], self._weight  # self._place takes three times as long
+        assert place is not None
+        dtype = torch.float64 if place.dtype is torch.float64 else torch.float32
+        if weight.dtype is not dtype or weight.device != place.device:
+            weight = weight.to(place.device, dtype)
+            if not place.is_meta:
+                self._weight = weight
+        return weight
+
+    @weight.setter
+    def weight(self, weight: Tensor) -> None:
+        self._weight = weight
 
     def forward(self, input: Tensor, target: Tensor, *, denominator: Tensor | float | None = None) -> Tensor:
         """Return the loss of a batch.
@@ -127,36 +146,32 @@ class ClassBalancedLoss(nn.Module):
             TypeError: unfit dtypes.
             ValueError: unfit shapes, labels out of range.
         """
-        loss, weight = self.loss, self._buffers["weight"]  # a third of the time that `self.weight` takes
-        if loss == "softmax":  # spelt out: for small batches a dict of options is a measurable part
-            return functional.class_balanced_cross_entropy(
+        weight, form = self.weight, self._form
+        if form is None:
+            return functional.class_balanced_callable(
+                self.loss,  # type: ignore[arg-type]
                 input,
                 target,
                 weight,
                 reduction=self.reduction,
                 normalizer=self.normalizer,
                 ignore_index=self.ignore_index,
-                label_smoothing=self.label_smoothing,
                 denominator=denominator,
-                backend=self.backend,
-                inplace_backward=self.inplace_backward,
             )
-        options: dict[str, Any] = {
-            "reduction": self.reduction,
-            "normalizer": self.normalizer,
-            "ignore_index": self.ignore_index,
-            "denominator": denominator,
-        }
-        if not isinstance(loss, str):
-            return functional.class_balanced_callable(loss, input, target, weight, **options)
-        options["label_smoothing"] = self.label_smoothing
-        options["backend"], options["inplace_backward"] = self.backend, self.inplace_backward
-        if loss == "sigmoid":
-            return functional.class_balanced_binary_cross_entropy(input, target, weight, **options)
-        if loss == "focal":
-            return functional.class_balanced_focal_loss(input, target, weight, gamma=self.gamma, **options)
-        return functional.class_balanced_softmax_focal_loss(
-            input, target, weight, gamma=self.gamma, **options
+        return functional.class_balanced(
+            form,
+            self._formula,
+            self.gamma,
+            input,
+            target,
+            weight,
+            self.reduction,
+            self.normalizer,
+            self.ignore_index,
+            self.label_smoothing,
+            denominator,
+            self.backend,
+            self.inplace_backward,
         )
 
     def count(self, target: Tensor) -> Tensor:
@@ -172,9 +187,7 @@ class ClassBalancedLoss(nn.Module):
         Raises:
             TypeError: a target of an unfit dtype.
         """
-        return functional.count(
-            target, self.weight, normalizer=self.normalizer, ignore_index=self.ignore_index
-        )
+        return batch.count(target, self.weight, normalizer=self.normalizer, ignore_index=self.ignore_index)
 
     def extra_repr(self) -> str:
         """Name the settings that change the loss."""
@@ -186,30 +199,13 @@ class ClassBalancedLoss(nn.Module):
         parts = [f"num_classes={self.weight.numel()}", f"loss={loss!r}", f"scheme={self.scheme!r}"]
         if self.scheme == "effective":
             parts.append(f"beta={self.beta!r}" if self.volume is None else f"volume={self.volume!r}")
-        if self.loss in ("focal", "softmax_focal"):
+        if self._form is not None and self._form.takes_gamma:
             parts.append(f"gamma={self.gamma:g}")
         parts += [f"reduction={self.reduction!r}", f"normalizer={self.normalizer!r}"]
         return ", ".join(parts)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # what follows a buffer on the meta device is memory that nobody has written
-        if name in self.__dict__.get("_exact", ()) and (buffer := getattr(self, name)).is_meta:
-            value = torch.tensor(self._exact[name], dtype=buffer.dtype, device=value.device)
-        super().__setattr__(name, value)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassBalancedLoss:
-        before = {name: getattr(self, name) for name in self._exact}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in before.items():
-            cast = getattr(self, name)
-            if buffer.is_meta:  # to_empty() does not go through __setattr__
-                self._buffers[name] = buffer
-                setattr(self, name, cast)
-            elif cast.dtype in (torch.float16, torch.bfloat16):  # .half() would leave 3 digits of the weight
-                setattr(self, name, buffer.to(cast.device))
-        return self
-
-
-def _values(per_class: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _vector(per_class: Any, dtype: torch.dtype) -> Tensor:
     values = list(per_class.values()) if isinstance(per_class, Mapping) else per_class
-    return np.array(values, dtype=np.float64)  # a copy: torch reads no negative strides
+    # a copy, since torch reads no negative strides, on the CPU whatever device is the default
+    return torch.tensor(np.array(values, dtype=np.float64), dtype=dtype, device="cpu")

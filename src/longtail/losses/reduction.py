@@ -20,7 +20,7 @@ gradient accumulation or data parallelism only the caller knows how many samples
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,93 +30,73 @@ from longtail import _checks
 REDUCTIONS = ("none", "mean", "sum")
 NORMALIZERS = ("samples", "weights")
 
+Weights = Callable[[], Tensor | None]  # per-sample weights, None for 1 each; called only where needed
 
-def check_options(reduction: str, normalizer: str, denominator: Any = None) -> None:
-    """Refuse unknown options, and a denominator where nothing is divided."""
-    if reduction not in REDUCTIONS:
-        _checks.choice("reduction", reduction, REDUCTIONS)
-    if normalizer not in NORMALIZERS:
-        _checks.choice("normalizer", normalizer, NORMALIZERS)
-    if denominator is None:
-        return
-    if reduction != "mean":
-        raise ValueError(f"denominator divides a mean, but reduction is {reduction!r}; pass reduction='mean'")
-    if isinstance(denominator, Tensor):
-        if denominator.numel() != 1:
+
+class Reduction(NamedTuple):
+    """How the losses of a batch become one number, as the module's table says."""
+
+    kind: str = "mean"
+    normalizer: str = "samples"
+    denominator: Tensor | float | None = None
+
+    def check(self) -> None:
+        """Refuse unknown options, and a denominator where nothing is divided."""
+        if self.kind not in REDUCTIONS:
+            _checks.choice("reduction", self.kind, REDUCTIONS)
+        if self.normalizer not in NORMALIZERS:
+            _checks.choice("normalizer", self.normalizer, NORMALIZERS)
+        denominator = self.denominator
+        if denominator is None:
+            return
+        if self.kind != "mean":
+            raise ValueError(
+                f"denominator divides a mean, but reduction is {self.kind!r}; pass reduction='mean'"
+            )
+        if not isinstance(denominator, Tensor):
+            remedy = "pass the sum of .count()"
+            _checks.number("denominator", denominator, low=0.0, open_high=True, remedy=remedy)
+        elif denominator.numel() != 1:
             raise ValueError(
                 f"denominator must be one number, got shape {tuple(denominator.shape)}; sum the counts"
             )
-    else:
-        _checks.number("denominator", denominator, low=0.0, open_high=True, remedy="pass the sum of .count()")
+
+    def reduce(self, loss: Tensor, weights: Weights, valid: Tensor | None) -> Tensor:
+        """Reduce weighted per-sample losses, 0 where ignored: to themselves for "none", else 0-d."""
+        if self.kind == "none":
+            return loss
+        total = loss.sum()
+        return total if self.kind == "sum" else total / self.divisor(loss, weights, valid)
+
+    def divisor(self, samples: Tensor, weights: Weights, valid: Tensor | None) -> Tensor | float:
+        """Return a mean's divisor, the caller's or this batch's, made safe: 1 where it would be 0."""
+        d = self.denominator
+        if d is None:
+            if valid is None and self.normalizer == "samples":
+                return max(samples.numel(), 1)
+            d = count(samples, weights, valid, self.normalizer)
+            if not d.is_floating_point():
+                return d.clamp(min=1)
+        if isinstance(d, Tensor):
+            d = d.to(samples.device).reshape(())
+            return torch.where(d == 0, torch.ones_like(d), d)  # NaN stays NaN, to be seen
+        return d or 1.0
 
 
-def divisor(
-    like: Tensor, weights: Callable[[], Tensor | None], valid: Tensor | None, normalizer: str
-) -> Tensor:
-    """Return what a mean divides by: valid samples, or the sum of their weights.
+def count(samples: Tensor, weights: Weights, valid: Tensor | None, normalizer: str) -> Tensor:
+    """Return how many samples are valid, or the sum of their weights.
 
     Args:
-        like: any per-sample tensor; gives shape and device.
-        weights: gives the per-sample weights, or None for 1 each; called only when needed.
-        valid: per-sample booleans, or None where nothing can be ignored.
+        samples: any per-sample tensor; gives shape and device.
+        weights: see :data:`Weights`.
+        valid: per-sample booleans, or None where nothing is ignored.
         normalizer: "samples" or "weights".
 
     Returns:
-        A 0-d tensor on ``like``'s device: int64 for samples, floating point for weights.
+        A 0-d tensor: int64 for samples, floating point for weights.
     """
-    if normalizer == "weights":
-        w = weights()
-        if w is not None:
-            return w.sum() if valid is None else w.masked_fill(~valid, 0.0).sum()
+    if normalizer == "weights" and (w := weights()) is not None:
+        return w.sum() if valid is None else w.masked_fill(~valid, 0.0).sum()
     if valid is None:
-        return torch.full((), like.numel(), device=like.device)
+        return torch.full((), samples.numel(), device=samples.device)
     return valid.count_nonzero()
-
-
-def mean_divisor(
-    like: Tensor,
-    weights: Callable[[], Tensor | None],
-    valid: Tensor | None,
-    normalizer: str,
-    denominator: Tensor | float | None,
-) -> Tensor | float:
-    """Return a mean's divisor, the caller's or this batch's, made safe: 1 where it would be 0."""
-    if denominator is None:
-        if valid is None and normalizer == "samples":
-            return max(like.numel(), 1)
-        denominator = divisor(like, weights, valid, normalizer)
-        if not denominator.is_floating_point():
-            return denominator.clamp(min=1)
-    if isinstance(denominator, Tensor):
-        d = denominator.to(like.device).reshape(())
-        return torch.where(d == 0, torch.ones_like(d), d)  # NaN stays NaN, to be seen
-    return denominator or 1.0
-
-
-def reduce(
-    loss: Tensor,
-    weights: Callable[[], Tensor | None],
-    valid: Tensor | None,
-    reduction: str,
-    normalizer: str,
-    denominator: Tensor | float | None = None,
-) -> Tensor:
-    """Reduce weighted per-sample losses as the module's table says.
-
-    Args:
-        loss: weighted per-sample losses, 0 where ignored.
-        weights: gives the per-sample weights; called only for ``normalizer="weights"``.
-        valid: per-sample booleans, or None where nothing can be ignored.
-        reduction: "none" | "mean" | "sum".
-        normalizer: "samples" | "weights".
-        denominator: replaces the mean's divisor.
-
-    Returns:
-        ``loss`` itself for "none", a 0-d tensor otherwise.
-    """
-    if reduction == "none":
-        return loss
-    total = loss.sum()
-    if reduction == "sum":
-        return total
-    return total / mean_divisor(loss, weights, valid, normalizer, denominator)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail._registry import Registry
 from longtail.adjust import ADJUSTMENTS, effective_prior
+from longtail.losses.forms import FORMS
 from longtail.methods.refits import REFITS
 from longtail.methods.schedules import SCHEDULES
 from longtail.sampling import SAMPLING, ClassAwareSampler
@@ -27,11 +28,8 @@ if TYPE_CHECKING:
     from longtail.losses.module import ClassBalancedLoss
     from longtail.methods.criterion import ShiftedLoss
 
-__all__ = ["LOSSES", "Method", "Rule"]
+__all__ = ["Method", "Rule"]
 
-LOSSES: Final = ("softmax", "sigmoid", "focal", "softmax_focal")
-_SIGMOID: Final = ("sigmoid", "focal")
-_FOCAL: Final = ("focal", "softmax_focal")
 _PLACES: Final[dict[str, Registry[Any]]] = {
     "weight": WEIGHTS,
     "offset": OFFSETS,
@@ -136,7 +134,7 @@ class Method:
 
     Attributes:
         name: what tables call it; "" for a method that has no name of its own.
-        loss: "softmax" | "sigmoid" | "focal" | "softmax_focal".
+        loss: "softmax" | "sigmoid" | "focal" | "softmax_focal", or a form that a package of yours registered.
         gamma: the focal losses' exponent, >= 0.
         weight: rule of `longtail.vectors.WEIGHTS`.
         offset: rule of `longtail.vectors.OFFSETS`, or None.
@@ -184,7 +182,8 @@ class Method:
         for text in ("name", "source"):
             if not isinstance(value := getattr(self, text), str) or "\n" in value:
                 raise TypeError(f"{text} must be one line of text, got {_checks.describe(value)}")
-        _checks.choice("loss", self.loss, LOSSES)
+        if self.loss not in FORMS:
+            _checks.choice("loss", self.loss, FORMS.names)
         _checks.choice("normalizer", self.normalizer, ("samples", "weights"))
         _checks.number("gamma", self.gamma, low=0.0, open_high=True)
         _checks.number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, open_high=True)
@@ -222,17 +221,17 @@ class Method:
     @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
         """How the loss reads logits as probabilities."""
-        return "sigmoid" if self.loss in _SIGMOID else "softmax"
+        return FORMS[self.loss].activation
 
     @property
     def uses_prior_bias(self) -> bool:
         """Whether the last bias starts at the class prior and is not decayed."""
-        return self.loss in _SIGMOID if self.prior_bias == "auto" else bool(self.prior_bias)
+        return self.activation == "sigmoid" if self.prior_bias == "auto" else bool(self.prior_bias)
 
     @property
     def is_focal(self) -> bool:
         """Whether gamma acts."""
-        return self.loss in _FOCAL
+        return FORMS[self.loss].takes_gamma
 
     @property
     def label(self) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from longtail import _checks, datasets
+from longtail._random import derive_seed, generator
 from longtail.datasets import Dataset
 from longtail.datasets.kinds import KINDS
 from longtail.training.augment import Samples
@@ -21,17 +22,6 @@ from longtail.training.registries import AUGMENTATIONS
 __all__ = ["TrainingData", "derive_seed", "generator", "scale"]
 
 _CHUNK: Final = 1024  # samples gathered at once: few calls for small sets, little memory for large ones
-
-
-def derive_seed(seed: int, epoch: int, purpose: str) -> int:
-    """Return the seed of one random stream: a 63-bit hash that is the same on every machine and version."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{purpose}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
-    """Return a CPU generator for one random stream, the same whatever device trains."""
-    return torch.Generator().manual_seed(derive_seed(seed, epoch, purpose))
 
 
 def scale(inputs: Tensor, recipe: Recipe) -> Tensor:

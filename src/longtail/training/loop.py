@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail import _checks, models
+from longtail import _checks, _measured, models
 from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
@@ -97,8 +97,9 @@ def train(
         acceleration: "graphs" replays captured CUDA graphs, bit for bit what "none" computes; "compile" also
             fuses the network by ``torch.compile``, which rounds otherwise and takes up to a minute at the
             start; "native" runs C++ kernels on the CPU, which round otherwise and are built at their first
-            use; "auto" takes graphs where they apply (CUDA, SGD, a network without dropout) and native
-            kernels where they do (CPU under Linux, fp32, a CIFAR ResNet, a C++ compiler).
+            use; "auto" takes graphs where they apply (CUDA, SGD, a network without dropout) and a result
+            file shows them faster on that kind of GPU, and native kernels where they apply (CPU under Linux,
+            fp32, a CIFAR ResNet, a C++ compiler).
         trained: folder of a finished run of ``recipe.method.training``, on the same data: its network is
             taken in place of training one, for a method that differs in what it does afterwards.
 
@@ -462,7 +463,9 @@ def _captures(acceleration: str, recipe: Recipe, model: nn.Module, device: torch
         raise ValueError(
             f"acceleration='graphs' needs CUDA, SGD, no schedule and no dropout, but {why}; use 'auto'"
         )
-    return acceleration != "none" and why is None
+    if acceleration == "none" or why is not None:
+        return False
+    return acceleration != "auto" or _measured.gpu(torch.cuda.get_device_name(device)).graphs
 
 
 def _runs_native(acceleration: str, recipe: Recipe, model: nn.Module, device: torch.device) -> bool:

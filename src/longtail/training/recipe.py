@@ -7,9 +7,10 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,14 +19,23 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from longtail import _checks
 from longtail.datasets.decoding import IMAGENET_MEAN, IMAGENET_STD
+from longtail.losses.forms import FORMS
 from longtail.methods.method import Method, Rule
 from longtail.training.registries import AUGMENTATIONS
 from longtail.weights import SCHEMES
 
 __all__ = ["ImageRecipe", "Recipe", "learning_rate_at"]
+
+
+def _known_loss(name: str) -> str:
+    if name not in FORMS:
+        *names, last = map(repr, FORMS)
+        raise PydanticCustomError("loss", f"Input should be {', '.join(names)} or {last}")
+    return name
 
 
 class Recipe(BaseModel):
@@ -67,7 +77,7 @@ class Recipe(BaseModel):
     subset_seed: int | None = Field(default=None, ge=0)
     input_scale: float | None = Field(default=128.0, gt=0)
     model: str
-    loss: Literal["softmax", "sigmoid", "focal", "softmax_focal"] = "softmax"
+    loss: Annotated[str, AfterValidator(_known_loss)] = "softmax"
     scheme: Literal["none", "inverse", "inverse_sqrt", "effective"] = "effective"
     beta: float = Field(default=0.999, ge=0, le=1)
     gamma: float = Field(default=2.0, ge=0)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longtail.losses.fast import check_kind
+
 BLOCK = 1 << 17  # elements a thread has in a block: the buffers stay small, and in cache
 COMPILED = 1 << 20  # elements from which on a compiled loop repays the compiler's seconds
 _softplus: Any = torch.nn.functional.softplus  # takes out=, though its stub does not say so
@@ -50,7 +52,9 @@ def rows(
 
     Raises:
         IndexError: an index out of range.
+        ValueError: another kind.
     """
+    check_kind(kind)
     samples, classes = x.shape
     large, inplace = x.numel() >= COMPILED, out is not None and out.data_ptr() == x.data_ptr()
     ignored = None if ignore_index is None else index == ignore_index

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from longtail.losses.fast import check_kind
+
 ON_CHIP = 32768  # classes of a softmax that one program holds in registers
 TILE = 8192  # elements of a tile otherwise
 LOWEST = tl.constexpr(-3.4028234663852886e38)
@@ -267,7 +269,11 @@ def rows(
         smoothing: epsilon of label smoothing.
         gradient: whether to compute the gradient.
         out: what to write it into, of ``x``'s shape and dtype; may be ``x`` itself.
+
+    Raises:
+        ValueError: another kind.
     """
+    check_kind(kind)
     losses = torch.empty(index.shape, dtype=torch.float32, device=x.device)
     out = torch.empty_like(x) if gradient and out is None else out
     samples, classes = index.numel(), x.shape[1]

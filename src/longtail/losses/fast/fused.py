@@ -3,8 +3,8 @@
 A mean or a sum computes its gradient together with the loss, and backward hands it over, scaled by whatever
 comes from above. Where the gradient cannot be known yet (``reduction="none"``) or would underflow before a
 trainer's loss scale reaches it (float16), backward computes it instead, from the logits. Either way no other
-tensor of the logits' size exists. On CUDA the passes are Triton kernels (:mod:`longtail.losses.kernels`), on
-the CPU blocks of torch's own (:mod:`longtail.losses.blocks`).
+tensor of the logits' size exists. On CUDA the passes are Triton kernels (``kernels.py``), on the CPU blocks
+of torch's own operators (``blocks.py``).
 
 Derivatives of the gradient (double backward) are taken through the plain path.
 """
@@ -15,38 +15,29 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from longtail import _checks
-from longtail.losses import blocks
+from longtail.losses import fast
+from longtail.losses.fast import Setting, blocks
 
 BACKENDS = ("auto", "torch", "fused")
 CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SMOOTH_FOCAL_TO = 1 << 14  # classes that stay in a program's registers three passes long
 TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # the kernels run on the CPU, slowly: for tests
-# below this many elements, and for segmentation, F.cross_entropy's few kernels cost less than ours
-SOFTMAX_FROM = 1 << 18
-
-
-class Form(NamedTuple):
-    """Which loss: what the kernels need to know besides tensors."""
-
-    kind: str
-    gamma: float
-    smoothing: float
-    ignore_index: int
-    ignores: bool = True  # False where no label is ignore_index
 
 
 def reason_against(
-    input: Tensor, soft: bool, weight: Tensor | None, denominator: Any, form: Form
+    input: Tensor, soft: bool, weight: Tensor | None, denominator: Any, form: Setting
 ) -> str | None:
     """Say why these inputs cannot take the fused path, or None where they can."""
+    if form.kind not in fast.KINDS:
+        return f"it does not know the loss {form.name!r}"
     if soft:
         return "it takes class indices, not floating-point targets"
     if input.device.type not in ("cpu", "cuda"):
@@ -69,15 +60,18 @@ def reason_against(
     return None
 
 
-def worthwhile(input: Tensor, form: Form) -> bool:
+def worthwhile(input: Tensor, form: Setting) -> bool:
     """Whether "auto" prefers the fused path for inputs that could take it."""
-    if not input.is_cpu:
-        return input.is_cuda
-    small = input.numel() < SOFTMAX_FROM
-    if form.kind == "softmax" and form.gamma == 0.0 and (small or input.ndim > 2):
-        return False
-    # torch.compile fuses the plain formula by itself
-    return not INTERPRETED and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling() or (INTERPRETED and input.is_cpu):
+        return False  # torch.compile fuses the plain formula by itself
+    gpu = gpu_name(input.device) if input.is_cuda else ""
+    return fast.pays(form, input.numel(), input.ndim, input.device.type, gpu)
+
+
+@functools.cache
+def gpu_name(device: torch.device) -> str:
+    """Return what kind of GPU a CUDA device is."""
+    return torch.cuda.get_device_name(device)
 
 
 def losses(
@@ -85,7 +79,7 @@ def losses(
     index: Tensor,
     weight: Tensor | None,
     factor: Tensor,
-    form: Form,
+    form: Setting,
     *,
     total: bool,
     inplace: bool,
@@ -129,7 +123,7 @@ class _Fused(torch.autograd.Function):
         index: Tensor,
         weight: Tensor | None,
         factor: Tensor,
-        form: Form,
+        form: Setting,
         total: bool,
         inplace: bool,
         plain: Callable[[Tensor], Tensor],
@@ -172,7 +166,7 @@ def compute(
     index: Tensor,
     weight: Tensor | None,
     factor: Tensor,
-    form: Form,
+    form: Setting,
     *,
     gradient: bool,
     out: Tensor | None = None,
@@ -195,7 +189,7 @@ def compute(
     return each.view(index.shape), out
 
 
-def _options(form: Form) -> tuple[int | None, str, float, float]:
+def _options(form: Setting) -> tuple[int | None, str, float, float]:
     return form.ignore_index if form.ignores else None, form.kind, form.gamma, form.smoothing
 
 
@@ -221,7 +215,7 @@ def per_sample(
     ignore_index: int,
 ) -> Tensor:
     """Per-sample losses times ``factor``: see :func:`losses`."""
-    form = Form(kind, gamma, smoothing, ignore_index)
+    form = Setting(kind, gamma, smoothing, ignore_index)
     return compute(input, index, weight, factor, form, gradient=False)[0]
 
 
@@ -241,7 +235,7 @@ def _gradient(
     smoothing: float,
     ignore_index: int,
 ) -> Tensor:
-    form, out = Form(kind, gamma, smoothing, ignore_index), torch.empty_like(input)
+    form, out = Setting(kind, gamma, smoothing, ignore_index), torch.empty_like(input)
     compute(input, index, weight, factor, form, gradient=True, out=out)
     return out
 
@@ -269,7 +263,7 @@ per_sample.register_autograd(_backward, setup_context=_keep)
 
 @functools.cache
 def _kernels() -> Any:
-    return importlib.import_module("longtail.losses.kernels")
+    return importlib.import_module("longtail.losses.fast.kernels")
 
 
 def _transformed(input: Tensor) -> bool:

@@ -1,0 +1,203 @@
+"""Numbers by class in whatever the caller holds: lists, arrays of any library, mappings, pandas Series.
+
+Arrays follow the array API. NumPy's own do so from 2.1 on. array_api_compat speaks it for older ones and for
+other libraries; it brings much of NumPy that nobody else needs, so it is imported when such an array comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from longtail import _checks
+
+_NUMPY = (np.ndarray, np.generic)
+_PLAIN = hasattr(np, "astype")  # NumPy 2.1
+
+
+def is_array(source: object) -> bool:
+    """Tell an array of any library that follows the array API; a list or a mapping is none."""
+    if isinstance(source, _NUMPY):
+        return True
+    if isinstance(source, (list, tuple, Mapping, int, float, str, bytes)):
+        return False
+    import array_api_compat
+
+    return bool(array_api_compat.is_array_api_obj(source))
+
+
+def namespace(array: Any) -> Any:
+    """Return the functions of an array's library, under the array API's names."""
+    if _PLAIN and isinstance(array, _NUMPY):
+        return np
+    import array_api_compat
+
+    return array_api_compat.array_namespace(array)
+
+
+def like(value: Any, array: Any) -> Any:
+    """Return numbers, or an array of the same library, on ``array``'s device and in its dtype."""
+    if isinstance(array, _NUMPY):
+        return np.asarray(value, dtype=array.dtype)
+    import array_api_compat
+
+    device = array_api_compat.device(array)
+    if array_api_compat.is_array_api_obj(value) and not isinstance(value, _NUMPY):
+        return array_api_compat.to_device(value, device)
+    return namespace(array).asarray(value, dtype=array.dtype, device=device)
+
+
+def unwrap(name: str, source: Any) -> tuple[Any, Any]:
+    """Return ``source`` as a float64 array and the function that answers in ``source``'s kind."""
+    if is_array(source):
+        return _to_float64(name, source), _unbox if source.ndim == 0 else _same
+    if is_series(source):
+        return to_numpy(name, source.to_numpy()), lambda out: type(source)(
+            out, index=source.index, name=source.name
+        )
+    if isinstance(source, Mapping):
+        keys = list(source)
+        values = to_numpy(name, [source[key] for key in keys])
+        if hasattr(source, "answer"):
+            return values, source.answer
+        return values, lambda out: dict(zip(keys, out.tolist(), strict=True))
+    array = to_numpy(name, source)
+    return array, _unbox if array.ndim == 0 else _same
+
+
+def to_numpy(name: str, source: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return ``source`` as a float64 NumPy array; text, objects and ragged lists are refused."""
+    try:
+        array = np.asarray(source)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"{name} must be numbers, got {_checks.describe(source)}") from error
+    if array.dtype == object:  # Python ints beyond 64 bits, Decimal, Fraction; or anything at all
+        try:
+            if any(isinstance(x, (str, bytes, bool)) or x is None for x in array.ravel()):
+                raise TypeError
+            return array.astype(np.float64)
+        except OverflowError as error:
+            raise ValueError(
+                f"{name} must be finite in float64 (below 1.8e308), got {_checks.describe(source)}"
+            ) from error
+        except (TypeError, ValueError):
+            pass
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be numbers, got {_checks.describe(source)}; convert them first")
+    return array.astype(np.float64)
+
+
+def _to_float64(name: str, array: Any) -> Any:
+    if isinstance(array, _NUMPY):
+        return to_numpy(name, array)
+    xp = namespace(array)
+    if not xp.isdtype(array.dtype, ("integral", "real floating")):
+        raise TypeError(f"{name} must be numbers, got {_checks.describe(array)}; convert them first")
+    try:
+        return xp.astype(array, xp.float64)
+    except (TypeError, RuntimeError):  # a device without float64, such as MPS
+        return xp.astype(array, xp.float32)
+
+
+def check_real(name: str, values: Any, *, low: float, remedy: str) -> None:
+    """Refuse NaN, infinities and values below ``low``, naming the first and its position."""
+    xp = namespace(values)
+    bad = ~(xp.isfinite(values) & (values >= low))
+    if bool(xp.any(bad)):
+        flat = xp.reshape(values, (-1,))
+        at = int(xp.argmax(xp.astype(xp.reshape(bad, (-1,)), xp.int64)))
+        where = f" at position {at}" if values.ndim else ""
+        raise ValueError(f"{name} must be finite and >= {low:g}, got {float(flat[at])!r}{where}; {remedy}")
+
+
+def parameter(name: str, value: Any, values: Any, low: float, high: float, remedy: str) -> Any:
+    """Return a number, or one a class, as an array beside ``values``; all within ``low`` and ``high``."""
+    if not isinstance(value, (list, tuple)) and not (is_array(value) and value.ndim):
+        return like(_checks.number(name, value, low=low, high=high, remedy=remedy), values)
+    array, _ = unwrap(name, value)
+    if tuple(array.shape) != tuple(values.shape):
+        raise ValueError(
+            f"{name} must be a scalar or have one value per class, shape {tuple(values.shape)}, "
+            f"got shape {tuple(array.shape)}"
+        )
+    xp = namespace(values)
+    array = like(array if namespace(array) is xp else np.asarray(array), values)
+    bad = ~((array >= low) & (array <= high))
+    if bool(xp.any(bad)):
+        at = int(xp.argmax(xp.astype(xp.reshape(bad, (-1,)), xp.int64)))
+        worst = float(xp.reshape(array, (-1,))[at])
+        raise ValueError(
+            f"{name} must be in {_checks.interval(low, high)}, got {worst!r} at position {at}; {remedy}"
+        )
+    return array
+
+
+def align(name: str, value: Any, source: Any) -> Any:
+    """Return a mapping of parameters as a list in ``source``'s order; anything else as it is."""
+    if not isinstance(value, Mapping) and not is_series(value):
+        return value
+    if not isinstance(source, Mapping) and not is_series(source):
+        raise TypeError(
+            f"{name} is a {type(value).__name__} but the counts have no names; give {name} as a list"
+        )
+    keys = names_of(source, 0)
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise ValueError(
+            f"{name} lacks a value for {_checks.shorten(missing)}; name every class or give a scalar"
+        )
+    return [value[key] for key in keys]
+
+
+def names_of(source: Any, size: int) -> list[Any]:
+    """Return the names of a mapping or Series, or else the positions 0..size-1."""
+    if is_series(source):
+        return list(source.index)
+    return list(source) if isinstance(source, Mapping) else list(range(size))
+
+
+def in_output_order(name: str, source: Any) -> Any:
+    """Return values by class, a mapping or Series, as a dict in the order of a model's outputs.
+
+    Whole numbers, and so False, True and 1.0, are class indices; other names keep their order. Anything
+    without names is returned as it is.
+
+    Raises:
+        ValueError: integer names that are not 0..C-1, or a name that stands twice.
+    """
+    if not isinstance(source, Mapping) and not is_series(source):
+        return source
+    pairs = dict(source.items())
+    if len(pairs) < len(source):
+        raise ValueError(f"{name} has {len(source)} names of which {len(pairs)} differ; name each class once")
+    if not all(map(_is_whole, pairs)):
+        return pairs
+    outputs = range(len(pairs))
+    if missing := sorted(set(outputs).difference(pairs)):
+        raise ValueError(
+            f"{name} has {len(pairs)} integer names, but not {_checks.shorten(missing)} of the model's "
+            f"outputs 0..{len(pairs) - 1}; count with num_classes= or pass a list"
+        )
+    return {key: pairs[key] for key in outputs}
+
+
+def is_series(source: object) -> bool:
+    """Tell a pandas Series without importing pandas."""
+    module = type(source).__module__  # "pandas.core.series" up to pandas 2, "pandas" from 3 on
+    return module.split(".")[0] == "pandas" and hasattr(source, "index") and getattr(source, "ndim", 0) == 1
+
+
+def _is_whole(name: Any) -> bool:
+    if isinstance(name, (float, np.floating)):  # what pandas makes of integers beside a missing one
+        return float(name).is_integer()
+    return isinstance(name, (int, np.integer, np.bool_))
+
+
+def _same(out: Any) -> Any:
+    return out
+
+
+def _unbox(out: Any) -> Any:
+    return float(out) if isinstance(out, _NUMPY) else out

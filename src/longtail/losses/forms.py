@@ -1,0 +1,52 @@
+"""The loss forms by name. A new one is a formula, and an entry here.
+
+This file needs no torch, so that a recipe and the command line can name a loss without it.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from longtail._registry import Registry
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of the loss.
+
+    Attributes:
+        name: what recipes and the command line call it.
+        activation: what makes probabilities of the logits that it trains.
+        formula: a function of a checked batch, and of gamma where it takes one, that returns the weighted
+            loss of each sample (:mod:`longtail.losses.softmax` has examples); or where to find it.
+        takes_gamma: whether it is a focal loss.
+        fused: whether :mod:`longtail.losses.fast` knows it.
+    """
+
+    name: str
+    activation: Literal["softmax", "sigmoid"]
+    formula: Callable[..., Any] | str
+    takes_gamma: bool = False
+    fused: bool = False
+
+    def load(self) -> Callable[..., Any]:
+        """Return the formula, imported."""
+        if isinstance(self.formula, str):
+            found: Callable[..., Any] = pkgutil.resolve_name(self.formula)
+            return found
+        return self.formula
+
+
+SOFTMAX = Form("softmax", "softmax", "longtail.losses.softmax:cross_entropy", fused=True)
+SIGMOID = Form("sigmoid", "sigmoid", "longtail.losses.sigmoid:cross_entropy", fused=True)
+FOCAL = Form("focal", "sigmoid", "longtail.losses.sigmoid:focal", takes_gamma=True, fused=True)
+SOFTMAX_FOCAL = Form(
+    "softmax_focal", "softmax", "longtail.losses.softmax:focal", takes_gamma=True, fused=True
+)
+
+FORMS = Registry[Form]("loss")
+for _form in (SOFTMAX, SIGMOID, FOCAL, SOFTMAX_FOCAL):
+    FORMS.register(_form.name, _form)
