@@ -262,6 +262,23 @@ def test_every_column_is_compared_and_corrected_alike() -> None:
     assert made.rows[1].baseline == 0
 
 
+def test_the_change_of_a_class_is_the_best_method_minus_its_rival(tiny: ComparisonTable) -> None:
+    best, rival, change = tiny.best, tiny.rival, tiny.change
+    assert best is not None
+    assert rival is not None
+    assert change is not None
+    assert rival is (tiny.baseline(best) or tiny.rows[1 - tiny.rows.index(best)])
+    ours, theirs = (
+        np.array([o.result.per_class_error for o in row.outcomes], dtype=float) for row in (best, rival)
+    )
+    np.testing.assert_allclose(change.mean, (ours - theirs).mean(axis=0))
+    expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    varied = np.ptp(ours - theirs, axis=0) > 0  # where both seeds agree, scipy has no interval
+    assert change.low is not None
+    np.testing.assert_allclose(change.low[varied], expected.low[varied])
+    np.testing.assert_allclose(best.class_errors.mean, ours.mean(axis=0))
+
+
 def test_any_list_of_methods_is_compared(tmp_path: Path) -> None:
     mine = methods.Method(loss="softmax", weight=methods.Rule("effective", beta=0.9))
     chosen = [

@@ -61,8 +61,8 @@ def compare(
     if epochs is not None:
         recipe = recipe.with_epochs(epochs)
     losses, schemes = loss or list(comparing.LOSSES), scheme or list(comparing.SCHEMES)
-    chosen = comparing.seeds_of(seeds)
-    total = len(comparing.recipes_of(recipe, losses=losses, schemes=schemes)) * len(chosen)
+    methods, chosen = comparing.prepare(recipe, losses=losses, schemes=schemes, seeds=seeds, device=device)
+    total = len(methods) * len(chosen)
     shared = recipe.replace(loss="softmax", scheme="none", seed=0)
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"
     error_console.print(
