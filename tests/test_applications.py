@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import longtail
 from longtail import datasets, models, recipes, training
+from longtail.datasets.kinds import KINDS, Kind
+from longtail.extend import Registry
+from longtail.predict import Arrays, Classifier
+from longtail.training.augment import Samples
+from longtail.training.registries import AUGMENTATIONS, DEFAULTS, Augmentation
 
 ABSENT = """
 import sys
@@ -47,10 +58,9 @@ for call in (
         print(error)
 """
 COMMANDS = """
-import sys
-from longtail.cli import main
-sys.argv = ["longtail", *{arguments!r}]
-main()
+from longtail.cli import app
+for arguments in (["--help"], ["compare", "digits", "--help"], ["data", "--help"]):
+    app(arguments, standalone_mode=False)
 """
 
 
@@ -77,10 +87,10 @@ def test_the_library_works_without_the_applications() -> None:
     assert done.stdout.splitlines() == expected
 
 
-@pytest.mark.parametrize("arguments", [["compare", "digits", "--help"], ["--help"], ["data", "--help"]])
-def test_the_commands_work_without_the_applications(arguments: list[str]) -> None:
-    done = run(COMMANDS.format(arguments=arguments))
+def test_the_commands_work_without_the_applications() -> None:
+    done = run(COMMANDS)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage") == 3
     assert "reproduce" not in done.stdout
 
 
@@ -106,3 +116,68 @@ print(sorted({"torch", "pydantic", "sklearn", "scipy", "rich", "typer", "matplot
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "[]\n", done.stderr
+
+
+# ---- another package brings data of a kind of its own
+
+
+class Shifted(Samples):
+    """Curves that begin later: an augmentation of one file."""
+
+    def draw(self, generator: torch.Generator) -> Sequence[torch.Tensor]:
+        return (torch.randint(0, 3, (len(self.inputs),), generator=generator),)
+
+    def gather(self, rows: torch.Tensor, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
+        places = (torch.arange(self.inputs.shape[2]) - drawn[0][:, None]).clamp(min=0)
+        return self.inputs[rows].gather(2, places[:, None].expand(-1, self.inputs.shape[1], -1))
+
+
+class Centred(Arrays):
+    """Curves as they are measured, whatever their level."""
+
+    def logits(self, sample: Any, where: str) -> torch.Tensor:
+        return super().logits((sample - sample.mean()).astype(self.trained.dtype), where)
+
+
+def network(channels: int, length: int, num_classes: int) -> torch.nn.Module:
+    layers = {"flat": torch.nn.Flatten(), "head": torch.nn.Linear(channels * length, num_classes)}
+    return torch.nn.Sequential(OrderedDict(layers))
+
+
+def curves(root: object = None) -> datasets.Dataset:
+    level = np.arange(24) % 3
+    slopes = np.linspace(-1, 1, 8) * (level[:, None, None] - 1)
+    split = datasets.Split(np.repeat(slopes, 2, axis=1).astype(np.float32), level)
+    return datasets.Dataset("curves", split, split, ("falls", "stays", "rises"), kind="curves")
+
+
+@pytest.fixture
+def brought() -> Iterator[None]:
+    entries: list[tuple[Registry[Any], str, Any]] = [
+        (KINDS, "curves", Kind("(N, C, T)", 3, {"channels": 0, "length": 1}, Centred)),
+        (datasets.DATASETS, "curves", datasets.Source(curves)),
+        (models.NETWORKS, "lines", models.Network(network, "curves", ("channels", "length"))),
+        (AUGMENTATIONS, "later", Augmentation(Shifted, "curves")),
+        (DEFAULTS, "curves", lambda: recipes.Recipe(dataset="curves", model="lines", epochs=20)),
+    ]
+    for registry, name, entry in entries:
+        registry.register(name, entry)
+    yield
+    for registry, name, _ in entries:
+        registry.unregister(name)
+
+
+@pytest.mark.usefixtures("brought")
+def test_another_package_brings_a_kind_of_data(tmp_path: Path) -> None:
+    recipe = recipes.default("curves").replace(augmentation="later", scheme="none")
+    run = training.train(recipe, tmp_path / "run", device="cpu", threads=1)
+    assert run.evaluation.error == 0
+    assert training.evaluate_run(tmp_path / "run") == run.evaluation
+    rising = np.repeat(np.linspace(4, 6, 8)[None], 2, axis=0)  # far from the level of the training data
+    assert Classifier(tmp_path / "run")(rising).best == "rises"
+    with pytest.raises(ValueError, match=r"augmentation='later' needs curves, got images of shape"):
+        training.train(recipes.digits(augmentation="later"), device="cpu")
+    with pytest.raises(ValueError, match="model 'small_cnn' is not for curves; choose one of lines"):
+        training.train(recipe.replace(model="small_cnn"), device="cpu")
+    with pytest.raises(ValueError, match=r"kind='curves' needs inputs of shape \(N, C, T\)"):
+        datasets.Dataset("x", *[datasets.Split(np.zeros((2, 3)), np.array([0, 1]))] * 2, ("a", "b"), "curves")
