@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from longtail import datasets, methods, recipes
-from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, compare, recipes_of
+from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, compare, prepare
 from longtail.evaluation import evaluate
 from longtail.report.figures import draw_comparison
 from longtail.report.tables import markdown, method_sheet, terminal_table
@@ -262,6 +262,23 @@ def test_every_column_is_compared_and_corrected_alike() -> None:
     assert made.rows[1].baseline == 0
 
 
+def test_the_change_of_a_class_is_the_best_method_minus_its_rival(tiny: ComparisonTable) -> None:
+    best, rival, change = tiny.best, tiny.rival, tiny.change
+    assert best is not None
+    assert rival is not None
+    assert change is not None
+    assert rival is (tiny.baseline(best) or tiny.rows[1 - tiny.rows.index(best)])
+    ours, theirs = (
+        np.array([o.result.per_class_error for o in row.outcomes], dtype=float) for row in (best, rival)
+    )
+    np.testing.assert_allclose(change.mean, (ours - theirs).mean(axis=0))
+    expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    varied = np.ptp(ours - theirs, axis=0) > 0  # where both seeds agree, scipy has no interval
+    assert change.low is not None
+    np.testing.assert_allclose(change.low[varied], expected.low[varied])
+    np.testing.assert_allclose(best.class_errors.mean, ours.mean(axis=0))
+
+
 def test_any_list_of_methods_is_compared(tmp_path: Path) -> None:
     mine = methods.Method(loss="softmax", weight=methods.Rule("effective", beta=0.9))
     chosen = [
@@ -384,7 +401,7 @@ def test_methods_that_differ_afterwards_share_a_run(tmp_path, monkeypatch):
 
 def test_a_named_method_takes_the_recipes_numbers():
     recipe = recipes.digits(gamma=0.5)
-    of = {r.method.name: r for r in recipes_of(recipe, ["effective", "effective:beta=0.9:loss=focal"])}
+    of = {r.method.name: r for r in prepare(recipe, ["effective", "effective:beta=0.9:loss=focal"])[0]}
     assert of["effective"].beta == recipe.beta == 0.99
     assert (of["effective:beta=0.9:loss=focal"].beta, of["effective:beta=0.9:loss=focal"].gamma) == (0.9, 0.5)
     assert of["effective"].hash == recipe.replace(loss="softmax", scheme="effective").hash

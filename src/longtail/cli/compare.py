@@ -68,7 +68,8 @@ def compare(
         raise ValueError("--method is given beside --loss or --scheme; leave one of the two out")
     losses, schemes = loss or list(comparing.LOSSES), scheme or list(comparing.SCHEMES)
     what: dict[str, Any] = {"methods": method} if method else {"losses": losses, "schemes": schemes}
-    total = len(comparing.recipes_of(recipe, **what)) * len(comparing.seeds_of(seeds))
+    methods, chosen = comparing.prepare(recipe, **what, seeds=seeds, device=device)
+    total = len(methods) * len(chosen)
     plan = f"{len(method)} methods" if method else f"{len(losses)} losses x {len(schemes)} weightings"
     shared = recipe.replace(loss="softmax", scheme="none", seed=0)
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"

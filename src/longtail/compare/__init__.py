@@ -3,7 +3,7 @@
 from longtail.compare.columns import COLUMNS, GROUPS, Column
 from longtail.compare.outcome import Outcome
 from longtail.compare.row import Measure, Row
-from longtail.compare.running import compare, recipes_of, seeds_of
+from longtail.compare.running import compare, prepare
 from longtail.compare.table import CONFIDENCE, LOSSES, ComparisonTable
 from longtail.weights import SCHEMES
 
@@ -19,6 +19,5 @@ __all__ = [
     "Outcome",
     "Row",
     "compare",
-    "recipes_of",
-    "seeds_of",
+    "prepare",
 ]

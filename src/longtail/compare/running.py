@@ -19,7 +19,7 @@ from longtail.training.files import in_parallel, write_atomic
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
-__all__ = ["AfterRun", "compare", "recipes_of", "seeds_of"]
+__all__ = ["AfterRun", "compare", "prepare"]
 
 AfterRun = Callable[[int, int, Outcome], None]
 
@@ -68,9 +68,7 @@ def compare(
 
     Source: the comparison of Cui et al. (CVPR 2019), Table 2, with the seeds and spread that it lacks.
     """
-    shared, chosen = recipes_of(recipe, methods, losses=losses, schemes=schemes), seeds_of(seeds)
-    if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
-        _checks.choice("device", device, ("auto", "cpu", "cuda"))
+    shared, chosen = prepare(recipe, methods, losses=losses, schemes=schemes, seeds=seeds, device=device)
     folder = Path(out)
     runs = [(one, one.replace(seed=seed)) for seed in chosen for one in shared]
     slugs = Counter(one.method.slug for one in shared)
@@ -104,22 +102,26 @@ def compare(
     return table
 
 
-def recipes_of(
+def prepare(
     recipe: Recipe,
     methods: Sequence[Method | str] | None = None,
     *,
     losses: Sequence[str] = LOSSES,
     schemes: Sequence[str] = SCHEMES,
-) -> list[Recipe]:
-    """Return one recipe a method: of those that are named, or else of every loss with every scheme.
+    seeds: int | Sequence[int] = 5,
+    device: str = "auto",
+) -> tuple[list[Recipe], list[int]]:
+    """Check what `compare` is asked for, before anything starts; return one recipe a method, and the seeds.
 
     Raises:
-        ValueError: no method, loss or scheme, an unknown one, or one named twice.
+        ValueError: no method, loss, scheme or seed, an unknown one, one named twice, or an unknown device.
         TypeError: a name in place of a list of names, or what is no method.
     """
+    if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
+        _checks.choice("device", device, ("auto", "cpu", "cuda"))
     if methods is None:
         pairs = itertools.product(_distinct("losses", losses), _distinct("schemes", schemes))
-        return [recipe.replace(loss=loss, scheme=scheme) for loss, scheme in pairs]
+        return [recipe.replace(loss=loss, scheme=scheme) for loss, scheme in pairs], _seeds(seeds)
     if losses is not LOSSES or schemes is not SCHEMES:
         raise ValueError("methods are given beside losses or schemes; leave one of the two out")
     if isinstance(methods, str):
@@ -128,7 +130,7 @@ def recipes_of(
     if not chosen or len(set(chosen)) != len(chosen):
         names = [getattr(method, "label", method) for method in chosen]
         raise ValueError(f"methods must name at least one, each once, got {names}")
-    return [recipe.replace(method=method) for method in chosen]
+    return [recipe.replace(method=method) for method in chosen], _seeds(seeds)
 
 
 def _named(text: str, recipe: Recipe) -> Method:
@@ -223,12 +225,7 @@ def _distinct(name: str, values: Sequence[str]) -> list[str]:
     return [_checks.choice(name, value, options) for value in values]
 
 
-def seeds_of(seeds: int | Sequence[int]) -> list[int]:
-    """Return the seeds of a number of them, or those that are given.
-
-    Raises:
-        ValueError: none, or one twice.
-    """
+def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, int):
         return list(range(_checks.integer("seeds", seeds, low=1, remedy="five seeds give a usable interval")))
     chosen = [_checks.integer("seeds", s, low=0) for s in seeds]
