@@ -26,7 +26,7 @@ RANK = {
     "_checks": 0,
     "_registry": 0,
     "effective": 1,
-    "label_files": 1,
+    "sources": 1,
     "counts": 2,
     "weights": 3,
     "losses": 4,

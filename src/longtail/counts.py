@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_array_api_obj
 
-from longtail import _checks, effective, label_files
+from longtail import _checks, effective
+from longtail.sources import hub, read_counts
 
 
 class _PerClass(Mapping[Hashable, Any]):
@@ -171,9 +172,9 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
         [1, 0, 2, 0]
     """
     if isinstance(source, (str, os.PathLike)):
-        return _resize(ClassCounts(*label_files.read_counts(os.fspath(source), label)), num_classes)
-    if _is_hugging_face(source):
-        return _resize(ClassCounts(*label_files.count_hugging_face(source, label)), num_classes)
+        return _resize(ClassCounts(*read_counts(os.fspath(source), label)), num_classes)
+    if hub.is_data_set(source):
+        return _resize(ClassCounts(*hub.count(source, label)), num_classes)
     if label is not None:
         raise TypeError(f"label={label!r} names a column of a file, but source is {_checks.describe(source)}")
     if isinstance(source, ClassCounts):
@@ -275,11 +276,6 @@ def _is_missing(label: Any) -> bool:
     if type(label).__name__ in ("NAType", "NaTType"):  # pandas' own, which do not compare
         return True
     return label is None or (isinstance(label, (float, np.floating)) and bool(label != label))
-
-
-def _is_hugging_face(source: Any) -> bool:
-    """Tell a ``datasets.Dataset``, also streamed or a dict of splits, without importing its package."""
-    return type(source).__module__.split(".")[0] == "datasets" and hasattr(source, "select_columns")
 
 
 def _targets_of(source: Any) -> tuple[Any, Any] | None:
