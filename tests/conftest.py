@@ -1,8 +1,12 @@
 """Fixtures of all tests. Every random number in a test follows from the test's name."""
 
+import contextlib
 import importlib.util
 import os
+import signal
+import subprocess
 import sys
+import uuid
 import zlib
 
 import numpy as np
@@ -33,6 +37,53 @@ def seed(request):
 @pytest.fixture
 def rng(seed):
     return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def start():
+    """Start a process. With the test it ends, and all that came of it, sessions of their own or not.
+
+    No clock ends it before: on a machine that does other work everything takes longer, and a process that
+    hangs is for the limit of whoever runs the tests.
+    """
+    mark, jobs = uuid.uuid4().hex, []
+
+    def starting(command, env=None, **options):
+        environment = {**(os.environ if env is None else env), "LONGTAIL_TEST": mark}
+        jobs.append(subprocess.Popen(command, env=environment, **options))
+        return jobs[-1]
+
+    yield starting
+    while jobs and (left := _marked(mark)):
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        for job in jobs:
+            job.communicate()  # closes its pipes
+
+
+def _marked(mark):
+    """The processes that live and were started with a mark, or by one that was."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("LONGTAIL_TEST") == mark:
+                found.append(process)
+    return found
+
+
+@pytest.fixture
+def finish(start):
+    """Run a process to its end, and return its exit status and texts."""
+
+    def finishing(command, **options):
+        job = start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        texts = job.communicate()
+        return subprocess.CompletedProcess(command, job.returncode, *texts)
+
+    return finishing
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import importlib.metadata
 import io
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +24,9 @@ from PIL import Image
 
 import longtail
 from longtail import cli, recipes
-from longtail.cli import app
+from longtail.cli import app, terminal
+from longtail.cli.compare import _own_or_known
+from longtail.cli.train import _what_to_train
 
 OPTIONS = {
     "weights": ["source", "label", "beta", "normalize", "format", "rows", "explore", "out", "force"],
@@ -117,7 +118,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str, columns: int = 80) -> Done:
-        for console in (cli._out, cli._err):
+        for console in (terminal.console, terminal.error_console):
             monkeypatch.setattr(console, "width", columns)
         monkeypatch.setattr(sys, "argv", ["longtail", *arguments])
         capsys.readouterr()
@@ -128,9 +129,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
-def test_the_installed_command_runs(tmp_path: Path) -> None:
+def test_the_installed_command_runs(tmp_path: Path, finish: Any) -> None:
     command = [sys.executable, "-m", "longtail", "weights", "3,-1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    done = finish(command, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "counts must be finite and >= 0, got -1.0 at position 1" in " ".join(done.stderr.split())
     scripts = importlib.metadata.entry_points(group="console_scripts", name="longtail")
@@ -291,7 +292,7 @@ def test_a_mistake_is_one_line_and_status_2(run: Run, arguments: list[str], mess
 
 def test_epochs_move_the_schedule_but_not_what_is_set_beside_them() -> None:
     def chosen(*arguments: Any) -> tuple[Any, ...]:
-        recipe, _ = cli._what_to_train(*arguments)
+        recipe, _ = _what_to_train(*arguments)
         return recipe.epochs, recipe.schedule, recipe.milestones, recipe.warmup_epochs
 
     assert chosen("cifar10", 20, {}) == (20, "step", (16, 18), 1)
@@ -306,9 +307,9 @@ def test_a_known_name_is_the_data_set_and_a_path_the_folder(
     for name in ("cat/0.png", "cat/1.png", "lynx/0.png", "lynx/1.png"):
         Path("digits", name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9)).save(Path("digits", name))
-    own, recipe = cli._own_or_known("digits")
+    own, recipe = _own_or_known("digits")
     assert (own, recipe) == (None, recipes.digits())
-    own, recipe = cli._own_or_known("./digits")
+    own, recipe = _own_or_known("./digits")
     assert (own.name, recipe.dataset) == ("digits-folder", "digits-folder")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -265,11 +266,12 @@ if __name__ == "__main__":
 """
 
 
-def test_a_dask_cluster_runs_the_grid(tmp_path: Path) -> None:
+def test_a_dask_cluster_runs_the_grid(tmp_path: Path, finish: Any) -> None:
     pytest.importorskip("distributed")
     script = tmp_path / "on_dask.py"
     script.write_text(DASK)
     command = [sys.executable, str(script), str(tmp_path / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    limits = {f"DASK_DISTRIBUTED__COMM__TIMEOUTS__{name}": "1 day" for name in ("CONNECT", "TCP")}
+    done = finish(command, env=os.environ | limits)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[('none', (0, 1))] 0"

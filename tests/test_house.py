@@ -4,6 +4,7 @@ Each rule comes with a counter-test: a planted violation that the checker must f
 """
 
 import ast
+import graphlib
 import importlib
 import inspect
 import re
@@ -19,109 +20,274 @@ import longtail
 
 SRC = Path(__file__).parents[1] / "src" / "longtail"
 
-# ---- imports run one way: labels -> counts -> weights -> loss -> training -> evaluation -> report
+# ---- the order of the house: labels -> counts -> vectors -> loss -> training -> comparison -> report
 
-# a room may import rooms of a lower rank, and its own files; training calls evaluation, so that one is lower
-RANK = {
-    "_checks": 0,
-    "_registry": 0,
-    "effective": 1,
-    "sources": 1,
-    "counts": 2,
-    "weights": 3,
-    "losses": 4,
-    "head": 4,
-    "sampling": 4,
-    "datasets": 5,
-    "models": 5,
-    "evaluation": 6,
-    "training": 7,
-    "paper": 1,
-    "compare": 8,
-    "predict": 8,
-    "reproduce": 8,
-    "large_scale": 9,
-    "report": 10,
-    "cli": 11,
-    "__main__": 12,
+# A line is a room, ranked above the line before it; with "&" it stands beside that one. A room imports rooms
+# of lower rank. After the colon stand its files, ranks divided by "/": a file imports files of earlier ranks;
+# "*" is every file that is not named, and __init__ comes last where it is not named.
+HOUSE = """
+_checks
+_registry
+& _arrays
+& _random
+effective
+sources: counted listing / coco hub lists tables / folders / __init__
+counts
+weights
+adjust
+vectors
+losses: __init__ blocks kernels reduction / fused / functional / linear / module
+& head
+& sampling
+methods: schedules criterion / method / catalogue
+datasets: decoding fetch long_tail pickles skeleton_files / *
+& models: * / inference resnet_cifar
+& evaluation: *
+adapters: *
+& audit
+training: progress files device trainers / checkpoint recipe / folder data / graphs finetune / loop / evaluate
+compare: *
+& predict
+& reproduce
+large_scale
+report: __init__ / runs / tables figures / advice / page
+cli: terminal / sources / *
+paper: *
+& skeletons: *
+__main__
+"""
+APPLICATIONS = ("paper", "skeletons")
+# what the moves under way still have to undo
+LEAVING = {
+    ("longtail.cli.report", "longtail.paper.tables"),
+    ("longtail.cli.reproduce", "longtail.paper.tables"),
+    ("longtail.report.runs", "longtail.paper.tables"),
+    ("longtail.reproduce", "longtail.paper.tables"),
 }
-# faces only re-export: they import any room or face, and no room but the command line imports them
-FACES = ("__init__", "functional")
-USERS_OF_FACES = ("cli",)
+# Faces only re-export. The command line and the applications import them; the rooms import one another.
+FACES = ("longtail", "longtail.functional")
+
+
+def places(house):
+    """The rank of each room, and of each room with an order the ranks of its files."""
+    rank, inside, number = {}, {}, 0
+    for line in house.strip().splitlines():
+        room, _, order = (part.strip() for part in line.removeprefix("&").partition(":"))
+        number += not line.startswith("&")
+        rank[room] = number
+        inside[room] = {file: i for i, level in enumerate(order.split("/")) for file in level.split()}
+    return rank, inside
+
+
+RANK, INSIDE = places(HOUSE)
+
+
+def name_of(path):
+    parts = ("longtail", *path.relative_to(SRC).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def house():
+    """The text of every file by its module's name."""
+    return {name_of(path): path.read_text(encoding="utf-8") for path in sorted(SRC.rglob("*.py"))}
 
 
 def room_of(module):
     """The room of a dotted name under longtail: ``longtail.losses.module`` is in losses."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+    return module.split(".")[1] if "." in module else "__init__"
 
 
-def imported_rooms(source):
-    """The rooms that a file imports, anywhere in it, with the line of each import."""
+def imports(source, modules):
+    """What of the package a text imports, anywhere in it: each module, the name taken of it, the line."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "longtail":
-                    yield room_of(alias.name), node.lineno
+                    yield alias.name, None, node.lineno
         elif isinstance(node, ast.ImportFrom) and node.level:
-            yield "a relative import", node.lineno
-        elif isinstance(node, ast.ImportFrom) and node.module == "longtail":
+            yield "a relative import", None, node.lineno
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "longtail":
             for alias in node.names:
-                known = alias.name in RANK or alias.name in FACES
-                yield (alias.name if known else "__init__"), node.lineno
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("longtail."):
-            yield room_of(node.module), node.lineno
+                inner = f"{node.module}.{alias.name}"
+                # a room that is planned counts as there
+                known = inner in modules or (node.module == "longtail" and alias.name in RANK)
+                yield (inner, None, node.lineno) if known else (node.module, alias.name, node.lineno)
 
 
-def upstream_imports(room, source):
-    """Every import of ``source``, a file of ``room``, that does not run downstream."""
-    if room in FACES:
-        return [
-            f"line {line}: {other}" for other, line in imported_rooms(source) if other not in (*RANK, *FACES)
-        ]
-    found = []
-    for other, line in imported_rooms(source):
-        allowed = other == room or RANK.get(other, 99) < RANK[room]
-        if not (allowed or (other in FACES and room in USERS_OF_FACES)):
-            found.append(f"line {line}: {room} imports {other}")
+def level(module):
+    """The place of a file among the files of its room."""
+    room, order = room_of(module), INSIDE[room_of(module)]
+    file = module.removeprefix(f"longtail.{room}").lstrip(".") or "__init__"
+    last = max(order.values(), default=0) + 1
+    return order.get(file, last if file == "__init__" else order.get("*", -1))
+
+
+def upstream_imports(module, source, modules):
+    """Every import of a file that the house's order does not allow."""
+    room, found = room_of(module), []
+    for other, _, line in imports(source, modules):
+        theirs = room_of(other)
+        if module in FACES:
+            allowed = other in FACES or (theirs in RANK and RANK[theirs] < RANK["cli"])
+        elif other in FACES:
+            allowed = room in ("cli", *APPLICATIONS)
+        elif theirs == room:
+            allowed = level(other) < level(module)
+        else:
+            allowed = RANK.get(theirs, 99) < RANK[room] and not (theirs in APPLICATIONS and room != theirs)
+        if not allowed and (module, other) not in LEAVING:
+            found.append(f"line {line}: {module} imports {other}")
     return found
 
 
-def files():
-    return [(p, p.relative_to(SRC).parts[0].removesuffix(".py")) for p in sorted(SRC.rglob("*.py"))]
+def cycle(texts):
+    """A circle of files that import each other, inside functions too, or nothing."""
+    graph = {
+        module: {o for o, _, _ in imports(text, texts) if (module, o) not in LEAVING}
+        for module, text in texts.items()
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return " <- ".join(error.args[1])
+    return None
 
 
-@pytest.mark.parametrize(("path", "room"), files(), ids=[str(p.relative_to(SRC)) for p, _ in files()])
-def test_imports_run_one_way(path, room):
-    assert room in RANK or room in FACES, f"give the room {room} a rank in {Path(__file__).name}"
-    assert upstream_imports(room, path.read_text(encoding="utf-8")) == []
+@pytest.mark.parametrize("module", house())
+def test_imports_run_one_way(module):
+    texts = house()
+    room = room_of(module)
+    assert room in RANK or module in FACES, f"give the room {room} a rank in {Path(__file__).name}"
+    assert module in FACES or "." not in module.partition(".")[2] or level(module) >= 0, (
+        f"give {module} a place among the files of {room} in {Path(__file__).name}"
+    )
+    assert upstream_imports(module, texts[module], texts) == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert cycle(house()) is None
+
+
+def test_a_circle_is_found():
+    planted = {
+        "longtail.counts": "from longtail.weights import a",
+        "longtail.weights": "def f():\n    from longtail import effective",
+        "longtail.effective": "import longtail.counts",
+    }
+    assert cycle(planted).count("longtail.counts") in (1, 2)
+    assert cycle(planted | {"longtail.effective": "import math"}) is None
+    inside = {"longtail.losses": "", "longtail.losses.a": "from longtail.losses.b import x"}
+    assert cycle(inside | {"longtail.losses.b": "from longtail.losses import a"}) is not None
 
 
 @pytest.mark.parametrize(
-    ("room", "line"),
+    ("module", "line"),
     [
         ("counts", "from longtail.weights import class_weights"),
         ("counts", "from longtail import weights"),
         ("counts", "import longtail.training.loop"),
         ("counts", "def f():\n    from longtail.evaluation import evaluate"),
-        ("losses", "from longtail.head import init_prior_bias_"),
-        ("losses", "from longtail import class_weights"),
-        ("losses", "import longtail"),
+        ("losses.module", "from longtail.head import init_prior_bias_"),
+        ("losses.module", "from longtail import class_weights"),
+        ("losses.module", "import longtail"),
+        ("losses.reduction", "from longtail.losses.module import ClassBalancedLoss"),
+        ("losses.reduction", "from longtail.losses import module"),
+        ("losses.reduction", "from longtail.losses.blocks import blocks"),
+        ("cli.train", "from longtail.cli.compare import compare"),
+        ("cli.train", "from longtail.paper.tables import cells"),
+        ("paper.tables", "from longtail.skeletons import features"),
         ("evaluation", "from longtail.training import loop"),
-        ("training", "from longtail.functional import class_balanced_focal_loss"),
+        ("methods.criterion", "from longtail.methods.method import Method"),
+        ("training.loop", "from longtail.functional import class_balanced_focal_loss"),
         ("weights", "from . import counts"),
         ("models", "from longtail.unheard_of import x"),
     ],
 )
-def test_an_upstream_import_is_found(room, line):
-    assert len(upstream_imports(room, line)) == 1
+def test_an_upstream_import_is_found(module, line):
+    assert len(upstream_imports(f"longtail.{module}", line, house())) == 1
 
 
-def test_a_downstream_import_passes():
-    text = "import numpy\nfrom longtail import _checks, counts\nfrom longtail.losses.module import reduce"
-    assert upstream_imports("training", text) == []
-    assert upstream_imports("losses", "from longtail.losses.reduction import reduce") == []
-    assert upstream_imports("cli", "import longtail") == []
+def test_a_file_without_a_place_is_found():
+    assert level("longtail.losses.unheard_of") < 0 <= level("longtail.losses.module")
+    assert level("longtail.cli.unheard_of") == level("longtail.cli.train")
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("training.loop", "from longtail import _checks, counts\nfrom longtail.losses.module import reduce"),
+        ("losses.module", "from longtail.losses.reduction import reduce"),
+        ("losses", ""),
+        ("cli.weights", "import longtail"),
+        ("paper.tables", "import longtail\nfrom longtail.cli.terminal import console"),
+    ],
+)
+def test_a_downstream_import_passes(module, text):
+    assert upstream_imports(f"longtail.{module}", f"import numpy\n{text}", house()) == []
+
+
+# ---- the applications use public names, and nothing uses them
+
+
+def not_public(application, text, modules):
+    """What an application takes from the library that is not in some ``__all__``."""
+    found, aliases = [], {}
+    for other, name, line in imports(text, modules):
+        if room_of(other) == application:
+            continue
+        if any(part.startswith("_") for part in other.split(".")):
+            found.append(f"line {line}: {other}")
+        elif name is not None and name not in public_names(other):
+            found.append(f"line {line}: {other}.{name}")
+    tree = ast.parse(text)
+    for node in ast.walk(tree):  # what names of this text are modules of the library
+        if isinstance(node, ast.ImportFrom):
+            inner = {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            aliases |= {name: full for name, full in inner.items() if full in modules}
+        elif isinstance(node, ast.Import):
+            aliases |= {a.asname or a.name: a.name for a in node.names if a.name in modules}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
+            other = aliases[node.value.id]
+            inner = f"{other}.{node.attr}"
+            if (
+                room_of(other) != application
+                and inner not in modules
+                and node.attr not in public_names(other)
+            ):
+                found.append(f"line {node.lineno}: {inner}")
+    return found
+
+
+def public_names(module):
+    return getattr(importlib.import_module(module), "__all__", ())
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in house() if room_of(m) in APPLICATIONS and m != "longtail.paper.tables"]
+)
+def test_an_application_takes_public_names_only(module):
+    texts = house()
+    assert not_public(room_of(module), texts[module], texts) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from longtail._checks import choice", "longtail._checks"),
+        ("from longtail import _checks", "longtail._checks"),
+        ("from longtail.counts import _read", "longtail.counts._read"),
+        ("from longtail import counts\ncounts._read()", "longtail.counts._read"),
+        ("import longtail\nlongtail.unheard_of", "longtail.unheard_of"),
+    ],
+)
+def test_a_private_name_in_an_application_is_found(text, found):
+    assert [entry.split(": ")[1] for entry in not_public("paper", text, house())] == [found]
+
+
+def test_public_names_in_an_application_pass():
+    text = "import longtail\nfrom longtail import datasets\nlongtail.class_weights\ndatasets.long_tail_counts"
+    assert not_public("paper", text, house()) == []
 
 
 # ---- importing is light
@@ -246,7 +412,7 @@ for module in pkgutil.walk_packages(longtail.__path__, "longtail."):
 
 def taken():
     modules = {n for n in longtail.__all__ if isinstance(getattr(longtail, n), types.ModuleType)}
-    return modules ^ {"functional", "datasets", "recipes"}
+    return modules ^ {"functional", "datasets", "recipes", "methods"}
 
 assert not taken(), f"{taken()} became modules, or no longer are"
 assert longtail.effective_number(1, beta=0.5) == 1.0
@@ -451,7 +617,7 @@ def unnamed(comment):
 def test_exceptions_are_few_and_name_their_code():
     found = [
         (path.name, comment)
-        for path, _ in files()
+        for path in sorted(SRC.rglob("*.py"))
         for comment in exceptions(path.read_text(encoding="utf-8"))
     ]
     assert [entry for entry in found if unnamed(entry[1])] == []

@@ -6,7 +6,6 @@ Run as a script, this file starts the processes of the distributed test: ``WORLD
 import importlib
 import multiprocessing
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -100,11 +99,11 @@ def test_peers_12_a_mean_summed_over_three_steps_is_three_times_too_large():
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without torch.distributed")
-def test_two_processes_give_the_gradient_of_one(tmp_path):
+def test_two_processes_give_the_gradient_of_one(tmp_path, finish):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     store, result = tmp_path / "store", tmp_path / "gradients.npz"
     command = [sys.executable, __file__, "2", str(store), str(result)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=180)
+    done = finish(command, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     with np.load(result) as gradients:
         assert set(gradients) == {"-".join(case) for case in CASES}

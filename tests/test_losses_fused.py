@@ -7,7 +7,6 @@ there ``backend="fused"`` runs the kernels on the CPU. On a CUDA device they run
 import functools
 import importlib.util
 import os
-import subprocess
 import sys
 import zlib
 
@@ -503,11 +502,11 @@ def test_offsets_beyond_31_bits(rng):
 
 
 @pytest.mark.skipif(KERNELS or not HAS_TRITON, reason="starts the interpreter where Triton is installed")
-def test_the_kernels_pass_under_tritons_interpreter():
+def test_the_kernels_pass_under_tritons_interpreter(finish):
     environment = os.environ | {
         "TRITON_INTERPRET": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    done = finish(command, env=environment)
     assert done.returncode == 0, done.stdout[-5000:]

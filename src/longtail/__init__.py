@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longtail import datasets as datasets
     from longtail import functional as functional
+    from longtail import methods as methods
+    from longtail.adjust import adjust_logits as adjust_logits
+    from longtail.adjust import adjust_probabilities as adjust_probabilities
+    from longtail.adjust import tune_adjustment as tune_adjustment
     from longtail.counts import ClassCounts as ClassCounts
     from longtail.counts import ClassWeights as ClassWeights
     from longtail.counts import class_counts as class_counts
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from longtail.evaluation import evaluate as evaluate
     from longtail.head import init_prior_bias_ as init_prior_bias_
     from longtail.head import parameter_groups as parameter_groups
+    from longtail.head import with_prior as with_prior
     from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
     from longtail.training import recipe as recipes  # noqa: F401
     from longtail.weights import class_weight_dict as class_weight_dict
@@ -39,13 +44,18 @@ _NAMES = {
     "ClassBalancedLoss": "longtail.losses.module",
     "init_prior_bias_": "longtail.head",
     "parameter_groups": "longtail.head",
+    "with_prior": "longtail.head",
     "Evaluation": "longtail.evaluation",
     "evaluate": "longtail.evaluation",
+    "adjust_logits": "longtail.adjust",
+    "adjust_probabilities": "longtail.adjust",
+    "tune_adjustment": "longtail.adjust",
 }
 _MODULES = {
     "functional": "longtail.functional",
     "datasets": "longtail.datasets",
     "recipes": "longtail.training.recipe",
+    "methods": "longtail.methods",
 }
 
 __all__ = [*_NAMES, *_MODULES]

@@ -6,6 +6,7 @@ Cui et al. (CVPR 2019), section 5: with sigmoid and focal losses the last bias s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail import _checks, effective
+from longtail.adjust import logit_shift
 
 Layer = TypeVar("Layer", bound=nn.Module)
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -63,6 +65,73 @@ def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
     with torch.no_grad():
         bias.copy_((torch.log(pi) - torch.log1p(-pi)).expand(size))
     return layer
+
+
+def with_prior(
+    model: Layer,
+    counts: Any,
+    *,
+    target: Any = "uniform",
+    weight: Any = None,
+    offset: Any = None,
+    sampling: Any = None,
+    tau: float = 1.0,
+    activation: str = "softmax",
+) -> Layer:
+    """Return a copy of a model whose last bias holds the adjustment of `longtail.adjust_logits`.
+
+    What is exported from it (ONNX, TorchScript, safetensors) needs no code of ours.
+
+    Args:
+        model: its last Linear or Conv layer gives the logits, as the last thing that the model does.
+        counts: as for `longtail.adjust_logits`, and so are all others; two counts fit one output, too.
+        target: see `longtail.adjust_logits`.
+        weight: see `longtail.adjust_logits`.
+        offset: see `longtail.adjust_logits`.
+        sampling: see `longtail.adjust_logits`.
+        tau: see `longtail.adjust_logits`.
+        activation: see `longtail.adjust_logits`.
+
+    Returns:
+        The copy. A last layer without a bias has one in it.
+
+    Raises:
+        TypeError: `model` is no module.
+        ValueError: no Linear or Conv layer, another number of outputs than counts, and as
+            `longtail.adjust_logits`.
+
+    Example:
+        >>> layer = with_prior(nn.Linear(4, 2), [90, 10])
+        >>> other = with_prior(layer, [10, 90])  # and back again
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {_checks.describe(model)}")
+    model = copy.deepcopy(model)
+    layers = [m for m in model.modules() if isinstance(m, _LINEAR)]
+    if not layers:
+        raise ValueError("model has no Linear or Conv layer; give the layer that makes the logits")
+    head = layers[-1]
+    shift = logit_shift(
+        counts,
+        target=target,
+        weight=weight,
+        offset=offset,
+        sampling=sampling,
+        tau=tau,
+        activation=activation,
+    )
+    outputs = head.weight.shape[0]
+    if outputs == 1 and len(shift) == 2:
+        shift = shift[1:] - (0.0 if activation == "sigmoid" else shift[:1])
+    if outputs != len(shift):
+        raise ValueError(
+            f"model's last layer has {outputs} outputs, but counts are {len(shift)}; count its classes"
+        )
+    with torch.no_grad():
+        if head.bias is None:
+            head.bias = nn.Parameter(head.weight.new_zeros(outputs))
+        head.bias += torch.as_tensor(shift, dtype=head.bias.dtype, device=head.bias.device)
+    return model
 
 
 def parameter_groups(

@@ -253,8 +253,8 @@ def plan(
     Raises:
         ValueError: a batch that cannot be divided so.
     """
+    from longtail.training.device import select_device
     from longtail.training.finetune import split_batch
-    from longtail.training.loop import select_device
 
     train, _ = images
     part = recipe.batch_size // processes

@@ -10,25 +10,74 @@ scheme             class drawn            known as
 "inverse"          ~ 1                    class-balanced sampling
 "inverse_sqrt"     ~ sqrt(n)              square-root sampling
 "effective"        ~ n / E_n              between "none" (beta 0) and "inverse" (beta 1)
+"progressive"      from ~ n to ~ 1        progressively balanced; needs the number of `epochs`
 =================  =====================  =====================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
+from longtail._registry import Registry
 from longtail.counts import encode
 from longtail.weights import DEFAULT_BETA, class_weights
 
-__all__ = ["ClassAwareSampler"]
+__all__ = ["SAMPLING", "ClassAwareSampler", "Shares"]
+
+Shares = Callable[..., npt.NDArray[np.float64]]
+
+SAMPLING: Final = Registry[Shares]("scheme")
 
 _CHUNK = 1 << 16  # indices turned into Python integers at a time
 _ROUNDING = 1e-9  # an expected number of draws this close below a whole number is that number
+
+
+def none(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
+    """Return the classes' own counts: a plain shuffle."""
+    return counts.astype(np.float64)
+
+
+def inverse(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
+    """Return equal shares."""
+    return _weighed(counts, "inverse")
+
+
+def inverse_sqrt(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
+    """Return shares proportional to sqrt(n)."""
+    return _weighed(counts, "inverse_sqrt")
+
+
+def effective(
+    counts: npt.NDArray[np.int64], progress: float, *, beta: float = float(DEFAULT_BETA)
+) -> npt.NDArray[np.float64]:
+    """Return shares proportional to n / E_n."""
+    return _weighed(counts, "effective", beta=beta)
+
+
+def progressive(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
+    """Return shares that go from the data's own to equal ones, in proportion to the training that is over.
+
+    Source: Kang et al. (ICLR 2020), equation 2.
+    """
+    present = counts > 0
+    mixed: npt.NDArray[np.float64] = (
+        1 - progress
+    ) * counts / counts.sum() + progress * present / present.sum()
+    return mixed
+
+
+def _weighed(counts: npt.NDArray[np.int64], scheme: str, **settings: Any) -> npt.NDArray[np.float64]:
+    shares: npt.NDArray[np.float64] = class_weights(counts, scheme, normalize="samples", **settings) * counts
+    return shares
+
+
+for _rule in (none, inverse, inverse_sqrt, effective, progressive):
+    SAMPLING.register(_rule.__name__, _rule)
 
 
 class ClassAwareSampler:
@@ -41,8 +90,11 @@ class ClassAwareSampler:
     Args:
         labels: one label a sample, of any kind that :func:`longtail.class_counts` takes as a list, array,
             Series or tensor.
-        scheme: "none" | "inverse" | "inverse_sqrt" | "effective": see the module's table.
+        scheme: "none" | "inverse" | "inverse_sqrt" | "effective": see the module's table; another name
+            registered in `SAMPLING`; or a function ``(counts, progress) -> shares`` of the samples per class
+            and of the share of the training that is over, in [0, 1), which need not sum to 1.
         beta: of the effective number, in [0, 1].
+        epochs: of the whole training, for shares that change from epoch to epoch.
         num_samples: indices in an epoch; default: the number of labels.
         replacement: False deals each class's samples out like a deck of cards, none of them again before all
             were drawn, and gives each class its share to the last draw; True draws each index independently.
@@ -51,8 +103,8 @@ class ClassAwareSampler:
     Attributes:
         num_samples: indices in an epoch.
         epoch: the epoch whose order comes next; see :meth:`set_epoch`.
-        class_shares: float64 of shape (C,), the share of the draws of each class with samples, in the order
-            of :func:`longtail.class_counts`.
+        class_shares: float64 of shape (C,), the share of the draws that each class with samples has in this
+            epoch, in the order of :func:`longtail.class_counts`.
 
     Raises:
         TypeError: labels that are no labels, or an argument of the wrong type.
@@ -70,9 +122,10 @@ class ClassAwareSampler:
     def __init__(
         self,
         labels: Any,
-        scheme: str = "effective",
+        scheme: str | Shares = "effective",
         *,
         beta: float = DEFAULT_BETA,
+        epochs: int = 1,
         num_samples: int | None = None,
         replacement: bool = False,
         seed: int = 0,
@@ -80,19 +133,39 @@ class ClassAwareSampler:
         codes = _codes(labels)
         counts = np.bincount(codes)
         present = np.flatnonzero(counts)
-        weights = np.asarray(class_weights(counts, scheme, beta=beta, normalize="samples"))[present]
+        self._shares = scheme if callable(scheme) else SAMPLING[scheme]
+        self._settings = {"beta": beta} if scheme == "effective" else {}
+        self._counts, self._present = counts, present
+        self.epochs = _checks.integer("epochs", epochs, low=1)
         small = codes.astype(np.uint16) if len(counts) <= 1 << 16 else codes  # what NumPy sorts by radix
         self._members = np.argsort(small, kind="stable")  # class after class
         self._sizes = counts[present].astype(np.int64)
-        shares = weights * self._sizes
-        self.class_shares: npt.NDArray[np.float64] = shares / shares.sum()
-        self._shuffle_only = scheme == "none"
         size = len(codes) if num_samples is None else num_samples
         self.num_samples = _checks.integer("num_samples", size, low=1)
         self.replacement = bool(replacement)
         self.seed = _checks.integer("seed", seed, low=0)
         self.epoch = 0
         self._start = self._position = 0
+        self._shares_at(0)  # refuses what no epoch can use
+
+    @property
+    def class_shares(self) -> npt.NDArray[np.float64]:
+        """The share of the draws that each class with samples has in this epoch."""
+        given = self._shares_at(self.epoch)
+        shares: npt.NDArray[np.float64] = given / given.sum()
+        return shares
+
+    def _shares_at(self, epoch: int) -> npt.NDArray[np.float64]:
+        progress = min(epoch, self.epochs - 1) / self.epochs
+        given = np.asarray(self._shares(self._counts, progress, **self._settings), dtype=np.float64)
+        if given.shape != self._counts.shape or not np.isfinite(given).all() or (given < 0).any():
+            raise ValueError(
+                f"scheme must give {len(self._counts)} shares, each >= 0, got {_checks.describe(given)}"
+            )
+        shares: npt.NDArray[np.float64] = given[self._present]
+        if not shares.sum() > 0:
+            raise ValueError("scheme gives no class with samples a share above 0; give one to some class")
+        return shares
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration yields; the wrappers call it, or you do.
@@ -120,15 +193,17 @@ class ClassAwareSampler:
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return an epoch's order, int64 of shape (num_samples,), the same in every process."""
         bits = np.random.PCG64(np.random.SeedSequence((self.seed, epoch)))  # a stream NumPy never changes
+        given = self._shares_at(epoch)
+        shares = given / given.sum()
         if self.replacement:
-            cumulative = np.cumsum(self.class_shares)
+            cumulative = np.cumsum(shares)
             drawn = np.searchsorted(cumulative[:-1], _uniform(bits, self.num_samples), side="right")
             place = (_uniform(bits, self.num_samples) * self._sizes[drawn]).astype(np.int64)
             picked: npt.NDArray[np.int64] = self._members[self._firsts()[drawn] + place]
             return picked
-        if self._shuffle_only and self.num_samples == len(self._members):
+        if self.num_samples == len(self._members) and np.array_equal(given, self._sizes):  # a plain shuffle
             return np.argsort(bits.random_raw(self.num_samples), kind="stable")
-        dealt = self._deal(self._draws(bits), bits)
+        dealt = self._deal(self._draws(shares, bits), bits)
         return dealt[np.argsort(bits.random_raw(len(dealt)), kind="stable")]
 
     def state_dict(self, consumed: int | None = None) -> dict[str, int]:
@@ -168,9 +243,9 @@ class ClassAwareSampler:
         firsts: npt.NDArray[np.int64] = np.cumsum(self._sizes) - self._sizes
         return firsts
 
-    def _draws(self, bits: np.random.PCG64) -> npt.NDArray[np.int64]:
+    def _draws(self, shares: npt.NDArray[np.float64], bits: np.random.PCG64) -> npt.NDArray[np.int64]:
         """How often each class is drawn: its share, fractions rounded up as often as they are large."""
-        expected = self.class_shares * self.num_samples
+        expected = shares * self.num_samples
         draws = np.floor(expected + _ROUNDING).astype(np.int64)
         rest = self.num_samples - int(draws.sum())
         if rest > 0:

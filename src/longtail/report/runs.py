@@ -245,7 +245,8 @@ def _method(recipe: Recipe) -> dict[str, Any]:
         idle.add("beta")
     if "focal" not in recipe.loss:
         idle.add("gamma")
-    return {name: getattr(recipe, name) for name in type(recipe).model_fields if name not in idle}
+    told = {name: getattr(recipe, name) for name in recipe.to_dict() if name not in idle}
+    return told | ({"method": recipe.method.label} if "method" in told else {})
 
 
 def _ordered(settings: tuple[tuple[str, Any], ...]) -> list[tuple[str, float, str]]:

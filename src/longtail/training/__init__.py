@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from longtail.training.data import derive_seed as derive_seed
+    from longtail.training.device import DivergedError as DivergedError
+    from longtail.training.evaluate import evaluate_run as evaluate_run
     from longtail.training.files import RunFolderError as RunFolderError
     from longtail.training.folder import EpochMetrics as EpochMetrics
     from longtail.training.folder import RunResult as RunResult
     from longtail.training.folder import load_run as load_run
-    from longtail.training.loop import DivergedError as DivergedError
     from longtail.training.loop import PausedError as PausedError
-    from longtail.training.loop import evaluate_run as evaluate_run
     from longtail.training.loop import train as train
     from longtail.training.recipe import ImageRecipe as ImageRecipe
     from longtail.training.recipe import Recipe as Recipe
@@ -39,7 +39,9 @@ _ROOMS = {
         *("paper_cifar", "paper_large", "small_images"),
     ),
     "trainers": ("TrainerMetrics", "step_denominator", "trainer_loss"),
-    "loop": ("DivergedError", "PausedError", "evaluate_run", "train"),
+    "loop": ("PausedError", "train"),
+    "device": ("DivergedError",),
+    "evaluate": ("evaluate_run",),
     "folder": ("EpochMetrics", "RunResult", "load_run"),
     "files": ("RunFolderError",),
     "data": ("derive_seed",),

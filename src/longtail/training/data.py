@@ -188,6 +188,10 @@ class TrainingData:
         self.targets = torch.from_numpy(data.train.targets.astype(np.int64)).to(device)
         self.test_inputs = self._stored(data.test.inputs, 0).to(device)
         self.test_targets = torch.from_numpy(data.test.targets.astype(np.int64)).to(device)
+        self.sampler = None
+        if recipe.method.sampling is not None:
+            order = derive_seed(recipe.seed, 0, "order")
+            self.sampler = recipe.method.sampler(data.train.targets, epochs=recipe.epochs, seed=order)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -212,7 +216,10 @@ class TrainingData:
         comes at that place: corner and mirror of a crop; frames, how many, and the view of a clip.
         """
         n, draw = len(self), generator(self.recipe.seed, epoch, "augmentation")
-        drawn = [torch.randperm(n, generator=generator(self.recipe.seed, epoch, "order"))]
+        if self.sampler is None:
+            drawn = [torch.randperm(n, generator=generator(self.recipe.seed, epoch, "order"))]
+        else:
+            drawn = [torch.from_numpy(self.sampler.order(epoch - 1))]
         if self.pad:
             drawn.append(torch.randint(0, 2 * self.pad + 1, (2, n), generator=draw).T)
         if self.recipe.augmentation == "crop_flip":

@@ -13,7 +13,7 @@ import os
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from longtail.head import init_prior_bias_, parameter_groups
 from longtail.models.image_classifiers import build_classifier, head_of, transformers_library
 from longtail.sampling import ClassAwareSampler
 from longtail.training.data import derive_seed
+from longtail.training.device import DivergedError, autocast, select_device
 from longtail.training.files import RunFolderError, locked
 from longtail.training.folder import (
     EpochMetrics,
@@ -40,7 +41,6 @@ from longtail.training.folder import (
     environment_of,
     load_run,
 )
-from longtail.training.loop import DivergedError, criterion_of, select_device
 from longtail.training.progress import progress_bar
 from longtail.training.recipe import ImageRecipe, learning_rate_at
 from longtail.training.trainers import TrainerMetrics, logits_of, trainer_loss
@@ -147,7 +147,7 @@ def finetune(
             folder.claim(recipe)
         run = _Run(recipe, train, test, network, folder, target, world, given, workers, on_error, arguments)
         if progress and world.rank == 0:
-            title = f"{recipe.dataset} {Path(recipe.model).name} {recipe.loss} {recipe.scheme}"
+            title = f"{recipe.dataset} {Path(recipe.model).name} {recipe.method.label}"
             run.report = stack.enter_context(progress_bar(title))
         return run.finish(about, tensorboard)
 
@@ -196,7 +196,7 @@ def evaluate_images(
     )
     model = run.model.to(target).eval()
     evaluator = Evaluator(run.evaluation.class_counts, activation=recipe.activation)
-    with torch.inference_mode(), _autocast(recipe, target):
+    with torch.inference_mode(), autocast(recipe.precision, target):
         for batch in loader:
             known = batch["labels"] != -100  # what could not be read
             if known.any():
@@ -355,12 +355,13 @@ class _Run:
         self.counts = train.class_counts.counts
         self.report: Callable[[int, int, float, float | None], None] | None = None
         self.steps = len(train) // recipe.batch_size
-        self.sampler = ClassAwareSampler(
+        self.sampler = recipe.method.sampler(
             train.targets,
-            recipe.sampling,
+            epochs=recipe.epochs,
             num_samples=self.steps * recipe.batch_size,
             seed=derive_seed(recipe.seed, 0, "order"),
         )
+        self.loss = self._loss(1)
         middle = EvalTransform(recipe.size, recipe.mean, recipe.std)
         cropped = TrainTransform(recipe.size, recipe.mean, recipe.std, flip=0.5 if recipe.flip else 0.0)
         transform = middle if recipe.augmentation == "none" else cropped
@@ -417,6 +418,11 @@ class _Run:
         if self.world.size > 1 and dist.is_initialized():
             dist.barrier()
         return RunResult(self.recipe, evaluation, history, seconds, folder.path, model.to("cpu").eval())
+
+    def _loss(self, epoch: int) -> Callable[..., torch.Tensor]:
+        """Return the loss that is in force in an epoch, as the Trainer wants it."""
+        method = self.recipe.method.at(epoch, self.recipe.epochs)
+        return trainer_loss(method.criterion(self.counts))
 
     def history(self) -> tuple[EpochMetrics, ...]:
         """Sum the Trainer's log up to lines of whole epochs."""
@@ -503,6 +509,8 @@ class _Run:
                 epoch = state.global_step // run.steps
                 run.sampler.set_epoch(epoch)
                 run.train.set_epoch(epoch)
+                if recipe.method.schedule is not None:
+                    run.loss = run._loss(epoch + 1)
 
             def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 epoch = state.global_step // run.steps
@@ -525,7 +533,7 @@ class _Run:
             train_dataset=self.train,
             eval_dataset=self.test,
             data_collator=transformers.default_data_collator,
-            compute_loss_func=trainer_loss(criterion_of(recipe, self.counts)),
+            compute_loss_func=lambda *batch, **counted: run.loss(*batch, **counted),
             compute_metrics=self.metrics,
             callbacks=[Epochs],
         )
@@ -626,12 +634,6 @@ def _log_to_tensorboard(trainer: Any, folder: Path, first: int) -> None:
     from transformers.integrations import TensorBoardCallback
 
     trainer.add_callback(TensorBoardCallback(SummaryWriter(folder, purge_step=first + 1)))
-
-
-@contextlib.contextmanager
-def _autocast(recipe: ImageRecipe, device: torch.device) -> Iterator[None]:
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
-        yield
 
 
 def _cores(processes: int) -> int:

@@ -213,8 +213,8 @@ def _read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
 
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:
-    names = dict.fromkeys((*type(one).model_fields, *type(other).model_fields))
-    return [name for name in names if getattr(one, name, None) != getattr(other, name, None)]
+    ours, theirs = one.to_dict(), other.to_dict()
+    return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
 
 
 def _version() -> str | None:

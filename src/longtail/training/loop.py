@@ -10,10 +10,9 @@ import contextlib
 import math
 import os
 import sys
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +22,21 @@ import torch
 from torch import Tensor, nn
 
 from longtail import _checks, models
-from longtail.datasets import NAMES, Dataset, load
+from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
-from longtail.losses.module import ClassBalancedLoss
 from longtail.models import convolution
 from longtail.training import checkpoint
 from longtail.training.data import TrainingData, derive_seed
+from longtail.training.device import (
+    DRAWS,
+    DivergedError,
+    autocast,
+    exact_cudnn,
+    has_dropout,
+    seeded,
+    select_device,
+)
 from longtail.training.files import locked
 from longtail.training.folder import (
     EpochMetrics,
@@ -41,27 +48,13 @@ from longtail.training.folder import (
 )
 from longtail.training.graphs import CAPTURE, DeviceEpochs
 from longtail.training.progress import Progress, progress_bar, tensorboard_log
-from longtail.training.recipe import ImageRecipe, Recipe, learning_rate_at
+from longtail.training.recipe import Recipe, learning_rate_at
 
-__all__ = ["ACCELERATIONS", "DivergedError", "PausedError", "evaluate_run", "train"]
+__all__ = ["ACCELERATIONS", "PausedError", "measured", "test_logits", "train"]
 
 ACCELERATIONS: Final = ("auto", "none", "native", "graphs", "compile")
 
 _SAVE_SECONDS: Final = 30.0
-_DRAWS: Final = threading.Lock()  # torch's default generators are shared by all threads
-
-
-class DivergedError(ArithmeticError):
-    """The loss or the gradient of a step was not finite; that update was not made.
-
-    Attributes:
-        epoch: from 1.
-        step: within the epoch, from 1.
-    """
-
-    def __init__(self, message: str, *, epoch: int, step: int) -> None:
-        super().__init__(message)
-        self.epoch, self.step = epoch, step
 
 
 class PausedError(RuntimeError):
@@ -141,7 +134,7 @@ def train(
             torch.set_num_threads(threads)
             stack.callback(torch.set_num_threads, before)
         if target.type == "cuda":
-            stack.enter_context(_exact_cudnn())
+            stack.enter_context(exact_cudnn())
             stack.enter_context(torch.cuda.stream(torch.cuda.Stream(target)))  # type: ignore[no-untyped-call]
         data = TrainingData(recipe, dataset, target)
         if folder is not None:
@@ -151,9 +144,7 @@ def train(
         run = _Run(recipe, folder, data, target, acceleration)
         reports: list[Progress] = []
         if progress is True:
-            reports.append(
-                stack.enter_context(progress_bar(f"{recipe.dataset} {recipe.loss} {recipe.scheme}"))
-            )
+            reports.append(stack.enter_context(progress_bar(f"{recipe.dataset} {recipe.method.label}")))
         elif progress:
             reports.append(progress)
         if tensorboard and folder is not None:
@@ -165,71 +156,6 @@ def train(
                 run.epochs = None
 
 
-def evaluate_run(
-    run_dir: str | os.PathLike[str],
-    data: str | os.PathLike[str] | Dataset | None = None,
-    *,
-    device: str | torch.device = "auto",
-) -> Evaluation:
-    """Load a finished run's model and evaluate it on its test split again.
-
-    Args:
-        run_dir: the folder of a finished run.
-        data: what it was trained on, where its recipe's name does not lead there: the folder of the files or
-            images; a `Dataset` if it was given one.
-        device: "auto" takes CUDA where there is one, else the CPU.
-
-    Returns:
-        The evaluation; on the machine that trained the run, the one it stored.
-
-    Raises:
-        ValueError: the folder holds no finished run, or a damaged one; the data are not the run's, or it does
-            not say where they are.
-        FileNotFoundError: the data are not there.
-    """
-    run, target = load_run(run_dir), select_device(device)
-    if isinstance(run.recipe, ImageRecipe):
-        from longtail.training.finetune import evaluate_images
-
-        if isinstance(data, Dataset):
-            raise TypeError(f"data must be the folder of the images, got {_checks.describe(data)}")
-        return evaluate_images(run, data=data, device=device)
-    about = environment_of(run_dir)
-    samples = TrainingData(run.recipe, _trained_on(run, about, data), target)
-    if other := samples.other_than(about | {"class_counts": list(run.evaluation.class_counts)}):
-        raise ValueError(
-            f"data are not those that {run.run_dir} was trained and tested on ({', '.join(other)} differ); "
-            "give those"
-        )
-    model = run.model.to(target)
-    if samples.images:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    native = about.get("acceleration") == "native" and _runs_native("auto", run.recipe, model, target)
-    with _exact_cudnn(), _kernels(native):
-        logits = _logits(model, samples, _precision(run.recipe, target)).float().cpu().numpy()
-    targets = samples.test_targets.cpu().numpy()
-    return evaluate(logits, targets, samples.counts, activation=run.recipe.activation)
-
-
-def _trained_on(
-    run: RunResult, about: dict[str, Any], data: str | os.PathLike[str] | Dataset | None
-) -> Dataset:
-    if isinstance(data, Dataset):
-        return data
-    name, inputs = run.recipe.dataset, about.get("inputs", {})
-    if name in NAMES:
-        return load(name, data)
-    if data is None or inputs.get("kind") != "images":
-        remedy = "the folder of its images" if inputs.get("kind") == "images" else "its Dataset, in Python,"
-        raise ValueError(
-            f"{run.run_dir} was trained on {name!r}, which is none of longtail's own data sets; give "
-            f"{remedy} as data"
-        )
-    from longtail.datasets.images import in_memory, load_images
-
-    return in_memory(*load_images(data), inputs["shape"][-1], name=name)
-
-
 def _refuse_other_data(folder: Path, data: TrainingData) -> None:
     file = folder / "environment.json"
     if file.exists() and (other := data.other_than(environment_of(folder))):
@@ -237,6 +163,22 @@ def _refuse_other_data(folder: Path, data: TrainingData) -> None:
             f"run folder {folder} holds a run on other data ({', '.join(other)} differ); choose another "
             "folder (--out), or delete this one to start anew"
         )
+
+
+def test_logits(run: RunResult, data: TrainingData, device: torch.device, acceleration: str) -> Tensor:
+    """Return what a finished run's network says of the test split, computed as the run did."""
+    model = run.model.to(device)
+    if data.images:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    native = acceleration == "native" and _runs_native("auto", run.recipe, model, device)
+    with exact_cudnn(), _kernels(native):
+        return _logits(model, data, autocast(run.recipe.precision, device))
+
+
+def measured(logits: Tensor, data: TrainingData, recipe: Recipe) -> Evaluation:
+    """Evaluate the logits of the test split, adjusted as the recipe's method says."""
+    decided = recipe.method.adjust(logits.float().cpu().numpy(), data.counts)
+    return evaluate(decided, data.test_targets.cpu().numpy(), data.counts, activation=recipe.activation)
 
 
 class _Run:
@@ -257,7 +199,7 @@ class _Run:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = list(self.model.parameters())
         self.optimizer = _optimizer(recipe, self.model)
-        self.criterion = criterion_of(recipe, data.counts).to(device)
+        self.criterion = self._criterion(1)
         self.one = torch.ones((), device=device)
         self.steps = math.ceil(len(data) / recipe.batch_size)
         capture = _captures(acceleration, recipe, self.model, device)
@@ -300,12 +242,12 @@ class _Run:
         error = next((m.test_error for m in reversed(self.history) if m.test_error is not None), None)
         for epoch in range(len(self.history) + 1, recipe.epochs + 1):
             loss = self._train_epoch(epoch)
-            measured = None
+            error_now = None
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 wrong = self._test_logits().argmax(1) != self.data.test_targets
-                measured = error = wrong.double().mean().item()
+                error_now = error = wrong.double().mean().item()
             rate = learning_rate_at(recipe, epoch * self.steps - 1, self.steps)
-            self.history.append(EpochMetrics(epoch, loss, rate, measured))
+            self.history.append(EpochMetrics(epoch, loss, rate, error_now))
             if folder is not None:
                 folder.append_metrics(self.history[-1])
                 idle = time.perf_counter() - saved
@@ -325,11 +267,10 @@ class _Run:
                     f"time was up after epoch {epoch} of {recipe.epochs}; the same command goes on from there"
                 )
 
-        logits = self._test_logits().float().cpu().numpy()
-        if not np.isfinite(logits).all():
+        logits = self._test_logits()
+        if not bool(logits.isfinite().all()):
             raise self._diverged("output of the trained network", recipe.epochs, self.steps)
-        targets = self.data.test_targets.cpu().numpy()
-        evaluation = evaluate(logits, targets, self.data.counts, activation=recipe.activation)
+        evaluation = measured(logits, self.data, recipe)
         if folder is not None:
             folder.write_model(self.model, self.data.shape)
             folder.write_metrics(self.history)
@@ -339,13 +280,20 @@ class _Run:
         model = self.model.to("cpu").eval()
         return RunResult(recipe, evaluation, tuple(self.history), self._seconds(), path, model)
 
+    def _criterion(self, epoch: int) -> nn.Module:
+        """Return the loss that is in force in an epoch."""
+        method = self.recipe.method.at(epoch, self.recipe.epochs)
+        return method.criterion(self.data.counts).to(self.device)
+
     def _train_epoch(self, epoch: int) -> float:
         """Train once over the data and return the mean loss; the only wait for the device is at the end."""
+        if self.recipe.method.schedule is not None:
+            self.criterion = self._criterion(epoch)
         first = (epoch - 1) * self.steps
         rates = [learning_rate_at(self.recipe, first + step, self.steps) for step in range(self.steps)]
         self.model.train()
         seed = derive_seed(self.recipe.seed, epoch, "dropout")
-        with _seeded(self.model, seed, self.device), _kernels(self.acceleration == "native"):
+        with seeded(self.model, seed, self.device), _kernels(self.acceleration == "native"):
             if self.epochs is not None:
                 losses, stopped = self.epochs.play(epoch, torch.tensor(rates))
             else:
@@ -365,8 +313,8 @@ class _Run:
         for parameter in self.parameters:
             parameter.grad = None
         with self._precision():
-            loss = self.criterion(self.forward(inputs), targets)
-        loss.backward()
+            loss: Tensor = self.criterion(self.forward(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
         value: Tensor = loss.detach()
         # The guard of a gradient scaler: one kernel sets the flag to 1 where any value is not finite, and the
         # fused optimizers skip an update on the device while it is. The flag stays up once raised, so nobody
@@ -380,7 +328,7 @@ class _Run:
         return value
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        return _precision(self.recipe, self.device)
+        return autocast(self.recipe.precision, self.device)
 
     def _test_logits(self) -> Tensor:
         with _kernels(self.acceleration == "native"):
@@ -427,12 +375,6 @@ class _Run:
         self.earlier_seconds = float(found.extra["seconds"])
 
 
-def _precision(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if recipe.precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
 def _logits(
     model: nn.Module, data: TrainingData, precision: contextlib.AbstractContextManager[Any]
 ) -> Tensor:
@@ -443,7 +385,7 @@ def _logits(
 
 
 def _build(recipe: Recipe, shape: dict[str, int]) -> nn.Module:
-    with _DRAWS, torch.random.fork_rng(devices=[]):
+    with DRAWS, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(recipe.seed, 0, "weights"))
         model = models.build(recipe.model, **shape)
     if recipe.uses_prior_bias:
@@ -468,10 +410,14 @@ def _captures(acceleration: str, recipe: Recipe, model: nn.Module, device: torch
         why = f"the device is {device}"
     elif recipe.optimizer != "sgd":
         why = f"the optimizer is {recipe.optimizer!r}"
-    elif _has_dropout(model):
+    elif recipe.method.schedule is not None:
+        why = "the method has a schedule, which changes the loss on the way"
+    elif has_dropout(model):
         why = "the network has dropout, whose random numbers would differ"
     if acceleration == "graphs" and why is not None:
-        raise ValueError(f"acceleration='graphs' needs CUDA, SGD and no dropout, but {why}; use 'auto'")
+        raise ValueError(
+            f"acceleration='graphs' needs CUDA, SGD, no schedule and no dropout, but {why}; use 'auto'"
+        )
     return acceleration != "none" and why is None
 
 
@@ -502,81 +448,3 @@ def _runs_native(acceleration: str, recipe: Recipe, model: nn.Module, device: to
 
 def _kernels(native: bool) -> contextlib.AbstractContextManager[None]:
     return convolution.native() if native else contextlib.nullcontext()
-
-
-def _has_dropout(model: nn.Module) -> bool:
-    return any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules())
-
-
-_CUDNN: Final = threading.Lock()
-_cudnn_users: list[list[Any]] = []
-
-
-@contextlib.contextmanager
-def _exact_cudnn() -> Iterator[None]:
-    """Keep cuDNN to kernels that add in a fixed order, or resumes would differ, and fp32 to fp32, not TF32.
-
-    The settings are of the whole process: they stay while any thread is in here.
-    """
-    cudnn: Any = torch.backends.cudnn
-    wanted: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
-    new = hasattr(cudnn, "conv")  # since torch 2.9, which refuses to read the old setting once this was used
-    wanted.append((cudnn.conv, "fp32_precision", "ieee") if new else (cudnn, "allow_tf32", False))
-    with _CUDNN:
-        before = [getattr(place, name) for place, name, _ in wanted]
-        _cudnn_users.append(_cudnn_users[0] if _cudnn_users else before)
-        for place, name, value in wanted:
-            setattr(place, name, value)
-    try:
-        yield
-    finally:
-        with _CUDNN:
-            before = _cudnn_users.pop()
-            if not _cudnn_users:
-                for (place, name, _), value in zip(wanted, before, strict=True):
-                    setattr(place, name, value)
-
-
-@contextlib.contextmanager
-def _seeded(model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
-    """Seed what dropout draws from, and leave the caller's generators as they were."""
-    if not _has_dropout(model):
-        yield
-        return
-    cuda = device.type == "cuda"
-    with _DRAWS, torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-def criterion_of(recipe: Recipe, class_counts: Any) -> ClassBalancedLoss:
-    """Return the loss that a recipe asks for."""
-    return ClassBalancedLoss(
-        class_counts,
-        loss=recipe.loss,
-        scheme=recipe.scheme,
-        beta=recipe.beta,
-        gamma=recipe.gamma,
-        normalizer=recipe.normalizer,
-        label_smoothing=recipe.label_smoothing,
-    )
-
-
-def select_device(name: str | torch.device) -> torch.device:
-    """Turn a name into a device that is there; "auto" takes CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<number>', got {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<number>', got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {name!r} is not there, {torch.cuda.device_count()} CUDA devices are; use 'cpu'"
-        )
-    return device

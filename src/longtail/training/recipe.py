@@ -10,10 +10,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from longtail import _checks
 from longtail.datasets.decoding import IMAGENET_MEAN, IMAGENET_STD, INATURALIST_MEAN, INATURALIST_STD
+from longtail.methods.method import Method, Rule
+from longtail.weights import SCHEMES
 
 __all__ = [
     "ImageRecipe",
@@ -37,6 +47,8 @@ class Recipe(BaseModel):
     folder, the device, the progress bar) is an argument of `longtail.training.train` instead.
 
     Fields that need a word:
+        method: how the tail is balanced, see `longtail.methods`. In its place these may be given, in which
+            recipes told it at first: loss, scheme, beta, gamma, normalizer, label_smoothing, prior_bias.
         imbalance_factor: largest over smallest class of the training set made from `dataset`; None trains
             on the data as they are.
         subset_seed: which samples the tail keeps; None means `seed`, so that a spread over seeds includes
@@ -90,10 +102,20 @@ class Recipe(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     eval_every: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
+    method: InstanceOf[Method] = Field(default=None, exclude=True)  # type: ignore[assignment]
 
     if not TYPE_CHECKING:  # type checkers keep the signature that pydantic derives from the fields
 
         def __init__(self, **fields: Any) -> None:
+            if fields.get("method") is not None:
+                decided = self._decided(fields["method"])
+                for name, value in decided.items():
+                    if name != "method" and fields.get(name, value) != value:
+                        raise ValueError(
+                            f"recipe field {name!r}: method has {value!r}, but {fields[name]!r} is given "
+                            "beside it; give one of the two"
+                        )
+                fields |= decided
             try:
                 super().__init__(**fields)
             except ValidationError as error:
@@ -104,8 +126,57 @@ class Recipe(BaseModel):
     def _list_to_tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
 
+    @classmethod
+    def _decided(cls, method: Any) -> dict[str, Any]:
+        """Return the method, and the fields of the first version that it decides: no idle ones."""
+        if isinstance(method, Mapping):
+            method = Method.from_dict(method)
+        if not isinstance(method, Method):
+            raise TypeError(
+                f"method must be a Method, got {_checks.describe(method)}; longtail.methods.get(name) makes "
+                "one"
+            )
+        decided: dict[str, Any] = {
+            "loss": method.loss,
+            "normalizer": method.normalizer,
+            "label_smoothing": float(method.label_smoothing),
+            "prior_bias": method.prior_bias,
+        }
+        if method.is_focal:
+            decided["gamma"] = float(method.gamma)
+        if method.weight.name in SCHEMES:
+            decided["scheme"] = method.weight.name
+            decided |= dict(method.weight.settings)
+        if "sampling" in cls.model_fields and (method.sampling is None or method.sampling.name in SCHEMES):
+            decided["sampling"] = "none" if method.sampling is None else method.sampling.name
+        return {**decided, "method": method}
+
+    def _told(self) -> Method:
+        """Return the method that the fields of the first version tell of."""
+        sampling = getattr(self, "sampling", "none")
+        return Method(
+            loss=self.loss,
+            gamma=self.gamma,
+            weight=Rule(self.scheme, beta=self.beta) if self.scheme == "effective" else Rule(self.scheme),
+            label_smoothing=self.label_smoothing,
+            normalizer=self.normalizer,
+            sampling=None if sampling == "none" else Rule(sampling),
+            prior_bias=self.prior_bias,
+        )
+
     @model_validator(mode="after")
-    def _fields_agree(self) -> Recipe:
+    def _holds_a_method(self) -> Self:
+        if self.method is None:
+            self.__dict__["method"] = self._told()
+        elif self.method != self._told():  # what is idle then must not tell two recipes apart
+            decided = self._decided(self.method)
+            for name in _FIRST_VERSION:
+                if name in type(self).model_fields and name not in decided:
+                    self.__dict__[name] = type(self).model_fields[name].default
+        return self
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs must be less than epochs={self.epochs}, got {self.warmup_epochs}; "
@@ -135,7 +206,16 @@ class Recipe(BaseModel):
         Raises:
             ValueError: as the constructor.
         """
-        return type(self)(**{**self.model_dump(), **changes})
+        start = {name: getattr(self, name) for name in type(self).model_fields}
+        told = {name: changes[name] for name in _FIRST_VERSION if name in changes}
+        if told and "method" not in changes:
+            if self.method == self._told():
+                del start["method"]
+            else:
+                changes = {**changes, "method": self.method.replace(**_as_parts(told, self.method))}
+        if changes.get("method") is not None:
+            start |= self._decided(changes["method"])
+        return type(self)(**{**start, **changes})
 
     def with_epochs(self, epochs: int) -> Self:
         """Return this recipe with another number of epochs, its schedule moved in proportion.
@@ -159,9 +239,24 @@ class Recipe(BaseModel):
         warmup = min(self.warmup_epochs, max(1, self.warmup_epochs * epochs // self.epochs), room)
         return self.replace(epochs=epochs, milestones=tuple(marks), warmup_epochs=warmup)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON knows it.
+
+        A method that the first version of recipes knew is written in its fields. A field that it did not have
+        is left out at its default, so that a new one changes neither files nor hashes of older recipes.
+        """
+        content: dict[str, Any] = self.model_dump(mode="json")
+        for name, about in type(self).model_fields.items():
+            if name not in _FIRST_FIELDS and name in content and getattr(self, name) == about.default:
+                del content[name]
+        if self.method != self._told():
+            content = {k: v for k, v in content.items() if k not in _FIRST_VERSION}
+            content["method"] = self.method.to_dict()
+        return content
+
     def to_json(self) -> str:
         """Return the recipe as indented JSON; `from_json` gives the same recipe back."""
-        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+        return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Recipe:
@@ -181,7 +276,10 @@ class Recipe(BaseModel):
     @property
     def hash(self) -> str:
         """The sha256 of the canonical JSON (sorted keys, no spaces), as 64 hexadecimal digits."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        content = self.to_dict()
+        if "method" in content:
+            content["method"] = self.method.parts()
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
@@ -192,12 +290,12 @@ class Recipe(BaseModel):
     @property
     def uses_prior_bias(self) -> bool:
         """Whether the last bias starts at the class prior and is not decayed."""
-        return self.loss in ("sigmoid", "focal") if self.prior_bias == "auto" else self.prior_bias
+        return self.method.uses_prior_bias
 
     @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
         """How the loss reads logits as probabilities, for the evaluation."""
-        return "sigmoid" if self.loss in ("sigmoid", "focal") else "softmax"
+        return self.method.activation
 
 
 class ImageRecipe(Recipe):
@@ -239,6 +337,26 @@ class ImageRecipe(Recipe):
         if min(self.std) <= 0:
             raise ValueError(f"std must be above 0 in every channel, got {self.std}; give it in 0..1")
         return self
+
+
+# the fields in which the first version of recipes told its method
+_FIRST_VERSION = (
+    *("loss", "scheme", "beta", "gamma", "normalizer", "label_smoothing", "prior_bias", "sampling"),
+)
+# all fields that the first version had: they are written and hashed even at their default
+_FIRST_FIELDS = frozenset({*Recipe.model_fields, "size", "mean", "std", "sampling", "flip"} - {"method"})
+
+
+def _as_parts(told: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """Turn fields of the first version into parts of a method that has more than those."""
+    parts = {name: value for name, value in told.items() if name not in ("scheme", "beta", "sampling")}
+    if "scheme" in told or "beta" in told:
+        scheme = told.get("scheme", method.weight.name)
+        beta = {"beta": told["beta"]} if "beta" in told and scheme == "effective" else {}
+        parts["weight"] = Rule(scheme, **beta)
+    if "sampling" in told:
+        parts["sampling"] = None if told["sampling"] == "none" else Rule(told["sampling"])
+    return parts
 
 
 def _one_line(error: ValidationError, known: Mapping[str, Any]) -> str:

@@ -1,0 +1,699 @@
+"""After training: the decision, and the probabilities, that a training on a long tail leaves to be made.
+
+A network that saw classes with shares q answers as if they had those shares for ever. Its logits z become
+those of another prior p by ``z + log p - log q``, without any training. What the optimiser *saw* is its
+effective prior: the class counts, times the class weights, times how often a sampler drew each class, and
+less what an offset in the loss has paid for already.
+
+NumPy arrays give NumPy arrays; arrays of another array-API library (torch, JAX, CuPy) stay what they are. A
+package of your own adds an adjustment of methods by ``ADJUSTMENTS.register``: a function
+``(logits, counts, prior, *, settings) -> logits`` of NumPy arrays, prior being the effective one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail import _checks, effective
+from longtail._registry import Registry
+
+__all__ = [
+    "ADJUSTMENTS",
+    "Adjustment",
+    "TunedAdjustment",
+    "adjust_logits",
+    "adjust_probabilities",
+    "effective_prior",
+    "logit_shift",
+    "tune_adjustment",
+]
+
+Adjustment = Callable[..., npt.NDArray[np.floating[Any]]]
+Vector = npt.NDArray[np.float64]
+
+ADJUSTMENTS: Final = Registry[Adjustment]("adjustment")
+
+_SUM = 1e-3  # by which rows of probabilities may miss 1
+_TAUS: Final = tuple(round(0.1 * i, 1) for i in range(21))
+_THIN: Final = 5  # held-out samples of a class below which it is named
+
+
+def adjust_logits(
+    logits: Any,
+    counts: Any,
+    *,
+    target: Any = "uniform",
+    weight: Any = None,
+    offset: Any = None,
+    sampling: Any = None,
+    tau: float = 1.0,
+    cost: Any = None,
+    activation: str = "softmax",
+    num_samples: int | None = None,
+) -> Any:
+    """Return a trained model's logits for another class prior: ``z + log target - tau * log(prior it saw)``.
+
+    Say how the model was trained, and nothing is corrected twice: the prior it saw is proportional to
+    ``counts * weight * sampling * exp(-offset)``. A model trained with logit adjustment (an offset of the log
+    prior) therefore stays as it is under the uniform target.
+
+    Args:
+        logits: floats of shape (N, C), or (..., C). With two counts also (N,) or (N, 1), of class 1.
+        counts: training samples per class, in the order of the outputs, as for `longtail.class_weights`. A
+            class without samples is treated as the smallest one with samples.
+        target: the prior to decide for. "uniform": every class counts the same, for balanced error;
+            "training": the shares of the counts, which gives the right probabilities back after any weighting
+            or sampling; or an array or mapping of shares that sum to 1.
+        weight: the class weights of the training's loss, shape (C,) or a mapping; None for none.
+        offset: what the training's loss added to the logits, likewise.
+        sampling: how many times as often as in the data each class was drawn, likewise, up to a factor.
+        tau: how much of the prior to take away, >= 0.
+        cost: what it costs to predict column j where row i is true, shape (C, C); then the result is minus
+            the expected cost of each prediction, and its largest entry is the decision (Elkan, IJCAI 2001).
+        activation: "softmax" | "sigmoid": with "sigmoid" each column is a yes or no of its own, and odds take
+            the place of shares. A column's negatives are the other classes' samples.
+        num_samples: for multi-label data (with "sigmoid"): how many samples there were; `counts` are the
+            positives of each label, `weight` acts as torch's ``pos_weight``, and the uniform target is 1/2.
+
+    Returns:
+        Logits of the same shape, dtype, kind and device.
+
+    Raises:
+        TypeError: logits or counts that are no numbers.
+        ValueError: logits that are probabilities or NaN, vectors of another length, a target with a value
+            that is not positive or a sum that is not 1, tau < 0 or NaN, fewer than two classes.
+
+    Example:
+        >>> adjust_logits(np.array([[2.0, 0.0]]), [90, 10]).round(3).tolist()
+        [[1.412, 1.609]]
+        >>> adjust_logits(np.array([[2.0, 0.0]]), [90, 10], weight=[0.2, 1.8], target="training").round(3)
+        array([[ 2.588, -1.609]])
+
+    Source: Saerens et al. (2002), equation 2.4; Menon et al. (ICLR 2021), equation 9.
+    """
+    values, xp, same = _floats("logits", logits)
+    sizes = _counts(counts)
+    one = num_samples is None and _one_logit(values, len(sizes))
+    bare = values.detach() if hasattr(values, "detach") else values  # looking is no part of a gradient
+    if not one:
+        _check_shape("logits", values, len(sizes))
+    _check_numbers("logits", bare, xp)
+    if not one and len(sizes) > 1 and activation == "softmax" and _are_probabilities(bare, xp):
+        raise ValueError(
+            "logits must be what comes before the softmax, got rows that are not negative and sum to 1; "
+            "adjust_probabilities takes probabilities"
+        )
+    shift = logit_shift(
+        counts,
+        target=target,
+        weight=weight,
+        offset=offset,
+        sampling=sampling,
+        tau=tau,
+        activation=activation,
+        num_samples=num_samples,
+    )
+    if one:
+        if cost is not None:
+            raise ValueError("cost needs one column a class, got one logit; give both classes' logits")
+        odds = shift[1] if activation == "sigmoid" else shift[1] - shift[0]
+        return same(values + _like(odds, values, xp))
+    adjusted = values + _like(shift, values, xp)
+    if cost is not None:
+        matrix = _cost(cost, len(sizes))
+        shares = _softmax(adjusted, xp)
+        return same(-(shares @ _like(matrix, values, xp)))
+    return same(adjusted)
+
+
+def adjust_probabilities(
+    probabilities: Any,
+    counts: Any,
+    *,
+    target: Any = "uniform",
+    weight: Any = None,
+    sampling: Any = None,
+    tau: float = 1.0,
+    cost: Any = None,
+    floor: float = 1e-6,
+) -> Any:
+    """Return a model's probabilities for another class prior: `adjust_logits` for models without logits.
+
+    Args:
+        probabilities: shape (N, C), rows that sum to 1, such as ``predict_proba`` of trees gives; or shape
+            (N,) with two counts: the probability of class 1.
+        counts: as for `adjust_logits`, and so are target, weight, sampling, tau and cost.
+        target: see `adjust_logits`.
+        weight: see `adjust_logits`; ``sample_weight`` and ``class_weight`` of the training count here.
+        sampling: see `adjust_logits`.
+        tau: see `adjust_logits`.
+        cost: see `adjust_logits`; then the result is minus the expected cost.
+        floor: what a probability of exactly 0 is taken for, in (0, 0.01]; otherwise nothing brings it back.
+
+    Returns:
+        Probabilities of the same shape and kind; rows sum to 1.
+
+    Raises:
+        TypeError: probabilities that are no numbers.
+        ValueError: rows that do not sum to 1, and as `adjust_logits`.
+
+    Warns:
+        UserWarning: some probabilities are exactly 0 (or 1, where one column is given).
+
+    Example:
+        >>> adjust_probabilities(np.array([[0.9, 0.1]]), [90, 10]).round(3).tolist()
+        [[0.5, 0.5]]
+    """
+    floor = _checks.number("floor", floor, low=0.0, high=0.01, open_low=True)
+    values, xp, same = _floats("probabilities", probabilities)
+    sizes = _counts(counts)
+    one = values.ndim == 1 and len(sizes) == 2
+    if one:
+        if cost is not None:
+            raise ValueError("cost needs a column for each class, got one; give both classes' probabilities")
+        values = xp.stack([1 - values, values], axis=-1)
+    _check_shape("probabilities", values, len(sizes))
+    bare = values.detach() if hasattr(values, "detach") else values
+    _check_numbers("probabilities", bare, xp)
+    if values.shape[0] and not _are_probabilities(bare, xp):
+        raise ValueError(
+            "probabilities must be rows that are not negative and sum to 1, got others; adjust_logits takes "
+            "logits, or divide each row by its sum"
+        )
+    zeros = int(xp.count_nonzero(values <= 0))
+    if zeros:
+        _checks.warn(
+            f"{zeros} of {math.prod(values.shape)} probabilities are exactly 0 and are taken for {floor:g}; "
+            "a model that smooths its leaves or is calibrated gives better ones"
+        )
+        values = xp.where(values <= 0, _like(np.float64(floor), values, xp), values)
+    shift = logit_shift(counts, target=target, weight=weight, sampling=sampling, tau=tau)
+    shares = _softmax(xp.log(values) + _like(shift, values, xp), xp)
+    if cost is not None:
+        return same(-(shares @ _like(_cost(cost, len(sizes)), values, xp)))
+    return same(shares[:, 1] if one else shares)
+
+
+def effective_prior(counts: Any, *, weight: Any = None, offset: Any = None, sampling: Any = None) -> Vector:
+    """Return the class shares that the optimiser saw, ``counts * weight * sampling * exp(-offset)``.
+
+    Args:
+        counts: training samples per class; one without samples is treated as the smallest with samples.
+        weight: class weights of the loss, shape (C,) or a mapping; None for none.
+        offset: what the loss added to the logits, likewise.
+        sampling: how many times as often as in the data each class was drawn, likewise, up to a factor.
+
+    Returns:
+        float64 of shape (C,), positive, with the sum 1.
+
+    Raises:
+        TypeError: no numbers.
+        ValueError: vectors of another length, negative or infinite values, no class with samples.
+
+    Example:
+        >>> effective_prior([90, 10], weight=[0.2, 1.8]).round(3).tolist()
+        [0.5, 0.5]
+    """
+    log_prior = _log_prior(_counts(counts), counts, weight, offset, sampling)
+    shares: Vector = np.exp(log_prior)
+    return shares
+
+
+def logit_shift(
+    counts: Any,
+    *,
+    target: Any = "uniform",
+    weight: Any = None,
+    offset: Any = None,
+    sampling: Any = None,
+    tau: float = 1.0,
+    activation: str = "softmax",
+    num_samples: int | None = None,
+) -> Vector:
+    """Return what `adjust_logits` adds to the logits of each class.
+
+    Args:
+        counts: see `adjust_logits`, and so are all others.
+        target: see `adjust_logits`.
+        weight: see `adjust_logits`.
+        offset: see `adjust_logits`.
+        sampling: see `adjust_logits`.
+        tau: see `adjust_logits`.
+        activation: see `adjust_logits`.
+        num_samples: see `adjust_logits`.
+
+    Returns:
+        float64 of shape (C,).
+
+    Raises:
+        TypeError: as `adjust_logits`.
+        ValueError: as `adjust_logits`.
+
+    Example:
+        >>> logit_shift([90, 10]).round(3).tolist()
+        [-0.588, 1.609]
+    """
+    remedy = "1 takes the whole prior away, 0 none of it"
+    tau = _checks.number("tau", tau, low=0.0, open_high=True, remedy=remedy)
+    _checks.choice("activation", activation, ("softmax", "sigmoid"))
+    sizes = _counts(counts)
+    if num_samples is not None:
+        if activation != "sigmoid":
+            raise ValueError("num_samples is for multi-label data, with activation='sigmoid'; leave it out")
+        return _label_shift(sizes, counts, target, weight, offset, sampling, tau, num_samples)
+    if len(sizes) < 2:
+        raise ValueError(
+            "counts must name at least two classes, got one: there is no prior to change; a single label of "
+            "multi-label data needs activation='sigmoid' and num_samples"
+        )
+    saw = _log_prior(sizes, counts, weight, None, sampling)
+    paid = _vector("offset", offset, counts, 0.0, finite_only=True)
+    aim = _target(target, sizes, counts)
+    if activation == "sigmoid":
+        return aim - _log_not(aim) - tau * (saw - _log_not(saw) - paid)
+    saw = saw - paid
+    return aim - tau * (saw - _log_sum(saw))
+
+
+def _label_shift(
+    sizes: Vector,
+    counts: Any,
+    target: Any,
+    weight: Any,
+    offset: Any,
+    sampling: Any,
+    tau: float,
+    num_samples: Any,
+) -> Vector:
+    """The shift of each label of multi-label data, from its odds."""
+    total = _checks.integer("num_samples", num_samples, low=1)
+    if sizes.max() > total:
+        raise ValueError(
+            f"num_samples must be at least the largest count, {sizes.max():g}, got {total}; it counts "
+            "samples, not labels"
+        )
+    positive = np.where(sizes > 0, sizes, 0.5)  # of a label that no sample has, or every one
+    odds = np.log(positive) - np.log(np.where(sizes < total, total - sizes, 0.5))
+    for name, values in (("weight", weight), ("sampling", sampling)):
+        odds = odds + np.log(_vector(name, values, counts, 1.0, positive_where=sizes > 0))
+    odds = odds - _vector("offset", offset, counts, 0.0, finite_only=True)
+    if isinstance(target, str):
+        _checks.choice("target", target, ("uniform", "training"), also=" or an array of shares")
+        aim = (
+            np.zeros(len(sizes))
+            if target == "uniform"
+            else np.log(positive) - np.log(np.where(sizes < total, total - sizes, 0.5))
+        )
+    else:
+        shares = _vector("target", target, counts, 1.0)
+        if not ((shares > 0) & (shares < 1)).all():
+            raise ValueError("target must give each label a share in (0, 1); give the share of its positives")
+        aim = np.log(shares) - np.log1p(-shares)
+    shift: Vector = aim - tau * odds
+    return shift
+
+
+# ---- the choice of tau
+
+
+@dataclass(frozen=True)
+class TunedAdjustment:
+    """What out-of-fold logits say of how much of the prior to take away.
+
+    Attributes:
+        tau: the choice: the smallest one whose error is within one standard error of the lowest.
+        training: which of several trainings was chosen; "" if there was one.
+        error: balanced error of the choice, estimated on what it was chosen by.
+        plain_error: balanced error of the first training without any adjustment.
+        difference: error - plain_error.
+        standard_error: of the difference, from the spread within each class.
+        distinguishable: whether the difference is more than chance explains (95 %).
+        errors: balanced error of every training at every tau: (training, tau, error, standard error of its
+            difference to the lowest).
+        thin: classes with fewer than 5 held-out samples, on which little rests.
+        verdict: all that in a sentence.
+    """
+
+    tau: float
+    training: str
+    error: float
+    plain_error: float
+    difference: float
+    standard_error: float
+    distinguishable: bool
+    errors: tuple[tuple[str, float, float, float], ...]
+    thin: tuple[int, ...]
+    verdict: str
+
+
+def tune_adjustment(
+    logits: Any,
+    labels: Any,
+    counts: Any,
+    *,
+    groups: Any = None,
+    weight: Any = None,
+    offset: Any = None,
+    sampling: Any = None,
+    taus: Sequence[float] = _TAUS,
+) -> TunedAdjustment:
+    """Choose how much of the prior to take away, by held-out or out-of-fold logits; never by the test set.
+
+    One number is chosen, never one offset a class, which would fit the noise of the thin classes. Among
+    choices that one standard error cannot tell apart, the one that changes the least is taken.
+
+    Args:
+        logits: shape (N, C), each from a model that was not trained on it; with two counts also (N,).
+            Or a mapping from the name of a training to its logits, of which the first is the plain one: then
+            the training is chosen, too, and weight, offset and sampling may be mappings by the same names.
+        labels: class indices, int of shape (N,).
+        counts: training samples per class.
+        groups: one a sample, of any kind: samples of one group (a patient, a track) are counted as one draw.
+        weight: as for `adjust_logits`, and so are offset and sampling.
+        offset: see `adjust_logits`.
+        sampling: see `adjust_logits`.
+        taus: what to choose from, >= 0.
+
+    Returns:
+        The choice, and how sure it is.
+
+    Raises:
+        TypeError: logits, labels or counts that are no numbers.
+        ValueError: lengths that differ, labels outside 0..C-1, no taus, and as `adjust_logits`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> labels = np.repeat([0, 1], [180, 20])
+        >>> logits = rng.normal(size=(200, 2)) + np.log([0.9, 0.1]) + 2 * np.eye(2)[labels]
+        >>> tune_adjustment(logits, labels, [900, 100]).distinguishable
+        True
+    """
+    if not len(taus):
+        raise ValueError("taus must name at least one value, got none; leave it out for 0 to 2")
+    chosen = [_checks.number("taus", tau, low=0.0, open_high=True) for tau in taus]
+    named = isinstance(logits, Mapping)
+    trainings = dict(logits) if named else {"": logits}
+    if not trainings:
+        raise ValueError("logits must name at least one training, got none")
+    sizes = _counts(counts)
+    truth = np.asarray(labels)
+    if truth.ndim != 1 or truth.dtype.kind not in "iu":
+        raise TypeError(f"labels must be class indices of shape (N,), got {_checks.describe(truth)}")
+    if not len(truth):
+        raise ValueError("labels must hold at least one held-out sample, got none")
+    if truth.min() < 0 or truth.max() >= len(sizes):
+        raise ValueError(
+            f"labels must be in 0..{len(sizes) - 1}, one a count, got {truth.min()} to {truth.max()}; counts "
+            "name every class"
+        )
+    units = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
+    if units is not None and len(units) != len(truth):
+        raise ValueError(f"groups must be one a sample, {len(truth)}, got {len(units)}")
+
+    wrong: dict[tuple[str, float], npt.NDArray[np.bool_]] = {}
+    for name, given in trainings.items():
+        values = _to_numpy(_floats("logits", given)[0])
+        if len(values) != len(truth):
+            raise ValueError(f"logits have {len(values)} rows and labels {len(truth)}; give one row a sample")
+        if _one_logit(values, len(sizes)):
+            flat = values.reshape(-1)
+            values = np.stack([np.zeros_like(flat), flat], axis=1)
+        trained: dict[str, Any] = {
+            key: part.get(name) if named and isinstance(part, Mapping) and {*part} <= {*trainings} else part
+            for key, part in (("weight", weight), ("offset", offset), ("sampling", sampling))
+        }
+        for tau in dict.fromkeys([0.0, *chosen]):
+            # tau scales what is taken away; at 0 nothing is done at all
+            moved = adjust_logits(values, counts, tau=tau, **trained)
+            wrong[name, tau] = moved.argmax(1) != truth
+    options = [(name, tau) for name in trainings for tau in chosen]
+    spread = _Spread(truth, len(sizes), units)
+    plain = (next(iter(trainings)), 0.0)
+    best = min(options, key=lambda o: (spread.mean(wrong[o]), o[1]))
+    table = [(o, spread.mean(wrong[o]), spread.standard_error(wrong[o], wrong[best])) for o in options]
+    lowest = spread.mean(wrong[best])
+    near = [o for o, error, doubt in table if error <= lowest + doubt]
+    order = {name: i for i, name in enumerate(trainings)}
+    choice = min(near, key=lambda o: (o[1], order[o[0]]))
+    error, plain_error = spread.mean(wrong[choice]), spread.mean(wrong[plain])
+    doubt = spread.standard_error(wrong[choice], wrong[plain])
+    sure = abs(error - plain_error) > 1.96 * doubt
+    thin = tuple(int(c) for c in np.flatnonzero(spread.samples < _THIN))
+    return TunedAdjustment(
+        tau=choice[1],
+        training=choice[0],
+        error=error,
+        plain_error=plain_error,
+        difference=error - plain_error,
+        standard_error=doubt,
+        distinguishable=sure,
+        errors=tuple((o[0], o[1], e, d) for o, e, d in table),
+        thin=thin,
+        verdict=_verdict(choice, error, plain_error, doubt, sure, thin),
+    )
+
+
+def _verdict(
+    choice: tuple[str, float], error: float, plain: float, doubt: float, sure: bool, thin: tuple[int, ...]
+) -> str:
+    name, tau = choice
+    what = f"tau = {tau:g}" + (f" with {name}" if name else "")
+    change = f"balanced error {100 * plain:.1f} % becomes {100 * error:.1f} % with {what}"
+    margin = f"difference {100 * (error - plain):+.1f} points, standard error {100 * doubt:.1f}"
+    text = f"{change} ({margin})"
+    text = text[0].upper() + text[1:] if sure else f"Not distinguishable from doing nothing: {text}"
+    if thin:
+        text += f"; fewer than {_THIN} held-out samples in {len(thin)} classes: {_checks.shorten(thin)}"
+    return text + "."
+
+
+class _Spread:
+    """Balanced error of held-out samples, and the standard error of a difference of two, class by class."""
+
+    def __init__(self, truth: npt.NDArray[Any], classes: int, units: npt.NDArray[Any] | None) -> None:
+        self.truth, self.samples = truth, np.bincount(truth, minlength=classes)
+        self.present = np.flatnonzero(self.samples)
+        self.units = np.arange(len(truth)) if units is None else units
+
+    def mean(self, wrong: npt.NDArray[np.bool_]) -> float:
+        sums = np.bincount(self.truth, weights=wrong, minlength=len(self.samples))
+        return float((sums[self.present] / self.samples[self.present]).mean())
+
+    def standard_error(self, one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+        """Of the difference of two balanced errors on the same samples; a class of one unit adds nothing."""
+        differences = one.astype(np.float64) - other
+        variance = 0.0
+        for c in self.present:
+            mine = self.truth == c
+            _, unit = np.unique(self.units[mine], return_inverse=True)
+            sums = np.bincount(unit, weights=differences[mine])
+            held = np.bincount(unit)
+            if len(sums) > 1:
+                rest = sums - held * differences[mine].mean()
+                n = len(sums)
+                variance += n / (n - 1) * float((rest**2).sum()) / self.samples[c] ** 2
+        return math.sqrt(variance) / len(self.present)
+
+
+# ---- arguments
+
+
+def _counts(counts: Any) -> Vector:
+    """Check counts, and return them as float64 of shape (C,)."""
+    values, _ = effective.unwrap("counts", effective.in_output_order("counts", counts))
+    sizes = _to_numpy(values).astype(np.float64)
+    if sizes.ndim != 1 or not len(sizes):
+        raise ValueError(f"counts must be one number a class, got shape {sizes.shape}")
+    if not np.isfinite(sizes).all() or (sizes < 0).any():
+        raise ValueError("counts must be finite and >= 0; give the number of training samples per class")
+    if not (sizes > 0).any():
+        raise ValueError(f"counts must have a class with samples, got {len(sizes)} classes of 0")
+    return sizes
+
+
+def _vector(
+    name: str,
+    given: Any,
+    counts: Any,
+    default: float,
+    *,
+    finite_only: bool = False,
+    positive_where: npt.NDArray[np.bool_] | None = None,
+) -> Vector:
+    """Check one number a class, given in the order of the counts or by their names."""
+    size = len(_counts(counts))
+    if given is None:
+        return np.full(size, default)
+    if isinstance(given, str):
+        raise TypeError(
+            f"{name} must be one number a class, got {given!r}; longtail.class_weights makes weights"
+        )
+    if isinstance(given, Mapping) and isinstance(counts, Mapping) and set(given) == set(counts):
+        given = [given[key] for key in counts]
+    values, _ = effective.unwrap(name, effective.in_output_order(name, given))
+    vector = _to_numpy(values).astype(np.float64)
+    if vector.shape != (size,):
+        raise ValueError(f"{name} must be {size} numbers, one a class, got shape {vector.shape}")
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{name} must be finite, got {vector[~np.isfinite(vector)][0]!r}")
+    if finite_only:
+        return vector
+    if (vector < 0).any():
+        raise ValueError(f"{name} must be >= 0, got {vector.min():g}")
+    if positive_where is not None:
+        if (vector[positive_where] <= 0).any():
+            raise ValueError(
+                f"{name} is 0 for a class with samples, which the training therefore never saw; leave that "
+                "class out, or give the value that was used"
+            )
+        vector = np.where(vector > 0, vector, 1.0)
+    return vector
+
+
+def _log_prior(sizes: Vector, counts: Any, weight: Any, offset: Any, sampling: Any) -> Vector:
+    """The logarithm of the shares that the optimiser saw."""
+    seen = sizes > 0
+    log_seen = np.log(np.where(seen, sizes, 1.0))
+    for name, values in (("weight", weight), ("sampling", sampling)):
+        log_seen = log_seen + np.log(_vector(name, values, counts, 1.0, positive_where=seen))
+    log_seen = log_seen - _vector("offset", offset, counts, 0.0, finite_only=True)
+    log_seen = np.where(seen, log_seen, log_seen[seen].min())
+    return np.asarray(log_seen - _log_sum(log_seen))
+
+
+def _target(target: Any, sizes: Vector, counts: Any) -> Vector:
+    if isinstance(target, str):
+        _checks.choice("target", target, ("uniform", "training"), also=" or an array or mapping of shares")
+        if target == "uniform":
+            return np.full(len(sizes), -math.log(len(sizes)))
+        return _log_prior(sizes, counts, None, None, None)
+    shares = _vector("target", target, counts, 1.0)
+    if (shares <= 0).any():
+        raise ValueError(
+            "target must give every class a share above 0, got 0 for some; give a small one to classes "
+            "that cannot occur"
+        )
+    if abs(shares.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"target must sum to 1, got {shares.sum():g}; divide it by its sum if it holds counts or weights"
+        )
+    return np.asarray(np.log(shares) - math.log(shares.sum()))
+
+
+def _cost(cost: Any, classes: int) -> Vector:
+    matrix = np.asarray(cost, dtype=np.float64)
+    if matrix.shape != (classes, classes) or not np.isfinite(matrix).all():
+        raise ValueError(
+            f"cost must be finite of shape ({classes}, {classes}), rows the true class and columns the "
+            f"predicted one, got {_checks.describe(matrix)}"
+        )
+    return matrix
+
+
+def _log_sum(values: Vector) -> float:
+    top = values.max()
+    return float(top + np.log(np.exp(values - top).sum()))
+
+
+def _log_not(log_shares: Vector) -> Vector:
+    """log(1 - p) of shares that sum to 1; of the largest from the others' sum, exact where p is near 1."""
+    shares = np.exp(log_shares)
+    top = int(shares.argmax())
+    rest = np.log1p(-np.minimum(shares, 0.5))
+    rest[top] = _log_sum(np.delete(log_shares, top))
+    return np.asarray(rest)
+
+
+def _floats(name: str, given: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
+    """Return values, their array namespace, and what turns a result back into the kind that was given."""
+    if isinstance(given, (list, tuple, np.ndarray)):
+        values = np.asarray(given)
+        if values.dtype.kind not in "fiu":
+            raise TypeError(f"{name} must be numbers, got {_checks.describe(values)}")
+        return (values if values.dtype.kind == "f" else values.astype(np.float64)), np, lambda x: x
+    if effective.is_series(given) or hasattr(given, "to_numpy"):
+        values = np.asarray(given.to_numpy(), dtype=np.float64)
+        return values, np, lambda x: x
+    from array_api_compat import array_namespace, is_array_api_obj
+
+    if not is_array_api_obj(given):
+        raise TypeError(f"{name} must be an array of numbers, got {_checks.describe(given)}")
+    xp = array_namespace(given)
+    if not xp.isdtype(given.dtype, "real floating"):
+        raise TypeError(f"{name} must be floats, got {_checks.describe(given)}")
+    return given, xp, lambda x: x
+
+
+def _one_logit(values: Any, classes: int) -> bool:
+    return classes == 2 and (values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1))
+
+
+def _check_shape(name: str, values: Any, classes: int) -> None:
+    if values.ndim < 2 or values.shape[-1] != classes:
+        raise ValueError(
+            f"{name} must have one column a class, {classes} as counts has, got shape {tuple(values.shape)}; "
+            "give the counts of this model's classes, the classes in the last dimension"
+        )
+
+
+def _check_numbers(name: str, values: Any, xp: Any) -> None:
+    # a sum is one read of the memory; only where it is not finite is a second look worth its time
+    if math.isfinite(float(xp.sum(values))):
+        return
+    if bool(xp.any(xp.isnan(values))):
+        raise ValueError(f"{name} hold NaN; look at the training, or leave those samples out")
+    if bool(xp.any(values == math.inf)):
+        raise ValueError(f"{name} hold infinity; clip them, or leave those samples out")
+
+
+def _are_probabilities(values: Any, xp: Any) -> bool:
+    if 0 in values.shape:
+        return False
+    first = xp.reshape(values, (-1, values.shape[-1]))[0, :]  # enough to tell most logits
+    if bool(xp.any(first < 0)) or abs(float(xp.sum(first)) - 1) > _SUM:
+        return False
+    sums = xp.sum(values, axis=-1)
+    return not bool(xp.any(values < 0)) and bool(xp.all(abs(sums - 1) <= _SUM))
+
+
+def _softmax(values: Any, xp: Any) -> Any:
+    top = xp.max(values, axis=-1, keepdims=True)
+    powers = xp.exp(values - top)
+    return powers / xp.sum(powers, axis=-1, keepdims=True)
+
+
+def _like(vector: Any, values: Any, xp: Any) -> Any:
+    """Float64 numbers as an array of the same dtype, kind and device as `values`."""
+    if xp is np:
+        return np.asarray(vector, dtype=values.dtype)
+    from array_api_compat import device
+
+    return xp.asarray(np.asarray(vector).tolist(), dtype=values.dtype, device=device(values))
+
+
+def _to_numpy(values: Any) -> npt.NDArray[Any]:
+    if isinstance(values, np.ndarray):
+        return values
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return np.asarray(values)
+
+
+def logit(
+    logits: npt.NDArray[Any], counts: Any, prior: Any, *, tau: float = 1.0
+) -> npt.NDArray[np.floating[Any]]:
+    """Take the prior that the optimiser saw away, for the uniform target.
+
+    Source: Menon et al. (ICLR 2021), equation 9: post-hoc logit adjustment.
+    """
+    adjusted: npt.NDArray[np.floating[Any]] = adjust_logits(logits, prior, tau=tau)
+    return adjusted
+
+
+ADJUSTMENTS.register("logit", logit)

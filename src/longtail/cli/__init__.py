@@ -1,0 +1,59 @@
+"""The command line: parse, call, print. A file for each command; it adds itself by ``add(app)``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from longtail._registry import installed
+from longtail.cli import compare, data, report, reproduce, train, weights
+from longtail.cli.terminal import console, error_console, fail
+
+__all__ = ["app", "main"]
+
+COMMANDS = "longtail.commands"
+
+app = typer.Typer(
+    help="Class-balanced training for long-tailed data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
+        fail(str(error))
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of an interrupt
+            text = "stopped; finished runs and checkpoints are kept, the same command goes on from them"
+            error_console.print(text, soft_wrap=True)
+        raise
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import longtail
+
+        console.print(f"longtail {longtail.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Class-balanced training for long-tailed data."""
+
+
+for command in (weights, compare, train, report, reproduce, data):
+    command.add(app)
+for point in installed(COMMANDS):  # of applications, and of other people's packages
+    point.load()(app)

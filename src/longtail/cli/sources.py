@@ -1,0 +1,41 @@
+"""What an argument of a command stands for: counts, a recipe, a folder of images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from longtail._checks import choice
+
+__all__ = ["read_counts", "recipe_for"]
+
+
+def read_counts(source: str, label: str | None) -> Any:
+    """Return the counts of a list of numbers, or of whatever holds labels."""
+    from longtail.counts import class_counts
+
+    numbers: dict[int, float] = {}
+    # a comma ends a number, so that two of them hold an empty one between them
+    for i, part in enumerate(re.split(r"\s*,\s*|\s+", source.strip().removesuffix(",").rstrip())):
+        try:
+            numbers[i] = float(part)
+        except ValueError:
+            if "," in source and "/" not in source and not Path(source).exists():
+                remedy = "separate them by commas" if part else "two commas have no number between them"
+                raise ValueError(f"counts must be numbers, got {part!r} in {source!r}; {remedy}") from None
+            return class_counts(source, label=label)
+    return class_counts(numbers)
+
+
+def recipe_for(name: str, *, also: str) -> Any:
+    """Return the recipe of a file or of a data set's name; ``also`` is what else the message offers."""
+    from longtail.datasets import NAMES
+    from longtail.training import recipe as recipes
+
+    if name.endswith(".json"):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"recipe {name!r} is not a file; check the path")
+        return recipes.Recipe.from_json(path.read_bytes())
+    return recipes.default(choice("dataset", name, NAMES, also=also))

@@ -1,0 +1,81 @@
+"""What commands share: consoles, formats, writing files, failing in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+__all__ = [
+    "Format",
+    "console",
+    "error_console",
+    "fail",
+    "may_write",
+    "open_page",
+    "print_csv",
+    "print_json",
+    "write",
+]
+
+console = Console(highlight=False)
+error_console = Console(stderr=True, highlight=False)
+
+
+class Format(StrEnum):
+    """How a table is printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+def print_csv(rows: Iterable[Sequence[object]]) -> None:
+    """Print rows, the head first, as CSV."""
+    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=2))  # noqa: T201
+
+
+def may_write(path: Path, force: bool) -> None:
+    """Ask before a file is replaced, and refuse where nobody can be asked."""
+    if force or not path.exists():
+        return
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder; give a file's name")
+    if not (sys.stdin.isatty() and typer.confirm(f"{path} exists; replace it?")):
+        raise ValueError(f"{str(path)!r} exists; give another name, or --force to replace it")
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file at once or not at all."""
+    from longtail.training.files import write_atomic
+
+    write_atomic(path, text.encode())
+    return path
+
+
+def open_page(path: Path) -> None:
+    """Show a page in the browser, where there is a screen."""
+    import webbrowser
+
+    if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(path.resolve().as_uri())
+
+
+def fail(message: str) -> NoReturn:
+    """End with one line on standard error and exit status 2."""
+    error_console.print(f"[red]error[/]: {escape(message)}", soft_wrap=True)
+    raise SystemExit(2)

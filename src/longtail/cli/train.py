@@ -1,0 +1,190 @@
+"""longtail train, evaluate and predict: one run, and what its model does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from longtail.cli.sources import recipe_for
+from longtail.cli.terminal import Format, console, print_csv, print_json
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE_OR_DATA",
+            help="A recipe's .json file, a data set, or your images: a folder, a list file, hf:NAME.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default: one under runs/ named by the recipe.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A network; for images resnet50 | resnet101 | resnet152, a folder, a hub name."),
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="softmax | sigmoid | focal | softmax_focal.")] = None,
+    scheme: Annotated[str | None, typer.Option(help="none | inverse | inverse_sqrt | effective.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Of the effective number.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Of the focal losses.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples in an update, over all processes.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The largest.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Change any field; repeatable.")
+    ] = None,
+    device_batch: Annotated[
+        int | None, typer.Option(help="For images: samples on a device at a time; more are accumulated.")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda.")] = "auto",
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events into the run folder.")] = False,
+) -> None:
+    """One run; started again, it goes on where it was stopped. With images, also under torchrun."""
+    from longtail.training.recipe import ImageRecipe
+
+    options = {
+        **{"model": model, "loss": loss, "scheme": scheme, "beta": beta, "gamma": gamma},
+        **{"batch_size": batch_size, "learning_rate": learning_rate, "size": size, "seed": seed},
+    }
+    changes = {name: value for name, value in options.items() if value is not None}
+    chosen, source = _what_to_train(recipe, epochs, changes | dict(map(_field, set or [])))
+    folder = out or Path("runs") / f"{chosen.dataset}-{chosen.loss}-{chosen.scheme}-{chosen.short_hash}"
+    shared: dict[str, Any] = {"device": device, "progress": True, "tensorboard": tensorboard}
+    if isinstance(chosen, ImageRecipe):
+        from longtail.training.finetune import finetune
+
+        on_error = "skip" if skip_unreadable else "raise"
+        result = finetune(chosen, source, folder, device_batch=device_batch, on_error=on_error, **shared)
+    else:
+        from longtail.training.loop import train as run
+
+        if device_batch is not None or skip_unreadable:
+            raise ValueError(f"--device-batch and --skip-unreadable are for images, not for {recipe!r}")
+        result = run(chosen, folder, **shared)
+    if os.environ.get("RANK", "0") == "0":  # one voice for all processes
+        _print_evaluation(result.evaluation)
+        console.print(f"run folder {folder}")
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of its data; default: where they were.")] = None,
+    format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
+) -> None:
+    """What a finished run's model gets wrong: per class, per group, calibration."""
+    from longtail.training.evaluate import evaluate_run
+
+    evaluation = evaluate_run(run, data)
+    if format is Format.json:
+        print_json(evaluation.to_dict())
+    elif format is Format.csv:
+        rows = enumerate(zip(evaluation.class_counts, evaluation.per_class_error, strict=True))
+        lines = [(i, n, "" if e is None else e) for i, (n, e) in rows]
+        print_csv([("class", "count", "error"), *lines])
+    else:
+        _print_evaluation(evaluation)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    sample: Annotated[
+        Path,
+        typer.Argument(metavar="CLIP", help="A skeleton clip as .npy, .npz, .mat or .txt; an image."),
+    ],
+    top: Annotated[int, typer.Option(help="How many classes.", min=1)] = 5,
+    format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
+) -> None:
+    """What a finished run's model says of one clip or image."""
+    from rich import box
+
+    from longtail.predict import Classifier
+
+    classes = Classifier(run)(sample).top(top)
+    if format is Format.json:
+        print_json([{"class": name, "probability": p} for name, p in classes])
+    elif format is Format.csv:
+        print_csv([("class", "probability"), *classes])
+    else:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("class")
+        table.add_column("probability", justify="right")
+        for name, p in classes:
+            table.add_row(escape(name), f"{100 * p:.1f} %")
+        console.print(table)
+
+
+def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tuple[Any, Any]:
+    """The recipe, and for images where they are."""
+    if epochs is not None and "epochs" in changes:
+        raise ValueError("epochs is given twice, by --epochs and by --set; leave one of them out")
+    from longtail.datasets import NAMES
+    from longtail.training import recipe as recipes
+
+    path = Path(name)
+    annotations = path.name.startswith("train20") and path.suffix == ".json"
+    images = path.is_dir() or path.suffix == ".txt" or annotations or name.startswith("hf:")
+    images = images or ("/" in name and path.suffix != ".json")  # a folder that is not there
+    if images and name not in NAMES:
+        title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
+        given = {} if epochs is None else {"epochs": epochs}
+        return recipes.images(title.replace("/", "-"), **given | changes), name
+    chosen = recipe_for(name, also=", a folder or a list of images, hf:NAME or a recipe's .json file")
+    if epochs is not None:
+        if {"schedule", "milestones"} & changes.keys():  # they are meant for these epochs as they are
+            changes = {"schedule": chosen.schedule} | changes
+            chosen = chosen.replace(schedule="constant", milestones=())
+        chosen = chosen.with_epochs(epochs)
+    chosen = chosen.replace(**changes)
+    if not isinstance(chosen, recipes.ImageRecipe):
+        return chosen, None
+    try:
+        return chosen, json.loads((path.parent / "environment.json").read_bytes())["source"]
+    except (OSError, ValueError, KeyError):
+        raise ValueError(
+            f"recipe {name!r} is for images, but no environment.json beside it says where they are; give the "
+            "images, and the recipe's fields by --set"
+        ) from None
+
+
+def _field(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set needs FIELD=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _print_evaluation(evaluation: Any) -> None:
+    from rich import box
+
+    console.print(str(evaluation))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("class", "training samples", "error %"):
+        table.add_column(name, justify="right")
+    rows = list(zip(evaluation.class_counts, evaluation.per_class_error, strict=True))
+    for i, (n, e) in sorted(enumerate(rows), key=lambda item: -item[1][0])[:50]:
+        table.add_row(str(i), f"{n:,}", "n/a" if e is None else f"{100 * e:.1f}")
+    if len(rows) > 50:
+        table.add_row("...", f"{len(rows) - 50} more", "")
+    console.print(table)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(train)
+    app.command()(evaluate)
+    app.command()(predict)

@@ -1,0 +1,135 @@
+"""longtail weights: counts, effective numbers and class weights of your data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from longtail._checks import short
+from longtail.cli.sources import read_counts
+from longtail.cli.terminal import (
+    Format,
+    console,
+    error_console,
+    may_write,
+    open_page,
+    print_csv,
+    print_json,
+    write,
+)
+
+
+def weights(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA_OR_COUNTS",
+            help="Counts such as 5000,500,50; a .csv or .parquet file, a pattern for many or s3://...; a "
+            "folder of image folders, one a class; a .json file of annotations.",
+        ),
+    ],
+    label: Annotated[
+        str | None, typer.Option(help="The label column; without it, a .csv file's column 'count' is read.")
+    ] = None,
+    beta: Annotated[
+        list[float] | None, typer.Option(help="Repeat for several; default 0.9 0.99 0.999 0.9999.")
+    ] = None,
+    normalize: Annotated[str, typer.Option(help="classes | samples | none.")] = "classes",
+    format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
+    rows: Annotated[int, typer.Option(help="Classes shown in the table, head and tail.", min=2)] = 20,
+    explore: Annotated[
+        bool, typer.Option("--explore", help="Write and open the beta explorer instead.")
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The explorer's file.")] = Path("explorer.html"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Counts, imbalance factor, effective numbers and class weights of your data."""
+    import warnings
+
+    import longtail
+
+    counts = read_counts(source, label)
+    if explore:
+        from longtail.report.page import explorer_page
+
+        may_write(out, force)
+        name = Path(source).name if Path(source).exists() else f"{len(counts)} classes"
+        write(out, explorer_page(counts, title=f"Beta explorer: {name}"))
+        console.print(f"page {out}")
+        open_page(out)
+        return
+    # every digit of a beta, so that no two have one name
+    betas = {repr(b).removesuffix(".0"): b for b in beta or (0.9, 0.99, 0.999, 0.9999)}
+    scale = None if normalize == "none" else normalize
+    notes = []
+    columns: dict[str, list[float]] = {}
+    for text, b in betas.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            weight = longtail.class_weights(counts.counts, beta=b, normalize=scale).tolist()
+        notes += [str(w.message) for w in caught]
+        columns[f"effective_{text}"] = longtail.effective_number(counts.counts, b).tolist()
+        columns[f"weight_{text}"] = weight
+    order = sorted(range(len(counts)), key=lambda i: -counts.counts[i])
+    names = [str(name) for name in counts.names]
+    numbers = counts.counts.tolist()
+    if format is Format.json:
+        classes = [
+            {"class": names[i], "count": numbers[i], **{k: v[i] for k, v in columns.items()}}
+            for i in range(len(counts))
+        ]
+        facts = {"classes": len(counts), "samples": counts.total, "imbalance_factor": counts.imbalance_factor}
+        print_json({**facts, "normalize": scale, "warnings": notes, "weights": classes})
+        return
+    if format is Format.csv:
+        lines = [[names[i], numbers[i], *(repr(v[i]) for v in columns.values())] for i in range(len(counts))]
+        print_csv([["class", "count", *columns], *lines])
+    else:
+        _print_weights(counts, names, numbers, columns, list(betas), order, rows)
+    if beta is None and len(notes) > 1:  # nobody chose these: one word on them is enough
+        notes = [f"{len(notes)} of these betas do nothing here. {notes[-1]}"]
+    for note in notes:
+        error_console.print(f"[yellow]note[/]: {escape(note)}")
+
+
+def _print_weights(
+    counts: Any,
+    names: list[str],
+    numbers: list[float],
+    columns: dict[str, list[float]],
+    betas: list[str],
+    order: list[int],
+    rows: int,
+) -> None:
+    from rich import box
+
+    console.print(
+        f"{len(counts)} classes, {counts.total:,} samples, imbalance factor {short(counts.imbalance_factor)}",
+    )
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        caption="E: effective number of samples; w: class weight",
+    )
+    table.add_column("class")  # what gives way where the terminal is narrow; digits must not
+    table.add_column("count", justify="right", no_wrap=True)
+    for text in betas:
+        table.add_column(f"E\n{text}", justify="right", no_wrap=True)
+        table.add_column(f"w\n{text}", justify="right", no_wrap=True, style="bold")
+    hidden = len(order) - rows
+    shown = order if hidden <= 0 else [*order[: rows - rows // 2], *order[-(rows // 2) :]]
+    for place, i in enumerate(shown):
+        if hidden > 0 and place == rows - rows // 2:
+            table.add_row(f"... {hidden} more", end_section=False)
+        table.add_row(escape(names[i]), f"{numbers[i]:,g}", *(short(v[i]) for v in columns.values()))
+    console.print(table)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(weights)

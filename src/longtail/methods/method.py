@@ -1,0 +1,496 @@
+"""What a method is: rules for the vectors of its loss, for its sampling, its schedule and its decision."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail import _checks
+from longtail._registry import Registry
+from longtail.adjust import ADJUSTMENTS, effective_prior
+from longtail.methods.schedules import SCHEDULES
+from longtail.sampling import SAMPLING, ClassAwareSampler
+from longtail.vectors import MARGINS, OFFSETS, SCALES, WEIGHTS
+from longtail.weights import SCHEMES
+
+if TYPE_CHECKING:
+    from longtail.losses.module import ClassBalancedLoss
+    from longtail.methods.criterion import ShiftedLoss
+
+__all__ = ["LOSSES", "Method", "Rule"]
+
+LOSSES: Final = ("softmax", "sigmoid", "focal", "softmax_focal")
+_SIGMOID: Final = ("sigmoid", "focal")
+_FOCAL: Final = ("focal", "softmax_focal")
+_PLACES: Final[dict[str, Registry[Any]]] = {
+    "weight": WEIGHTS,
+    "offset": OFFSETS,
+    "scale": SCALES,
+    "margin": MARGINS,
+    "schedule": SCHEDULES,
+    "sampling": SAMPLING,
+    "adjustment": ADJUSTMENTS,
+}
+
+
+_VECTORS: Final = ("weight", "offset", "scale", "margin")
+_TRIAL: Final = np.array([3.0, 2.0, 1.0])  # counts on which a rule is tried before anything is trained
+_LAST: Final = 1 - 1e-9  # progress in the last epoch of a long training
+
+
+@dataclass(frozen=True, init=False)
+class Rule:
+    """A registered function by its name, with its settings: ``Rule("effective", beta=0.99)``.
+
+    Attributes:
+        name: under which the function is registered.
+        settings: what it is called with: pairs of a name and a number, text or bool, sorted.
+
+    Example:
+        >>> Rule("deferred", start=0.5)
+        Rule('deferred', start=0.5)
+    """
+
+    name: str
+    settings: tuple[tuple[str, Any], ...]
+
+    def __init__(self, name: str, /, **settings: Any) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"a rule is named by a text, got {_checks.describe(name)}")
+        for key, value in settings.items():
+            if not isinstance(value, (bool, int, float, str)):
+                raise TypeError(
+                    f"{key} of rule {name!r} must be a number, text or bool, got {_checks.describe(value)}"
+                )
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "settings", tuple(sorted(settings.items())))
+
+    def __repr__(self) -> str:
+        return f"Rule({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in self.settings)])})"
+
+    def of(self, functions: Registry[Any]) -> Any:
+        """Return the function that this rule names, its settings filled in.
+
+        Raises:
+            ValueError: no such function, or it has no such setting.
+        """
+        function = functions[self.name]
+        known = _settings_of(function)
+        for key, _ in self.settings:
+            if key not in known:
+                takes = f"it takes {', '.join(known)}" if known else "it takes none"
+                raise ValueError(f"{functions.argument} {self.name!r} has no setting {key!r}; {takes}")
+        return partial(function, **dict(self.settings))
+
+    def filled(self, functions: Registry[Any]) -> Rule:
+        """Return the rule with every setting of its function said, those at their default, too.
+
+        Raises:
+            ValueError: as `of`.
+        """
+        function = self.of(functions)
+        defaults = {name: p.default for name, p in inspect.signature(function.func).parameters.items()}
+        settings = {name: defaults[name] for name in _settings_of(function.func)} | dict(self.settings)
+        for name, value in settings.items():
+            if type(defaults[name]) is float and type(value) is int:
+                settings[name] = float(value)
+        return Rule(self.name, **settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rule as JSON knows it; `from_dict` gives it back."""
+        return {"rule": self.name, **dict(self.settings)}
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Rule:
+        """Read what `to_dict` wrote; a text alone is a rule without settings.
+
+        Raises:
+            ValueError: no object with the key "rule".
+        """
+        if isinstance(content, str):
+            return cls(content)
+        if not isinstance(content, Mapping) or not isinstance(content.get("rule"), str):
+            raise ValueError(
+                f"a rule must be a name or an object with the key 'rule', got {_checks.describe(content)}"
+            )
+        return cls(content["rule"], **{k: v for k, v in content.items() if k != "rule"})
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A way to train on a long tail, and to decide afterwards.
+
+    The loss of a sample of class y with logits z is ``w_y * form(s * z + a - m_y * onehot_y)``: a weight w,
+    an offset a, a scale s and a margin m for each class, made from the training counts by rules.
+
+    Attributes:
+        name: what tables call it; "" for a method that has no name of its own.
+        loss: "softmax" | "sigmoid" | "focal" | "softmax_focal".
+        gamma: the focal losses' exponent, >= 0.
+        weight: rule of `longtail.vectors.WEIGHTS`.
+        offset: rule of `longtail.vectors.OFFSETS`, or None.
+        scale: rule of `longtail.vectors.SCALES`, or None.
+        margin: rule of `longtail.vectors.MARGINS`, or None.
+        label_smoothing: epsilon, in [0, 1).
+        normalizer: what a mean loss divides by: "samples" | "weights".
+        schedule: rule of `longtail.methods.SCHEDULES` for from when weight and sampling act; None: always.
+        sampling: rule of `longtail.sampling.SAMPLING` for how often classes are drawn; None shuffles.
+        adjustment: rule of `longtail.adjust.ADJUSTMENTS` for the logits after training, or None.
+        prior_bias: whether the last bias starts at the class prior and is not decayed; "auto": with the
+            sigmoid losses, as the paper does.
+        source: where it was published, in one line.
+
+    Methods are equal if they do the same: name and source do not count.
+
+    Raises:
+        ValueError: an unknown name or rule, or a number out of range.
+        TypeError: a part of the wrong type.
+
+    Example:
+        >>> Method("mine", loss="focal", weight=Rule("effective", beta=0.99)).label
+        'mine'
+    """
+
+    name: str = ""
+    _: KW_ONLY
+    loss: str = "softmax"
+    gamma: float = 2.0
+    weight: Rule = Rule("none")
+    offset: Rule | None = None
+    scale: Rule | None = None
+    margin: Rule | None = None
+    label_smoothing: float = 0.0
+    normalizer: str = "samples"
+    schedule: Rule | None = None
+    sampling: Rule | None = None
+    adjustment: Rule | None = None
+    prior_bias: Literal["auto"] | bool = "auto"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for text in ("name", "source"):
+            if not isinstance(value := getattr(self, text), str) or "\n" in value:
+                raise TypeError(f"{text} must be one line of text, got {_checks.describe(value)}")
+        _checks.choice("loss", self.loss, LOSSES)
+        _checks.choice("normalizer", self.normalizer, ("samples", "weights"))
+        _checks.number("gamma", self.gamma, low=0.0, open_high=True)
+        _checks.number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, open_high=True)
+        if self.prior_bias not in ("auto", True, False):
+            raise ValueError(f"prior_bias must be 'auto', True or False, got {self.prior_bias!r}")
+        for place in _PLACES:
+            self._check_rule(place)
+
+    def __eq__(self, other: object) -> bool:
+        return self.parts() == other.parts() if isinstance(other, Method) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.short_hash)
+
+    def _check_rule(self, place: str) -> None:
+        rule = getattr(self, place)
+        if rule is None and place != "weight":
+            return
+        if not isinstance(rule, Rule):
+            raise TypeError(
+                f"{place} must be a Rule, got {_checks.describe(rule)}; write Rule({str(rule)!r})"
+            )
+        rule = rule.filled(_PLACES[place])
+        object.__setattr__(self, place, rule)
+        function = rule.of(_PLACES[place])
+        with warnings.catch_warnings():  # settings out of range are found here, not after an hour
+            warnings.simplefilter("ignore")
+            if place in _VECTORS:
+                _vector_of(rule, _PLACES[place], _TRIAL, *([np.ones(3)] if place == "offset" else []))
+            elif place == "schedule":
+                function(0.0)
+            elif place == "sampling":
+                function(_TRIAL, 0.0)
+
+    @property
+    def activation(self) -> Literal["softmax", "sigmoid"]:
+        """How the loss reads logits as probabilities."""
+        return "sigmoid" if self.loss in _SIGMOID else "softmax"
+
+    @property
+    def uses_prior_bias(self) -> bool:
+        """Whether the last bias starts at the class prior and is not decayed."""
+        return self.loss in _SIGMOID if self.prior_bias == "auto" else bool(self.prior_bias)
+
+    @property
+    def is_focal(self) -> bool:
+        """Whether gamma acts."""
+        return self.loss in _FOCAL
+
+    @property
+    def label(self) -> str:
+        """A few words for tables: the name, or what the method does."""
+        return self.name or " ".join([self.loss, self.weighting])
+
+    @property
+    def weighting(self) -> str:
+        """The rules that balance, in words; "none" where there are none."""
+        rules = [rule for place in _PLACES if (rule := getattr(self, place)) is not None]
+        return " ".join(rule.name for rule in rules if rule != Rule("none")) or "none"
+
+    @property
+    def balances(self) -> bool:
+        """Whether anything but the loss form is in it that a plain training has not."""
+        return self != self.plain
+
+    @property
+    def plain(self) -> Method:
+        """The same loss without any balancing: what a method is compared with."""
+        parts: dict[str, Any] = dict.fromkeys(_PLACES)
+        return replace(self, name="", source="", **(parts | {"weight": Rule("none")}))
+
+    @property
+    def slug(self) -> str:
+        """A name for folders; methods that do different things have different ones but for numbers."""
+        words = self.name.split(":") if self.name else [self.loss, *self.weighting.split()]
+        return "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in word) for word in words)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the method does, as flat pairs in a fixed order; numbers that do not act are left out."""
+        found: dict[str, Any] = {"loss": self.loss}
+        if self.is_focal:
+            found["gamma"] = self.gamma
+        for name in ("label_smoothing", "normalizer", "prior_bias"):
+            if getattr(self, name) != _DEFAULTS[name]:
+                found[name] = getattr(self, name)
+        for place in _PLACES:
+            if (rule := getattr(self, place)) is not None:
+                found[place] = rule.name
+                found |= {f"{place}.{key}": value for key, value in rule.settings}
+        return found
+
+    def replace(self, **changes: Any) -> Method:
+        """Return this method with some fields changed, checked again.
+
+        Raises:
+            ValueError: as the constructor.
+            TypeError: no such field.
+        """
+        return replace(self, **changes)
+
+    def with_settings(self, **settings: Any) -> Method:
+        """Return this method with some fields, or settings of its rules, changed; its name tells of them.
+
+        Args:
+            **settings: fields of `Method`, or settings that a rule of this method takes, such as ``beta``.
+
+        Raises:
+            ValueError: a setting that nothing here takes; the message lists those that there are.
+        """
+        if not settings:
+            return self
+        changes: dict[str, Any] = {}
+        known: dict[str, list[str]] = {}
+        for place, functions in _PLACES.items():
+            if (rule := getattr(self, place)) is not None:
+                for key in _settings_of(functions[rule.name]):
+                    known.setdefault(key, []).append(place)
+        for key, value in settings.items():
+            if key in _DEFAULTS:
+                changes[key] = value
+                continue
+            if key not in known:
+                options = (*known, *(name for name in _DEFAULTS if name not in ("name", "source")))
+                _checks.choice(f"a setting of method {self.name or self.label!r}", key, options)
+            for place in known[key]:
+                rule = changes.get(place) or getattr(self, place)
+                changes[place] = Rule(rule.name, **{**dict(rule.settings), key: value})
+        if self.name and "name" not in changes:
+            changes["name"] = ":".join([self.name, *(f"{k}={_short(v)}" for k, v in settings.items())])
+        return replace(self, **changes)
+
+    # ---- what it does
+
+    def at(self, epoch: int, epochs: int) -> Method:
+        """Return what is in force in one epoch: this method, or what its schedule leaves of it.
+
+        Args:
+            epoch: from 1.
+            epochs: of the whole training.
+
+        Raises:
+            ValueError: an epoch that is not between 1 and `epochs`.
+        """
+        epochs = _checks.integer("epochs", epochs, low=1)
+        epoch = _checks.integer("epoch", epoch, low=1, high=epochs)
+        if self.schedule is None or self.schedule.of(SCHEDULES)((epoch - 1) / epochs):
+            return self
+        return self.unbalanced
+
+    @property
+    def unbalanced(self) -> Method:
+        """This method before its schedule lets weights and sampling act."""
+        return replace(self, weight=Rule("none"), sampling=None)
+
+    def criterion(self, class_counts: Any, **options: Any) -> ClassBalancedLoss | ShiftedLoss:
+        """Return the loss as a torch module; of a schedule, ask `at` first.
+
+        Args:
+            class_counts: as for `longtail.ClassBalancedLoss`.
+            **options: further arguments of `longtail.ClassBalancedLoss`, such as ``ignore_index``.
+        """
+        import torch
+
+        from longtail.losses.module import ClassBalancedLoss
+        from longtail.methods.criterion import ShiftedLoss
+
+        scheme, settings, own = self.weight.name, dict(self.weight.settings), None
+        if scheme not in SCHEMES:  # a rule from elsewhere
+            scheme, settings, own = "none", {}, self.weight.of(WEIGHTS)
+        base = ClassBalancedLoss(
+            class_counts,
+            loss=self.loss,
+            scheme=scheme,
+            gamma=self.gamma,
+            normalizer=self.normalizer,
+            label_smoothing=self.label_smoothing,
+            **settings,
+            **options,
+        )
+        counts = base.class_counts.cpu().numpy()
+        if own is not None:
+            base.weight.copy_(torch.from_numpy(np.asarray(own(counts), dtype=np.float64)))
+        vectors: dict[str, Any] = {}
+        if self.offset is not None:
+            vectors["offset"] = self.offset.of(OFFSETS)(counts, base.weight.double().cpu().numpy())
+        if self.scale is not None:
+            vectors["scale"] = self.scale.of(SCALES)(counts)
+        if self.margin is not None:
+            vectors["margin"] = self.margin.of(MARGINS)(counts)
+        return ShiftedLoss(base, **vectors) if vectors else base
+
+    def sampler(
+        self, labels: Any, *, epochs: int = 1, num_samples: int | None = None, seed: int = 0
+    ) -> ClassAwareSampler:
+        """Return the order of the samples, for a torch ``DataLoader``; its ``set_epoch`` counts from 0.
+
+        Args:
+            labels: one a sample, as for `longtail.sampling.ClassAwareSampler`.
+            epochs: of the whole training, for rules and schedules that depend on it.
+            num_samples: indices in an epoch; default: the number of labels.
+            seed: of the order.
+        """
+        rule = Rule("none") if self.sampling is None else self.sampling
+        shares = rule.of(SAMPLING)
+        if self.schedule is None:
+            acting = shares
+        else:
+            on, plain = self.schedule.of(SCHEDULES), SAMPLING["none"]
+
+            def acting(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
+                return cast("npt.NDArray[np.float64]", (shares if on(progress) else plain)(counts, progress))
+
+        return ClassAwareSampler(labels, acting, epochs=epochs, num_samples=num_samples, seed=seed)
+
+    def prior(self, class_counts: Any) -> npt.NDArray[np.float64]:
+        """Return the class shares that the optimiser saw at the end of training, see `longtail.adjust`.
+
+        Args:
+            class_counts: training samples per class, shape (C,).
+        """
+        counts = np.asarray(class_counts, dtype=np.float64)
+        last = self if self.schedule is None or self.schedule.of(SCHEDULES)(_LAST) else self.unbalanced
+        seen = counts > 0
+        drawn = np.ones_like(counts)
+        if last.sampling is not None:
+            shares = np.asarray(last.sampling.of(SAMPLING)(counts, _LAST), dtype=np.float64)
+            drawn[seen] = shares[seen] / counts[seen]
+        weight = np.where(seen, _vector_of(last.weight, WEIGHTS, counts), 1.0)
+        offset = None if self.offset is None else _vector_of(self.offset, OFFSETS, counts, weight)
+        return effective_prior(counts, weight=weight, sampling=drawn, offset=offset)
+
+    def adjust(self, logits: npt.NDArray[Any], class_counts: Any) -> npt.NDArray[Any]:
+        """Return the logits that decide, after training.
+
+        Args:
+            logits: of the trained network, shape (N, C).
+            class_counts: training samples per class, shape (C,).
+        """
+        if self.adjustment is None:
+            return logits
+        counts = np.asarray(class_counts)
+        adjusted = np.asarray(self.adjustment.of(ADJUSTMENTS)(logits, counts, self.prior(counts)))
+        if adjusted.shape != logits.shape:
+            raise ValueError(
+                f"adjustment {self.adjustment.name!r} made shape {adjusted.shape} of logits of shape "
+                f"{logits.shape}; it must keep the shape"
+            )
+        return adjusted
+
+    # ---- as text
+
+    def parts(self) -> dict[str, Any]:
+        """Return what decides the result, as JSON knows it: no name, no source, nothing at its default."""
+        found: dict[str, Any] = {}
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name)
+            idle = name in ("name", "source") or (name == "gamma" and not self.is_focal)
+            if not idle and value != default:
+                found[name] = value.to_dict() if isinstance(value, Rule) else value
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the method as JSON knows it; `from_dict` gives it back."""
+        about = {name: value for name in ("name", "source") if (value := getattr(self, name))}
+        return {**about, **self.parts()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Method:
+        """Read what `to_dict` wrote, or a hand.
+
+        Raises:
+            ValueError: no object, an unknown key, or a value that the constructor refuses.
+        """
+        if not isinstance(content, Mapping):
+            raise ValueError(f"a method must be an object of fields, got {_checks.describe(content)}")
+        for key in content:
+            _checks.choice("a method's field", key, tuple(_DEFAULTS))
+        given: dict[str, Any] = dict(content)
+        for place in _PLACES:
+            if given.get(place) is not None:
+                given[place] = Rule.from_dict(given[place])
+        return cls(**given)
+
+    @property
+    def short_hash(self) -> str:
+        """The first 6 hexadecimal digits of the sha256 of what decides the result."""
+        canonical = json.dumps(self.parts(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:6]
+
+
+_DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Method)}
+
+
+def _settings_of(function: Any) -> tuple[str, ...]:
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+def _short(value: Any) -> str:
+    return value.name if isinstance(value, Rule) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _vector_of(
+    rule: Rule, functions: Registry[Any], counts: npt.NDArray[Any], *others: Any
+) -> npt.NDArray[np.float64]:
+    values = np.asarray(rule.of(functions)(counts, *others), dtype=np.float64)
+    if values.shape != counts.shape or not np.isfinite(values).all():
+        raise ValueError(
+            f"{functions.argument} {rule.name!r} must give one finite number a class, got "
+            f"{_checks.describe(values)}"
+        )
+    return values

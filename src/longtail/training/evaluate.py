@@ -1,0 +1,78 @@
+"""A finished run, evaluated again: by the loop for data in memory, or as the Trainer does."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from longtail import _checks
+from longtail.datasets import NAMES, Dataset, load
+from longtail.evaluation import Evaluation
+from longtail.training.data import TrainingData
+from longtail.training.device import select_device
+from longtail.training.folder import RunResult, environment_of, load_run
+from longtail.training.loop import measured, test_logits
+from longtail.training.recipe import ImageRecipe
+
+__all__ = ["evaluate_run"]
+
+
+def evaluate_run(
+    run_dir: str | os.PathLike[str],
+    data: str | os.PathLike[str] | Dataset | None = None,
+    *,
+    device: str | torch.device = "auto",
+) -> Evaluation:
+    """Load a finished run's model and evaluate it on its test split again.
+
+    Args:
+        run_dir: the folder of a finished run.
+        data: what it was trained on, where its recipe's name does not lead there: the folder of the files or
+            images; a `Dataset` if it was given one.
+        device: "auto" takes CUDA where there is one, else the CPU.
+
+    Returns:
+        The evaluation; on the machine that trained the run, the one it stored.
+
+    Raises:
+        ValueError: the folder holds no finished run, or a damaged one; the data are not the run's, or it does
+            not say where they are.
+        FileNotFoundError: the data are not there.
+    """
+    run, target = load_run(run_dir), select_device(device)
+    if isinstance(run.recipe, ImageRecipe):
+        from longtail.training.finetune import evaluate_images  # transformers, which others need not have
+
+        if isinstance(data, Dataset):
+            raise TypeError(f"data must be the folder of the images, got {_checks.describe(data)}")
+        return evaluate_images(run, data=data, device=device)
+    about = environment_of(run_dir)
+    samples = TrainingData(run.recipe, _trained_on(run, about, data), target)
+    if other := samples.other_than(about | {"class_counts": list(run.evaluation.class_counts)}):
+        raise ValueError(
+            f"data are not those that {run.run_dir} was trained and tested on ({', '.join(other)} differ); "
+            "give those"
+        )
+    logits = test_logits(run, samples, target, about.get("acceleration", "none"))
+    return measured(logits, samples, run.recipe)
+
+
+def _trained_on(
+    run: RunResult, about: dict[str, Any], data: str | os.PathLike[str] | Dataset | None
+) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    name, inputs = run.recipe.dataset, about.get("inputs", {})
+    if name in NAMES:
+        return load(name, data)
+    if data is None or inputs.get("kind") != "images":
+        remedy = "the folder of its images" if inputs.get("kind") == "images" else "its Dataset, in Python,"
+        raise ValueError(
+            f"{run.run_dir} was trained on {name!r}, which is none of longtail's own data sets; give "
+            f"{remedy} as data"
+        )
+    from longtail.datasets.images import in_memory, load_images
+
+    return in_memory(*load_images(data), inputs["shape"][-1], name=name)

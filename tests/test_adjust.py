@@ -1,0 +1,493 @@
+"""The decision after training, against Bayes' rule on distributions that are known exactly."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import longtail
+from longtail import adjust_logits, adjust_probabilities, class_weights, methods, tune_adjustment
+from longtail.adjust import effective_prior, logit_shift
+from longtail.methods import Method, Rule
+
+COUNTS = np.array([900.0, 90.0, 10.0])
+
+
+def softmax(z):
+    powers = np.exp(z - z.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def world(rng, values=7, classes=3):
+    """p(x | y) of a discrete x, shape (values, classes): each column sums to 1."""
+    return rng.dirichlet(np.ones(values), size=classes).T
+
+
+def posterior(likelihood, prior):
+    joint = likelihood * prior
+    return joint / joint.sum(1, keepdims=True)
+
+
+def trained(likelihood, counts, weight, offset, drawn):
+    """The logits at which the population's weighted cross-entropy has no slope, and that slope, by hand."""
+    seen = counts * weight * drawn
+    logits = np.log(likelihood * seen) - offset
+    joint = likelihood * (counts * drawn) / (counts * drawn).sum()  # of (x, y) as the sampler draws them
+    residual = softmax(logits + offset)[:, None, :] - np.eye(len(counts))[None]  # (x, y, class)
+    return logits, np.einsum("xy,y,xyc->xc", joint, weight, residual)
+
+
+# ---- Bayes' rule
+
+
+positive = st.lists(st.floats(0.01, 100), min_size=3, max_size=3).map(np.array)
+
+
+@given(
+    weight=positive, drawn=positive, offset=st.lists(st.floats(-5, 5), min_size=3, max_size=3), aim=positive
+)
+def test_whatever_the_optimiser_saw_the_adjusted_posterior_is_bayes(weight, drawn, offset, aim):
+    rng = np.random.default_rng(0)
+    likelihood, offset, target = world(rng), np.array(offset), aim / aim.sum()
+    logits, slope = trained(likelihood, COUNTS, weight, offset, drawn)
+    assert abs(slope).max() < 1e-12 * weight.max()
+    given = {"weight": weight, "offset": offset, "sampling": drawn}
+    np.testing.assert_allclose(
+        softmax(adjust_logits(logits, COUNTS, target=target, **given)),
+        posterior(likelihood, target),
+        rtol=1e-12,
+    )
+    np.testing.assert_allclose(
+        softmax(adjust_logits(logits, COUNTS, target="training", **given)),
+        posterior(likelihood, COUNTS / COUNTS.sum()),
+        rtol=1e-12,
+    )
+    np.testing.assert_allclose(
+        softmax(adjust_logits(logits, COUNTS, **given)), posterior(likelihood, np.full(3, 1 / 3)), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("scheme", ["none", "inverse", "inverse_sqrt", "effective"])
+def test_probabilities_likewise(rng, scheme):
+    likelihood, weight = world(rng), np.asarray(class_weights(COUNTS, scheme))
+    seen = posterior(likelihood, COUNTS * weight / (COUNTS * weight).sum())
+    ours = adjust_probabilities(seen, COUNTS, weight=weight, target="training")
+    np.testing.assert_allclose(ours, posterior(likelihood, COUNTS / 1000), rtol=1e-12)
+    np.testing.assert_allclose(ours.sum(1), 1, rtol=1e-14)
+    binary = adjust_probabilities(seen[:, 0], [100.0, 900.0], weight=[1.0, 0.5], target="training")
+    two = np.stack([1 - seen[:, 0], seen[:, 0]], 1) / [1.0, 0.5]
+    np.testing.assert_allclose(binary, (two / two.sum(1, keepdims=True))[:, 1], rtol=1e-12)
+
+
+def test_one_against_the_rest(rng):
+    """A sigmoid output knows odds: its positives' weight over that of all others together."""
+    likelihood, weight = world(rng), np.array([0.2, 1.0, 5.0])
+    seen = COUNTS * weight
+    aim = np.array([0.5, 0.3, 0.2])
+    logits, wanted = np.empty((7, 3)), np.empty((7, 3))
+    for c in range(3):
+        others = [j for j in range(3) if j != c]
+        logits[:, c] = np.log(likelihood[:, c])
+        wanted[:, c] = np.log(likelihood[:, c])
+        # the two classes that are "no" have one likelihood here, so that only the prior of "yes" moves
+        logits[:, c] += np.log(seen[c] / seen[others].sum())
+        wanted[:, c] += np.log(aim[c] / aim[others].sum())
+    ours = adjust_logits(logits, COUNTS, weight=weight, target=aim, activation="sigmoid")
+    np.testing.assert_allclose(ours, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_many_labels(rng):
+    positives, total, weight = np.array([50.0, 3.0, 97.0]), 100, np.array([1.0, 8.0, 0.5])
+    logits = rng.normal(size=(5, 3))
+    odds = np.log(positives * weight / (total - positives))
+    ours = adjust_logits(logits, positives, weight=weight, activation="sigmoid", num_samples=total)
+    np.testing.assert_allclose(ours, logits - odds, rtol=1e-12)
+    back = adjust_logits(
+        logits, positives, weight=weight, activation="sigmoid", num_samples=total, target="training"
+    )
+    np.testing.assert_allclose(back, logits - np.log(weight), rtol=1e-12, atol=1e-15)
+    aimed = adjust_logits(logits, positives, activation="sigmoid", num_samples=total, target=[0.1, 0.5, 0.9])
+    shares = positives / total
+    np.testing.assert_allclose(
+        aimed, logits + np.log([1 / 9, 1, 9]) - np.log(shares / (1 - shares)), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_one_logit_is_the_difference_of_two(rng, shape, activation):
+    logits, counts, weight = rng.normal(size=shape), [900, 100], [0.5, 2.0]
+    ours = adjust_logits(logits, counts, weight=weight, activation=activation, target="training")
+    assert ours.shape == shape
+    np.testing.assert_allclose(ours, logits - math.log(2.0 / 0.5), rtol=1e-12)
+    two = np.stack([np.zeros(6), logits.reshape(-1)], 1)
+    both = adjust_logits(two, counts, weight=weight, target="training")
+    np.testing.assert_allclose((both[:, 1] - both[:, 0]).reshape(shape), ours, rtol=1e-9)
+
+
+# ---- what is documented of it
+
+
+def test_the_formula_to_the_letter():
+    z, prior = np.array([[1.0, -2.0, 0.5]]), COUNTS / 1000
+    for tau in (0.0, 0.5, 1.0, 2.0):
+        np.testing.assert_allclose(
+            adjust_logits(z, COUNTS, tau=tau), z + np.log(1 / 3) - tau * np.log(prior), rtol=1e-14
+        )
+    assert np.array_equal(logit_shift([7, 7]), [0, 0])
+
+
+def test_an_empty_class_is_treated_as_the_smallest():
+    assert effective_prior([90, 0, 10])[1] == effective_prior([90, 0, 10])[2]
+    weight = class_weights([90, 0, 10], "inverse")  # 0 for the empty class
+    np.testing.assert_allclose(effective_prior([90, 0, 10], weight=weight), 1 / 3)
+
+
+@given(factor=st.floats(1e-3, 1e3))
+def test_common_factors_change_nothing(factor):
+    weight = np.array([0.2, 1.0, 5.0])
+    for name in ("weight", "sampling"):
+        np.testing.assert_allclose(
+            logit_shift(COUNTS, **{name: factor * weight}), logit_shift(COUNTS, **{name: weight}), rtol=1e-9
+        )
+    np.testing.assert_allclose(logit_shift(factor * COUNTS), logit_shift(COUNTS), rtol=1e-9, atol=1e-12)
+
+
+def test_names_find_their_class():
+    by_name = {"lynx": 10, "cat": 90}
+    counts = longtail.class_counts(["cat"] * 90 + ["lynx"] * 10)
+    shift = logit_shift(counts, target={"lynx": 0.2, "cat": 0.8}, weight=by_name)
+    np.testing.assert_allclose(shift, np.log([0.8, 0.2]) - np.log(np.array([8100, 100]) / 8200))
+
+
+def test_a_cost_matrix_decides_by_expected_cost(rng):
+    z = rng.normal(size=(200, 3))
+    equal = adjust_logits(z, COUNTS, cost=1 - np.eye(3))
+    assert np.array_equal(equal.argmax(1), adjust_logits(z, COUNTS).argmax(1))
+    p = rng.uniform(0.01, 0.99, size=500)
+    cost = np.array([[0.0, 1.0], [4.0, 0.0]])  # a missed positive costs four false alarms
+    decided = adjust_probabilities(np.stack([1 - p, p], 1), [1, 1], cost=cost).argmax(1)
+    assert np.array_equal(decided, (p > 1 / 5).astype(int))  # Elkan: c10 / (c10 + c01)
+
+
+def test_zeros_are_floored_and_said():
+    with pytest.warns(UserWarning, match="2 of 6 probabilities are exactly 0 and are taken for 1e-06"):
+        ours = adjust_probabilities(np.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5]]), COUNTS)
+    assert (ours > 0).all()
+    np.testing.assert_allclose(ours.sum(1), 1)
+
+
+# ---- kinds of arrays
+
+
+def test_tensors_stay_tensors_and_keep_their_gradient(rng):
+    z = rng.normal(size=(4, 3))
+    tensor = torch.tensor(z, dtype=torch.float32, requires_grad=True)
+    ours = adjust_logits(tensor, torch.tensor([900, 90, 10]))
+    assert ours.dtype == torch.float32
+    np.testing.assert_allclose(ours.detach(), adjust_logits(z, COUNTS), rtol=1e-6, atol=1e-6)
+    ours.sum().backward()
+    assert torch.equal(tensor.grad, torch.ones(4, 3))
+    half = adjust_logits(tensor.detach().half(), COUNTS)
+    assert half.dtype == torch.float16
+    probabilities = adjust_probabilities(torch.tensor(softmax(z)), COUNTS)
+    np.testing.assert_allclose(probabilities, adjust_probabilities(softmax(z), COUNTS), rtol=1e-12)
+
+
+def test_any_array_api_library(rng):
+    xp = pytest.importorskip("array_api_strict")
+    z = rng.normal(size=(4, 3))
+    ours = adjust_logits(xp.asarray(z), COUNTS)
+    assert type(ours) is type(xp.asarray(z))
+    np.testing.assert_allclose(np.asarray(ours), adjust_logits(z, COUNTS))
+    p = adjust_probabilities(xp.asarray(softmax(z)), COUNTS)
+    np.testing.assert_allclose(np.asarray(p), adjust_probabilities(softmax(z), COUNTS))
+
+
+def test_lists_float32_and_masked_logits(rng):
+    assert adjust_logits([[0.0, 3.0, -1.0]], COUNTS).shape == (1, 3)
+    assert adjust_logits(np.zeros((2, 3), np.float32), COUNTS).dtype == np.float32
+    masked = adjust_logits(np.array([[-np.inf, 0.0, 1.0]]), COUNTS)
+    assert masked[0, 0] == -np.inf
+    assert np.isfinite(masked[0, 1:]).all()
+    many = rng.normal(size=(2, 5, 3))
+    np.testing.assert_array_equal(adjust_logits(many, COUNTS)[1], adjust_logits(many[1], COUNTS))
+
+
+# ---- bad input
+
+
+Z = np.array([[1.0, 2.0, 3.0]])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: adjust_logits(softmax(Z), COUNTS), ValueError, "adjust_probabilities takes probabilities"),
+        (lambda: adjust_probabilities(Z, COUNTS), ValueError, "sum to 1, got others; adjust_logits takes"),
+        (lambda: adjust_logits(Z, [900, 100]), ValueError, r"one column a class, 2 as counts has, got shape"),
+        (lambda: adjust_logits(Z[0], COUNTS), ValueError, r"one column a class, 3 as counts has, got shape"),
+        (lambda: adjust_logits(Z * np.nan, COUNTS), ValueError, "logits hold NaN"),
+        (lambda: adjust_logits(Z * np.inf, COUNTS), ValueError, "logits hold infinity"),
+        (lambda: adjust_logits(Z, COUNTS, tau=-1), ValueError, r"tau must be in \[0, inf\), got -1; 1 takes"),
+        (lambda: adjust_logits(Z, COUNTS, tau=np.nan), ValueError, "tau must be in"),
+        (
+            lambda: adjust_logits(Z, COUNTS, target=[0.5, 0.5, 0]),
+            ValueError,
+            "a share above 0, got 0 for some",
+        ),
+        (lambda: adjust_logits(Z, COUNTS, target=[5, 3, 2]), ValueError, "must sum to 1, got 10; divide it"),
+        (lambda: adjust_logits(Z, COUNTS, target="natural"), ValueError, "target must be one of 'uniform'"),
+        (lambda: adjust_logits(Z, COUNTS, target=[0.5, 0.5]), ValueError, "target must be 3 numbers, one a"),
+        (
+            lambda: adjust_logits(Z, COUNTS, weight=[1, 2]),
+            ValueError,
+            "weight must be 3 numbers, one a class",
+        ),
+        (lambda: adjust_logits(Z, COUNTS, weight=[1, -2, 1]), ValueError, "weight must be >= 0, got -2"),
+        (
+            lambda: adjust_logits(Z, COUNTS, weight=[1, 0, 1]),
+            ValueError,
+            "weight is 0 for a class with samples",
+        ),
+        (
+            lambda: adjust_logits(Z, COUNTS, weight="inverse"),
+            TypeError,
+            "longtail.class_weights makes weights",
+        ),
+        (lambda: adjust_logits(Z, COUNTS, offset=[0, np.inf, 0]), ValueError, "offset must be finite"),
+        (lambda: adjust_logits(Z[:, :1], [5]), ValueError, "at least two classes, got one"),
+        (lambda: adjust_logits(Z, [0, 0, 0]), ValueError, "counts must have a class with samples"),
+        (
+            lambda: adjust_logits(Z, COUNTS, cost=np.eye(2)),
+            ValueError,
+            r"cost must be finite of shape \(3, 3\)",
+        ),
+        (lambda: adjust_logits([["a"]], COUNTS), TypeError, "logits must be numbers"),
+        (
+            lambda: adjust_logits(Z, COUNTS, num_samples=1000),
+            ValueError,
+            "num_samples is for multi-label data",
+        ),
+        (
+            lambda: adjust_logits(Z, COUNTS, num_samples=500, activation="sigmoid"),
+            ValueError,
+            "num_samples must be at least the largest count, 900, got 500",
+        ),
+        (
+            lambda: adjust_probabilities(softmax(Z), COUNTS, floor=0.5),
+            ValueError,
+            r"floor must be in \(0, 0.01\]",
+        ),
+    ],
+)
+def test_bad_input_is_refused_with_a_remedy(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# ---- methods
+
+
+def test_a_logit_adjusted_method_is_the_published_loss(rng):
+    z, target = rng.normal(size=(6, 3)), np.array([0, 1, 2, 0, 0, 1])
+    for tau in (1.0, 0.5):
+        shifted = z + tau * np.log(COUNTS / 1000)
+        wanted = -np.log(softmax(shifted))[np.arange(6), target].mean()
+        criterion = methods.get("logit_adjusted", tau=tau).criterion(COUNTS)
+        assert criterion(torch.tensor(z), torch.tensor(target)).item() == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in methods.NAMES if not methods.get(n).scale])
+def test_no_method_corrects_twice(rng, name):
+    """Adjusted afterwards, every way of training answers for classes that are all as frequent."""
+    method = methods.get(name).replace(adjustment=Rule("logit"))
+    weight = np.asarray(class_weights(COUNTS, "effective")) if "effective" in name else np.ones(3)
+    if name in ("inverse", "inverse_sqrt"):
+        weight = np.asarray(class_weights(COUNTS, name))
+    if name == "complementary":
+        weight = np.asarray(class_weights(COUNTS, "effective"))
+    drawn = {"class_aware": 1 / COUNTS, "deferred_sampling": 1 / COUNTS, "progressive_sampling": 1 / COUNTS}
+    rate = drawn.get(name, COUNTS**-0.5 if name == "sqrt_sampling" else np.ones(3))
+    offset = {
+        "logit_adjusted": np.log(COUNTS),
+        "balanced_softmax": np.log(COUNTS),
+        "complementary": np.log(COUNTS * weight),
+    }.get(name, np.zeros(3))
+    likelihood = world(rng)
+    logits, _ = trained(likelihood, COUNTS, weight, offset, rate)
+    decided = softmax(method.adjust(logits, COUNTS))
+    np.testing.assert_allclose(decided, posterior(likelihood, np.full(3, 1 / 3)), rtol=1e-6)
+
+
+def test_a_schedule_that_never_acts_leaves_the_plain_prior():
+    never = Method(weight=Rule("inverse"), schedule=Rule("deferred", start=1.0))
+    np.testing.assert_allclose(never.prior(COUNTS), COUNTS / 1000)
+    np.testing.assert_allclose(Method(weight=Rule("inverse")).prior(COUNTS), 1 / 3)
+
+
+# ---- the choice of tau
+
+
+def held_out(rng, counts=(400, 100, 40), pull=2.0, prior=True):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    logits = rng.normal(size=(len(labels), len(counts))) + pull * np.eye(len(counts))[labels]
+    return logits + (np.log(np.array(counts) / sum(counts)) if prior else 0), labels, np.array(counts)
+
+
+def test_tuning_finds_the_prior_where_it_is_and_leaves_it_where_it_is_not(rng):
+    logits, labels, counts = held_out(rng)
+    found = tune_adjustment(logits, labels, counts)
+    assert 0.4 <= found.tau <= 1.2
+    assert found.distinguishable
+    assert found.difference < -3 * found.standard_error
+    assert found.verdict.startswith("Balanced error")
+    logits, labels, counts = held_out(rng, prior=False)
+    found = tune_adjustment(logits, labels, counts)
+    assert found.tau <= 0.4
+    assert not found.distinguishable or found.tau == 0
+    assert "Not distinguishable from doing nothing" in found.verdict
+
+
+def test_the_smallest_tau_within_one_standard_error(rng):
+    logits, labels, counts = held_out(rng)
+    found = tune_adjustment(logits, labels, counts)
+    lowest = min(error for _, _, error, _ in found.errors)
+    near = [tau for _, tau, error, doubt in found.errors if error <= lowest + doubt]
+    assert found.tau == min(near)
+    for _, tau, error, _ in found.errors:
+        wrong = adjust_logits(logits, counts, tau=tau).argmax(1) != labels
+        assert error == pytest.approx(np.mean([wrong[labels == c].mean() for c in range(3)]), abs=1e-12)
+
+
+def test_the_standard_error_is_that_of_a_bootstrap(rng):
+    logits, labels, counts = held_out(rng, (300, 60, 30))
+    found = tune_adjustment(logits, labels, counts, taus=[1.0])
+    plain = logits.argmax(1) != labels
+    adjusted = adjust_logits(logits, counts).argmax(1) != labels
+    difference = adjusted.astype(float) - plain
+    draws = [
+        np.mean([rng.choice(difference[labels == c], (labels == c).sum()).mean() for c in range(3)])
+        for _ in range(4000)
+    ]
+    assert found.standard_error == pytest.approx(np.std(draws), rel=0.05)
+
+
+def test_copies_in_a_group_prove_nothing_more(rng):
+    logits, labels, counts = held_out(rng, (60, 30, 15))
+    once = tune_adjustment(logits, labels, counts)
+    four = [np.repeat(x, 4, axis=0) for x in (logits, labels, np.arange(len(labels)))]
+    grouped = tune_adjustment(four[0], four[1], counts, groups=four[2])
+    assert (grouped.tau, grouped.error) == (once.tau, once.error)
+    assert grouped.standard_error == pytest.approx(once.standard_error, rel=1e-12)
+    assert grouped.standard_error > 0
+    one, copied = (
+        tune_adjustment(*data, counts, taus=[1.0]).standard_error for data in ((logits, labels), four[:2])
+    )
+    assert copied == pytest.approx(one / 2, rel=0.05)
+
+
+def test_the_training_is_chosen_too(rng):
+    logits, labels, counts = held_out(rng)
+    weight = np.asarray(class_weights(counts, "inverse"))
+    good = logits + np.log(weight)  # what weights make of the same logits
+    bad = rng.normal(size=logits.shape)
+    found = tune_adjustment(
+        {"plain": logits, "noise": bad, "inverse": good}, labels, counts, weight={"inverse": weight}
+    )
+    assert found.training in ("plain", "inverse")
+    assert {name for name, *_ in found.errors} == {"plain", "noise", "inverse"}
+    ours = {(n, t): e for n, t, e, _ in found.errors}
+    assert ours["plain", 1.0] == ours["inverse", 1.0]  # the same decisions, whatever the weights were
+    assert ours["plain", 0.0] > ours["inverse", 0.0]
+
+
+def test_thin_classes_are_named_and_empty_ones_left_out(rng):
+    logits, labels, _ = held_out(rng, (50, 20, 3, 4))
+    keep = labels != 3
+    found = tune_adjustment(logits[keep], labels[keep], [50, 20, 3, 4])
+    assert found.thin == (2, 3)
+    assert "fewer than 5 held-out samples in 2 classes: 2, 3" in found.verdict
+    assert math.isfinite(found.error)
+
+
+def test_one_logit_is_tuned_as_two(rng):
+    logits, labels, counts = held_out(rng, (200, 30))
+    one = tune_adjustment(logits[:, 1] - logits[:, 0], labels, counts)
+    assert one == tune_adjustment(logits, labels, counts)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"labels": [0, 1, 5]}, ValueError, r"labels must be in 0..2, one a count, got 0 to 5"),
+        ({"labels": [0, 1]}, ValueError, "logits have 3 rows and labels 2"),
+        ({"labels": ["a", "b", "c"]}, TypeError, "labels must be class indices"),
+        ({"labels": []}, ValueError, "at least one held-out sample"),
+        ({"taus": []}, ValueError, "taus must name at least one value"),
+        ({"taus": [-1]}, ValueError, "taus must be in"),
+        ({"groups": [1]}, ValueError, "groups must be one a sample, 3, got 1"),
+        ({"logits": {}}, ValueError, "logits must name at least one training"),
+    ],
+)
+def test_bad_tuning_is_refused(change, error, message):
+    given = {"logits": np.eye(3), "labels": np.arange(3), "counts": COUNTS, **change}
+    if isinstance(given["labels"], list):
+        given["labels"] = np.array(given["labels"], dtype=None if given["labels"] else int)
+    with pytest.raises(error, match=message):
+        tune_adjustment(**given)
+
+
+def test_labels_of_every_order_give_the_same(rng):
+    logits, labels, counts = held_out(rng, (30, 20, 10))
+    first = tune_adjustment(logits, labels, counts)
+    for order in itertools.islice(itertools.permutations(range(3)), 2, 5):
+        shuffle = rng.permutation(len(labels))
+        place = np.argsort(order)
+        moved = tune_adjustment(logits[shuffle][:, list(order)], place[labels[shuffle]], counts[list(order)])
+        assert moved.tau == first.tau
+        assert moved.error == pytest.approx(first.error, rel=1e-12)
+
+
+# ---- in the model itself
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("target", ["uniform", "training"])
+def test_a_bias_holds_the_adjustment(bias, target):
+    model = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3, bias=bias))
+    inputs, weight = torch.randn(20, 5), class_weights(COUNTS, "inverse")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    ours = longtail.with_prior(model, COUNTS, target=target, weight=weight)
+    with torch.no_grad():
+        wanted = adjust_logits(model(inputs), COUNTS, target=target, weight=weight)
+        assert (ours(inputs) - wanted).abs().max() <= 1e-6
+        exported = torch.export.export(ours, (inputs,)).module()
+        assert (exported(inputs) - wanted).abs().max() <= 1e-6
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_bias_of_one_output():
+    layer, inputs = torch.nn.Linear(4, 1), torch.randn(9, 4)
+    with torch.no_grad():
+        wanted = adjust_logits(layer(inputs), [900, 100])
+        for activation in ("softmax", "sigmoid"):
+            ours = longtail.with_prior(layer, [900, 100], activation=activation)
+            assert (ours(inputs) - wanted).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        ("resnet50", TypeError, "model must be a torch.nn.Module"),
+        (torch.nn.ReLU(), ValueError, "model has no Linear or Conv layer"),
+        (torch.nn.Linear(2, 4), ValueError, "last layer has 4 outputs, but counts are 3"),
+    ],
+)
+def test_models_without_a_fitting_head_are_refused(model, error, message):
+    with pytest.raises(error, match=message):
+        longtail.with_prior(model, COUNTS)

@@ -1,0 +1,372 @@
+"""Methods as data: their rules, their text, what a recipe makes of them, and what the loop does with them."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import longtail
+from longtail import ClassBalancedLoss, class_weights, methods, recipes
+from longtail.adjust import ADJUSTMENTS
+from longtail.methods import Method, Rule
+from longtail.methods.criterion import ShiftedLoss
+from longtail.training import PausedError, Recipe, evaluate_run, load_run, train
+from longtail.training.data import TrainingData
+from longtail.vectors import MARGINS, OFFSETS, SCALES, WEIGHTS
+
+COUNTS = [90, 30, 4]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def register():
+    """Registers things for one test."""
+    taken = []
+
+    def put(functions, name, function):
+        functions.register(name, function)
+        taken.append((functions, name))
+
+    yield put
+    for functions, name in taken:
+        functions.unregister(name)
+
+
+def short(**changes):
+    return recipes.digits(**{"epochs": 4, "warmup_epochs": 1, "eval_every": 1, **changes})
+
+
+def same(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def losses(run):
+    return [metrics.loss for metrics in run.history]
+
+
+# ---- the catalogue
+
+
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_every_method_is_data(name):
+    method = methods.get(name)
+    text = json.dumps(method.to_dict())
+    again = Method.from_dict(json.loads(text))
+    assert (again, again.name, again.source) == (method, name, method.source)
+    assert method.source
+    assert method.plain == Method()
+    assert hash(again) == hash(method)
+    assert recipes.digits(method=method).method == method
+
+
+def test_the_catalogue_holds_what_there_is():
+    assert methods.NAMES[:4] == ("plain", "inverse", "inverse_sqrt", "effective")
+    assert {"logit_adjusted", "posthoc_logit_adjusted", "deferred_effective", "class_aware"} < set(
+        methods.NAMES
+    )
+    assert longtail.methods is methods
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "focal", "softmax_focal"])
+@pytest.mark.parametrize("scheme", ["none", "inverse", "inverse_sqrt", "effective"])
+def test_a_methods_loss_is_the_class_balanced_loss(loss, scheme):
+    (method,) = methods.grid([loss], [scheme], beta=0.9, gamma=0.5)
+    ours = method.criterion(COUNTS, ignore_index=1)
+    theirs = ClassBalancedLoss(COUNTS, loss=loss, scheme=scheme, beta=0.9, gamma=0.5, ignore_index=1)
+    logits, target = torch.randn(8, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
+    assert torch.equal(ours(logits, target), theirs(logits, target))
+    assert method.activation == ("sigmoid" if loss in ("sigmoid", "focal") else "softmax")
+    assert method.slug == f"{loss}-{scheme}"
+    assert method.plain.slug == f"{loss}-none"
+
+
+@given(
+    loss=st.sampled_from(["softmax", "focal"]),
+    scheme=st.sampled_from(["none", "inverse", "effective"]),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    sampling=st.sampled_from([None, Rule("inverse"), Rule("effective", beta=0.5)]),
+    start=st.sampled_from([None, 0.0, 0.5, 1]),
+    bias=st.sampled_from(["auto", True, False]),
+)
+def test_methods_are_equal_if_they_do_the_same(loss, scheme, smoothing, sampling, start, bias):
+    schedule = None if start is None else Rule("deferred", start=start)
+    parts = {"loss": loss, "weight": Rule(scheme), "label_smoothing": smoothing, "sampling": sampling}
+    method = Method("one", schedule=schedule, prior_bias=bias, **parts)
+    again = Method.from_dict(json.loads(json.dumps(method.to_dict())))
+    assert again == method
+    assert again.short_hash == method.short_hash
+    assert method.replace(name="another", source="elsewhere") == method
+    assert method.replace(gamma=3.0) == method or loss == "focal"
+    assert method.replace(normalizer="weights") != method
+    assert method.replace(weight=Rule("inverse_sqrt")) != method
+    recipe = recipes.digits(method=method)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.from_json(recipe.to_json()).hash == recipe.hash
+
+
+def test_a_rules_defaults_are_written_out():
+    assert methods.get("effective").weight == Rule("effective", beta=0.999)
+    assert methods.get("effective", beta=1).to_dict()["weight"] == {"rule": "effective", "beta": 1.0}
+
+
+def test_settings_reach_fields_and_rules_and_the_name():
+    method = methods.get("effective", beta=0.9, loss="focal")
+    assert (method.weight, method.loss) == (Rule("effective", beta=0.9), "focal")
+    assert method.name == "effective:beta=0.9:loss=focal"
+    assert re.fullmatch(r"[\w.=-]+", method.slug.replace("_", ""))
+    assert method.settings == {"loss": "focal", "gamma": 2.0, "weight": "effective", "weight.beta": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: methods.get("efective"), r"method must be one of 'plain'.* did you mean 'effective'\?"),
+        (
+            lambda: methods.get("effective", bta=1),
+            r"a setting of method 'effective' .* did you mean 'beta'\?",
+        ),
+        (lambda: methods.get("plain", beta=0.9), "a setting of method 'plain' must be one of 'loss'"),
+        (lambda: methods.get("effective", beta=2), r"beta must be in \[0, 1\], got 2"),
+        (lambda: Method(loss="sofmax"), "loss must be one of .* did you mean 'softmax'"),
+        (lambda: Method(gamma=-1), r"gamma must be in \[0, inf\), got -1"),
+        (lambda: Method(weight=Rule("effective", n=3)), "'effective' has no setting 'n'; it takes beta"),
+        (lambda: Method(weight=Rule("inverse", beta=0.9)), "'inverse' has no setting 'beta'; it takes none"),
+        (lambda: Method(weight=Rule("square")), "weight must be one of 'none', 'inverse'"),
+        (lambda: Method(schedule=Rule("deferred", start=2)), r"start must be in \[0, 1\], got 2"),
+        (lambda: Method(prior_bias="yes"), "prior_bias must be 'auto', True or False, got 'yes'"),
+        (lambda: Method.from_dict({"wieght": "inverse"}), "did you mean 'weight'"),
+        (lambda: Method.from_dict({"weight": {"name": "inverse"}}), "object with the key 'rule'"),
+        (lambda: Method.from_dict([]), "must be an object of fields, got list"),
+        (lambda: Method().at(0, 4), r"epoch must be in \[1, 4\], got 0"),
+        (lambda: Method().at(5, 4), r"epoch must be in \[1, 4\], got 5"),
+    ],
+)
+def test_bad_methods_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Method(weight="inverse"),
+            r"weight must be a Rule, got str 'inverse'; write Rule\('inverse'\)",
+        ),
+        (lambda: Method(weight=None), "weight must be a Rule, got NoneType"),
+        (lambda: Method("two\nlines"), "name must be one line of text"),
+        (lambda: Rule("effective", beta=[0.9]), "beta of rule 'effective' must be a number, text or bool"),
+        (
+            lambda: recipes.digits(method="effective"),
+            "method must be a Method, got str 'effective'; longtail.me",
+        ),
+    ],
+)
+def test_parts_of_the_wrong_type_are_refused(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([1.0, 2.0], "one finite number a class"), ([1.0, np.nan, 2.0], "one finite number a class")],
+)
+def test_a_rule_that_gives_no_vector_is_refused(register, values, message):
+    register(OFFSETS, "broken", lambda counts, weight: values)
+    with pytest.raises(ValueError, match=f"offset 'broken' must give {message}"):
+        Method(offset=Rule("broken"))
+
+
+# ---- recipes of before
+
+
+@pytest.mark.parametrize(  # of results/compare-digits/compare.csv
+    ("loss", "scheme", "seed", "short_hash"),
+    [("softmax", "none", 0, "8010dd3565f6"), ("focal", "effective", 4, "7d123bd29ef6")],
+)
+def test_hashes_are_what_they_were(loss, scheme, seed, short_hash):
+    flat = recipes.digits(loss=loss, scheme=scheme, seed=seed)
+    (method,) = methods.grid([loss], [scheme], beta=0.99)
+    assert flat.short_hash == short_hash
+    assert recipes.digits(seed=seed).replace(method=method) == flat
+    assert recipes.digits(seed=seed, method=method).short_hash == short_hash
+    assert "method" not in json.loads(flat.to_json())
+
+
+class Grown(Recipe):
+    """A recipe of a version to come."""
+
+    patience: int = 0
+
+
+def test_a_new_field_at_its_default_changes_no_hash_and_no_file():
+    old, new = recipes.digits(), Grown(**recipes.digits().to_dict())
+    assert (new.hash, new.to_json()) == (old.hash, old.to_json())
+    more = new.replace(patience=3)
+    assert more.hash != old.hash
+    assert json.loads(more.to_json())["patience"] == 3
+
+
+def test_fields_of_the_first_version_and_a_method_do_not_contradict():
+    method = methods.get("effective", beta=0.9)
+    assert recipes.digits(method=method, beta=0.9).beta == 0.9
+    with pytest.raises(ValueError, match=r"recipe field 'beta': method has 0.9, but 0.5 is given beside it"):
+        recipes.digits(method=method, beta=0.5)
+    with pytest.raises(ValueError, match=r"recipe field 'loss': method has 'softmax', but 'focal' is given"):
+        recipes.digits(method=method, loss="focal")
+
+
+def test_a_field_of_the_first_version_changes_one_part_of_a_method():
+    recipe = recipes.digits(method=methods.get("class_aware"))
+    changed = recipe.replace(loss="focal", scheme="effective", beta=0.9)
+    assert changed.method == Method(
+        loss="focal", weight=Rule("effective", beta=0.9), sampling=Rule("inverse")
+    )
+    assert (changed.loss, changed.scheme, changed.beta) == ("focal", "effective", 0.9)
+    assert changed.replace(epochs=50).method == changed.method
+    assert changed.replace(method=Method()).method == Method()
+
+
+def test_sampling_of_image_recipes_is_the_methods():
+    recipe = recipes.images("photos", sampling="inverse")
+    assert recipe.method.sampling == Rule("inverse")
+    assert (
+        recipes.images("photos", method=methods.get("class_aware"), scheme="none").hash
+        == recipe.replace(scheme="none").hash
+    )
+    assert json.loads(recipe.to_json())["sampling"] == "inverse"
+
+
+# ---- vectors in the loss
+
+
+def shifted(register):
+    register(OFFSETS, "log_share", lambda counts, weight: np.log(counts / counts.sum()))
+    register(SCALES, "by_rank", lambda counts: 1 / (1 + np.arange(len(counts))))
+    register(MARGINS, "quarter", lambda counts, *, top=0.5: top * (counts.min() / counts) ** 0.25)
+    return Method(
+        weight=Rule("inverse"), offset=Rule("log_share"), scale=Rule("by_rank"), margin=Rule("quarter")
+    )
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (2, 3, 5)])
+def test_offset_scale_and_margin_against_numpy(register, rng, shape):
+    method = shifted(register)
+    logits, target = rng.normal(size=shape), rng.integers(0, 3, size=(shape[0], *shape[2:]))
+    target.flat[0] = -100
+    counts = np.array(COUNTS, dtype=float)
+    rows = np.moveaxis(logits, 1, -1).reshape(-1, 3)
+    classes = target.reshape(-1)
+    z = rows / (1 + np.arange(3)) + np.log(counts / counts.sum())
+    one_hot = np.eye(3)[np.where(classes < 0, 0, classes)]
+    z = z - one_hot * 0.5 * (4 / counts) ** 0.25
+    log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+    each = -(one_hot * log_p).sum(1) * np.asarray(class_weights(COUNTS, "inverse"))[one_hot.argmax(1)]
+    wanted = each[classes >= 0].sum() / (classes >= 0).sum()
+    criterion = method.criterion(COUNTS)
+    assert isinstance(criterion, ShiftedLoss)
+    input, labels = torch.tensor(logits), torch.tensor(target)
+    assert criterion(input, labels).item() == pytest.approx(wanted, rel=1e-6)
+    assert criterion(input.float(), labels).item() == pytest.approx(wanted, rel=1e-5)
+    bare = ClassBalancedLoss(COUNTS, scheme="inverse")
+    assert torch.equal(criterion.eval()(input, labels), bare(input, labels))
+    assert criterion.count(labels) == bare.count(labels)
+
+
+def test_a_margin_of_one_hot_targets_is_that_of_indices(register):
+    method = shifted(register)
+    logits, target = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 1])
+    criterion = method.criterion(COUNTS)
+    one_hot = nn.functional.one_hot(target, 3).float()
+    torch.testing.assert_close(criterion(logits, one_hot), criterion(logits, target))
+
+
+def test_a_weight_rule_from_elsewhere(register):
+    register(WEIGHTS, "square_root_of_rank", lambda counts: np.sqrt(1.0 + np.arange(len(counts))))
+    criterion = Method(weight=Rule("square_root_of_rank")).criterion(COUNTS)
+    torch.testing.assert_close(criterion.weight, torch.tensor([1.0, 2.0, 3.0]).sqrt())
+    recipe = short(method=Method(weight=Rule("square_root_of_rank")))
+    assert Recipe.from_json(recipe.to_json()).hash == recipe.hash != short(scheme="none").hash
+
+
+# ---- the loop
+
+
+def test_a_deferred_weight_acts_from_its_start(tmp_path):
+    late = Method(weight=Rule("inverse"), schedule=Rule("deferred", start=0.5))
+    run = train(short(method=late), tmp_path / "late", device="cpu", threads=1)
+    plain = train(short(method=late.plain), device="cpu", threads=1)
+    always = train(short(scheme="inverse"), device="cpu", threads=1)
+    assert losses(run)[:2] == losses(plain)[:2]
+    assert losses(run)[2] != losses(plain)[2]
+    assert losses(run)[0] != losses(always)[0]
+    assert load_run(tmp_path / "late").recipe.method == late
+    assert evaluate_run(tmp_path / "late", device="cpu") == run.evaluation
+
+
+@pytest.mark.parametrize("kind", ["weight", "sampling"])
+def test_a_run_stopped_at_every_epoch_ends_with_the_same_bits(tmp_path, kind):
+    rule = {kind: Rule("inverse")}
+    recipe = short(method=Method(schedule=Rule("deferred", start=0.5), **rule))
+    whole = train(recipe, device="cpu", threads=1)
+    stops = 0
+    while True:
+        try:
+            run = train(recipe, tmp_path, device="cpu", threads=1, deadline=0)
+            break
+        except PausedError:
+            stops += 1
+    assert stops == recipe.epochs - 1
+    assert same(run.model, whole.model)
+    assert run.history == whole.history
+
+
+def test_the_loop_draws_classes_as_the_method_says():
+    data = TrainingData(short(method=methods.get("class_aware")), None, CPU)
+    order = data.draw(1)[0]
+    drawn = np.bincount(data.targets[order].numpy(), minlength=10)
+    assert drawn.max() - drawn.min() <= 1
+    assert len(order) == len(data)
+    assert not torch.equal(order, data.draw(2)[0])
+    late = methods.get("class_aware").replace(schedule=Rule("deferred", start=0.5))
+    data = TrainingData(short(method=late), None, CPU)
+    for epoch, balanced in ((1, False), (2, False), (3, True), (4, True)):
+        drawn = np.bincount(data.targets[data.draw(epoch)[0]].numpy(), minlength=10)
+        assert (drawn.max() - drawn.min() <= 1) == balanced
+        assert (drawn == data.counts).all() != balanced
+
+
+def test_graphs_are_refused_with_a_schedule(monkeypatch):
+    recipe = short(method=Method(weight=Rule("inverse"), schedule=Rule("deferred")))
+    with pytest.raises(ValueError, match="acceleration='graphs' needs CUDA"):
+        train(recipe, device="cpu", acceleration="graphs")
+
+
+def test_an_adjustment_decides_after_training(register, tmp_path):
+    register(
+        ADJUSTMENTS,
+        "only",
+        lambda logits, counts, prior, *, favourite=0: (
+            logits + 1e6 * (np.arange(logits.shape[1]) == favourite)
+        ),
+    )
+    recipe = short(method=Method("always 3", adjustment=Rule("only", favourite=3)))
+    run = train(recipe, tmp_path, device="cpu", threads=1)
+    plain = train(short(scheme="none"), device="cpu", threads=1)
+    assert same(run.model, plain.model)  # nothing of it touches the training
+    assert run.evaluation.per_class_error == tuple(float(c != 3) for c in range(10))
+    assert evaluate_run(tmp_path, device="cpu") == run.evaluation
+
+
+def test_an_adjustment_keeps_the_shape(register):
+    register(ADJUSTMENTS, "first", lambda logits, counts, prior: logits[:, :1])
+    with pytest.raises(
+        ValueError, match=r"adjustment 'first' made shape \(4, 1\) of logits of shape \(4, 3\)"
+    ):
+        Method(adjustment=Rule("first")).adjust(np.zeros((4, 3)), COUNTS)
