@@ -306,6 +306,10 @@ HEAVY = (
     "jinja2",
     "PIL",
     "duckdb",
+    "ijson",
+    "pooch",
+    "requests",
+    "filelock",
     "datasets",
     "pyarrow",
 )

@@ -240,8 +240,9 @@ def load_images(
     Args:
         source: One of
 
-            - a folder with ``train`` and one of ``val``, ``validation`` and ``test`` (the first of them that
-              holds class folders), each with a folder of images for every class;
+            - a folder with ``train`` (or training) and one of ``val``, valid, validation, dev, ``test``,
+              testing, eval and evaluation (the first of them that holds class folders), in any case and
+              perhaps behind a common word as in ``seg_train``, each with a folder of images for every class;
             - a folder with a folder of images for every class: a share is held out;
             - ImageNet's: ``train/nXXXXXXXX`` and ``val``, either in class folders or flat with
               ``LOC_val_solution.csv`` beside it, which comes with ILSVRC's files (whose
