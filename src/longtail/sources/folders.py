@@ -54,12 +54,16 @@ def _walk(folder: str, above: _Ids) -> Iterator[str]:
     for entry in entries:
         if entry.is_dir():
             inside.append(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+        elif _suffix(entry.name) in IMAGE_SUFFIXES:
             yield entry.path
     for path in inside:
         here = _id(path)
         if here not in above:  # a link to a folder that it lies in
             yield from _walk(path, above | {here})
+
+
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :].lower()
 
 
 def _id(path: str) -> tuple[int, int]:
@@ -119,7 +123,7 @@ def _refuse_wrapping(root: Path, names: list[str]) -> None:
     if len(names) != 1 or not subfolders(root / names[0]):
         return
     with os.scandir(root / names[0]) as entries:
-        if any(os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES for e in entries):
+        if any(_suffix(entry.name) in IMAGE_SUFFIXES for entry in entries):
             return
     raise ValueError(
         f"{str(root)!r} holds one folder, {names[0]!r}, with folders inside; give {str(root / names[0])!r}"
