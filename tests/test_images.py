@@ -902,7 +902,7 @@ def longtail(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["longtail", *arguments])
-        monkeypatch.setattr(cli._err, "width", 400)
+        monkeypatch.setattr(cli.terminal.error_console, "width", 400)
         with pytest.raises(SystemExit) as stop:
             cli.main()
         return stop.value.code or 0, capsys.readouterr()
