@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -543,11 +544,9 @@ def test_a_strange_partial_file_does_no_harm(archive, tmp_path, left):
 
 
 def test_two_processes_do_not_write_one_file(archive, tmp_path):
-    fcntl = pytest.importorskip("fcntl")
-    with (tmp_path / "tiny.tar.gz.part").open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(DownloadError, match="is being downloaded by another process; wait"):
-            fetch(archive, tmp_path)
+    busy = pytest.raises(DownloadError, match="is being downloaded by another process; wait")
+    with FileLock(tmp_path / "tiny.tar.gz.lock"), busy:
+        fetch(archive, tmp_path)
     fetch(archive, tmp_path)
 
 

@@ -33,8 +33,7 @@ _registry
 & _random
 & _measured
 effective
-label_files
-& sources: *
+sources: counted listing / coco hub lists tables / folders / __init__
 counts
 weights
 adjust
@@ -44,7 +43,7 @@ softmax / functional linear / module
 & head
 & sampling
 methods: schedules criterion refits / method / catalogue
-datasets: kinds decoding fetch pickles image_files / long_tail / *
+datasets: kinds decoding fetch pickles / long_tail / *
 & models: * / resnet_cifar
 & evaluation: arrays / *
 adapters: *
@@ -297,6 +296,10 @@ HEAVY = (
     "jinja2",
     "PIL",
     "duckdb",
+    "ijson",
+    "pooch",
+    "requests",
+    "filelock",
     "datasets",
     "pyarrow",
 )

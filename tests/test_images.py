@@ -380,11 +380,15 @@ def test_categories_of_one_name_are_told_apart_by_their_id(naturalist):
             ValueError,
             r"has 2 categories and .*val2018.json 2, or other ones; they are not of one data set",
         ),
-        (lambda r: (r / "train2018.json").write_text("{"), ValueError, r"is no annotation file .*Expecting"),
+        (
+            lambda r: (r / "train2018.json").write_text("{"),
+            ValueError,
+            r"train2018.json' is cut short or no JSON \(.*\); check",
+        ),
         (
             lambda r: (r / "train2018.json").write_text("{}"),
             ValueError,
-            r"no annotation file .*no 'categories'",
+            r"train2018.json' has no categories; it has no object; give a file with",
         ),
         (
             lambda r: (r / "train2018.json").write_text(
@@ -898,7 +902,7 @@ def longtail(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["longtail", *arguments])
-        monkeypatch.setattr(cli._err, "width", 400)
+        monkeypatch.setattr(cli.terminal.error_console, "width", 400)
         with pytest.raises(SystemExit) as stop:
             cli.main()
         return stop.value.code or 0, capsys.readouterr()

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from longtail import _arrays, _checks, label_files
+from longtail import _arrays, _checks
+from longtail.sources import hub, read_counts
 
 
 class _PerClass(Mapping[Hashable, Any]):
@@ -139,15 +140,15 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
             - a Hugging Face ``datasets.Dataset`` (or a streamed one) with a label column. Classes are the
               names of a ``ClassLabel``, in its order, with 0 for those without samples.
             - the path of a table, or a pattern for several (``"data/*.csv"``, ``**`` for any depth): .csv,
-              .tsv, also with .gz, and through DuckDB (``pip install 'longtail[counts]'``) .parquet, or any of
+              .tsv, also with .gz, or .parquet (through DuckDB, ``pip install 'longtail[counts]'``), or any of
               them in an object store (``s3://``, ``gs://``, ``https://`` ...). A stream: see ``label``.
             - the path of a folder of images, a folder a class: image files at any depth, in the order of the
               folders' names as text.
             - the path of a .json file of annotations, as COCO, LVIS and iNaturalist have them: annotations
               (not images) of each category, in the order of the categories' ids.
         label: the column that holds the label. A CSV file needs none where it has a column ``count``: then it
-            is a table of counts, named by its first other column. Names in a CSV file become integers where
-            all of them are written as such; a Parquet column keeps its type. A Hugging Face data set needs
+            is a table of counts, named by its first other column. Names in a CSV file become numbers where
+            all of them are numbers; a Parquet column keeps its type. A Hugging Face data set needs
             none where it has one ``ClassLabel``. Of a .json file: the field of the categories that names the
             classes, such as ``"supercategory"`` or ``"id"``; default ``"name"``.
         num_classes: for integer labels 0..C-1: count all C classes, with 0 for those without samples.
@@ -161,7 +162,7 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
             missing (None, NaN, null) or mixed.
         ValueError: labels outside 0..num_classes-1, a missing column, an empty field of a CSV file, an
             unreadable count, a file that is not there, empty or unreadable.
-        ModuleNotFoundError: DuckDB is needed and not installed.
+        ModuleNotFoundError: DuckDB (for tables) or ijson (for annotations) is needed and not installed.
 
     Example:
         >>> class_counts(["lynx", "cat", "cat"])
@@ -170,9 +171,9 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
         [1, 0, 2, 0]
     """
     if isinstance(source, (str, os.PathLike)):
-        return _resize(ClassCounts(*label_files.read_counts(os.fspath(source), label)), num_classes)
-    if _is_hugging_face(source):
-        return _resize(ClassCounts(*label_files.count_hugging_face(source, label)), num_classes)
+        return _resize(ClassCounts(*read_counts(os.fspath(source), label)), num_classes)
+    if hub.is_data_set(source):
+        return _resize(ClassCounts(*hub.count(source, label)), num_classes)
     if label is not None:
         raise TypeError(f"label={label!r} names a column of a file, but source is {_checks.describe(source)}")
     if isinstance(source, ClassCounts):
@@ -274,11 +275,6 @@ def _is_missing(label: Any) -> bool:
     if type(label).__name__ in ("NAType", "NaTType"):  # pandas' own, which do not compare
         return True
     return label is None or (isinstance(label, (float, np.floating)) and bool(label != label))
-
-
-def _is_hugging_face(source: Any) -> bool:
-    """Tell a ``datasets.Dataset``, also streamed or a dict of splits, without importing its package."""
-    return type(source).__module__.split(".")[0] == "datasets" and hasattr(source, "select_columns")
 
 
 def _targets_of(source: Any) -> tuple[Any, Any] | None:

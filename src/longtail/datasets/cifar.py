@@ -327,12 +327,10 @@ def _verify(path: Path, batch: _Batch, records: npt.NDArray[np.uint8], title: st
             )
     elif batch.md5 is not None and not binary:
         with path.open("rb") as file:
-            md5 = hashlib.md5(usedforsecurity=False)
-            while block := file.read(1 << 20):
-                md5.update(block)
-        if md5.hexdigest() != batch.md5:
+            found_md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if found_md5 != batch.md5:
             warnings.warn(
-                f"{path} has md5 {md5.hexdigest()}, the official file {batch.md5}; unless somebody "
+                f"{path} has md5 {found_md5}, the official file {batch.md5}; unless somebody "
                 f"pickled it anew, it is damaged: {_AGAIN}",
                 UserWarning,
                 stacklevel=4,
@@ -365,29 +363,20 @@ def _verify_classes(
 _AGAIN = "remove it and fetch the official file again, as longtail.datasets.download does"
 _HOME = "https://www.cs.toronto.edu/~kriz"
 
+_CIFAR10_SHA256 = {
+    "data_batch_1": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+    "data_batch_2": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+    "data_batch_3": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+    "data_batch_4": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+    "data_batch_5": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+    "test_batch": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+}
 _CIFAR10 = _Family(
     title="CIFAR-10",
     python_folder="cifar-10-batches-py",
     binary_folder="cifar-10-batches-bin",
-    batches=(
-        _Batch(
-            "data_batch_1", True, 10000, "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5"
-        ),
-        _Batch(
-            "data_batch_2", True, 10000, "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed"
-        ),
-        _Batch(
-            "data_batch_3", True, 10000, "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67"
-        ),
-        _Batch(
-            "data_batch_4", True, 10000, "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48"
-        ),
-        _Batch(
-            "data_batch_5", True, 10000, "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add"
-        ),
-        _Batch(
-            "test_batch", False, 10000, "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b"
-        ),
+    batches=tuple(
+        _Batch(name, name != "test_batch", 10000, sha256) for name, sha256 in _CIFAR10_SHA256.items()
     ),
     meta="batches.meta",
     labels=(_Labels("labels", 10, "label_names", "batches.meta.txt"),),
@@ -397,7 +386,7 @@ _CIFAR10 = _Family(
         md5="c58f30108f718f92721af3b95e74349a",
         sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
         folder="cifar-10-batches-py",
-        members=(*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"),
+        members=(*_CIFAR10_SHA256, "batches.meta"),
     ),
 )
 

@@ -1,23 +1,25 @@
 """Archives from the internet: resumed where they stopped, checked before use, unpacked without trust."""
 
-import hashlib
 import os
 import shutil
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from longtail import _checks
+from longtail.sources.counted import needs
 
 __all__ = ["Archive", "DownloadError", "data_root", "fetch"]
 
 _BLOCK = 1 << 18
+_CHUNK = 10_000  # an interruption loses less than this
 _TIMEOUT = 30  # seconds without a single byte
+_Progress = Callable[[int, int], None]
 
 
 class DownloadError(RuntimeError):
@@ -70,7 +72,7 @@ def fetch(
     root: Path,
     *,
     url: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: _Progress | None = None,
 ) -> Path:
     """Bring an archive's files under a folder, by the cheapest way that leads there.
 
@@ -102,14 +104,14 @@ def fetch(
         given = root / archive.file
         if given.is_file():
             with given.open("rb") as file:
-                _check(archive, file, given)
+                _check(archive, given)
                 _unpack(archive, file, root)
             return folder
         part = root / f"{archive.file}.part"
         with _claimed(part) as file:
             _receive(archive, address, file, root, progress)
             try:
-                _check(archive, file, part)
+                _check(archive, part)
             except DownloadError:
                 part.unlink()  # continuing it would end in the same checksum
                 raise
@@ -125,90 +127,93 @@ def fetch(
 
 @contextmanager
 def _claimed(part: Path) -> Iterator[BinaryIO]:
-    """Open a partial file for this process alone; where the system has no file locks, just open it."""
-    with part.open("a+b") as file:
-        try:
-            import fcntl
-        except ImportError:
-            yield file
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DownloadError(
-                f"{part} is being downloaded by another process; wait for it, then run this again"
-            ) from None
-        yield file
-
-
-def _receive(
-    archive: Archive, url: str, file: BinaryIO, root: Path, progress: Callable[[int, int], None] | None
-) -> None:
-    """Append to ``file`` what is missing of the archive."""
-    import http.client  # here, since they take longer to import than the rest of the data sets
-    import urllib.error
-    import urllib.request
-
-    done = file.seek(0, os.SEEK_END)
-    if done > archive.size:
-        done = file.truncate(0)
-    if done == archive.size:
-        return
-    headers = {"User-Agent": "longtail", "Range": f"bytes={done}-"}
+    """Open a partial file for this process alone."""
+    filelock = needs("filelock", "a download", "train")
+    beside = part.with_suffix(".lock")
     try:
-        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
-    except (OSError, http.client.HTTPException) as error:
-        # HTTPError and URLError are OSErrors
-        reason = getattr(error, "reason", None) or error
-        code = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
-        raise DownloadError(
-            f"cannot reach {url} ({code}{reason}); on a machine with a connection fetch {archive.url} "
-            f"({archive.size} bytes, md5 {archive.md5}), put it into {root}, and run this again"
-        ) from error
-    with answer:
-        if done and not (answer.headers.get("Content-Range") or "").startswith(f"bytes {done}-"):
-            done = file.truncate(0)  # the server sends the whole file again
-        length = answer.headers.get("Content-Length")
-        if length is not None and done + int(length) != archive.size:
-            raise DownloadError(
-                f"{url} has {done + int(length)} bytes, {archive.file} has {archive.size}; "
-                "give the address of the official file"
-            )
-        while done <= archive.size:
+        with filelock.FileLock(beside, timeout=0), part.open("a+b") as file:
             try:
-                block = answer.read(_BLOCK)
-            except (OSError, http.client.HTTPException) as error:
-                raise _broken(archive, done, str(error) or type(error).__name__) from error
-            if not block:
-                break
-            done += file.write(block)
-            if progress is not None:
-                progress(done, archive.size)
-    file.flush()
-    if done < archive.size:
-        raise _broken(archive, done, "the connection was closed")
+                yield file
+            finally:
+                with suppress(OSError):
+                    beside.unlink()  # nobody waits for it, so that none is left with a file that is gone
+    except filelock.Timeout:
+        raise DownloadError(
+            f"{part} is being downloaded by another process; wait for it, then run this again"
+        ) from None
 
 
-def _broken(archive: Archive, done: int, why: str) -> DownloadError:
-    return DownloadError(
-        f"the download of {archive.file} stopped at {done} of {archive.size} bytes ({why}); "
-        "run this again: it goes on from there"
-    )
+class _Part:
+    """Where pooch writes an archive: behind what is there already."""
 
+    def __init__(self, archive: Archive, url: str, file: BinaryIO, progress: _Progress | None) -> None:
+        self.archive, self.url, self.file, self.progress = archive, url, file, progress
+        self.done = file.seek(0, os.SEEK_END)
+        if self.done > archive.size:
+            self.done = file.truncate(0)
+        self.started = False
 
-def _check(archive: Archive, file: BinaryIO, path: Path) -> None:
-    file.seek(0)
-    md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
-    while block := file.read(_BLOCK):
-        md5.update(block)
-        sha256.update(block)
-        size += len(block)
-    found = {"size": str(size), "md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
-    wanted = {"size": str(archive.size), "md5": archive.md5, "sha256": archive.sha256}
-    for name, value in found.items():
-        if value != wanted[name]:
+    def start(self, answer: Any, **_: Any) -> None:
+        """Look at what the server is about to send; requests calls this."""
+        if not answer.ok:
+            return
+        if self.done and not (answer.headers.get("Content-Range") or "").startswith(f"bytes {self.done}-"):
+            self.done = self.file.truncate(0)  # the server sends the whole file again
+        length = answer.headers.get("Content-Length")
+        if length is not None and self.done + int(length) != self.archive.size:
             raise DownloadError(
-                f"{path} has {name} {value}, the official {archive.file} {wanted[name]}; "
+                f"{self.url} has {self.done + int(length)} bytes, {self.archive.file} has "
+                f"{self.archive.size}; give the address of the official file"
+            )
+        self.started = True
+
+    def write(self, block: bytes) -> None:
+        self.done += self.file.write(block)
+        if self.progress is not None:
+            self.progress(self.done, self.archive.size)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _receive(archive: Archive, url: str, file: BinaryIO, root: Path, progress: _Progress | None) -> None:
+    """Append to ``file`` what is missing of the archive."""
+    pooch = needs("pooch", "a download", "train")
+    part = _Part(archive, url, file, progress)
+    if part.done == archive.size:
+        return
+    headers = {"User-Agent": "longtail", "Range": f"bytes={part.done}-", "Accept-Encoding": "identity"}
+    download = pooch.HTTPDownloader(
+        chunk_size=_CHUNK, timeout=_TIMEOUT, headers=headers, hooks={"response": part.start}
+    )
+    why = "the connection was closed"
+    try:
+        download(url, part, None)
+    except OSError as error:  # as all errors of requests are
+        if not part.started:
+            raise DownloadError(
+                f"cannot reach {url} ({error}); on a machine with a connection fetch {archive.url} "
+                f"({archive.size} bytes, md5 {archive.md5}), put it into {root}, and run this again"
+            ) from error
+        if error.errno is not None:  # the disk's
+            raise
+        why = str(error)
+    file.flush()
+    if part.done < archive.size:
+        raise DownloadError(
+            f"the download of {archive.file} stopped at {part.done} of {archive.size} bytes ({why}); "
+            "run this again: it goes on from there"
+        )
+
+
+def _check(archive: Archive, path: Path) -> None:
+    hashed = needs("pooch", "a download", "train").file_hash
+    wanted = {"size": str(archive.size), "md5": archive.md5, "sha256": archive.sha256}
+    for name, value in wanted.items():
+        found = str(path.stat().st_size) if name == "size" else hashed(str(path), alg=name)
+        if found != value:
+            raise DownloadError(
+                f"{path} has {name} {found}, the official {archive.file} {value}; "
                 f"it is damaged or another file: remove it if it is still there and fetch {archive.url}"
             )
 

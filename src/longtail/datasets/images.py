@@ -32,19 +32,9 @@ from longtail.datasets.decoding import (
     upright_size,
 )
 from longtail.datasets.fetch import data_root
-from longtail.datasets.image_files import (
-    TESTS,
-    Files,
-    Listing,
-    Targets,
-    check_classes,
-    partner,
-    read_folder,
-    read_inaturalist,
-    read_lists,
-    refuse_unseen,
-)
 from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset
+from longtail.sources import coco, folders, hub, lists
+from longtail.sources.listing import Files, Listing, Targets, check_classes, refuse_unseen
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -251,8 +241,9 @@ def load_images(
     Args:
         source: One of
 
-            - a folder with ``train`` and one of ``val``, ``validation`` and ``test`` (the first of them that
-              holds class folders), each with a folder of images for every class;
+            - a folder with ``train`` (or training) and one of ``val``, valid, validation, dev, ``test``,
+              testing, eval and evaluation (the first of them that holds class folders), in any case and
+              perhaps behind a common word as in ``seg_train``, each with a folder of images for every class;
             - a folder with a folder of images for every class: a share is held out;
             - ImageNet's: ``train/nXXXXXXXX`` and ``val``, either in class folders or flat with
               ``LOC_val_solution.csv`` beside it, which comes with ILSVRC's files (whose
@@ -290,7 +281,7 @@ def load_images(
         FileNotFoundError: image folder no/such/folder is not there; check the path
     """
     share = _checks.number("validation", validation, low=0, high=1, open_low=True, open_high=True)
-    rows = _rows(source)
+    rows = hub.splits(source)
     for name, value, fits in (("image", image, rows), ("label", label, rows), ("root", root, rows is None)):
         if value is not None and (fits is None or fits is False):
             other = "list files" if name == "root" else "a Hugging Face data set"
@@ -479,91 +470,31 @@ def _listing(source: Any, root: Path | None) -> Listing:
     if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
         if len(source) != 2:
             raise ValueError(f"source must be a pair (train, test) of list files, got {len(source)} names")
-        return read_lists(Path(source[0]), Path(source[1]), root)
+        return lists.read(Path(source[0]), Path(source[1]), root)
     path = Path(source)
     if path.suffix == ".txt":
-        return read_lists(path, partner(path), root)
+        return lists.read(path, lists.partner(path), root)
     if root is not None:
         raise ValueError(f"root={str(root)!r} belongs to list files; leave it out for {str(source)!r}")
-    return read_inaturalist(path) if path.suffix == ".json" else read_folder(path)
-
-
-def _rows(source: Any) -> dict[str, Any] | None:
-    """Return the splits of a Hugging Face data set, or None if the source is none."""
-    if isinstance(source, (str, os.PathLike)):
-        name = os.fspath(source)
-        saved = Path(name)
-        if any((saved / f).is_file() for f in ("dataset_dict.json", "state.json")):
-            source = _needs("datasets").load_from_disk(name)
-        elif not name.startswith("hf:"):
-            return None
-        else:
-            try:
-                source = _needs("datasets").load_dataset(name[3:])
-            except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"{name!r} cannot be loaded by datasets.load_dataset: {error}; check the name and the "
-                    "connection, or give a folder where the data set was saved by save_to_disk"
-                ) from error
-    if hasattr(source, "features") and hasattr(source, "select"):
-        return {"train": source}
-    if isinstance(source, dict) and source and all(hasattr(rows, "features") for rows in source.values()):
-        return dict(source)
-    if isinstance(source, (str, os.PathLike, Sequence)):
-        return None
-    raise TypeError(f"source must be a folder, list files or a data set, got {_checks.describe(source)}")
+    return coco.read(path) if path.suffix == ".json" else folders.read(path)
 
 
 def _of_rows(
-    splits: dict[str, Any], image: str | None, label: str | None, source: str
+    parts: dict[str, Any], image: str | None, label: str | None, source: str
 ) -> tuple[ImageList, ImageList | None]:
-    if "train" not in splits:
-        raise ValueError(f"{source} has the splits {', '.join(splits)}, but no 'train'; rename one")
-    library = _needs("datasets")
-    features = splits["train"].features
-    kinds = {name: type(feature).__name__ for name, feature in features.items()}
-    image = _column("image", image, kinds, "Image", source)
-    label = _column("label", label, kinds, "ClassLabel", source)
-    test = next((splits[name] for name in TESTS if name in splits), None)
-    raw = []
-    for rows in filter(lambda rows: rows is not None, (splits["train"], test)):
-        for column in (image, label):
-            if column not in rows.features:
-                raise ValueError(f"{source}: a split lacks the column {column!r} of the training split")
-        labels = rows.with_format("numpy", columns=[label])[label][:]
-        raw.append((rows.cast_column(image, library.Image(decode=False)), np.asarray(labels)))
-    if kinds[label] == "ClassLabel":
-        names = tuple(features[label].names)
-        codes = [labels.astype(np.int64) for _, labels in raw]
-        if any((c < 0).any() for c in codes):
-            raise ValueError(f"{source}: column {label!r} has rows without a label (-1); leave them out")
+    column, found, named = hub.images(parts, image, label, source)
+    if named is not None:
+        names = named
+        codes = [labels.astype(np.int64) for _, labels in found]
     else:
-        known, first = encode(raw[0][1])
+        known, first = encode(found[0][1])
         names, codes = tuple(map(str, known)), [first.astype(np.int64)]
-        for _, labels in raw[1:]:
+        for _, labels in found[1:]:
             refuse_unseen(sorted({str(x) for x in labels.tolist()} - set(names)), source)
             codes.append(np.searchsorted(np.array(known), labels).astype(np.int64))
     check_classes(names, codes[0], codes[1] if len(codes) > 1 else None, source)
-    lists = [ImageList(c, names, rows=r, column=image) for (r, _), c in zip(raw, codes, strict=True)]
-    return lists[0], lists[1] if len(lists) > 1 else None
-
-
-def _column(name: str, given: str | None, kinds: dict[str, str], kind: str, source: str) -> str:
-    """Return the column that is meant."""
-    columns = ", ".join(f"{column!r} ({k})" for column, k in kinds.items())
-    if given is not None:
-        if given not in kinds:
-            raise ValueError(f"{name}={given!r} is no column of {source}; it has {columns}")
-        if name == "image" and kinds[given] != kind:
-            raise ValueError(
-                f"image={given!r} is a column of {kinds[given]}s, not of images; it has {columns}"
-            )
-        return given
-    fitting = [column for column, k in kinds.items() if k == kind] or [c for c in kinds if c == name]
-    if len(fitting) != 1:
-        found = "no" if not fitting else "more than one"
-        raise ValueError(f"{source} has {found} {name} column; name it by {name}=; it has {columns}")
-    return fitting[0]
+    made = [ImageList(c, names, rows=r, column=column) for (r, _), c in zip(found, codes, strict=True)]
+    return made[0], made[1] if len(made) > 1 else None
 
 
 def _ends_well(image: Image) -> bool:

@@ -1,7 +1,6 @@
-"""Pickles without trust: a loader that makes containers, text, numbers and integer arrays, and nothing else.
+"""Pickles without trust: containers, text, numbers and integer arrays are made, and nothing is called.
 
-The few names that a pickled NumPy array needs are answered by stand-ins of our own, so a file can call
-neither NumPy nor anything else; any other name is refused.
+The few names that a pickled NumPy array needs are answered by stand-ins of our own; others are refused.
 """
 
 import pickle
@@ -10,16 +9,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 __all__ = ["read_pickle"]
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
     """Read a dict of plain data from a pickle, as Python 2 or 3 wrote it, without running anything in it.
-
-    Args:
-        path: The file, of any pickle protocol.
 
     Returns:
         Its entries by name; arrays as read-only NumPy arrays of integers, the strings of Python 2 as bytes.
@@ -79,66 +74,41 @@ class _Dtype:
 class _Array:
     """Stands in for numpy.ndarray and what rebuilds one: bytes, seen as integers in a shape."""
 
-    values: npt.NDArray[Any] | None = None
+    values: Any = None
 
-    def __init__(self, *_: object) -> None:
-        """Take what an empty array is made with, and ignore it."""
+    def __init__(self, *made: Any) -> None:
+        if len(made) == 4:  # protocol 5: bytes, type, shape, order
+            self.__setstate__((made[2], made[1], text(made[3]) == "F", made[0]))
 
     def __setstate__(self, state: Any) -> None:
         shape, dtype, fortran, raw = state[-4:]
-        self._fill(raw, dtype, shape, "F" if fortran else "C")
-
-    def _fill(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
         if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes | bytearray):
             raise _Refused("it holds an array of objects")
-        self.values = np.frombuffer(raw, np.dtype(dtype.code)).reshape(
-            shape, order="F" if text(order) == "F" else "C"
-        )
-
-
-class _Buffer(_Array):
-    """Stands in for NumPy's function that rebuilds an array since pickle protocol 5."""
-
-    def __init__(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
-        self._fill(raw, dtype, shape, order)
+        self.values = np.frombuffer(raw, np.dtype(dtype.code)).reshape(shape, order="F" if fortran else "C")
 
 
 class _Bytes:
     """Stands in for the function by which protocol 2 writes the bytes of Python 3."""
 
     def __new__(cls, text: str, _encoding: object) -> bytes:  # type: ignore[misc]
-        """Return real bytes."""
         return text.encode("latin1")
 
     def __setstate__(self, _state: object) -> NoReturn:
         raise _Refused("it sets the state of bytes")
 
 
-_STAND_INS: dict[tuple[str, str], type] = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.numeric", "_frombuffer"): _Buffer,
-    ("numpy._core.numeric", "_frombuffer"): _Buffer,
-    ("_codecs", "encode"): _Bytes,
-}
-
-
 # The unpickler written in Python: the one in C fills memory up to any index that a damaged file names.
 class _DataOnly(pickle._Unpickler):
-    """Finds the stand-ins and nothing else."""
-
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in of a name, or refuse it."""
-        if (module, name) not in _STAND_INS:
-            raise _Refused(f"it asks for {module}.{name}")
-        return _STAND_INS[module, name]
+        asked = f"{module.replace('numpy._core', 'numpy.core')}.{name}"
+        if asked in ("numpy.ndarray", "numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer"):
+            return _Array
+        if asked in ("numpy.dtype", "_codecs.encode"):
+            return _Dtype if asked == "numpy.dtype" else _Bytes
+        raise _Refused(f"it asks for {module}.{name}")
 
-    def get_extension(self, code: int) -> NoReturn:
-        """Refuse names by number, which would be looked up past `find_class`."""
+    def get_extension(self, code: int) -> NoReturn:  # a name by number, which find_class would not see
         raise _Refused(f"it asks for the registered extension {code}")
 
     def persistent_load(self, pid: object) -> NoReturn:
-        """Refuse references to objects outside the file."""
         raise _Refused("it refers to an object outside the file")

@@ -62,7 +62,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold a folder for this process; where the system has no file locks, do nothing.
+    """Hold a folder for this process, however it ends.
 
     Args:
         folder: made if need be.
@@ -72,32 +72,25 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
         RunFolderError: the folder cannot be made.
         InUseError: another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
+    from filelock import FileLock, Timeout
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("ab")
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=wait, poll_interval=0.05)
+    except Timeout:
+        raise InUseError(
+            f"run folder {folder} is in use by another run; wait for it or choose another folder"
+        ) from None
     except OSError as error:
         raise RunFolderError(
             f"cannot use {folder} as a run folder: {error.strerror or error}; "
             "choose a folder that can be made and written"
         ) from error
-    with file:
-        end = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() >= end:
-                    raise InUseError(
-                        f"run folder {folder} is in use by another run; wait for it or choose another folder"
-                    ) from None
-                time.sleep(0.05)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def in_parallel(

@@ -3,16 +3,20 @@
 What a file answers is what ``class_counts`` answers of the same labels in memory.
 """
 
+import csv
 import datetime
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import datasets as hugging_face
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +24,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longtail import class_counts, label_files
+from longtail import class_counts
+from longtail.datasets import load_images
+from longtail.sources import coco, read_counts, tables
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4)
 
@@ -70,20 +76,64 @@ def test_a_hugging_face_column_counts_as_the_same_labels_in_memory(labels):
 CELLS = st.text(st.sampled_from(list("ab01 ,\"'\t;|#\nÄ")), min_size=1, max_size=4).filter(str.strip)
 
 
+def as_numbers(labels):
+    """What is a number is one, as pandas reads it, but for codes such as 007; else text stays text."""
+    if all(re.fullmatch(" *([1-9][0-9]*|0) *", label, re.ASCII) for label in labels):
+        return [int(label) for label in labels]
+    return labels
+
+
 @settings(max_examples=25)
-@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=12), st.sampled_from([",", "\t"]))
-def test_a_text_table_counts_as_the_same_labels_in_memory_also_by_duckdb(rows, delimiter):
-    """DuckDB reads those in object stores; here it reads a local one."""
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=12), st.sampled_from([",", "\t", ";"]))
+def test_a_text_table_counts_as_the_same_labels_in_memory_near_and_far(rows, delimiter):
+    """Those in object stores are read by the same engine; here it reads a local one in that way."""
+    quoting = csv.QUOTE_MINIMAL
+    if delimiter == "\t":  # which has no quoting: a line is a row
+        rows = [[cell.strip("\t\n").translate({9: 32, 10: 32}) for cell in row] for row in rows]
+        rows, quoting = [row for row in rows if all(map(str.strip, row))] or [["a", "b"]], csv.QUOTE_NONE
     frame = pd.DataFrame(rows, columns=["the label", "Other"])
-    wanted = class_counts(frame["the label"].tolist())
-    if all(name.strip().isdigit() and str(int(name)) == name for name in wanted):
-        wanted = class_counts([int(name) for name in frame["the label"]])
+    wanted = class_counts(as_numbers(frame["the label"].tolist()))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / ("x.csv" if delimiter == "," else "x.tsv")
-        frame.to_csv(path, sep=delimiter, index=False, lineterminator="\n")
+        path = Path(folder) / ("x.tsv" if delimiter == "\t" else "x.csv")
+        frame.to_csv(path, sep=delimiter, index=False, lineterminator="\n", quoting=quoting, quotechar='"')
         assert class_counts(path, label="the label") == wanted
-        remote = label_files._count_remote_table(label_files._connect(), str(path), "the label", delimiter)
-    assert dict(zip(*remote, strict=True)) == wanted
+        far = tables.count_text(tables.connect("it"), [str(path)], "x", "the label", remote=True)
+    assert dict(zip(*far, strict=True)) == wanted
+
+
+FIELDS = st.sampled_from(
+    ["a", "b", "", '"a"', '"a,b"', '"a""b"', '"a\nb"', "a'b", 'a"b', " a", '"a" ', "#", '"']
+)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.lists(FIELDS, min_size=1, max_size=3), min_size=1, max_size=5),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_text_is_read_as_pandas_reads_it_or_refused(rows, newline):
+    """Never otherwise; blanks around quotes are left out, and what Python's reader refuses may be refused."""
+    text = newline.join(["f,l", *(",".join(row) for row in rows)]) + newline
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.csv"
+        path.write_bytes(text.encode())
+        try:
+            counted = class_counts(path, label="l")
+        except ValueError:
+            return
+        parsed = [row for row in csv.reader(text.splitlines(keepends=True)) if row][1:]
+        assert all(not any(row[2:]) for row in parsed)
+        labels = [row[1].strip(' "') for row in parsed]
+        assert Counter(labels) == stripped(counted)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=[0, 1], index_col=False)
+        assert frame["l"].str.strip(' "').value_counts().to_dict() == stripped(counted)
+
+
+def stripped(counted):
+    merged = Counter()
+    for name, n in counted.items():
+        merged[name.strip(' "')] += n
+    return merged
 
 
 # ---- Parquet
@@ -177,12 +227,12 @@ def test_row_groups_beyond_the_limit_are_read_and_a_column_of_names_is_refused(t
     pq.write_table(pa.table({"label": [f"{i:064}" for i in range(200_000)]}), path)
 
     def count():
-        database = label_files._connect()
+        database = tables.connect("it")
         database.execute("SET memory_limit = '16MB'")
-        return label_files._count_parquet(database, [str(path)], str(path), "label")
+        return tables.count_parquet(database, [str(path)], str(path), "label")
 
     assert count()[1] == [1] * 200_000
-    monkeypatch.setattr(label_files, "_CLASSES", 100_000)
+    monkeypatch.setattr(tables, "_CLASSES", 100_000)
     with pytest.raises(
         ValueError,
         match=r"label 'label' of '.*' has about [\d,]+ distinct values, too many to be classes; name",
@@ -222,7 +272,7 @@ def test_nothing_is_left_behind(tmp_path):
 def test_no_progress_bar_gets_into_the_output():
     """DuckDB prints one on standard output after two seconds, and so into the command line's JSON."""
     query = "SELECT current_setting('enable_progress_bar')"
-    assert label_files._connect().execute(query).fetchall() == [(False,)]
+    assert tables.connect("it").execute(query).fetchall() == [(False,)]
 
 
 # ---- object stores
@@ -261,21 +311,25 @@ def test_bad_object_stores(source, label, message):
 
 
 def remote_table(path, label="label"):
-    return label_files._count_remote_table(label_files._connect(), str(path), label, ",")
+    return tables.count_text(tables.connect("it"), [str(path)], str(path), label, remote=True)
 
 
 def test_a_text_table_in_a_store_is_read_by_the_rules_of_a_local_one(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text('file,label\na,"1"\n\nb,10\nc,1\n')
-    assert remote_table(path) == ([1, 10], [2, 1]) == label_files.read_counts(str(path), "label")
+    assert remote_table(path) == ([1, 10], [2, 1]) == read_counts(str(path), "label")
     path.write_text("file,label\na,01\nb,1\n")
-    assert remote_table(path) == (["01", "1"], [1, 1]) == label_files.read_counts(str(path), "label")
+    assert remote_table(path) == (["01", "1"], [1, 1]) == read_counts(str(path), "label")
     for text, message in (
         ("file,label\na,\nb,x\n", "label 'label' is empty in 1 rows of .*; fill them"),
         ("file,label\na, \nb,x\n", "label 'label' is empty in 1 rows of .*; fill them"),
         ("file,Label\na,x\n", "label 'label' is no column of .*; it has 'file', 'Label'"),
         ("file,label\n", "source .* has no rows below its header"),
-        ("file,label\na,x\nb,x,y,z\n", "source .* is not readable .*; check the file"),
+        ("file,label\na,x\nb,x,y,z\n", "line 3 of .* has more fields than its header, which has 2; quote"),
+        (
+            "file,label\na,NA\nb,x\n",
+            r"label 'label' is missing \(NA\) in 1 rows of .*; drop these rows or rename",
+        ),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -283,17 +337,110 @@ def test_a_text_table_in_a_store_is_read_by_the_rules_of_a_local_one(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="compares paths")
-def test_without_duckdb_text_and_folders_are_read_and_parquet_names_the_extra(tmp_path, monkeypatch):
+def test_without_its_library_each_kind_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
+    monkeypatch.setitem(sys.modules, "ijson", None)
     (tmp_path / "x.csv").write_text("label\na\n")
-    assert class_counts(tmp_path / "*.csv", label="label") == {"a": 1}
     path = parquet(tmp_path / "x.parquet", ["a"])
     with pytest.raises(
         ModuleNotFoundError, match=r"^a Parquet file needs duckdb; pip install 'longtail\[counts\]'$"
     ):
         class_counts(path, label="label")
+    with pytest.raises(
+        ModuleNotFoundError, match=r"^a table needs duckdb; pip install 'longtail\[counts\]'$"
+    ):
+        class_counts(tmp_path / "*.csv", label="label")
     with pytest.raises(ModuleNotFoundError, match=r"^reading s3://b/x.csv needs duckdb; pip install"):
         class_counts("s3://b/x.csv", label="label")
+    with pytest.raises(ModuleNotFoundError, match=r"^an annotation file needs ijson; pip install"):
+        class_counts(annotated(tmp_path, [1]))
+    touch(tmp_path, "cat/a.jpg")  # folders need nothing
+    (tmp_path / "x.csv").unlink()
+    (tmp_path / "train2018.json").unlink()
+    assert class_counts(tmp_path) == {"cat": 1}
+
+
+# ---- tables as people have them; pandas is the standard where it reads them right
+
+TABLES = Path(__file__).parent / "data" / "tables"
+TWELVE = [(k, 2 * (k + 1)) for k in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "wanted"),
+    [
+        ("stray_quotes.tsv", "quality", [(0, 14), (1, 26)]),  # a line is a row: pandas makes 35 of these 40
+        ("trailing_commas.csv", "label", [("ham", 2), ("spam", 1)]),
+        ("twelve_classes_float.csv", "y", TWELVE),
+        ("twelve_classes_blank.csv", "y", TWELVE),
+        ("counts_with_index.csv", None, [("gull", 120), ("tern", 60), ("auk", 12), ("skua", 3)]),
+        ("semicolons.csv", "Class", [("no", 16), ("yes", 4)]),
+        ("utf16.csv", "kind", [("herb", 2), ("süß", 1)]),
+    ],
+)
+def test_tables_of_all_kinds(name, label, wanted):
+    counted = class_counts(TABLES / name, label=label)
+    assert list(counted.items()) == wanted
+    assert all(type(a) is type(b) for a, (b, _) in zip(counted, wanted, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "message"),
+    [
+        (
+            "long_rows.csv",
+            "label",
+            r"line 3 of '.*long_rows.csv' has more fields than its header, which has 2",
+        ),
+        (
+            "twelve_classes_na.csv",
+            "y",
+            r"label 'y' is missing \(NA\) in 1 rows of .*, first in line 158; drop these rows or rename",
+        ),
+        ("no_header.csv", "kind", r"it has '0.0', '0.00', 'a'; its first line looks like a row, and a table"),
+        ("semicolons.csv", "class", r"'x9', \.\.\. 'x21', .*'x29', 'Class'; did you mean 'Class'\?"),
+        ("latin1.csv", "kind", r"latin1.csv' is not UTF-8 text \(line 2\); convert it, as iconv -f latin1"),
+    ],
+)
+def test_tables_that_cannot_be_counted_say_what_they_are(name, label, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        class_counts(TABLES / name, label=label)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("y\n10\n9\n 3\n3.0\n", [(3, 2), (9, 1), (10, 1)]),
+        ("y\n0.5\n10\n9.5\n", [(0.5, 1), (9.5, 1), (10.0, 1)]),
+        ("y\n010\n009\n1\n", [("1", 1), ("009", 1), ("010", 1)]),  # codes, in the order of numbers
+        ("y\n10\n9\nx\n", [("10", 1), ("9", 1), ("x", 1)]),
+        ("a,y,b\n1,p\n2,q,r\n", [("p", 1), ("q", 1)]),  # short, but the label is there
+        ("a,y\n1,p,,\n2,q\n3,q,\n", [("p", 1), ("q", 2)]),  # longer by empty fields
+        ('a,y\r\n"x\ny",p\r\n', [("p", 1)]),
+        ("y|a\np|1\n", [("p", 1)]),
+    ],
+)
+def test_numbers_are_ordered_as_numbers_and_rows_may_be_short(tmp_path, text, wanted):
+    (tmp_path / "x.csv").write_bytes(text.encode())
+    counted = class_counts(tmp_path / "x.csv", label="y")
+    assert list(counted.items()) == wanted
+    assert all(type(a) is type(b) for a, (b, _) in zip(counted, wanted, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('f,y\n1,a\n"never closed,b\n' + "2,c\n" * 1000, "is not readable"),
+        ('y,f\na,1\nb,"never closed\n' + "c,2\n" * 1000, "is not readable"),
+        ("y,f\na,1\r\nb,2\n", "its lines end in more than one way"),
+        ("\ny\na\n", "is empty; it needs a header line"),
+    ],
+)
+def test_no_row_is_lost_in_silence(tmp_path, text, message):
+    (tmp_path / "x.csv").write_bytes(text.encode())
+    with pytest.raises(ValueError, match=message):
+        class_counts(tmp_path / "x.csv", label="y")
 
 
 # ---- patterns of text tables
@@ -333,9 +480,7 @@ def test_patterns_that_match_nothing_or_too_much(tmp_path):
     with gzip.open(tmp_path / "c.csv.gz", "wt") as file:
         file.write("label\n" + "".join(f"{i}\n" for i in range(10_000)))
     (tmp_path / "c.csv.gz").write_bytes((tmp_path / "c.csv.gz").read_bytes()[:-900])
-    with pytest.raises(
-        ValueError, match=r"source '.*c\.csv\.gz' is not a readable table \(Compressed file ended"
-    ):
+    with pytest.raises(ValueError, match=r"source '.*c\.csv\.gz' is not readable \(.*Unexpected end of GZIP"):
         class_counts(tmp_path / "c.csv.gz", label="label")
 
 
@@ -480,6 +625,83 @@ def test_bad_folders(tmp_path, files, label, error, message):
         class_counts(tmp_path, label=label)
 
 
+LAYOUTS = {
+    "hidden and odd names": (
+        *("__old/a.jpg", "__old/b.jpg", "b/c.JPEG", "b/d.webp", "b/e.txt", "b/__g/h.png"),
+        *(".git/a.jpg", "__MACOSX/a.jpg", "b/.a.jpg", "b/__MACOSX/c.jpg", "b/.thumbs/f.jpg"),
+    ),
+    "a class called train": ("train/a.jpg", "train/b.jpg", "plane/a.jpg", "plane/b.jpg"),
+    "a class called train, with folders": ("train/x/a.jpg", "train/y/b.jpg", "plane/a.jpg", "plane/b.jpg"),
+    "a table beside the classes": ("a/a.jpg", "a/b.jpg", "b/c.jpg", "b/d.jpg", "labels.csv"),
+}
+
+
+@pytest.mark.parametrize("files", LAYOUTS.values(), ids=LAYOUTS)
+def test_what_is_counted_is_what_is_loaded(tmp_path, files):
+    touch(tmp_path, *files)
+    train, test = load_images(tmp_path, validation=0.5)
+    loaded = np.bincount(np.concatenate([train.targets, test.targets]))
+    assert class_counts(tmp_path) == dict(zip(train.class_names, loaded.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("folders", "chosen"),
+    [
+        (("Training", "Testing"), "Testing"),
+        (("train", "valid", "test"), "valid"),
+        (("TRAIN", "VAL"), "VAL"),
+        (("seg_train", "seg_test"), "seg_test"),
+        (("training", "validation"), "validation"),
+        (("train", "dev", "eval", "models"), "dev"),
+    ],
+)
+def test_splits_are_no_classes(tmp_path, folders, chosen):
+    touch(tmp_path, *(f"{folder}/{name}/{folder}.jpg" for folder in folders for name in ("cat", "dog")))
+    train, test = load_images(tmp_path)
+    assert train.class_names == ("cat", "dog")
+    assert [Path(test.name(i)).parts[-3] for i in range(2)] == [chosen] * 2
+    assert {Path(train.name(i)).parts[-3] for i in range(2)} == {folders[0]}
+    with pytest.raises(ValueError, match=rf"holds the splits .*; give one, such as '.*/{folders[0]}'"):
+        class_counts(tmp_path)
+    assert class_counts(tmp_path / folders[0]) == {"cat": 1, "dog": 1}
+
+
+def test_folders_that_are_no_classes_are_refused_by_both(tmp_path):
+    touch(tmp_path, "TRAIN/a.jpg", "VAL/b.jpg")  # splits without classes
+    with pytest.raises(ValueError, match="holds the splits TRAIN, VAL; give one"):
+        class_counts(tmp_path)
+    with pytest.raises(ValueError, match=r"TRAIN has no class folders with images \(1 images lie in it"):
+        load_images(tmp_path)
+    touch(tmp_path, "wrapped/photos/cat/a.jpg", "wrapped/photos/dog/b.jpg", "tests/val/cat/a.jpg")
+    for read in (class_counts, load_images):
+        with pytest.raises(
+            ValueError, match=r"holds one folder, 'photos', with folders inside; give '.*/photos'"
+        ):
+            read(tmp_path / "wrapped")
+        with pytest.raises(ValueError, match="holds the splits val"):
+            read(tmp_path / "tests")
+
+
+def test_links_in_a_circle_end(tmp_path):
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    (tmp_path / "a" / "x").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "y").symlink_to(tmp_path / "a")
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    assert class_counts(tmp_path) == {"a": 2, "b": 2}
+
+
+def test_annotations_and_saved_data_sets_in_a_folder_are_not_counted_as_folders(tmp_path):
+    touch(tmp_path, "train_val2018/Aves/1/a.jpg")
+    annotated(tmp_path, [1])
+    with pytest.raises(ValueError, match=r"holds the annotations train2018.json; give one, such as '.*json'"):
+        class_counts(tmp_path)
+    named([0, 1, 1]).save_to_disk(tmp_path / "saved")
+    assert class_counts(tmp_path / "saved") == {"cat": 1, "dog": 2, "lynx": 0}
+    hugging_face.DatasetDict(train=named([0])).save_to_disk(tmp_path / "both")
+    with pytest.raises(TypeError, match=r"source holds the splits train; give one, such as '.*/both/train'"):
+        class_counts(tmp_path / "both")
+
+
 # ---- annotations
 
 CATEGORIES = [
@@ -513,7 +735,7 @@ def annotated(
 def test_annotations_are_counted_by_category_wherever_a_block_ends(
     tmp_path, monkeypatch, block, layout, order
 ):
-    monkeypatch.setattr(label_files, "_BLOCK", block)
+    monkeypatch.setattr(coco, "_BLOCK", block)
     path = annotated(tmp_path, [1, 3, 3, 1, 3], order=order, **layout)
     assert list(class_counts(path).items()) == [("cat", 2), ("lynx", 3), ("puma", 0)]
     assert class_counts(path, label="supercategory") == {"home": 2, "wild": 3}
@@ -528,7 +750,11 @@ def test_categories_of_one_name_keep_their_ids(tmp_path):
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**63 - 1)
+        | st.floats(allow_nan=False)
+        | st.text(max_size=3),
         lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3),
         max_leaves=12,
     ),
@@ -536,19 +762,16 @@ def test_categories_of_one_name_keep_their_ids(tmp_path):
 )
 def test_a_stream_gives_what_json_gives(value, block):
     text = json.dumps(
-        {"before": value, "list": [value, value], "none": [], "after": value}, indent=block % 3 or None
+        {"before": value, "list": [value, value], "none": [], "info": value}, indent=block % 3 or None
     )
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(label_files, "_BLOCK", block)
+        patch.setattr(coco, "_BLOCK", block)
         path = Path(folder) / "x.json"
         path.write_text(text)
-        keys = []
-        with path.open() as file:
-            found = list(label_files._elements(file, keys))
-    lists = [("before", x) for x in value] if isinstance(value, list) else []
-    after = [("after", x) for x in value] if isinstance(value, list) else []
-    assert found == [*lists, ("list", value), ("list", value), *after]
-    assert keys == ["before", "list", "none", "after"]
+        found = list(coco.elements(str(path), "list", "info", "none"))
+        keys = [key for key, _ in coco.elements(str(path))]
+    assert found == [("list", value), ("list", value), ("info", value)]
+    assert keys == ["before", "list", "none", "info"]
 
 
 @pytest.mark.parametrize(
@@ -565,7 +788,7 @@ def test_a_stream_gives_what_json_gives(value, block):
         ('{"annotations": [{"category_id": 1}, {"cat', r"is cut short or no JSON \(.*\); check the file"),
         (
             '{"annotations": [{"category_id": 1} {"category_id": 1}]}',
-            r"is cut short or no JSON \(expected , or \]",
+            r"is cut short or no JSON \(parse error: after array element, I expect ',' or '\]'\)",
         ),
         (
             '{"annotations": [{"id": 1}]}',

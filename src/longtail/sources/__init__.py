@@ -1,0 +1,83 @@
+"""Labels and pictures as they lie on disk: what is there, what it is called, how often each class stands.
+
+One file a kind: `folders` (the one walker), `lists`, `coco`, `tables` (DuckDB), `hub` (Hugging Face).
+All of them know `counted` alone; the file below tells the kinds apart.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from pathlib import Path
+
+from longtail import _checks
+from longtail.sources import coco, folders, hub, tables
+from longtail.sources.counted import Counted
+
+_STORES = ("s3", "gs", "gcs", "r2", "hf", "http", "https")
+_KINDS = "a .csv, .tsv or .parquet file, a .json file of annotations, or a folder of images"
+_SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".json": "json"}
+
+
+def read_counts(source: str, label: str | None) -> Counted:
+    """Return the classes' names and counts that ``source`` holds; see ``longtail.class_counts``.
+
+    Raises:
+        TypeError: missing or mixed labels.
+        ValueError: nothing there, another kind of file, an unreadable one, no such column.
+        ModuleNotFoundError: the library that reads this kind is not installed.
+    """
+    store = re.match(r"(\w\w+)://", source)
+    if store:
+        _checks.choice("the scheme of a remote source", store[1].lower(), _STORES)
+        return _count_remote(source, label)
+    if os.path.isdir(source):
+        if hub.is_saved(source):
+            return hub.count(hub.load_saved(source), label, source)
+        if label is not None:
+            raise TypeError(f"label={label!r} names a column of a file, but source {source!r} is a folder")
+        return folders.count(source)
+    found = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
+    paths = sorted(filter(os.path.isfile, found))
+    if not paths:
+        if glob.has_magic(source):
+            raise ValueError(f"source {source!r} matches no file; check the pattern")
+        raise ValueError(f"source {source!r} is no file and no folder; check the path")
+    kinds = {_kind(path) for path in paths}
+    if len(kinds) > 1:
+        raise ValueError(f"source {source!r} matches files of the kinds {', '.join(sorted(kinds))}; give one")
+    kind = kinds.pop()
+    if kind == "json":
+        if len(paths) > 1:
+            raise ValueError(f"source {source!r} matches {len(paths)} files of annotations; give one")
+        return coco.count(paths[0], label)
+    if kind == "parquet":
+        database = tables.connect("a Parquet file")
+        return tables.count_parquet(database, [glob.escape(path) for path in paths], source, label)
+    database = tables.connect("a table")
+    if label is None:
+        if len(paths) > 1:
+            raise ValueError(f"source {source!r} matches {len(paths)} files; name their label column")
+        return tables.read_counts(database, paths[0])
+    return tables.count_text(database, paths, source, label)
+
+
+def _kind(path: str) -> str:
+    kind = _SUFFIXES.get(Path(path.lower().removesuffix(".gz")).suffix)
+    if kind is None or (kind in ("parquet", "json") and path.lower().endswith(".gz")):
+        raise ValueError(f"source must be {_KINDS}, got {path!r}; read other formats into a list or Series")
+    return kind
+
+
+def _count_remote(source: str, label: str | None) -> Counted:
+    kind = _kind(source.partition("?")[0] if source.startswith("http") else source)
+    if kind == "json":
+        raise ValueError(f"source {source!r}: annotations are read from a local file; copy it here")
+    if label is None:
+        raise ValueError(f"label is missing for source {source!r}; name the label column")
+    database = tables.connect(f"reading {source}", remote=True)
+    if kind == "parquet":
+        return tables.count_parquet(database, [source], source, label)
+    paths = [source] if source.startswith("http") else tables.matches(database, source)
+    return tables.count_text(database, paths, source, label, remote=True)

@@ -1,0 +1,190 @@
+"""Annotations of COCO, LVIS and iNaturalist: .json files with categories, images and annotations, as streams.
+
+ijson decodes them element by element, so that memory holds a block of text and its elements.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longtail import _checks
+from longtail.sources.counted import Counted, needs
+from longtail.sources.listing import Listing, listing, names_array
+
+_BLOCK = 1 << 16
+_TRAIN = re.compile(r"train(20\d\d)\.json")
+
+
+def count(path: str, label: str | None = None) -> Counted:
+    """Count the annotations of each category, in the order of their ids.
+
+    ``label`` is the field of the categories that names the classes, and categories that share it are one
+    class; without it each category is one, and where two share a name the ids stand behind the names.
+
+    Raises:
+        ModuleNotFoundError: ijson is not installed.
+        ValueError: no such lists, an annotation without a known category, a file that is cut short.
+    """
+    seen: Counter[Hashable] = Counter()
+    categories: dict[Hashable, dict[str, Any]] = {}
+    for key, element in elements(path, "annotations", "categories"):
+        if key == "annotations":
+            seen[_member(path, key, element, "category_id")] += 1
+        else:
+            categories[_member(path, key, element, "id")] = element
+    _check_there(path, annotations=seen, categories=categories)
+    unknown = [number for number in seen if number not in categories]
+    if unknown:
+        raise ValueError(f"category_id {_checks.shorten(unknown)} in {path!r} is none of its categories")
+    merged: Counter[Any] = Counter()
+    for number, name in _names(path, categories, label).items():
+        merged[name] += seen[number]
+    return list(merged), list(merged.values())
+
+
+def read(train: Path) -> Listing:
+    """Read the official iNaturalist layout: ``train2018.json``, ``val2018.json`` and the images they name.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ModuleNotFoundError: ijson is not installed.
+        ValueError: annotation files of two years, or a broken one.
+    """
+    found = _TRAIN.fullmatch(train.name)
+    if found is None:
+        raise ValueError(f"annotation file {train} is none of train2017.json, train2018.json and so on")
+    if not train.is_file():
+        raise FileNotFoundError(f"annotation file {train} is not there; check the path")
+    year, root = found[1], train.parent
+    val = root / f"val{year}.json"
+    if not val.is_file():
+        others = sorted(p.name for p in root.glob("val20[0-9][0-9].json"))
+        if others:
+            raise ValueError(f"{root} has {train.name} but {others[0]}, of another year; get {val.name}")
+        raise FileNotFoundError(f"{root} has {train.name} but no {val.name}; get it, too")
+    (names, *train_part), (val_names, *val_part) = (_images(str(path), year) for path in (train, val))
+    if names != val_names:
+        raise ValueError(
+            f"{train} has {len(names)} categories and {val} {len(val_names)}, or other ones; they are not of "
+            "one data set: get both again"
+        )
+    parts = []
+    for path, (files, numbers) in ((train, train_part), (val, val_part)):
+        place = {number: target for target, number in enumerate(names)}
+        unknown = [number for number in numbers if number not in place]
+        if unknown:
+            raise ValueError(f"{path}: category_id {unknown[0]!r} is in no category; get the file again")
+        parts.append((names_array(files), np.array([place[number] for number in numbers], np.int64)))
+    return listing(root, tuple(map(str, names.values())), parts[0], parts[1], str(train))
+
+
+def _images(path: str, year: str) -> tuple[dict[Any, Any], list[str], list[Any]]:
+    """Return the categories' names by id, and file name and category of each image."""
+    categories: dict[Hashable, dict[str, Any]] = {}
+    files: dict[Any, str] = {}
+    labels: dict[Any, Any] = {}
+    for key, element in elements(path, "info", "categories", "images", "annotations"):
+        if key == "info":
+            stated = element.get("year", year) if isinstance(element, dict) else year
+            if str(stated) != year:
+                raise ValueError(
+                    f"{path} says that it is of the year {stated}, not {year}; get the right one"
+                )
+        elif key == "categories":
+            categories[_member(path, key, element, "id")] = element
+        elif key == "images":
+            files[_member(path, key, element, "id")] = str(_member(path, key, element, "file_name"))
+        else:
+            labels[_member(path, key, element, "image_id")] = _member(path, key, element, "category_id")
+    _check_there(path, categories=categories, images=files, annotations=labels)
+    if labels.keys() != files.keys():
+        alone = next(iter(labels.keys() ^ files.keys()))
+        raise ValueError(
+            f"{path}: image {alone!r} is not in both images and annotations; the file is damaged or has no "
+            "labels (a test set's has none)"
+        )
+    return _names(path, categories, None), list(files.values()), [labels[i] for i in files]
+
+
+def _names(path: str, categories: dict[Hashable, dict[str, Any]], label: str | None) -> dict[Any, Any]:
+    """Return the classes' names by category id, in the order of the ids."""
+    order = sorted(categories, key=lambda number: (isinstance(number, str), number))
+    names = {number: _member(path, "categories", categories[number], label or "name") for number in order}
+    if label is None and len(set(names.values())) < len(names):  # two species may have one name
+        return {number: f"{name} ({number})" for number, name in names.items()}
+    return names
+
+
+def _check_there(path: str, **parts: Any) -> None:
+    for wanted, found in parts.items():
+        if not found:
+            keys = [key for key, _ in elements(path)]
+            raise ValueError(
+                f"source {path!r} has no {wanted}; it has {_checks.shorten(keys, 20) or 'no object'}; "
+                "give a file with annotations and categories as COCO and iNaturalist have them"
+            )
+
+
+def elements(path: str, *keys: str) -> Iterator[tuple[str, Any]]:
+    """Yield the elements of some lists of a JSON object, and its objects, under their keys.
+
+    Without keys, yield every key of the object with None.
+
+    Raises:
+        ModuleNotFoundError: ijson is not installed.
+        ValueError: no UTF-8 text, or no JSON.
+    """
+    ijson = needs("ijson", "an annotation file", "counts")
+    found = {key: ijson.sendable_list() for key in keys or ("",)}
+    if keys:
+        # an object is one element, a list as many as it has
+        prefixes = {key: key if key == "info" else f"{key}.item" for key in keys}
+        readers = [ijson.items_coro(found[key], prefixes[key], use_float=True) for key in keys]
+    else:
+        readers = [ijson.parse_coro(found[""], use_float=True)]
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    blank = True
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK):
+                text = decoder.decode(block)
+                blank = blank and not text.strip()
+                if not blank:
+                    yield from _given(readers, found, text.encode())
+        decoder.decode(b"", final=True)
+        if not blank:
+            yield from _given(readers, found, None)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"source {path!r} is not UTF-8 text ({error.reason}); convert it") from error
+    except ijson.JSONError as error:
+        why = str(error).strip().splitlines()[0]
+        raise ValueError(f"source {path!r} is cut short or no JSON ({why}); check the file") from error
+
+
+def _given(readers: list[Any], found: dict[str, Any], block: bytes | None) -> Iterator[tuple[str, Any]]:
+    """Give the readers a block of text, or the end, and yield what they found in it."""
+    for reader in readers:
+        if block is None:
+            reader.close()
+        else:
+            reader.send(block)
+    for key, items in found.items():
+        if key:
+            yield from ((key, item) for item in items)
+        else:
+            yield from ((name, None) for prefix, event, name in items if (prefix, event) == ("", "map_key"))
+        items.clear()
+
+
+def _member(path: str, key: str, element: Any, name: str) -> Any:
+    value = element.get(name) if isinstance(element, dict) else None
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f"{key} of {path!r} must hold a {name!r} each, got {_checks.describe(element)}")
+    return value

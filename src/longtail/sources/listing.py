@@ -1,0 +1,97 @@
+"""What every reader of labelled image files answers: the files, their classes, and what is true of both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail import _checks
+
+Targets = npt.NDArray[np.int64]
+Files = npt.NDArray[np.bytes_]
+
+# the words for a split that is not trained on, the most wanted first
+TESTS: Final = ("val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
+_PROBES: Final = 1000  # files looked for before anything starts
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files and classes of a training set and, where the source has one, of a test set.
+
+    Attributes:
+        root: the folder that file names start from.
+        class_names: by target.
+        train: file names, as `names_array` has them, and targets.
+        test: the same, or None.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    train: tuple[Files, Targets]
+    test: tuple[Files, Targets] | None
+
+
+def listing(
+    root: Path,
+    names: tuple[str, ...],
+    train: tuple[Files, Targets],
+    test: tuple[Files, Targets] | None,
+    source: str,
+) -> Listing:
+    """Check what is true of every source of files.
+
+    Raises:
+        FileNotFoundError: a file that it names is missing.
+        ValueError: as in `check_classes`.
+    """
+    check_classes(names, train[1], None if test is None else test[1], source)
+    for files, _ in filter(None, (train, test)):
+        for i in np.unique(np.linspace(0, len(files) - 1, _PROBES).astype(int)):
+            if not (root / os.fsdecode(files[i])).is_file():
+                raise FileNotFoundError(
+                    f"{source} names {os.fsdecode(files[i])}, which is not in {root}; is that the folder of "
+                    "its images?"
+                )
+    return Listing(root, names, train, test)
+
+
+def names_array(names: Iterable[str]) -> Files:
+    """Return file names in one block of bytes.
+
+    A list of a million texts costs ten times the memory, and every worker process that counts references to
+    them gets a copy of its own.
+    """
+    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+
+
+def check_classes(names: tuple[str, ...], train: Targets, test: Targets | None, source: str) -> None:
+    """Refuse a single class, and classes that no training image has."""
+    if len(names) < 2:
+        raise ValueError(f"{source} has one class, {names[0]!r}; a classifier needs two or more")
+    counts = np.bincount(train, minlength=len(names))
+    if test is not None:
+        seen = np.bincount(test, minlength=len(names))[: len(names)].astype(bool)
+        unseen = [names[i] for i in np.flatnonzero(seen & (counts == 0))]
+        refuse_unseen([*unseen, *sorted({str(t) for t in test[test >= len(names)]})], source)
+    if not counts.all():
+        bare = [names[i] for i in np.flatnonzero(counts == 0)]
+        raise ValueError(
+            f"{source}: {len(bare)} classes have no training image: {_checks.shorten(bare)}; add some or "
+            "leave those classes out"
+        )
+
+
+def refuse_unseen(classes: list[str], source: str) -> None:
+    """Refuse classes of the test images that training lacks, if there are any."""
+    if classes:
+        raise ValueError(
+            f"{source}: the test images have {len(classes)} classes that no training image has: "
+            f"{_checks.shorten(classes)}; add training images or leave those classes out"
+        )
