@@ -46,7 +46,7 @@ datasets: decoding fetch long_tail pickles skeleton_files image_files / *
 & evaluation: *
 adapters: *
 & audit
-training: progress files device trainers / checkpoint recipe / folder data / graphs finetune / loop / evaluate
+training: progress files device trainers / checkpoint recipe / * / graphs finetune / loop / evaluate
 compare: *
 & predict
 & reproduce
