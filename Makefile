@@ -6,10 +6,10 @@ JOBS ?= 2
 GPU_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tests wheel lowest backends browser bench gpu clean
+.PHONY: help demo test lint check-tests wheel lowest backends native native-test browser bench gpu clean
 
 help: ## the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("longtail needs Python 3.11 or newer; set PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
@@ -42,12 +42,19 @@ backends: $(READY) ## the losses' whole battery on every backend: plain, fused, 
 	$(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend fused
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend fused
 
+native: $(READY) ## C++ kernels for CIFAR ResNets on this CPU, installed from experiments/cifar_cpu and built once
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e experiments/cifar_cpu
+	$(BIN)/python -m longtail_cifar_cpu
+
+native-test: native ## the tests of these kernels (minutes)
+	$(BIN)/python -m pytest -n $(JOBS) experiments/cifar_cpu/tests
+
 browser: ## chromium for the tests of the report's page, where one may be installed
 	@command -v chromium >/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && timeout 150 sh -c '{ apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 </dev/null'; } \
 	  || echo "no chromium could be installed: the tests of the report's page will be skipped"
 
-bench: $(READY) ## speed, as ratios in one run, into results/benchmarks/
+bench: $(READY) native ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/counts.py
 	$(BIN)/python benchmarks/ddnet.py

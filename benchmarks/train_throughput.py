@@ -1,6 +1,7 @@
 """Images a second of the paper's CIFAR recipe: our loop against the loop of tutorials, in one run.
 
-    python benchmarks/train_throughput.py                 # on the CPU, about five minutes on two cores
+    python benchmarks/train_throughput.py                 # on the CPU, about five minutes on two cores;
+                                                          # needs the kernels that `make native` builds
     python benchmarks/train_throughput.py --device cuda   # eager, graphs, compiled; one run and several;
                                                           # started again, it goes on
 
@@ -32,6 +33,7 @@ import longtail
 from longtail import models, recipes
 from longtail.datasets import Split
 from longtail.training import train
+from longtail.training.acceleration import ACCELERATORS
 
 CASES = [("fp32", "none"), ("fp32", "graphs"), ("bf16", "none"), ("bf16", "graphs"), ("bf16", "compile")]
 TARGETS = {"cpu_speed_up": 3.0, "cuda_images_per_second": 150_000}
@@ -178,6 +180,8 @@ def copy_bandwidth() -> float:
 
 def on_cpu(rounds: int, images: int) -> Iterator[dict[str, Any]]:
     """Compare with the plain script, taking turns."""
+    if "native" not in ACCELERATORS:
+        raise SystemExit("the kernels that are compared are not installed; run `make native`")
     data, cores = random_cifar(images), torch.get_num_threads()
     epoch = plain_script(data, "cpu", workers=0)
 
@@ -204,7 +208,7 @@ def on_cpu(rounds: int, images: int) -> Iterator[dict[str, Any]]:
             order = [("plain", plain), *ours.items()]
             for name, measure in order if turn % 2 == 0 else reversed(order):
                 rate = measure()
-                if turn:  # the first one warms up: builds kernels, starts processes
+                if turn:  # the first one warms up: starts processes
                     rates[name].append(rate)
     for name in ours:
         ratios = [a / b for a, b in zip(rates[name], rates["plain"], strict=True)]

@@ -14,10 +14,20 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from longtail import datasets, models
+from longtail import _registry, datasets, models
+from longtail._registry import Registry
 from longtail.datasets import Dataset, Split
 from longtail.models import SmallCNN
-from longtail.training import DivergedError, PausedError, RunFolderError, derive_seed, digits, load_run, train
+from longtail.training import (
+    DivergedError,
+    PausedError,
+    RunFolderError,
+    derive_seed,
+    digits,
+    load_run,
+    loop,
+    train,
+)
 from longtail.training.augment import crop
 from longtail.training.data import TrainingData
 from longtail.training.device import exact_cudnn as _exact_cudnn
@@ -600,50 +610,57 @@ def test_graphs_are_refused_with_the_reason_where_they_cannot_be():
         train(short(), acceleration="fast")
 
 
-def test_native_kernels_change_nothing_but_rounding(tmp_path):
-    # a small rate: at the recipe's 0.1, a rounding error grows hundredfold in an epoch, whoever made it
-    recipe = short(model="resnet20", augmentation="crop_flip", learning_rate=1e-3)
-    plain = train(recipe, acceleration="none")
-    native = train(recipe, tmp_path, acceleration="native")
-    assert environment_of(tmp_path)["acceleration"] == "native"
-    assert not same(plain.model, native.model)
-    assert [m.loss for m in native.history] == pytest.approx([m.loss for m in plain.history], rel=2e-3)
-    assert native.evaluation.error == pytest.approx(plain.evaluation.error, abs=0.01)
-    assert same(train(recipe).model, native.model)
-    assert evaluate_run(tmp_path) == native.evaluation
+class Doubling:
+    """A toy accelerator: it doubles the logits of the networks that it takes."""
+
+    def applies(self, recipe, model, device):
+        return None if isinstance(model, SmallCNN) else f"needs a SmallCNN, but the model is {recipe.model!r}"
+
+    @contextlib.contextmanager
+    def running(self, model):
+        handle = model.register_forward_hook(lambda _module, _input, output: 2 * output)
+        yield
+        handle.remove()
 
 
-def test_a_native_run_goes_on_to_the_same_bits(tmp_path):
-    recipe = short(model="resnet20")
-    whole = train(recipe)
-    with pytest.raises(PausedError):
-        train(recipe, tmp_path, deadline=0.0)
-    assert same(train(recipe, tmp_path).model, whole.model)
+@pytest.fixture
+def accelerators(monkeypatch):
+    """The registry of accelerators, with nothing in it."""
+    empty = Registry("acceleration")
+    monkeypatch.setattr(loop, "ACCELERATORS", empty)
+    monkeypatch.setattr(_registry, "load_applications", lambda: None)
+    return empty
 
 
-def test_a_native_run_is_evaluated_without_a_compiler_too(tmp_path, monkeypatch):
-    run = train(short(model="resnet20", epochs=1, warmup_epochs=0), tmp_path, acceleration="native")
-    monkeypatch.setattr(models.convolution, "library", models.convolution.library.__wrapped__)
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.warns(UserWarning, match="CXX='no-such-compiler' is not there"):
-        again = evaluate_run(tmp_path)
-    assert again.error == pytest.approx(run.evaluation.error, abs=0.01)
+def test_an_accelerator_from_elsewhere_trains_and_evaluates(accelerators, tmp_path):
+    plain = train(short(), tmp_path / "plain")
+    assert environment_of(tmp_path / "plain")["acceleration"] == "none"
+    accelerators.register("native", Doubling())
+    ours = train(short(), tmp_path / "ours")
+    assert environment_of(tmp_path / "ours")["acceleration"] == "native"
+    assert not same(plain.model, ours.model)
+    assert same(train(short(), acceleration="native").model, ours.model)
+    assert same(train(short(), acceleration="none").model, plain.model)
+    assert not ours.model._forward_hooks
+    assert evaluate_run(tmp_path / "ours") == ours.evaluation
+    assert evaluate_run(tmp_path / "plain") == plain.evaluation
+    accelerators.unregister("native")
+    alone = evaluate_run(tmp_path / "ours")  # by torch: the logits are half of what they were
+    assert alone.error == ours.evaluation.error
+    assert alone != ours.evaluation
 
 
-def test_native_kernels_are_refused_with_the_reason_where_they_cannot_be(monkeypatch):
-    needs = r"acceleration='native' needs a CPU, fp32 and a CIFAR ResNet, but "
-    with pytest.raises(ValueError, match=needs + "the model is 'small_cnn'; use 'auto'"):
-        train(short(), acceleration="native")
-    with pytest.raises(ValueError, match=needs + "the precision is 'bf16'"):
-        train(short(model="resnet20", precision="bf16"), acceleration="native")
-    monkeypatch.setattr(models.convolution, "library", models.convolution.library.__wrapped__)
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    recipe = short(model="resnet20", epochs=1, warmup_epochs=0)
-    with pytest.raises(models.convolution.BuildError, match="CXX='no-such-compiler' is not there"):
+def test_an_accelerator_that_is_missing_or_unfit_is_refused_with_the_remedy(accelerators):
+    recipe = short(model="strided_cnn", epochs=1, warmup_epochs=0)
+    message = r"acceleration='native' needs kernels .* not installed; run `make native` .*; use 'auto'$"
+    with pytest.raises(ValueError, match=message):
         train(recipe, acceleration="native")
-    with pytest.warns(UserWarning, match="training takes longer than it needs to: CXX='no-such-compiler'"):
-        unbuilt = train(recipe)
-    assert same(unbuilt.model, train(recipe, acceleration="none").model)
+    plain = train(recipe)
+    accelerators.register("native", Doubling())
+    message = r"acceleration='native' needs a SmallCNN, but the model is 'strided_cnn'; use 'auto'$"
+    with pytest.raises(ValueError, match=message):
+        train(recipe, acceleration="native")
+    assert same(train(recipe).model, plain.model)
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

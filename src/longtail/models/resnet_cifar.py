@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, pad, relu
 
 from longtail import _checks
-from longtail.models.convolution import conv_norm_relu, residual_block, residual_blocks
 
 _WIDTHS = (16, 32, 64)
 
@@ -68,8 +68,9 @@ class CifarResNet(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the logits."""
-        x = conv_norm_relu(self.conv, self.norm, input)
-        logits: Tensor = self.head(residual_blocks(self.blocks, BasicBlock, x).mean((2, 3)))
+        x = relu(self.norm(self.conv(input)))
+        x = self.blocks(x)
+        logits: Tensor = self.head(x.mean((2, 3)))
         return logits
 
 
@@ -90,7 +91,17 @@ class BasicBlock(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``relu(convolutions(input) + shortcut(input))``."""
-        return residual_block(self, input)
+        x = relu(self.norm1(self.conv1(input)))
+        x = self.norm2(self.conv2(x))
+        return relu(x + self.shortcut(input))
+
+    def shortcut(self, input: Tensor) -> Tensor:
+        """Return the input; where the block halves it, the means of 2x2 pixels between channels of zeros."""
+        zeros = (self.conv1.out_channels - self.conv1.in_channels) // 2
+        if zeros == 0:
+            return input
+        # ceil_mode keeps the last row and column of an odd image, as the strided convolution does
+        return pad(avg_pool2d(input, 2, ceil_mode=True), (0, 0, 0, 0, zeros, zeros))
 
 
 def _conv(in_channels: int, channels: int, stride: int) -> nn.Conv2d:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,8 +24,8 @@ from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.methods import REFITS, Rule
-from longtail.models import convolution
 from longtail.training import checkpoint
+from longtail.training.acceleration import ACCELERATORS, Accelerator
 from longtail.training.data import TrainingData, derive_seed
 from longtail.training.device import (
     DRAWS,
@@ -96,10 +94,10 @@ def train(
             a checkpoint. Needs `run_dir`.
         acceleration: "graphs" replays captured CUDA graphs, bit for bit what "none" computes; "compile" also
             fuses the network by ``torch.compile``, which rounds otherwise and takes up to a minute at the
-            start; "native" runs C++ kernels on the CPU, which round otherwise and are built at their first
-            use; "auto" takes graphs where they apply (CUDA, SGD, a network without dropout) and a result
-            file shows them faster on that kind of GPU, and native kernels where they apply (CPU under Linux,
-            fp32, a CIFAR ResNet, a C++ compiler).
+            start; "native" runs C++ kernels on the CPU, which round otherwise and come from a checkout by
+            ``make native``; "auto" takes graphs where they apply (CUDA, SGD, a network without dropout) and a
+            result file shows them faster on that kind of GPU, and native kernels where they are built and
+            apply (CPU under Linux, fp32, a CIFAR ResNet).
         trained: folder of a finished run of ``recipe.method.training``, on the same data: its network is
             taken in place of training one, for a method that differs in what it does afterwards.
 
@@ -110,7 +108,6 @@ def train(
     Raises:
         ValueError: an unknown data set, model or device, a setting out of range, or a folder that holds
             another recipe or a run on other data.
-        BuildError: "native" was asked for and cannot be built; "auto" warns and does without.
         DivergedError: the loss became infinite or NaN.
         PausedError: the deadline passed.
         RunFolderError: `run_dir` cannot be written, is in use, or has only damaged checkpoints.
@@ -177,8 +174,8 @@ def test_logits(run: RunResult, data: TrainingData, device: torch.device, accele
     model = run.model.to(device)
     if data.images:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    native = acceleration == "native" and _runs_native("auto", run.recipe, model, device)
-    with exact_cudnn(), _kernels(native):
+    kernels = _native("auto", run.recipe, model, device) if acceleration == "native" else None
+    with exact_cudnn(), _running(kernels, model):
         return _logits(model, data, autocast(run.recipe.precision, device))
 
 
@@ -210,14 +207,14 @@ class _Run:
         self.one = torch.ones((), device=device)
         self.steps = math.ceil(len(data) / recipe.batch_size)
         capture = _captures(acceleration, recipe, self.model, device)
-        native = _runs_native(acceleration, recipe, self.model, device)
+        self.kernels = _native(acceleration, recipe, self.model, device)
         self.acceleration = (
             "compile"
             if acceleration == "compile"
             else "graphs"
             if capture
             else "native"
-            if native
+            if self.kernels is not None
             else "none"
         )
         compiled = acceleration == "compile"
@@ -338,7 +335,7 @@ class _Run:
         rates = [learning_rate_at(self.recipe, first + step, self.steps) for step in range(self.steps)]
         self.model.train()
         seed = derive_seed(self.recipe.seed, epoch, "dropout")
-        with seeded(self.model, seed, self.device), _kernels(self.acceleration == "native"):
+        with seeded(self.model, seed, self.device), _running(self.kernels, self.model):
             if self.epochs is not None:
                 losses, stopped = self.epochs.play(epoch, torch.tensor(rates))
             else:
@@ -376,7 +373,7 @@ class _Run:
         return autocast(self.recipe.precision, self.device)
 
     def _test_logits(self) -> Tensor:
-        with _kernels(self.acceleration == "native"):
+        with _running(self.kernels, self.model):
             return _logits(self.model, self.data, self._precision())
 
     def _seconds(self) -> float:
@@ -468,30 +465,20 @@ def _captures(acceleration: str, recipe: Recipe, model: nn.Module, device: torch
     return acceleration != "auto" or _measured.gpu(torch.cuda.get_device_name(device)).graphs
 
 
-def _runs_native(acceleration: str, recipe: Recipe, model: nn.Module, device: torch.device) -> bool:
-    """Whether the C++ kernels run; refuses where they were asked for and cannot."""
-    # elsewhere compilers bring an OpenMP of their own, and two of them in one process may not agree
-    if acceleration != "native" and (acceleration != "auto" or sys.platform != "linux"):
-        return False
-    why = None
-    if device.type != "cpu":
-        why = f"the device is {device}"
-    elif recipe.precision != "fp32":
-        why = f"the precision is {recipe.precision!r}"
-    elif not isinstance(model, models.CifarResNet):
-        why = f"the model is {recipe.model!r}"
-    if why is None:
-        try:
-            convolution.library()
-        except convolution.BuildError as error:
-            if acceleration == "native":
-                raise
-            warnings.warn(f"training takes longer than it needs to: {error}", stacklevel=4)
-            return False
-    elif acceleration == "native":
-        raise ValueError(f"acceleration='native' needs a CPU, fp32 and a CIFAR ResNet, but {why}; use 'auto'")
-    return why is None
+def _native(acceleration: str, recipe: Recipe, model: nn.Module, device: torch.device) -> Accelerator | None:
+    """Return the registered CPU kernels where they run; refuses where they were asked for and cannot."""
+    if acceleration not in ("auto", "native"):
+        return None
+    if "native" in ACCELERATORS:
+        why = ACCELERATORS["native"].applies(recipe, model, device)
+        if why is None:
+            return ACCELERATORS["native"]
+    else:
+        why = "needs kernels that are not installed; run `make native` in a checkout of longtail"
+    if acceleration == "native":
+        raise ValueError(f"acceleration='native' {why}; use 'auto'")
+    return None
 
 
-def _kernels(native: bool) -> contextlib.AbstractContextManager[None]:
-    return convolution.native() if native else contextlib.nullcontext()
+def _running(kernels: Accelerator | None, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if kernels is None else kernels.running(model)

@@ -9,21 +9,22 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
-from longtail.models import build, convolution
-from longtail.models.convolution import BuildError, conv_norm_relu, native, residual_blocks
+from longtail.models import build
 from longtail.models.resnet_cifar import BasicBlock, CifarResNet
+from longtail_cifar_cpu import build as building
+from longtail_cifar_cpu import convolution
+from longtail_cifar_cpu.convolution import conv_norm_relu, residual_blocks, running
 
 LAST = torch.channels_last
-QUICK = (*convolution._FLAGS, "-O0")  # to build, not to run
 
 
 @pytest.fixture(scope="module", params=["this machine's", "16 floats wide"])
 def kernels(request):
     """The library as built here, and as machines with AVX-512 build it (here in halves)."""
     if request.param == "this machine's":
-        yield convolution.library()
+        yield building.library()
         return
-    wide = convolution._load(convolution._build((*convolution._FLAGS, "-O1", "-DLONGTAIL_WIDE")))
+    wide = building._load(building.build((*building._FLAGS, "-O1", "-DLONGTAIL_WIDE")))
     ours, convolution.library = convolution.library, lambda: wide
     yield wide
     convolution.library = ours
@@ -75,8 +76,7 @@ def assert_same(conv, norm, x, r, tolerance=2e-5):
     norm64.load_state_dict(norm.state_dict())
     # rounding may not decide what a ReLU lets pass
     grad = torch.randn(before.shape) * (before.detach().abs() > 1e-3 * before.detach().abs().max())
-    with native():
-        ours = run(conv, norm, x, r, grad)
+    ours = run(conv, norm, x, r, grad)
     assert type(ours.grad_fn).__name__ == "_ConvNormReLUBackward"
     theirs = run(conv64, norm64, x64, r64, grad.double())
     pairs = {
@@ -120,8 +120,7 @@ def test_images_with_a_gradient_are_convolved_by_torch():
     x, _ = tensors(2, 3, 16, 8, 8, False)
     conv64, norm64, x64 = doubled(conv, norm, x)
     grad = torch.randn(2, 16, 8, 8)
-    with native():
-        ours = run(conv, norm, x, None, grad)
+    ours = run(conv, norm, x, None, grad)
     assert type(ours.grad_fn).__name__ == "_NormReLUBackward"
     run(conv64, norm64, x64, None, grad.double())
     torch.testing.assert_close(x.grad.double(), x64.grad, rtol=1e-4, atol=1e-5)
@@ -149,8 +148,7 @@ def test_a_large_mean_does_not_swallow_the_variance(kernels, inputs):
         conv.weight.copy_(torch.eye(16)[:, :inputs, None, None] * (torch.arange(9) == 4).view(3, 3))
         conv.weight[inputs:].copy_(conv.weight[:1])  # where there are fewer channels
     x, _ = tensors(8, inputs, 16, 12, 12, False, mean=1000.0)
-    with native():
-        conv_norm_relu(conv, norm, x.detach())
+    conv_norm_relu(conv, norm, x.detach())
     inner = x.detach().double().var((0, 2, 3))
     inner = torch.cat((inner, inner[:1].expand(16 - inputs)))
     norm.running_var.sub_(0.9 * layers(inputs, 16)[1].running_var)
@@ -169,7 +167,7 @@ def test_evaluation_uses_the_running_statistics(kernels, inputs, strided, residu
     x, _ = tensors(2, inputs, 32, 9, 6, False)
     r = torch.randn_like(conv(x)).contiguous(memory_format=LAST) if residual else None
     conv64, norm64, x64, r64 = doubled(conv, norm, x, r)
-    with torch.inference_mode(), native():
+    with torch.inference_mode():
         ours = conv_norm_relu(conv, norm, x, r)
     torch.testing.assert_close(ours.double(), conv_norm_relu(conv64, norm64, x64, r64), rtol=1e-5, atol=2e-5)
     assert norm.num_batches_tracked == 0
@@ -183,8 +181,7 @@ def test_after_a_convolution_of_torchs_norm_and_relu_are_still_ours(kernels, res
     r = torch.randn_like(conv(x)).contiguous(memory_format=LAST).requires_grad_() if residual else None
     conv64, norm64, x64, r64 = doubled(conv, norm, x, r)
     grad = torch.randn(3, 32, 5, 4)
-    with native():
-        ours = run(conv, norm, x, r, grad)
+    ours = run(conv, norm, x, r, grad)
     assert type(ours.grad_fn).__name__ == "_NormReLUBackward"
     theirs = run(conv64, norm64, x64, r64, grad.double())
     pairs = [(ours, theirs), (x.grad, x64.grad), (conv.weight.grad, conv64.weight.grad)]
@@ -237,8 +234,8 @@ def assert_blocks_same(blocks, inputs, size):
             norm.bias.normal_()
     x, _ = tensors(3, inputs, inputs, *size, False)
     trunk64, x64 = doubled(trunk, x)
-    with native():
-        ours = residual_blocks(trunk, BasicBlock, x)
+    with running(trunk):
+        ours = residual_blocks(trunk, x)
     grad = torch.randn(ours.shape).contiguous(memory_format=LAST)
     kept = grad.clone()
     assert type(ours.grad_fn).__name__ == "_ResidualBlocksBackward"
@@ -262,8 +259,8 @@ def test_blocks_that_the_kernels_cannot_run_at_once_are_run_one_by_one():
     trunk = nn.Sequential(BasicBlock(16, 32), BasicBlock(32, 64)).to(memory_format=LAST)
     x, _ = tensors(3, 16, 16, 6, 6, False)  # 3 by 3 are not halved by the kernels
     trunk64, x64 = doubled(trunk, x)
-    with native():
-        ours = residual_blocks(trunk, BasicBlock, x)
+    with running(trunk):
+        ours = residual_blocks(trunk, x)
     torch.testing.assert_close(ours.double(), trunk64(x64), rtol=1e-4, atol=1e-5)
     assert [block.norm1.num_batches_tracked for block in trunk] == [1, 1]
 
@@ -283,7 +280,7 @@ def test_a_networks_hooks_fire(where, kind):
     register = getattr(module, f"register_{kind}_hook") if where else everywhere
     handle = register(lambda module, *_: fired.append(module))
     try:
-        with native():
+        with running(model):
             model(x).sum().backward()
     finally:
         handle.remove()
@@ -294,8 +291,9 @@ def test_hooks_on_all_modules_see_what_passes():
     seen = []
     handle = nn.modules.module.register_module_forward_hook(lambda module, _, out: seen.append((module, out)))
     try:
-        with native():
-            CifarResNet(8).to(memory_format=LAST)(torch.randn(2, 3, 8, 8).contiguous(memory_format=LAST))
+        model = CifarResNet(8).to(memory_format=LAST)
+        with running(model):
+            model(torch.randn(2, 3, 8, 8).contiguous(memory_format=LAST))
     finally:
         handle.remove()
     assert all(output.min() < 0 for module, output in seen if type(module) is nn.BatchNorm2d)
@@ -310,8 +308,8 @@ def test_a_sequence_of_another_kind_is_called():
     trunk = Doubled(BasicBlock(16, 16), BasicBlock(16, 16)).to(memory_format=LAST)
     x, _ = tensors(2, 16, 16, 8, 8, False)
     expected = copy.deepcopy(trunk)(x)
-    with native():
-        torch.testing.assert_close(residual_blocks(trunk, BasicBlock, x), expected, rtol=1e-4, atol=1e-4)
+    with running(trunk):
+        torch.testing.assert_close(residual_blocks(trunk, x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_layers_of_a_block_that_do_not_fit_are_refused_as_torch_does():
@@ -324,7 +322,7 @@ def test_layers_of_a_block_that_do_not_fit_are_refused_as_torch_does():
     ):
         block = BasicBlock(16, 16)
         setattr(block, name, layer)
-        with native(), pytest.raises(RuntimeError, match=said):
+        with running(block), pytest.raises(RuntimeError, match=said):
             block.to(memory_format=LAST)(x)
 
 
@@ -334,7 +332,7 @@ def test_a_forward_of_a_modules_own_is_called(where):
     module = model.get_submodule(where)
     inner = module.forward
     module.forward = lambda input: calls.append(where) or inner(input)
-    with native():
+    with running(model):
         model(torch.randn(2, 3, 8, 8).contiguous(memory_format=LAST))
     assert calls == [where]
 
@@ -345,7 +343,7 @@ def test_a_networks_block_of_another_kind_is_called():
     torch.manual_seed(0)
     model.blocks[2] = Scaled(16, 32).to(memory_format=LAST)
     expected = copy.deepcopy(model)(x)
-    with native():
+    with running(model):
         torch.testing.assert_close(model(x), expected, rtol=1e-3, atol=1e-3)
 
 
@@ -355,7 +353,7 @@ def test_a_block_that_the_kernels_cannot_run_is_torchs(channels):
     block = BasicBlock(24, channels).to(memory_format=LAST)
     x = torch.randn(2, 24, 8, 8).contiguous(memory_format=LAST)
     expected = copy.deepcopy(block)(x)
-    with native():
+    with running(block):
         assert torch.equal(block(x), expected)
 
 
@@ -371,7 +369,7 @@ def test_a_block_cut_by_hand_is_torchs():
             setattr(block.norm1, name, getattr(block.norm1, name)[:16].clone())
     x, _ = tensors(2, 32, 32, 8, 8, False)
     expected = copy.deepcopy(block)(x)
-    with native():
+    with running(block):
         torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -381,7 +379,7 @@ def test_a_norm_in_evaluation_keeps_its_statistics(norm):
     block.get_submodule(norm).eval()
     x, _ = tensors(2, 16, 16, 8, 8, False)
     expected = copy.deepcopy(block)(x)
-    with native():
+    with running(block):
         torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
     assert block.get_submodule(norm).num_batches_tracked == 0
 
@@ -390,7 +388,7 @@ def test_norms_need_not_count_batches():
     block = BasicBlock(16, 16).to(memory_format=LAST)
     block.norm1.num_batches_tracked = block.norm2.num_batches_tracked = None
     x, _ = tensors(2, 16, 16, 8, 8, False)
-    with native():
+    with running(block):
         ours = block(x)
     assert type(ours.grad_fn).__name__ == "_ResidualBlocksBackward"
 
@@ -400,16 +398,15 @@ def test_blocks_without_a_way_back_do_not_join_it():
     other = copy.deepcopy(trunk)
     trunk[:2].requires_grad_(False)
     x = torch.randn(2, 16, 8, 8).contiguous(memory_format=LAST)
-    with native():
-        ours = residual_blocks(trunk, BasicBlock, x)
+    with running(trunk):
+        ours = residual_blocks(trunk, x)
         with torch.no_grad():
-            none = residual_blocks(other, BasicBlock, x)
+            none = residual_blocks(other, x)
     assert torch.equal(ours, none)
     assert not none.requires_grad
     assert len([t for t in ours.grad_fn.saved_tensors if t.shape == x.shape]) == 4  # those of one block
     assert [block.norm1.num_batches_tracked for block in trunk] == [1, 1, 1]
-    with native():
-        assert residual_blocks(nn.Sequential(), BasicBlock, x) is x
+    assert residual_blocks(nn.Sequential(), x) is x
 
 
 @pytest.mark.parametrize("size", [(7, 9), (7, 10), (8, 9)])
@@ -418,7 +415,7 @@ def test_an_odd_image_is_halved_by_torch(size):
     block = BasicBlock(16, 32).to(memory_format=LAST)
     x, _ = tensors(3, 16, 32, *size, False)
     block64, x64 = doubled(block, x)
-    with native():
+    with running(block):
         ours = block(x)
     theirs = block64(x64)
     torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
@@ -430,10 +427,10 @@ def test_the_norms_of_blocks_need_several_values_too():
     x, _ = tensors(1, 16, 16, 2, 2, False)
     for blocks in (trunk, trunk[1:]):
         with (
-            native(),
+            running(trunk),
             pytest.raises(ValueError, match=r"over one value a channel to train, got \[1, 32, 1, 1\]"),
         ):
-            residual_blocks(blocks, BasicBlock, x)
+            residual_blocks(blocks, x)
     assert trunk[0].norm1.num_batches_tracked == 0
 
 
@@ -443,26 +440,24 @@ def test_a_residual_of_another_shape_is_torchs_to_broadcast_or_refuse(shape):
     x, _ = tensors(2, 16, 32, 8, 8, False)
     r = torch.randn(shape).contiguous(memory_format=LAST)
     if shape[2:] == (1, 1):
-        expected = conv_norm_relu(conv, copy.deepcopy(norm), x, r)
-        with native():
-            assert torch.equal(conv_norm_relu(conv, norm, x, r), expected)
+        expected = torch.relu(copy.deepcopy(norm)(conv(x)) + r)
+        assert torch.equal(conv_norm_relu(conv, norm, x, r), expected)
     else:
-        with native(), pytest.raises(RuntimeError, match="must match the size"):
+        with pytest.raises(RuntimeError, match="must match the size"):
             conv_norm_relu(conv, norm, x, r)
 
 
 def test_channels_that_do_not_fit_are_refused_as_torch_does():
     conv, norm = layers(16, 32)
     x, _ = tensors(2, 32, 32, 8, 8, False)
-    with native(), pytest.raises(RuntimeError, match="expected input"):
+    with pytest.raises(RuntimeError, match="expected input"):
         conv_norm_relu(conv, norm, x)
     x, _ = tensors(2, 16, 32, 8, 8, False)
-    with native(), pytest.raises(RuntimeError, match="running_mean should contain 32 elements"):
+    with pytest.raises(RuntimeError, match="running_mean should contain 32 elements"):
         conv_norm_relu(conv, nn.BatchNorm2d(16), x)
 
 
 CASES = {
-    "outside native": dict(inside=False),
     "double": dict(dtype=torch.float64),
     "channels first": dict(layout=torch.contiguous_format),
     "odd channels": dict(channels=(16, 24)),
@@ -480,7 +475,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_elsewhere_it_is_torchs_to_the_last_bit(case):
-    options = {"inside": True, "dtype": torch.float32, "layout": LAST, "channels": (16, 32), "bias": False}
+    options = {"dtype": torch.float32, "layout": LAST, "channels": (16, 32), "bias": False}
     options |= {"dilation": 1, "padding": 1, "groups": 1, "kernel": 3, "padding_mode": "zeros"}
     options |= {"momentum": 0.1, "affine": True, "track": True} | CASES[case]
     keys = ("padding", "dilation", "groups", "bias", "padding_mode")
@@ -496,11 +491,7 @@ def test_elsewhere_it_is_torchs_to_the_last_bit(case):
     x = torch.randn(2, 16, 8, 8, dtype=options["dtype"]).contiguous(memory_format=options["layout"])
     other = copy.deepcopy(norm)
     expected = torch.relu(other(conv(x)))
-    if options["inside"]:
-        with native():
-            ours = conv_norm_relu(conv, norm, x)
-    else:
-        ours = conv_norm_relu(conv, norm, x)
+    ours = conv_norm_relu(conv, norm, x)
     if case in ("bias", "dilated", "groups", "5x5", "no padding", "reflected"):
         # torch convolves; norm and ReLU are ours
         torch.testing.assert_close(ours, expected)
@@ -529,8 +520,7 @@ def test_subclasses_are_called_as_they_are():
     cases = [(other, norm), (conv, tripled), (conv, nn.Identity()), (other, nn.Identity())]
     for one, two in cases:
         expected = torch.relu(copy.deepcopy(two)(one(x)))
-        with native():
-            torch.testing.assert_close(conv_norm_relu(one, two, x), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(conv_norm_relu(one, two, x), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("which", ["conv1", "norm1", "conv2", "norm2"])
@@ -541,7 +531,7 @@ def test_hooks_fire(which, kind):
     fired = []
     register = getattr(block.get_submodule(which), f"register_{kind}_hook")
     register(lambda *_: fired.append(which))
-    with native():
+    with running(block):
         block(x).sum().backward()
     assert fired == [which]
 
@@ -552,8 +542,7 @@ def test_tensors_that_the_kernels_cannot_read_are_torchs():
     norm.weight = nn.Parameter(torch.arange(32.0)[::2])
     assert not norm.weight.is_contiguous()
     expected = torch.relu(copy.deepcopy(norm)(conv(x)))
-    with native():
-        torch.testing.assert_close(conv_norm_relu(conv, norm, x), expected)
+    torch.testing.assert_close(conv_norm_relu(conv, norm, x), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -562,11 +551,11 @@ def test_torchs_default_dtype_does_not_matter(dtype):
     other = copy.deepcopy(block)
     strided = BasicBlock(16, 32).to(memory_format=LAST)
     x, _ = tensors(2, 16, 16, 8, 8, False)
-    with native():
+    with running(other):
         expected = other(x)
     torch.set_default_dtype(dtype)
     try:
-        with native():
+        with running(nn.ModuleList((block, strided))):
             output = block(x)
             output.sum().backward()
             strided(x).sum().backward()
@@ -582,8 +571,8 @@ def test_frozen_layers_and_a_kept_graph():
     block.conv1.weight.requires_grad_(False)
     block.norm2.requires_grad_(False)
     x, _ = tensors(2, 16, 16, 8, 8, False)
-    with native():
-        total = residual_blocks(trunk, BasicBlock, x).square().sum()
+    with running(trunk):
+        total = residual_blocks(trunk, x).square().sum()
     total.backward(retain_graph=True)
     once, weight = x.grad.clone(), block.conv2.weight.grad.clone()
     total.backward()
@@ -599,8 +588,7 @@ def test_statistics_that_a_graph_still_needs_are_guarded():
     norm.eval()
     needs = norm(conv(x)).sum()
     norm.train()
-    with native():
-        conv_norm_relu(conv, norm, x)
+    conv_norm_relu(conv, norm, x)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         needs.backward()
 
@@ -608,7 +596,7 @@ def test_statistics_that_a_graph_still_needs_are_guarded():
 def test_autocast_is_left_to_torch():
     conv, norm = layers(16, 16)
     x, _ = tensors(2, 16, 16, 8, 8, False)
-    with native(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         assert conv_norm_relu(conv, norm, x).dtype == torch.bfloat16
 
 
@@ -624,7 +612,7 @@ def test_weights_and_gradients_may_lie_otherwise_in_memory(kernels, inputs):
         modules = nn.ModuleList((conv, norm, block)).to(memory_format=layout)
         modules.zero_grad()
         x.grad = None
-        with native():
+        with running(block):
             block(conv_norm_relu(conv, norm, x)).backward(grad)
         found.append([p.grad.clone() for p in modules.parameters()] + ([x.grad] if inputs == 16 else []))
     for a, b in zip(*found, strict=True):
@@ -639,7 +627,7 @@ def test_the_same_call_gives_the_same_bits():
         x, r = tensors(5, 32, 32, 10, 10, True)
         model = CifarResNet(8).to(memory_format=LAST)
         image = torch.randn(5, 3, 12, 12).contiguous(memory_format=LAST)
-        with native():
+        with running(model):
             y = run(conv, norm, x, r, torch.ones(5, 32, 10, 10))
             model(image).square().sum().backward()
         ours = [y, x.grad, r.grad, conv.weight.grad, norm.weight.grad, norm.running_var]
@@ -650,8 +638,7 @@ def test_the_same_call_gives_the_same_bits():
 def test_a_frozen_input_gets_no_gradient():
     conv, norm = layers(16, 16)
     x = torch.randn(2, 16, 8, 8).contiguous(memory_format=LAST)
-    with native():
-        conv_norm_relu(conv, norm, x).sum().backward()
+    conv_norm_relu(conv, norm, x).sum().backward()
     assert x.grad is None
     assert conv.weight.grad is not None
 
@@ -659,11 +646,12 @@ def test_a_frozen_input_gets_no_gradient():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_not_lost(kernels, bad):
     conv, norm = layers(16, 16)
+    block = BasicBlock(16, 32).to(memory_format=LAST)
     x = torch.randn(2, 16, 8, 8).contiguous(memory_format=LAST)
     x[1, 3, 4, 4] = bad
-    with native():
-        assert not conv_norm_relu(conv, norm, x).isfinite().any()
-        assert not BasicBlock(16, 32).to(memory_format=LAST)(x).isfinite().any()
+    assert not conv_norm_relu(conv, norm, x).isfinite().any()
+    with running(block):
+        assert not block(x).isfinite().any()
 
 
 @pytest.mark.parametrize("kind", ["convolution", "strided", "block"])
@@ -672,7 +660,7 @@ def test_a_second_derivative_is_refused(kind):
     conv.stride = (2, 2) if kind == "strided" else (1, 1)
     x, _ = tensors(2, 16, 16, 8, 8, False)
     block = BasicBlock(16, 16).to(memory_format=LAST)
-    with native():
+    with running(block):
         total = (block(x) if kind == "block" else conv_norm_relu(conv, norm, x)).sum()
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(total, x, create_graph=True)
@@ -680,7 +668,7 @@ def test_a_second_derivative_is_refused(kind):
 
 def test_one_pixel_is_refused_as_torch_does():
     conv, norm = layers(16, 16)
-    with native(), pytest.raises(ValueError, match=r"over one value a channel to train, got \[1, 16, 1, 1\]"):
+    with pytest.raises(ValueError, match=r"over one value a channel to train, got \[1, 16, 1, 1\]"):
         conv_norm_relu(conv, norm, torch.ones(1, 16, 1, 1).contiguous(memory_format=LAST))
 
 
@@ -694,7 +682,7 @@ def test_a_network_is_as_near_to_float64_as_torchs_own():
         inputs = x
         if kind == "float64":
             network, inputs = network.double(), x.double()
-        with native() if kind == "ours" else torch.enable_grad():
+        with running(network) if kind == "ours" else torch.enable_grad():
             nn.functional.cross_entropy(network(inputs), y).backward()
         gradients.append(torch.cat([p.grad.double().flatten() for p in network.parameters()]))
     ours, torchs, exact = gradients
@@ -703,54 +691,34 @@ def test_a_network_is_as_near_to_float64_as_torchs_own():
     assert (ours - exact).norm() < 1e-2 * exact.norm()
 
 
-def test_native_ends_with_its_block_and_stays_in_its_thread():
-    from concurrent.futures import ThreadPoolExecutor
-
-    conv, norm = layers(16, 16)
-    x, _ = tensors(2, 16, 16, 8, 8, False)
-    name = lambda: type(conv_norm_relu(conv, norm, x).grad_fn).__name__  # noqa: E731
-    with ThreadPoolExecutor(1) as pool, native():
-        with native():
+def test_running_is_of_one_network_and_ends():
+    model, other = (CifarResNet(8).to(memory_format=LAST) for _ in range(2))
+    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=LAST)
+    expected = copy.deepcopy(model)(x)
+    with running(model):
+        with running(model):
             pass
-        assert name() == "_ConvNormReLUBackward"
-        assert pool.submit(name).result() == "ReluBackward0"
-    assert name() == "ReluBackward0"
+        assert not torch.equal(copy.deepcopy(model)(x), expected)
+        assert all("forward" in vars(m) for m in (model, *model.blocks))
+        assert not any("forward" in vars(m) for m in other.modules())
+    assert not any("forward" in vars(m) for m in model.modules())
+    assert torch.equal(model(x), expected)
+    with pytest.raises(KeyError), running(model):
+        raise KeyError
+    assert not any("forward" in vars(m) for m in model.modules())
 
 
-def test_builds_are_kept_by_source_flags_and_machine(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = convolution._build(QUICK)
-    stamp = first.stat().st_mtime_ns
-    assert convolution._build(QUICK) == first
-    assert first.stat().st_mtime_ns == stamp
-    assert convolution._build((*QUICK, "-DOTHER")) != first
-    assert [p.suffix for p in first.parent.iterdir()] == [".so", ".so"]
-    assert isinstance(convolution._load(first), ctypes.CDLL)
-
-
-def test_what_hinders_the_build_is_said(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(BuildError, match="CXX='no-such-compiler' is not there; install"):
-        convolution._build(convolution._FLAGS)
-    monkeypatch.setenv("CXX", "false")
-    with pytest.raises(BuildError, match="false failed"):
-        convolution._build(convolution._FLAGS)
-    monkeypatch.setenv("CXX", "nice c++")
-    assert convolution._build(QUICK).exists()
-    monkeypatch.setenv("CXX", 'c++ "')
-    with pytest.raises(BuildError, match="is no command: No closing quotation; mend or unset it"):
-        convolution._build(QUICK)
-    monkeypatch.delenv("CXX")
-    with pytest.raises(BuildError, match=r"unrecognized|unknown"):
-        convolution._build((*convolution._FLAGS, "--no-such-flag"))
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(BuildError, match=r"cannot keep the kernels: .*file.*; set XDG_CACHE_HOME"):
-        convolution._build(convolution._FLAGS)
-    monkeypatch.setenv("XDG_CACHE_HOME", "~no-such-user")
-    with pytest.raises(BuildError, match=r"cannot keep the kernels: XDG_CACHE_HOME .*~no-such-user"):
-        convolution._build(convolution._FLAGS)
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(BuildError, match="there is no C"):
-        convolution._build(convolution._FLAGS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_where_there_is_no_memory_an_exception_says_so(kernels, threads):
+    weight = torch.ones(16, 16, 3, 3).contiguous(memory_format=LAST)
+    parameters = ctypes.byref(convolution._parameters(weight))
+    width = 2**36  # a thread finds no memory for a row of it; nothing is read before
+    with pytest.raises(
+        MemoryError, match=r"no memory is left .*; lower batch_size, or use acceleration='none'"
+    ):
+        kernels.longtail_convolve(None, parameters, None, None, None, 1, 1, width, 16, 16, threads)
+    channels = 2**20  # nor the caller, for the filter
+    with pytest.raises(MemoryError, match="no memory is left"):
+        kernels.longtail_convolve(None, parameters, None, None, None, 1, 8, 8, channels, channels, threads)
+    conv, norm = layers(16, 16)  # and the next call has what it needs
+    assert_same(conv, norm, *tensors(3, 16, 16, 8, 8, False))

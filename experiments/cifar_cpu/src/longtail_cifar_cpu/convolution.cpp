@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <omp.h>
 #include <type_traits>
 #include <utility>
@@ -59,8 +60,9 @@ struct Memory {  // kept by each thread from call to call: new pages cost more t
   float* of(size_t floats) {
     if (floats > size) {
       free(at);
+      size = 0;
       at = (float*)aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64);
-      if (!at) abort();
+      if (!at) throw std::bad_alloc();
       size = floats;
     }
     return at;
@@ -294,8 +296,17 @@ inline long parts_of(long count, long C, int threads) {
 // Run body(first, last, part) on equal parts of `count`
 template <class F>
 void share(long count, long parts, int threads, F body) {
+  bool failed = false;  // no exception may leave the threads' loop
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (long t = 0; t < parts; t++) body(count * t / parts, count * (t + 1) / parts, t);
+  for (long t = 0; t < parts; t++) {
+    try {
+      body(count * t / parts, count * (t + 1) / parts, t);
+    } catch (const std::bad_alloc&) {
+#pragma omp atomic write
+      failed = true;
+    }
+  }
+  if (failed) throw std::bad_alloc();
 }
 
 struct Plan {  // rows of tiles a block, and the sizes of its buffers, padded so that rows share no cache set
@@ -834,59 +845,78 @@ void block_back(const float* g, const double* own_sums, const Source& in, const 
                  threads);
 }
 
+// What the callers in Python get: 0, or 1 where there was no memory
+template <class F>
+int code(F body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+}
+
 }  // namespace
 
 // Tensors are (N, H, W, C): x of I channels, all others of O; kept[4][O] is what moments_done leaves
 extern "C" {
 
-void longtail_convolve(const float* x, const Parameters* p, const Statistics* running, float* y, float* kept, long N,
+int longtail_convolve(const float* x, const Parameters* p, const Statistics* running, float* y, float* kept, long N,
                        long H, long Wd, long I, long O, int threads) {
-  convolve(x, nullptr, *p, running, 1, y, kept, N, H, Wd, I, O, threads);
+  return code([&] { convolve(x, nullptr, *p, running, 1, y, kept, N, H, Wd, I, O, threads); });
 }
 
-void longtail_convolve_back(const float* g, const float* x, const Parameters* p, const float* out, const float* y,
+int longtail_convolve_back(const float* g, const float* x, const Parameters* p, const float* out, const float* y,
                             const float* kept, float* dx, float* residual, const Parameters* d, long N, long H,
                             long Wd, long I, long O, int threads) {
-  convolve_back(g, {x}, *p, out, y, kept, nullptr, false, dx, false, residual, *d, nullptr, N, H, Wd, I, O, threads);
+  return code([&] {
+    convolve_back(g, {x}, *p, out, y, kept, nullptr, false, dx, false, residual, *d, nullptr, N, H, Wd, I, O, threads);
+  });
 }
 
-void longtail_blocks(const float* x, const Block* blocks, long count, long N, int threads) {
-  for (long i = 0; i < count; x = blocks[i++].out) block(x, blocks[i], N, threads);
+int longtail_blocks(const float* x, const Block* blocks, long count, long N, int threads) {
+  return code([&] { for (long i = 0; i < count; x = blocks[i++].out) block(x, blocks[i], N, threads); });
 }
 
 // dx is the first d.m where its I is O
-void longtail_blocks_back(const float* g, const float* x, const Block* blocks, const BlockBack* d, float* dx, long count,
+int longtail_blocks_back(const float* g, const float* x, const Block* blocks, const BlockBack* d, float* dx, long count,
                           long N, int threads) {
-  double* sums = (double*)ended.of(4 * blocks[count - 1].O);  // channels never grow on the way back
-  for (long i = count - 1; i > 0; i--) {
-    const Block& before = blocks[i - 1];
-    block_back(g, i < count - 1 ? sums : nullptr, {before.out, nullptr, before.hidden2, before.kept + 4 * before.O},
-               blocks[i], d[i], d[i - 1].m, sums, N, threads);
-  }
-  block_back(g, count > 1 ? sums : nullptr, {x}, blocks[0], d[0], dx, nullptr, N, threads);
+  return code([&] {
+    double* sums = (double*)ended.of(4 * blocks[count - 1].O);  // channels never grow on the way back
+    for (long i = count - 1; i > 0; i--) {
+      const Block& before = blocks[i - 1];
+      block_back(g, i < count - 1 ? sums : nullptr, {before.out, nullptr, before.hidden2, before.kept + 4 * before.O},
+                 blocks[i], d[i], d[i - 1].m, sums, N, threads);
+    }
+    block_back(g, count > 1 ? sums : nullptr, {x}, blocks[0], d[0], dx, nullptr, N, threads);
+  });
 }
 
 // Batch norm's statistics of y
-void longtail_norm(const float* y, const Parameters* p, const Statistics* running, float* kept, long pixels, long C,
+int longtail_norm(const float* y, const Parameters* p, const Statistics* running, float* kept, long pixels, long C,
                    int threads) {
-  double* two = (double*)moments.of(4 * C);
-  two_sums(pixels, C, threads, two, moments_at(y, y, C));
-  moments_done(two, y, *p, *running, kept, pixels, C);
+  return code([&] {
+    double* two = (double*)moments.of(4 * C);
+    two_sums(pixels, C, threads, two, moments_at(y, y, C));
+    moments_done(two, y, *p, *running, kept, pixels, C);
+  });
 }
 
-void longtail_norm_relu(const float* y, const float* residual, const float* scale, const float* shift, float* out,
+int longtail_norm_relu(const float* y, const float* residual, const float* scale, const float* shift, float* out,
                         long pixels, long C, int threads) {
-  norm_relu(y, residual, scale, shift, out, pixels, C, threads);
+  return code([&] { norm_relu(y, residual, scale, shift, out, pixels, C, threads); });
 }
 
 // dy, the residual's gradient (if any) and norm's of g, the gradient of relu(norm(y) (+ residual))
-void longtail_norm_back(const float* g, const float* out, const float* y, const float* kept, float* dy, float* residual,
+int longtail_norm_back(const float* g, const float* out, const float* y, const float* kept, float* dy, float* residual,
                         const Parameters* d, long pixels, long C, int threads) {
-  double* found = (double*)moments.of(4 * C);
-  back_sums(g, out, y, kept, residual, pixels, C, found, threads);
-  const Norm norm = norm_of(residual ? residual : g, y, kept, residual, found, *d, pixels, C);
-  share(pixels, parts_of(pixels, C, threads), threads, [=](long begin, long end, long) {
-    for (long p = begin; p < end; p += 32) back(norm, p * C, (p + 32 < end ? 32 : end - p) * C, C, dy + p * C);
+  return code([&] {
+    double* found = (double*)moments.of(4 * C);
+    back_sums(g, out, y, kept, residual, pixels, C, found, threads);
+    const Norm norm = norm_of(residual ? residual : g, y, kept, residual, found, *d, pixels, C);
+    share(pixels, parts_of(pixels, C, threads), threads, [=](long begin, long end, long) {
+      for (long p = begin; p < end; p += 32) back(norm, p * C, (p + 32 < end ? 32 : end - p) * C, C, dy + p * C);
+    });
   });
 }
 }

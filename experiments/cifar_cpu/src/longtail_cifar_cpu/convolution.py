@@ -1,9 +1,8 @@
-"""3x3 convolution, and batch norm with ReLU, for training on the CPU: C++ built at first use.
+"""The forward of a CIFAR ResNet and its blocks by C++ kernels: convolution, batch norm, ReLU, shortcut.
 
-`conv_norm_relu` is three of torch's operations, `residual_block` is two of those with a shortcut. Inside
-`native` they run ``convolution.cpp`` where it applies: Winograd's algorithm takes a quarter of the
-multiplications; norm, shortcut and ReLU share its ways through memory. Results differ from torch's by
-rounding. Elsewhere they are torch's.
+`running` puts it in the place of a network's own for a while. The kernels run where `conv_norm_relu` says
+they can; elsewhere it is torch. Winograd's algorithm takes a quarter of the multiplications; norm, shortcut
+and ReLU share its ways through memory. Results differ from torch's by rounding.
 """
 
 from __future__ import annotations
@@ -11,50 +10,42 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import hashlib
 import itertools
 import math
-import os
-import shlex
-import shutil
-import subprocess
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, pad, relu
+from torch.nn.functional import relu
 
-from longtail import _checks
+from longtail.models.resnet_cifar import BasicBlock, CifarResNet
+from longtail_cifar_cpu.build import library
 
-__all__ = ["BuildError", "conv_norm_relu", "native", "residual_block", "residual_blocks"]
+__all__ = ["conv_norm_relu", "residual_block", "residual_blocks", "running"]
 
-_SOURCE: Final = Path(__file__).with_suffix(".cpp")
-_FLAGS: Final = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 _CHANNELS: Final = 16  # the kernels' channels come in multiples of this
-_state = threading.local()
-
-
-class BuildError(RuntimeError):
-    """The kernels could not be built: no compiler, or it failed."""
 
 
 @contextlib.contextmanager
-def native() -> Iterator[None]:
-    """Let `conv_norm_relu` and `residual_block` run the C++ kernels where they apply, in this thread.
+def running(module: nn.Module) -> Iterator[None]:
+    """Let the kernels compute the forward of a network, or of blocks, while the context lasts.
+
+    Modules of other kinds, subclasses, and modules with a forward of their own keep theirs.
 
     Raises:
-        BuildError: they cannot be built.
+        BuildError: there are no kernels for this machine.
     """
     library()
-    before, _state.on = getattr(_state, "on", False), True
+    kinds: dict[type[nn.Module], Callable[..., Tensor]] = {CifarResNet: _network, BasicBlock: residual_block}
+    replaced = [m for m in module.modules() if type(m) in kinds and "forward" not in vars(m)]
+    for m in replaced:
+        vars(m)["forward"] = functools.partial(kinds[type(m)], m)
     try:
         yield
     finally:
-        _state.on = before
+        for m in replaced:
+            del vars(m)["forward"]
 
 
 def conv_norm_relu(
@@ -76,7 +67,7 @@ def conv_norm_relu(
         RuntimeError: in backward with ``create_graph=True``, where the kernels ran.
         ValueError: one value a channel, while training.
     """
-    if not (_on() and _normalises(norm) and (residual is None or _fits(residual))):
+    if not (_normalises(norm) and (residual is None or _fits(residual))):
         return _plain(norm, conv(input), residual)
     whole = _convolves(conv, input) and conv.out_channels == norm.num_features
     hidden = None if whole else conv(input)
@@ -102,33 +93,23 @@ def conv_norm_relu(
     return _norm_relu(hidden, residual, scale, norm.bias - norm.running_mean * scale)
 
 
-def residual_block(block: Any, input: Tensor) -> Tensor:
-    """Return ``relu(norm2(conv2(relu(norm1(conv1(input))))) + shortcut)`` by a block's layers of these names.
-
-    The shortcut is `input`; where `conv1` has more channels and a stride of 2, the means of 2x2 pixels of it,
-    between equal numbers of zero channels.
-
-    The layers, `input` and the errors are those of `conv_norm_relu`.
-    """
+def residual_block(block: BasicBlock, input: Tensor) -> Tensor:
+    """Return what the forward of a block does; its layers, `input` and the errors are `conv_norm_relu`'s."""
     output = _run_blocks([block], input)
     if output is not None:
         return output
-    shortcut, inputs, channels = input, block.conv1.in_channels, block.conv1.out_channels
-    if inputs != channels:
-        zeros = (channels - inputs) // 2
-        # ceil_mode keeps the last row and column of an odd image, as the strided convolution does
-        shortcut = pad(avg_pool2d(input, 2, ceil_mode=True), (0, 0, 0, 0, zeros, zeros))
+    shortcut = block.shortcut(input)
     inner = conv_norm_relu(block.conv1, block.norm1, input)
     return conv_norm_relu(block.conv2, block.norm2, inner, shortcut)
 
 
-def residual_blocks(blocks: nn.Sequential, kind: type[nn.Module], input: Tensor) -> Tensor:
-    """Return ``blocks(input)``, where forward of modules of this kind is `residual_block`.
+def residual_blocks(blocks: nn.Sequential, input: Tensor) -> Tensor:
+    """Return ``blocks(input)``.
 
     The kernels run all of them at once if they can: in training, without hooks, and of no other kind.
     """
     modules = list(blocks)
-    if not (_on() and _is_called(blocks, nn.Sequential) and all(_is_called(m, kind) for m in modules)):
+    if not (_is_called(blocks, nn.Sequential) and all(_is_called(m, BasicBlock) for m in modules)):
         outcome: Tensor = blocks(input)
         return outcome
     # one by one what has no way back, for which all at once would keep its memory
@@ -140,9 +121,17 @@ def residual_blocks(blocks: nn.Sequential, kind: type[nn.Module], input: Tensor)
     return input if output is None else output
 
 
+def _network(model: CifarResNet, input: Tensor) -> Tensor:
+    x = residual_blocks(model.blocks, conv_norm_relu(model.conv, model.norm, input))
+    logits: Tensor = model.head(x.mean((2, 3)))
+    return logits
+
+
 def _is_called(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether calling a module is its kind's forward, and nothing else."""
-    return type(module) is kind and "forward" not in vars(module) and not _hooked(module)
+    """Whether calling a module is its kind's forward, or ours of it, and nothing else."""
+    own = vars(module).get("forward")
+    ours = own is None or getattr(own, "func", None) is residual_block
+    return type(module) is kind and ours and not _hooked(module)
 
 
 def _has_way_back(module: nn.Module, input: Tensor) -> bool:
@@ -152,7 +141,7 @@ def _has_way_back(module: nn.Module, input: Tensor) -> bool:
 
 def _run_blocks(blocks: Sequence[Any], input: Tensor) -> Tensor | None:
     """Return the outcome of residual blocks, or None where the kernels cannot run all of them in training."""
-    if not blocks or not _on() or not _fits(input):
+    if not blocks or not _fits(input):
         return None
     shapes = [tuple(input.shape)]
     for block in blocks:
@@ -166,10 +155,6 @@ def _run_blocks(blocks: Sequence[Any], input: Tensor) -> Tensor | None:
     parameters = [tensor for conv, norm in layers for tensor in (conv.weight, norm.weight, norm.bias)]
     output: Tensor = _ResidualBlocks.apply(input, shapes, norms, *parameters)  # type: ignore[no-untyped-call]
     return output
-
-
-def _on() -> bool:
-    return getattr(_state, "on", False) and not torch.compiler.is_compiling()
 
 
 def _plain(norm: nn.BatchNorm2d, hidden: Tensor, residual: Tensor | None) -> Tensor:
@@ -220,6 +205,7 @@ def _fits(input: Tensor, few: bool = False) -> bool:
         and input.numel() > 0
         and input.is_contiguous(memory_format=torch.channels_last)
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
     )
 
 
@@ -283,7 +269,7 @@ def _hooked(module: nn.Module) -> bool:
 
 def _refuse_second_derivative() -> None:
     if torch.is_grad_enabled():  # create_graph=True
-        raise RuntimeError("the CPU kernels have no second derivative; compute it outside of native()")
+        raise RuntimeError("the CPU kernels have no second derivative; compute it outside of running()")
 
 
 def _last(tensor: Tensor) -> Tensor:
@@ -544,77 +530,3 @@ class _NormReLU(torch.autograd.Function):
             *_pixels(hidden),
         )
         return of_hidden, of_residual, of_scale, of_shift, None
-
-
-@functools.cache
-def library() -> ctypes.CDLL:
-    """Build the kernels for this machine, or find them built in the user's cache, and load them.
-
-    Raises:
-        BuildError: there is no compiler, or it failed, or the cache cannot be written.
-    """
-    return _load(_build(_FLAGS))
-
-
-def _build(flags: tuple[str, ...]) -> Path:
-    try:
-        named = shlex.split(os.environ.get("CXX", ""))
-    except ValueError as error:
-        raise BuildError(f"CXX={os.environ['CXX']!r} is no command: {error}; mend or unset it") from error
-    compiler = named or [c for c in ("c++", "g++", "clang++") if shutil.which(c)][:1]
-    if not compiler or shutil.which(compiler[0]) is None:
-        what = f"CXX={shlex.join(named)!r} is not there" if named else "there is no C++ compiler"
-        raise BuildError(f"{what}; install g++ or clang++, or name one by the variable CXX")
-    # the macros name the compiler's version and the machine's instructions
-    macros = _run([*compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull])
-    try:
-        root = _checks.cache_folder()
-        key = hashlib.sha256(_SOURCE.read_bytes() + macros + repr(flags).encode()).hexdigest()[:16]
-        target = root / f"convolution-{key}.so"
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if target.exists() and _belongs_to_us(target):
-            return target
-        with tempfile.TemporaryDirectory(dir=root) as folder:
-            built = Path(folder) / target.name
-            _run([*compiler, *flags, "-o", str(built), str(_SOURCE)])
-            built.replace(target)
-    except (OSError, ValueError) as error:
-        remedy = "set XDG_CACHE_HOME to a folder of yours that can be written"
-        raise BuildError(f"cannot keep the kernels: {error}; {remedy}") from error
-    return target
-
-
-def _belongs_to_us(path: Path) -> bool:
-    """Whether nobody else can have put it there."""
-    return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
-
-
-def _load(target: Path) -> ctypes.CDLL:
-    try:
-        loaded = ctypes.CDLL(str(target))
-    except OSError as error:
-        remedy = "delete it, or set XDG_CACHE_HOME to a folder that programs may be loaded from"
-        raise BuildError(f"cannot load {target}: {error}; {remedy}") from error
-    pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
-    for name, pointers, sizes in (
-        ("convolve", 5, 5),
-        ("convolve_back", 9, 5),
-        ("blocks", 2, 2),
-        ("blocks_back", 5, 2),
-        ("norm", 4, 2),
-        ("norm_relu", 5, 2),
-        ("norm_back", 7, 2),
-    ):
-        function = getattr(loaded, f"longtail_{name}")
-        function.argtypes, function.restype = [*[pointer] * pointers, *[size] * sizes, number], None
-    return loaded
-
-
-def _run(command: list[str]) -> bytes:
-    try:
-        return subprocess.run(command, check=True, capture_output=True, timeout=300).stdout
-    except subprocess.CalledProcessError as error:
-        last = error.stderr.decode(errors="replace").strip().splitlines()[-5:]
-        raise BuildError(f"{command[0]} failed:\n" + "\n".join(last)) from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"{command[0]} failed: {error}") from error
