@@ -398,7 +398,7 @@ def test_blocks_without_a_way_back_do_not_join_it():
     other = copy.deepcopy(trunk)
     trunk[:2].requires_grad_(False)
     x = torch.randn(2, 16, 8, 8).contiguous(memory_format=LAST)
-    with running(trunk):
+    with running(nn.ModuleList((trunk, other))):
         ours = residual_blocks(trunk, x)
         with torch.no_grad():
             none = residual_blocks(other, x)
