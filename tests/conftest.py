@@ -1,6 +1,7 @@
 """Fixtures of all tests. Every random number in a test follows from the test's name."""
 
 import contextlib
+import gc
 import importlib.util
 import os
 import signal
@@ -123,3 +124,17 @@ def _seed_torch(seed):
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(seed)
+
+
+@pytest.fixture
+def registries_stay():
+    """Take away again what a test registers: other tests of this process would find it."""
+    from longtail._registry import Registry, load_applications
+
+    load_applications()
+    known = [entry for entry in gc.get_objects() if type(entry) is Registry]
+    before = [(registry, dict(registry._entries)) for registry in known]
+    yield
+    for registry, entries in before:
+        registry._entries.clear()
+        registry._entries.update(entries)

@@ -36,6 +36,7 @@ OPTIONS = {
             "imbalance",
             "loss",
             "scheme",
+            "method",
             "beta",
             "gamma",
             "epochs",
@@ -45,8 +46,9 @@ OPTIONS = {
             "out",
         ),
     ],
+    "methods": ["name", "format"],
     "train": [
-        *("recipe", "out", "model", "loss", "scheme", "beta", "gamma", "epochs", "batch_size"),
+        *("recipe", "out", "model", "method", "loss", "scheme", "beta", "gamma", "epochs", "batch_size"),
         *("learning_rate", "size", "seed", "set", "device_batch", "skip_unreadable", "device", "tensorboard"),
     ],
     "reproduce": [

@@ -48,7 +48,8 @@ datasets: kinds decoding fetch pickles / long_tail / *
 & evaluation: arrays / *
 adapters: *
 & audit
-training: * / checkpoint recipe / recipes folder data / graphs finetune / loop / evaluate
+training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune / loop / \
+evaluate
 compare: columns outcome / row / table / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page

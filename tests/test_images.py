@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from longtail.reproduce import SIGN_COLUMNS, compare_signs, jobs_for, read_rows, reproduce
 from PIL import Image
 
 from longtail import class_counts, cli, datasets
@@ -33,8 +32,10 @@ from longtail.datasets.images import (
 )
 from longtail.datasets.long_tail import Dataset, Split, long_tail_subset
 from longtail.models import StridedCNN
-from longtail.paper.tables import SignCell, sign_cells
-from longtail.report.tables import sign_texts
+from longtail.paper.reproduce import jobs_for, reproduce
+from longtail.paper.results import columns_of, read_rows
+from longtail.paper.settings import measure, signs
+from longtail.paper.tables import sheet
 
 BILINEAR = Image.Resampling.BILINEAR
 
@@ -813,20 +814,28 @@ def test_the_real_signs():
 
 
 def test_the_grid_of_signs_is_the_issues(tmp_path):
-    grid = sign_cells()
-    assert len(set(grid)) == len(grid) == 8
-    assert [(c.loss, c.scheme) for c in grid[:2]] == [("softmax", "none"), ("softmax", "inverse")]
+    grid = signs()
+    assert len({setting.recipe.hash for setting in grid}) == len(grid) == 8
+    assert [(s.recipe.loss, s.recipe.scheme) for s in grid[:2]] == [
+        ("softmax", "none"),
+        ("softmax", "inverse"),
+    ]
     for loss in ("softmax", "focal"):
-        assert len({c.beta for c in sign_cells(losses=[loss]) if c.scheme == "effective"}) == 3
+        assert len({s.beta for s in signs(losses=[loss]) if s.recipe.scheme == "effective"}) == 3
     with pytest.raises(ValueError, match="loss must be one of 'softmax', 'focal', got 'sigmoid'"):
-        sign_cells(losses=["sigmoid"])
+        signs(losses=["sigmoid"])
     jobs = jobs_for(grid, 3, tmp_path)
     assert len({job.recipe.hash for job in jobs}) == 24
     assert {job.recipe.augmentation for job in jobs} == {"shift"}  # a mirrored sign is another sign
     for job in jobs:
-        assert (job.recipe.loss, job.recipe.scheme) == (job.cell.loss, job.cell.scheme)
-        assert job.cell.beta in (None, job.recipe.beta)
-        assert job.cell.gamma in (None, job.recipe.gamma)
+        assert job.recipe == job.setting.recipe.replace(seed=job.recipe.seed)
+
+
+def two_signs(epochs=None):
+    return [s.with_epochs(epochs) for s in signs() if str(s) in (SOFTMAX, FOCAL)]
+
+
+SOFTMAX, FOCAL = "gtsrb softmax beta 0", "gtsrb focal gamma 0.5 beta 0.99"
 
 
 def test_the_grid_of_signs_runs_and_goes_on(tmp_path, rng):
@@ -834,57 +843,59 @@ def test_the_grid_of_signs_runs_and_goes_on(tmp_path, rng):
         targets = np.repeat(np.arange(43), each)
         return Split(rng.integers(0, 256, (43 * each, 3, 32, 32), dtype=np.uint8), targets)
 
-    signs = Dataset("gtsrb", split(2), split(1), tuple(map(str, range(43))))
-    results, todo = (
-        tmp_path / "gtsrb.csv",
-        [SignCell("softmax", "none"), SignCell("focal", "effective", 0.99, 0.5)],
-    )
-    jobs = jobs_for(todo, 1, tmp_path / "runs", epochs=2)
+    data = Dataset("gtsrb", split(2), split(1), tuple(map(str, range(43))))
+    results, todo = tmp_path / "gtsrb.csv", two_signs(epochs=2)
+    jobs = jobs_for(todo, 1, tmp_path / "runs")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # equal counts: no weight does anything
-        assert [r.state for r in reproduce(jobs, results, data=signs, device="cpu")] == ["done", "done"]
-    rows = read_rows(results, SIGN_COLUMNS)
-    assert [tuple(row[name] for name in SIGN_COLUMNS[:5]) for row in rows] == [
+        assert [r.state for r in reproduce(jobs, results, data=data, device="cpu")] == ["done", "done"]
+    rows = read_rows(results, "gtsrb")
+    assert [tuple(row[name] for name in columns_of("gtsrb")[:5]) for row in rows] == [
         ("softmax", "none", "", "", "0"),
         ("focal", "effective", "0.99", "0.5", "0"),
     ]
     assert all(row["error_percent"] == row["balanced_error_percent"] for row in rows)  # one image a class
-    assert reproduce(jobs, results, data=signs, device="cpu") == []
-    first, second = compare_signs(todo, rows, epochs=2)
-    assert first.error.mean == float(rows[0]["error_percent"])
-    assert second.difference.mean == pytest.approx(second.error.mean - first.error.mean)
-    assert compare_signs(todo, rows)[0].error is None  # 2 epochs are not the recipe's
+    assert reproduce(jobs, results, data=data, device="cpu") == []
+    first, second = measure(todo, rows)
+    assert first.summary("error").mean == float(rows[0]["error_percent"])
+    assert second.gain("error").mean == pytest.approx(
+        second.summary("error").mean - first.summary("error").mean
+    )
+    assert measure(two_signs(), rows)[0].summary("error") is None  # 2 epochs are not the recipe's
 
 
 def test_signs_are_compared_with_the_plain_loss_by_seed():
-    errors = {
-        SignCell("softmax", "none"): [(10, 20), (12, 22), (14, 24)],
-        SignCell("focal", "effective", 0.99, 0.5): [(9, 17), (11, 19), (13, 21)],
-    }
-    rows = [
-        {
-            **{
-                "loss": cell.loss,
-                "scheme": cell.scheme,
-                "seed": str(seed),
-                "epochs": "8",
-                "precision": "fp32",
-            },
-            **{"beta": "" if cell.beta is None else "0.99", "gamma": "" if cell.gamma is None else "0.5"},
-            **{"error_percent": str(error), "balanced_error_percent": str(balanced)},
+    errors = {SOFTMAX: [(10, 20), (12, 22), (14, 24)], FOCAL: [(9, 17), (11, 19), (13, 21)]}
+    todo = [*two_signs(), next(s for s in signs() if s.weights == "inverse")]
+
+    def row(setting, seed, precision, error, balanced):
+        return {
+            "recipe_hash": setting.recipe.replace(seed=seed, precision=precision).short_hash,
+            "seed": str(seed),
+            "precision": precision,
+            "error_percent": str(error),
+            "balanced_error_percent": str(balanced),
         }
-        for cell, pairs in errors.items()
-        for seed, (error, balanced) in enumerate(pairs)
+
+    rows = [
+        row(setting, seed, "fp32", *pair)
+        for setting in todo
+        for seed, pair in enumerate(errors.get(str(setting), ()))
     ]
-    plain, focal, missing = compare_signs([*errors, SignCell("softmax", "inverse")], rows)
-    assert sign_texts([plain, focal, missing]) == [
-        ("softmax", "none", "12.0 ± 2.0", "", "22.0 ± 2.0", "", "3"),
-        ("focal", "beta 0.99", "11.0 ± 2.0", "-1.0 [-1.0, -1.0]", "19.0 ± 2.0", "-3.0 [-3.0, -3.0]", "3"),
-        ("softmax", "inverse", "not run", "", "not run", "", "0"),
+    measured = measure(todo, rows)
+    texts = [[cell.text for cell in line] for line in sheet(measured).rows]
+    assert texts == [
+        ["softmax", "none", "12.0 ± 2.0", "", "22.0 ± 2.0", "", "3"],
+        ["focal", "beta 0.99", "11.0 ± 2.0", "-1.0 [-1.0, -1.0]", "19.0 ± 2.0", "-3.0 [-3.0, -3.0]", "3"],
+        ["softmax", "inverse", "not run", "", "not run", "", "0"],
     ]
     # a seed counts once, by its fp32 run
-    doubled = [row | {"precision": "bf16", "error_percent": "50"} for row in rows]
-    assert compare_signs([*errors], rows + doubled) == [plain, focal]
+    doubled = [
+        row(setting, seed, "bf16", 50, 50)
+        for setting in two_signs()
+        for seed in range(len(errors[str(setting)]))
+    ]
+    assert measure(todo, rows + doubled) == measured
 
 
 @pytest.mark.parametrize("size", [25, 32, 48])

@@ -140,11 +140,13 @@ def finetune(
         if library.utils.logging.is_progress_bar_enabled():
             library.utils.logging.disable_progress_bar()  # one for each file that is read or written
             stack.callback(library.utils.logging.enable_progress_bar)
+        # what is wrong with the images is said before a folder is made, which may lie among them
+        images = None if folder.path.exists() else _images(recipe, data, on_error, world)
         if world.rank == 0:
             stack.enter_context(locked(folder.path))
         if folder.finished(recipe):
             return load_run(folder.path, model=model)
-        train, test = _images(recipe, data, on_error, world)
+        train, test = images or _images(recipe, data, on_error, world)
         about = _about(train, test, data, recipe, world, given)
         network = _network(recipe, train, model)
         if world.rank == 0:
