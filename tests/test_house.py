@@ -44,7 +44,7 @@ softmax / functional linear / module
 & sampling
 methods: schedules criterion refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
-& models: * / resnet_cifar
+& models: *
 & evaluation: arrays / *
 adapters: *
 & audit

@@ -15,6 +15,7 @@ from longtail import ClassBalancedLoss, class_weights, methods, recipes
 from longtail.adjust import ADJUSTMENTS
 from longtail.methods import Method, Rule
 from longtail.methods.criterion import ShiftedLoss
+from longtail.models.cosine import CosineLinear
 from longtail.training import PausedError, Recipe, evaluate_run, load_run, train
 from longtail.training.data import TrainingData
 from longtail.vectors import MARGINS, OFFSETS, SCALES, WEIGHTS
@@ -51,6 +52,37 @@ def losses(run):
 
 
 # ---- the catalogue
+
+
+def test_ldam_is_the_published_loss(rng):
+    """s (cos - m_y) inside the cross-entropy, m ~ n^(-1/4) with the largest 0.5 (the authors' code)."""
+    features, weight = rng.normal(size=(6, 4)), rng.normal(size=(3, 4))
+    target = np.array([0, 1, 2, 2, 1, 0])
+    cosine = (features / np.linalg.norm(features, axis=1, keepdims=True)) @ (
+        weight / np.linalg.norm(weight, axis=1, keepdims=True)
+    ).T
+    margin = np.array(COUNTS, dtype=float) ** -0.25
+    margin *= 0.5 / margin.max()
+    z = 30 * (cosine - margin * np.eye(3)[target])
+    wanted = -(z - np.log(np.exp(z).sum(1, keepdims=True)))[np.arange(6), target].mean()
+    head = CosineLinear(4, 3, 30.0).double()
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor(weight))
+    logits = head(torch.tensor(features))
+    loss = methods.get("ldam").criterion(COUNTS)(logits, torch.tensor(target))
+    assert loss.item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_cosine_head_trains_and_is_read_back(tmp_path):
+    recipe = short(method=methods.get("ldam_drw"))
+    run = train(recipe, tmp_path, device="cpu", threads=1)
+    assert isinstance(run.model.head, CosineLinear)
+    assert run.model.head.bias is None
+    assert evaluate_run(tmp_path, device="cpu") == run.evaluation
+    assert recipe.method.plain == Method()
+    for other in ({"loss": "focal"}, {"refit": Rule("nearest_class_mean")}):
+        with pytest.raises(ValueError, match=r"cosine=30 is given beside .*, which needs a bias"):
+            Method(cosine=30.0, **other)
 
 
 @pytest.mark.parametrize("name", methods.NAMES)

@@ -110,6 +110,30 @@ _row(
 )
 _row(
     Method(
+        "ldam",
+        margin=Rule("ldam"),
+        cosine=30.0,
+        source="Cao et al. (NeurIPS 2019): label-distribution-aware margins",
+    ),
+    "loss(30 (cos - m_y onehot_y), y), m = 0.5 (n_min / n)^(1/4)",
+    "largest margin 0.5, scale 30",
+    "without a cosine head the margins mean nothing, as the logits grow past them",
+)
+_row(
+    Method(
+        "ldam_drw",
+        margin=Rule("ldam"),
+        cosine=30.0,
+        weight=Rule("effective"),
+        schedule=Rule("deferred"),
+        source="Cao et al. (NeurIPS 2019): the same with deferred weights",
+    ),
+    "as ldam, from 80 % of the epochs on with w = (1 - beta) / (1 - beta^n)",
+    "as ldam, start 0.8, beta 0.9999",
+    "as deferred_effective: it wants a learning rate that has dropped",
+)
+_row(
+    Method(
         "vs",
         offset=Rule("log_prior"),
         scale=Rule("class_dependent_temperature"),

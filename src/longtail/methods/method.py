@@ -140,6 +140,8 @@ class Method:
         offset: rule of `longtail.vectors.OFFSETS`, or None.
         scale: rule of `longtail.vectors.SCALES`, or None.
         margin: rule of `longtail.vectors.MARGINS`, or None.
+        cosine: scale of a cosine head, > 0, in place of the last linear layer; 0 for none. Margins are then
+            of the cosines.
         label_smoothing: epsilon, in [0, 1).
         normalizer: what a mean loss divides by: "samples" | "weights".
         schedule: rule of `longtail.methods.SCHEDULES` for from when weight and sampling act; None: always.
@@ -169,6 +171,7 @@ class Method:
     offset: Rule | None = None
     scale: Rule | None = None
     margin: Rule | None = None
+    cosine: float = 0.0
     label_smoothing: float = 0.0
     normalizer: str = "samples"
     schedule: Rule | None = None
@@ -187,6 +190,12 @@ class Method:
         _checks.choice("normalizer", self.normalizer, ("samples", "weights"))
         _checks.number("gamma", self.gamma, low=0.0, open_high=True)
         _checks.number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, open_high=True)
+        _checks.number("cosine", self.cosine, low=0.0, open_high=True, remedy="30 is usual, 0 is none")
+        if self.cosine and (self.activation == "sigmoid" or self.refit is not None):
+            other = f"loss={self.loss!r}" if self.activation == "sigmoid" else "refit"
+            raise ValueError(
+                f"cosine={self.cosine:g} is given beside {other}, which needs a bias; leave one out"
+            )
         if self.prior_bias not in ("auto", True, False):
             raise ValueError(f"prior_bias must be 'auto', True or False, got {self.prior_bias!r}")
         for place in _PLACES:
@@ -253,7 +262,7 @@ class Method:
     def plain(self) -> Method:
         """The same loss without any balancing: what a method is compared with."""
         parts: dict[str, Any] = dict.fromkeys(_PLACES)
-        return replace(self, name="", source="", **(parts | {"weight": Rule("none")}))
+        return replace(self, name="", source="", cosine=0.0, **(parts | {"weight": Rule("none")}))
 
     @property
     def training(self) -> Method:
@@ -286,7 +295,7 @@ class Method:
         found: dict[str, Any] = {"loss": self.loss}
         if self.is_focal:
             found["gamma"] = self.gamma
-        for name in ("label_smoothing", "normalizer", "prior_bias"):
+        for name in ("cosine", "label_smoothing", "normalizer", "prior_bias"):
             if getattr(self, name) != _DEFAULTS[name]:
                 found[name] = getattr(self, name)
         for place in _PLACES:
@@ -392,7 +401,7 @@ class Method:
         if self.scale is not None:
             vectors["scale"] = self.scale.of(SCALES)(counts)
         if self.margin is not None:
-            vectors["margin"] = self.margin.of(MARGINS)(counts)
+            vectors["margin"] = (self.cosine or 1.0) * self.margin.of(MARGINS)(counts)
         return ShiftedLoss(base, **vectors) if vectors else base
 
     def sampler(

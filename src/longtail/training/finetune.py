@@ -123,6 +123,10 @@ def finetune(
             f"method {method.label!r} refits or decides after training, which image files do not do yet; "
             "give method=recipe.method.training, and adjust its logits by longtail.adjust_logits"
         )
+    if method.cosine:
+        raise ValueError(
+            f"method {method.label!r} has a cosine head, which image files do not take yet; give another"
+        )
     library = transformers_library()
     target, folder, world = select_device(device), RunFolder(Path(run_dir)), _World.here()
     if target.index and world.size == 1:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from longtail import models
 from longtail.evaluation import Evaluation
+from longtail.models.cosine import with_cosine_head
 from longtail.models.image_classifiers import build_classifier
 from longtail.training.files import RunFolderError, write_atomic
 from longtail.training.recipe import ImageRecipe, Recipe
@@ -171,6 +172,8 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
             else:
                 with torch.device("meta"):  # the weights come from the file; none are drawn
                     model = models.build(recipe.model, **shape)
+                    if recipe.method.cosine:
+                        model = with_cosine_head(model, recipe.method.cosine)
                 model.load_state_dict(weights, assign=True)
     except _OwnNetworkError:
         raise

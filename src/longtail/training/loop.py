@@ -24,6 +24,7 @@ from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.methods import REFITS, Rule
+from longtail.models.cosine import with_cosine_head
 from longtail.training import checkpoint
 from longtail.training.acceleration import ACCELERATORS, Accelerator
 from longtail.training.data import TrainingData, derive_seed
@@ -430,6 +431,8 @@ def _build(recipe: Recipe, shape: dict[str, int]) -> nn.Module:
     with DRAWS, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(recipe.seed, 0, "weights"))
         model = models.build(recipe.model, **shape)
+        if recipe.method.cosine:
+            model = with_cosine_head(model, recipe.method.cosine)
     if recipe.uses_prior_bias:
         head = model.head
         assert isinstance(head, nn.Module)
