@@ -21,15 +21,15 @@ def compare(
         typer.Option(help="Largest over smallest class; default 50, a folder of yours stays as it is."),
     ] = None,
     loss: Annotated[
-        list[str] | None, typer.Option(help="Repeat for several; default softmax sigmoid focal.")
+        list[str] | None, typer.Option(help="With every --scheme, in place of methods; repeatable.")
     ] = None,
     scheme: Annotated[
         list[str] | None,
-        typer.Option(help="Repeat for several; default none inverse inverse_sqrt effective."),
+        typer.Option(help="none | inverse | inverse_sqrt | effective, with every --loss; repeatable."),
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:SETTING=VALUE]", help="In place of losses and schemes; repeatable."),
+        typer.Option(metavar="NAME[:SETTING=VALUE]", help="See longtail methods; repeatable."),
     ] = None,
     beta: Annotated[float | None, typer.Option(help="Of the effective number.")] = None,
     gamma: Annotated[float | None, typer.Option(help="Of the focal loss.")] = None,
@@ -66,16 +66,14 @@ def compare(
         recipe = recipe.with_epochs(epochs)
     if method and (loss or scheme):
         raise ValueError("--method is given beside --loss or --scheme; leave one of the two out")
-    losses, schemes = loss or list(comparing.LOSSES), scheme or list(comparing.SCHEMES)
-    what: dict[str, Any] = {"methods": method} if method else {"losses": losses, "schemes": schemes}
+    what: dict[str, Any] = {"methods": method} if method else {"losses": loss, "schemes": scheme}
     methods, chosen = comparing.prepare(recipe, **what, seeds=seeds, device=device)
     total = len(methods) * len(chosen)
-    plan = f"{len(method)} methods" if method else f"{len(losses)} losses x {len(schemes)} weightings"
     shared = recipe.replace(loss="softmax", scheme="none", seed=0)
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"
     error_console.print(
         f"{dataset}{tail}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
-        f"{plan} x {seeds} seeds = {total} runs",
+        f"{len(methods)} methods x {seeds} seeds = {total} runs",
     )
     bar = Progress(
         TextColumn("{task.description}"),

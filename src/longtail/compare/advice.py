@@ -67,7 +67,8 @@ def advise(table: ComparisonTable) -> list[Advice]:
 
 
 def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
-    name, summary = f"{best.loss} with {best.weights} weights", best[column].summary
+    name = best.short_name if best.method.name else f"{best.loss} with {best.weights} weights"
+    summary = best[column].summary
     assert summary is not None
     lowest = f"{100 * summary.mean:.1f} %"
     if best.is_plain:

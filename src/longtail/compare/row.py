@@ -118,6 +118,16 @@ class Row:
         return f"{self.loss} · {self.weights}"
 
     @property
+    def short_name(self) -> str:
+        """The method's own name with its settings as words; loss and weighting where it has none."""
+        return self.method.name.replace(":loss=", " ").replace(":", " ") or f"{self.loss} {self.weights}"
+
+    @property
+    def in_words(self) -> str:
+        """The method as a sentence names it."""
+        return self.short_name if self.method.name else f"{self.loss}, {self.weights} weights"
+
+    @property
     def is_plain(self) -> bool:
         """Whether nothing in it balances."""
         return not self.method.balances

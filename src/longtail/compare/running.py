@@ -19,17 +19,23 @@ from longtail.training.files import in_parallel, write_atomic
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
-__all__ = ["AfterRun", "compare", "prepare"]
+__all__ = ["MAIN", "AfterRun", "compare", "prepare"]
 
 AfterRun = Callable[[int, int, Outcome], None]
+
+# of the main job: no balancing, the paper's weights, and the simplest of what has been published since
+MAIN = (
+    *("plain", "inverse", "effective", "plain:loss=focal", "inverse:loss=focal", "effective:loss=focal"),
+    *("deferred_effective", "logit_adjusted", "posthoc_logit_adjusted", "ldam_drw", "class_aware"),
+)
 
 
 def compare(
     recipe: Recipe,
     methods: Sequence[Method | str] | None = None,
     *,
-    losses: Sequence[str] = LOSSES,
-    schemes: Sequence[str] = SCHEMES,
+    losses: Sequence[str] | None = None,
+    schemes: Sequence[str] | None = None,
     seeds: int | Sequence[int] = 5,
     dataset: Dataset | None = None,
     out: str | os.PathLike[str] = "runs/compare",
@@ -46,10 +52,11 @@ def compare(
     Args:
         recipe: what all runs share; its method and seed are replaced.
         methods: names of `longtail.methods.NAMES`, such as "effective:loss=focal", or methods of your own;
-            default: every loss with every weighting. Where a name says no beta or gamma, the recipe's counts.
-            Methods that differ in what they do after training share one run of it.
-        losses: any of "softmax", "sigmoid", "focal", "softmax_focal".
-        schemes: any of "none", "inverse", "inverse_sqrt", "effective".
+            default: `MAIN`. Where a name says no beta or gamma, the recipe's counts. Methods that differ in
+            what they do after training share one run of it.
+        losses: in place of methods, every loss of these with every scheme: any of "softmax", "sigmoid",
+            "focal", "softmax_focal"; None with schemes: the first three.
+        schemes: any of "none", "inverse", "inverse_sqrt", "effective"; None with losses: all.
         seeds: how many (0, 1, ...), or which.
         dataset: the data that the recipe names, if they are none of longtail's own.
         out: folder for the runs and for compare.json and compare.csv.
@@ -106,8 +113,8 @@ def prepare(
     recipe: Recipe,
     methods: Sequence[Method | str] | None = None,
     *,
-    losses: Sequence[str] = LOSSES,
-    schemes: Sequence[str] = SCHEMES,
+    losses: Sequence[str] | None = None,
+    schemes: Sequence[str] | None = None,
     seeds: int | Sequence[int] = 5,
     device: str = "auto",
 ) -> tuple[list[Recipe], list[int]]:
@@ -119,11 +126,16 @@ def prepare(
     """
     if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
         _checks.choice("device", device, ("auto", "cpu", "cuda"))
-    if methods is None:
-        pairs = itertools.product(_distinct("losses", losses), _distinct("schemes", schemes))
+    if losses is not None or schemes is not None:
+        if methods is not None:
+            raise ValueError("methods are given beside losses or schemes; leave one of the two out")
+        axes = (
+            ("losses", LOSSES if losses is None else losses),
+            ("schemes", SCHEMES if schemes is None else schemes),
+        )
+        pairs = itertools.product(*(_distinct(name, values) for name, values in axes))
         return [recipe.replace(loss=loss, scheme=scheme) for loss, scheme in pairs], _seeds(seeds)
-    if losses is not LOSSES or schemes is not SCHEMES:
-        raise ValueError("methods are given beside losses or schemes; leave one of the two out")
+    methods = MAIN if methods is None else methods
     if isinstance(methods, str):
         raise TypeError(f"methods must be a list, got {methods!r}; write [{methods!r}]")
     chosen = [_named(method, recipe) if isinstance(method, str) else method for method in methods]

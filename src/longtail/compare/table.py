@@ -359,7 +359,7 @@ def _verdict(table: ComparisonTable) -> str:
     best = table.best
     if best is None or (summary := best["error"].summary) is None:
         return "No run finished, so there is nothing to compare."
-    lowest = f"{best.loss}, {best.weights} weights, {100 * summary.mean:.1f} %"
+    lowest = f"{best.in_words}, {100 * summary.mean:.1f} %"
     d = best["error"].difference
     if best.is_plain:
         text = f"Lowest mean error: {best.loss} without re-weighting, {100 * summary.mean:.1f} %."
@@ -376,7 +376,7 @@ def _verdict(table: ComparisonTable) -> str:
             f"Lowest mean error: {lowest}, {_points(d)} ({interval}); after correction for "
             f"{table.tests} tests that may be chance, so no method is marked best."
         )
-    others = [f"{row.loss} {row.weights}" for row in table.rows if row["error"].better]
+    others = [row.short_name for row in table.rows if row["error"].better]
     if others:
         text += f" Significantly better than their own baseline: {', '.join(others)}."
     return text

@@ -191,8 +191,8 @@ class Method:
         _checks.number("gamma", self.gamma, low=0.0, open_high=True)
         _checks.number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, open_high=True)
         _checks.number("cosine", self.cosine, low=0.0, open_high=True, remedy="30 is usual, 0 is none")
-        if self.cosine and (self.activation == "sigmoid" or self.refit is not None):
-            other = f"loss={self.loss!r}" if self.activation == "sigmoid" else "refit"
+        if self.cosine and (self.uses_prior_bias or self.refit is not None):
+            other = "refit" if self.refit is not None else f"loss={self.loss!r} with a prior bias"
             raise ValueError(
                 f"cosine={self.cosine:g} is given beside {other}, which needs a bias; leave one out"
             )

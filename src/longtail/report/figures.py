@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,12 +16,13 @@ from longtail.weights import class_weights
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from longtail.compare import ComparisonTable
+    from longtail.compare import ComparisonTable, Row
     from longtail.evaluation import Evaluation
 
 __all__ = ["draw_comparison", "draw_confusion", "save"]
 
 MARKERS = {"none": "o", "inverse": "^", "inverse_sqrt": "s", "effective": "D"}
+LINES = 6  # more in one panel cannot be told apart
 NAMES = {
     "none": "no re-weighting",
     "inverse": "inverse",
@@ -53,6 +55,15 @@ def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = 
     return paths
 
 
+def _telling(rows: Sequence[Row]) -> Sequence[Row]:
+    """Of many methods those that tell the most: plain ones and those of the lowest error, in their order."""
+    ranked = sorted(
+        rows, key=lambda row: (not row.is_plain, s.mean if (s := row["error"].summary) else math.inf)
+    )
+    chosen = ranked[:LINES]
+    return [row for row in rows if row in chosen]
+
+
 def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -> Path:
     """Draw class counts, class weights and per-class errors, head to tail, one column of errors a loss.
 
@@ -76,7 +87,8 @@ def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -
     order = comparison.order
     x = np.arange(len(counts))
     losses = list(dict.fromkeys(row.loss for row in comparison.rows))
-    weightings = dict.fromkeys(row.weights for row in comparison.rows)
+    shown = [row for loss in losses for row in _telling([r for r in comparison.shown if r.loss == loss])]
+    weightings = dict.fromkeys(row.weights for row in shown)
     colours = {w: COLOURS.get(w, OTHERS[i % len(OTHERS)]) for i, w in enumerate(weightings)}
 
     figure = Figure(figsize=(3.4 * (1 + len(losses)), 5.2), layout="constrained")
@@ -104,7 +116,9 @@ def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -
     for column, loss in enumerate(losses, start=1):
         axes = figure.add_subplot(grid[:, column], sharex=top, sharey=first)
         first = first or axes
-        for row in (r for r in comparison.shown if r.loss == loss):
+        of_loss = [row for row in comparison.shown if row.loss == loss]
+        drawn = _telling(of_loss)
+        for row in drawn:
             errors, colour = row.class_errors, colours[row.weights]
             mean = 100 * errors.mean[order]
             label = NAMES.get(row.weights, row.weights)
@@ -114,7 +128,8 @@ def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -
                 spread = 100 * errors.sd[order]
                 axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
         axes.set_ylim(0, 100)
-        axes.set_title(f"{loss}: test error by class")
+        some = "" if len(drawn) == len(of_loss) else f"\nplain and the lowest {LINES - 1} of {len(of_loss)}"
+        axes.set_title(f"{loss}: test error by class{some}", fontsize=None if not some else 10)
         axes.set_ylabel("error, %" if column == 1 else "")
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
         axes.set_axisbelow(True)

@@ -178,14 +178,21 @@ def percent(share: float | None) -> Cell:
 def terminal_table(table: ComparisonTable) -> Table:
     """Return the comparison for the terminal, within 80 columns."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column in columns("table"):
-        drawn.add_column(column.title, justify="left" if column.kind == "text" else "right", no_wrap=True)
+    named = any(row.method.name for row in table.rows)  # one name tells more than loss and weights
+    shown = [c for c in columns("table") if not (named and c.name == "loss")]
+    for column in shown:
+        title = {"weights": "method", "medium_error": "med."}.get(column.name) if named else None
+        drawn.add_column(
+            title or column.title, justify="left" if column.kind == "text" else "right", no_wrap=True
+        )
     last = None
-    for cells, row in zip(method_sheet(table, "table").rows, table.rows, strict=True):
-        if last is not None and row.loss != last:
+    for row in table.rows:
+        if not named and last is not None and row.loss != last:
             drawn.add_section()
         last = row.loss
-        texts = [cell.text for cell in cells]
+        texts = [_cell(column, row, "").text for column in shown]
+        if named:
+            texts[0] = row.short_name
         if texts[-1].endswith("]"):
             texts[-1] += " "  # where others have a mark
         drawn.add_row(*texts, style="bold green" if row.best else "")

@@ -152,6 +152,8 @@ class Recipe(BaseModel):
         if method.weight.name in SCHEMES:
             decided["scheme"] = method.weight.name
             decided |= dict(method.weight.settings)
+        else:  # a rule from elsewhere: the method says which, these fields cannot
+            decided["scheme"] = "none"
         if "sampling" in cls.model_fields and (method.sampling is None or method.sampling.name in SCHEMES):
             decided["sampling"] = "none" if method.sampling is None else method.sampling.name
         return {**decided, "method": method}
