@@ -27,6 +27,7 @@ from transformers.utils import logging
 from longtail import ClassBalancedLoss, cli, recipes
 from longtail.compare.runs import find_runs
 from longtail.datasets.images import ImageList, load_images
+from longtail.methods import Method, Rule, get
 from longtail.models.image_classifiers import build_classifier, head_of
 from longtail.predict import Classifier
 from longtail.sampling import ClassAwareSampler
@@ -565,3 +566,23 @@ def one_process(photos, tiny, folder):
 
 if __name__ == "__main__":
     one_process(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+
+
+# ---- methods
+
+
+def test_a_schedule_acts_from_its_epoch(photos, tiny, tmp_path):
+    late = Method(weight=Rule("inverse"), sampling=Rule("inverse"), schedule=Rule("deferred", start=0.5))
+    run = finetune(recipe_of(tiny, method=late), photos, tmp_path / "late", **ARGUMENTS)
+    plain = finetune(recipe_of(tiny, scheme="none"), photos, tmp_path / "plain", **ARGUMENTS)
+    ours, theirs = curve(run), curve(plain)
+    assert np.array_equal(ours[:2], theirs[:2])
+    assert ours[2] != theirs[2]
+    assert load_run(tmp_path / "late").recipe.method == late
+
+
+@pytest.mark.parametrize("name", ["posthoc_logit_adjusted", "crt", "ldam"])
+def test_methods_that_files_do_not_take_yet_are_refused(photos, tiny, tmp_path, name):
+    with pytest.raises(ValueError, match=f"method '{name}' .* yet; "):
+        finetune(recipe_of(tiny, method=get(name)), photos, tmp_path / "run", **ARGUMENTS)
+    assert not (tmp_path / "run").exists()
