@@ -531,3 +531,30 @@ def test_the_same_adjustment_in_a_prediction(tmp_path):
     ours, plain = (Classifier(tmp_path / run)(sample).probabilities for run in "ab")
     counts = load_run(tmp_path / "a").evaluation.class_counts
     np.testing.assert_allclose(ours, longtail.adjust_probabilities(plain[None], counts)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", [*methods.NAMES, "effective:beta=0.9:loss=focal", "ldam:cosine=10", "crt:epochs=3"]
+)
+def test_the_line_of_code_makes_the_method(name):
+    method = methods.get(name)
+    names = {"longtail": longtail, "labels": [0] * 90 + [1] * 10, "logits": np.zeros((1, 2))}
+    line = methods.code(method)
+    exec(line, names)
+    if "method" in names:
+        assert names["method"] == method
+    elif "criterion" in names:
+        ours, theirs = names["criterion"], method.criterion([90, 10])
+        assert torch.equal(ours.weight, theirs.weight)
+        assert (ours.loss, ours.gamma) == (theirs.loss, theirs.gamma)
+    else:
+        np.testing.assert_allclose(names["logits"], method.adjust(np.zeros((1, 2)), [90, 10]))
+
+
+def test_a_method_of_ones_own_is_written_whole():
+    mine = Method("mine", loss="focal", sampling=Rule("inverse"), label_smoothing=0.1)
+    names = {"longtail": longtail}
+    exec(methods.code(mine), names)
+    assert names["method"] == mine
+    changed = methods.get("deferred_effective", beta=0.9).replace(name="deferred_effective")
+    assert methods.code(changed) == 'method = longtail.methods.get("deferred_effective", beta=0.9)'

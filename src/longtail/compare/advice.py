@@ -9,6 +9,7 @@ from typing import Final
 from longtail.compare.row import Row
 from longtail.compare.table import ComparisonTable
 from longtail.evaluation import interval_text
+from longtail.methods import code
 
 __all__ = ["Advice", "advise"]
 
@@ -62,7 +63,7 @@ def advise(table: ComparisonTable) -> list[Advice]:
             continue
         row, finding = _choose(table, best, column)
         keep = row.outcomes[0].folder
-        found.append(Advice(prior, when, rule, finding, row.method.code, keep, len(row.outcomes)))
+        found.append(Advice(prior, when, rule, finding, code(row.method), keep, len(row.outcomes)))
     return found
 
 

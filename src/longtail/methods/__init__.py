@@ -7,12 +7,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from longtail.methods.catalogue import ABOUT, CATALOGUE, About, get, grid
+from longtail.methods.catalogue import ABOUT, CATALOGUE, About, code, get, grid
 from longtail.methods.method import Method, Rule
 from longtail.methods.refits import REFITS
 from longtail.methods.schedules import SCHEDULES
 
-__all__ = ["ABOUT", "CATALOGUE", "NAMES", "REFITS", "SCHEDULES", "About", "Method", "Rule", "get", "grid"]
+__all__ = [
+    "ABOUT",
+    "CATALOGUE",
+    "NAMES",
+    "REFITS",
+    "SCHEDULES",
+    "About",
+    "Method",
+    "Rule",
+    "code",
+    "get",
+    "grid",
+]
 
 NAMES: tuple[str, ...]
 

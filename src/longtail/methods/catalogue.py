@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from longtail._registry import Registry
 from longtail.methods.method import Method, Rule
-from longtail.weights import DEFAULT_BETA
+from longtail.weights import DEFAULT_BETA, SCHEMES
 
-__all__ = ["ABOUT", "CATALOGUE", "About", "get", "grid"]
+__all__ = ["ABOUT", "CATALOGUE", "About", "code", "get", "grid"]
 
 CATALOGUE: Final = Registry[Method]("method")
 
@@ -31,6 +31,12 @@ class About:
 
 
 ABOUT: Final[dict[str, About]] = {}
+
+_ONLY_WEIGHTS: Final[dict[str, Any]] = {
+    **dict.fromkeys(("offset", "scale", "margin", "schedule", "sampling")),
+    "cosine": 0.0,
+    "prior_bias": "auto",
+}
 
 _CUI = "Cui et al. (CVPR 2019)"
 
@@ -249,6 +255,44 @@ def get(name: str, **settings: Any) -> Method:
             )
         given[key] = _read(value)
     return CATALOGUE[name].with_settings(**{**given, **settings})
+
+
+def code(method: Method) -> str:
+    """Return the line of Python that makes a method; `labels` are the training labels of your program.
+
+    Args:
+        method: any method.
+
+    Example:
+        >>> code(get("posthoc_logit_adjusted"))
+        'logits = longtail.adjust_logits(logits, longtail.class_counts(labels))'
+    """
+    counts = "longtail.class_counts(labels)"
+    if (
+        method == method.training
+        and method == method.replace(**_ONLY_WEIGHTS)
+        and method.weight.name in SCHEMES
+    ):
+        words = [f'loss="{method.loss}"', f'scheme="{method.weight.name}"']
+        words += [f"{name}={value!r}" for name, value in method.weight.settings]
+        words += [f"gamma={method.gamma!r}"] * method.is_focal
+        words += [f'normalizer="{method.normalizer}"'] * (method.normalizer != "samples")
+        words += [f"label_smoothing={method.label_smoothing!r}"] * bool(method.label_smoothing)
+        return f"criterion = longtail.ClassBalancedLoss({counts}, {', '.join(words)})"
+    if method == Method(adjustment=Rule("logit")):
+        return f"logits = longtail.adjust_logits(logits, {counts})"
+    name = method.name.partition(":")[0]
+    if name in CATALOGUE:
+        usual = CATALOGUE[name].settings
+        changed = {k.rpartition(".")[2]: v for k, v in method.settings.items() if usual.get(k) != v}
+        try:
+            same = get(name, **changed) == method
+        except ValueError:
+            same = False
+        if same:
+            words = [f'"{name}"', *(f"{key}={value!r}" for key, value in changed.items())]
+            return f"method = longtail.methods.get({', '.join(words)})"
+    return f"method = longtail.methods.Method.from_dict({method.parts()!r})"
 
 
 def _read(text: str) -> bool | int | float | str:

@@ -276,20 +276,6 @@ class Method:
         return "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in word) for word in words)
 
     @property
-    def code(self) -> str:
-        """The line of Python that makes its loss from labels; or the method, where it is more than that."""
-        more = [place for place in _PLACES if place != "weight" and getattr(self, place) is not None]
-        if more or self.weight.name not in SCHEMES:
-            content = dict(self.to_dict())
-            return f"method = longtail.methods.Method.from_dict({content!r})"
-        words = [f'loss="{self.loss}"', f'scheme="{self.weight.name}"']
-        words += [f"{name}={value!r}" for name, value in self.weight.settings]
-        words += [f"gamma={self.gamma!r}"] * self.is_focal
-        words += [f'normalizer="{self.normalizer}"'] * (self.normalizer != "samples")
-        words += [f"label_smoothing={self.label_smoothing!r}"] * bool(self.label_smoothing)
-        return f"criterion = longtail.ClassBalancedLoss(longtail.class_counts(labels), {', '.join(words)})"
-
-    @property
     def settings(self) -> dict[str, Any]:
         """What the method does, as flat pairs in a fixed order; numbers that do not act are left out."""
         found: dict[str, Any] = {"loss": self.loss}
