@@ -204,3 +204,10 @@ def test_the_table_of_methods_is_that_of_the_catalogue(capsys: pytest.CaptureFix
     cli.app(["methods", "--format", "markdown"], standalone_mode=False)
     table = capsys.readouterr().out
     assert table in (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+
+
+def test_the_methods_on_digits_are_the_result_file() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for line in (ROOT / "results" / "methods-digits" / "compare.md").read_text().splitlines():
+        if line.startswith("|"):
+            assert line in text
