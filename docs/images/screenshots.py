@@ -18,8 +18,8 @@ PARTS = ("The weights: beta explorer", "On which classes?", "What should I use?"
 
 
 def keep(picture: Image.Image, name: str) -> None:
-    """Save a picture."""
-    picture.convert("RGB").save(HERE / name, optimize=True)
+    """Save a picture of few colours small; median cut would lose those of the marks."""
+    picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(HERE / name, optimize=True)
 
 
 def main() -> None:
