@@ -25,6 +25,7 @@ from transformers import ConvNextConfig, Trainer, TrainerCallback, TrainingArgum
 from transformers.utils import logging
 
 from longtail import ClassBalancedLoss, cli, recipes
+from longtail.adapters.transformers import TrainerMetrics, step_denominator, trainer_loss
 from longtail.compare.runs import find_runs
 from longtail.datasets.images import ImageList, load_images
 from longtail.methods import Method, Rule, get
@@ -33,7 +34,6 @@ from longtail.predict import Classifier
 from longtail.sampling import ClassAwareSampler
 from longtail.training import DivergedError, RunFolderError, evaluate_run, load_run
 from longtail.training.finetune import ImagesChangedError, evaluate_images, finetune
-from longtail.training.trainers import TrainerMetrics, step_denominator, trainer_loss
 from test_losses_distributed import COUNTS, OPTIONS, gradient, model, whole_gradient
 from test_losses_distributed import data as batch_of_12
 

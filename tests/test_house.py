@@ -331,6 +331,7 @@ assert len(longtail.sample_weights([0, 0, 1])) == 3
 assert longtail.class_weight_dict([0, 0, 0, 1], "inverse")[1] == 2.0
 assert longtail.datasets.long_tail_counts(10, 5000, 100)[0] == 5000
 assert "class_weights" in dir(longtail)
+assert {"sklearn", "transformers"} <= set(dir(longtail.adapters))
 """
 
 
@@ -417,7 +418,7 @@ for module in pkgutil.walk_packages(longtail.__path__, "longtail."):
 
 def taken():
     modules = {n for n in longtail.__all__ if isinstance(getattr(longtail, n), types.ModuleType)}
-    return modules ^ {"functional", "datasets", "recipes", "methods"}
+    return modules ^ {"functional", "datasets", "recipes", "methods", "adapters"}
 
 assert not taken(), f"{taken()} became modules, or no longer are"
 assert longtail.effective_number(1, beta=0.5) == 1.0
@@ -507,7 +508,7 @@ def test_the_contract_holds(name):
 def public():
     """Every public function and class by dotted name, re-exports under their shortest name only."""
     found = {}
-    for place in ("", "functional", "datasets", "evaluation"):
+    for place in ("", "functional", "datasets", "evaluation", "adapters.sklearn", "adapters.transformers"):
         module = importlib.import_module(f"longtail.{place}" if place else "longtail")
         names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
         for name in names:

@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longtail import adapters as adapters
     from longtail import datasets as datasets
     from longtail import functional as functional
     from longtail import methods as methods
@@ -56,6 +57,7 @@ _MODULES = {
     "datasets": "longtail.datasets",
     "recipes": "longtail.training.recipes",
     "methods": "longtail.methods",
+    "adapters": "longtail.adapters",
 }
 
 __all__ = [*_NAMES, *_MODULES]

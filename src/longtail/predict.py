@@ -14,12 +14,12 @@ from torch import nn
 
 from longtail import _checks
 from longtail._registry import added
+from longtail.adapters.transformers import logits_of
 from longtail.datasets.decoding import EvalTransform
 from longtail.datasets.kinds import KINDS
 from longtail.training.data import scale
 from longtail.training.folder import environment_of, load_run
 from longtail.training.recipe import ImageRecipe, Recipe
-from longtail.training.trainers import logits_of
 
 __all__ = ["Arrays", "Classifier", "Prediction", "Trained", "read_npy"]
 

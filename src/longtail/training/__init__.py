@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from longtail._registry import added
 
 if TYPE_CHECKING:
+    from longtail.adapters.transformers import TrainerMetrics as TrainerMetrics
+    from longtail.adapters.transformers import step_denominator as step_denominator
+    from longtail.adapters.transformers import trainer_loss as trainer_loss
     from longtail.training.data import derive_seed as derive_seed
     from longtail.training.device import DivergedError as DivergedError
     from longtail.training.evaluate import evaluate_run as evaluate_run
@@ -28,20 +31,17 @@ if TYPE_CHECKING:
     from longtail.training.recipes import gtsrb as gtsrb
     from longtail.training.recipes import images as images
     from longtail.training.recipes import small_images as small_images
-    from longtail.training.trainers import TrainerMetrics as TrainerMetrics
-    from longtail.training.trainers import step_denominator as step_denominator
-    from longtail.training.trainers import trainer_loss as trainer_loss
 
 _ROOMS = {
-    "recipe": ("ImageRecipe", "Recipe", "learning_rate_at"),
-    "recipes": ("default", "digits", "gtsrb", "images", "small_images"),
-    "trainers": ("TrainerMetrics", "step_denominator", "trainer_loss"),
-    "loop": ("PausedError", "train"),
-    "device": ("DivergedError",),
-    "evaluate": ("evaluate_run",),
-    "folder": ("EpochMetrics", "RunResult", "load_run"),
-    "files": ("RunFolderError",),
-    "data": ("derive_seed",),
+    ".recipe": ("ImageRecipe", "Recipe", "learning_rate_at"),
+    ".recipes": ("default", "digits", "gtsrb", "images", "small_images"),
+    "longtail.adapters.transformers": ("TrainerMetrics", "step_denominator", "trainer_loss"),
+    ".loop": ("PausedError", "train"),
+    ".device": ("DivergedError",),
+    ".evaluate": ("evaluate_run",),
+    ".folder": ("EpochMetrics", "RunResult", "load_run"),
+    ".files": ("RunFolderError",),
+    ".data": ("derive_seed",),
 }
 _NAMES = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -51,7 +51,7 @@ __all__ = [*_NAMES]
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         return added(__name__, name)
-    value = getattr(importlib.import_module(f"longtail.training.{_NAMES[name]}"), name)
+    value = getattr(importlib.import_module(_NAMES[name], __name__), name)
     globals()[name] = value
     return value
 

@@ -1,6 +1,6 @@
 """Image files of any number, on one process or many machines: a thin layer over the transformers Trainer.
 
-Its pieces fit a Trainer or a loop of your own: `longtail.training.trainers`.
+Its pieces fit a Trainer or a loop of your own: `longtail.adapters.transformers`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from longtail import _checks
+from longtail.adapters.transformers import TrainerMetrics, logits_of, trainer_loss
 from longtail.datasets.images import EvalTransform, ImageList, TorchDataset, TrainTransform, load_images
 from longtail.evaluation import Evaluation, Evaluator
 from longtail.head import init_prior_bias_, parameter_groups
@@ -43,7 +44,6 @@ from longtail.training.folder import (
 )
 from longtail.training.progress import progress_bar
 from longtail.training.recipe import ImageRecipe, learning_rate_at
-from longtail.training.trainers import TrainerMetrics, logits_of, trainer_loss
 
 __all__ = ["ImagesChangedError", "evaluate_images", "finetune", "split_batch"]
 
