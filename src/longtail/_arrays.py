@@ -6,18 +6,20 @@ other libraries; it brings much of NumPy that nobody else needs, so it is import
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from longtail import _checks
 
 _NUMPY = (np.ndarray, np.generic)
 _PLAIN = hasattr(np, "astype")  # NumPy 2.1
+_T = TypeVar("_T")
 
 
-def is_array(source: object) -> bool:
+def is_array(source: object) -> TypeGuard[Any]:
     """Tell an array of any library that follows the array API; a list or a mapping is none."""
     if isinstance(source, _NUMPY):
         return True
@@ -37,7 +39,7 @@ def namespace(array: Any) -> Any:
     return array_api_compat.array_namespace(array)
 
 
-def like(value: Any, array: Any) -> Any:
+def like(value: object, array: Any) -> Any:
     """Return numbers, or an array of the same library, on ``array``'s device and in its dtype."""
     if isinstance(array, _NUMPY):
         return np.asarray(value, dtype=array.dtype)
@@ -49,7 +51,7 @@ def like(value: Any, array: Any) -> Any:
     return namespace(array).asarray(value, dtype=array.dtype, device=device)
 
 
-def unwrap(name: str, source: Any) -> tuple[Any, Any]:
+def unwrap(name: str, source: object) -> tuple[Any, Callable[[Any], Any]]:
     """Return ``source`` as a float64 array and the function that answers in ``source``'s kind."""
     if is_array(source):
         return _to_float64(name, source), _unbox if source.ndim == 0 else _same
@@ -67,7 +69,7 @@ def unwrap(name: str, source: Any) -> tuple[Any, Any]:
     return array, _unbox if array.ndim == 0 else _same
 
 
-def to_numpy(name: str, source: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+def to_numpy(name: str, source: object) -> npt.NDArray[np.float64]:
     """Return ``source`` as a float64 NumPy array; text, objects and ragged lists are refused."""
     try:
         array = np.asarray(source)
@@ -112,7 +114,7 @@ def check_real(name: str, values: Any, *, low: float, remedy: str) -> None:
         raise ValueError(f"{name} must be finite and >= {low:g}, got {float(flat[at])!r}{where}; {remedy}")
 
 
-def parameter(name: str, value: Any, values: Any, low: float, high: float, remedy: str) -> Any:
+def parameter(name: str, value: object, values: Any, low: float, high: float, remedy: str) -> Any:
     """Return a number, or one a class, as an array beside ``values``; all within ``low`` and ``high``."""
     if not isinstance(value, (list, tuple)) and not (is_array(value) and value.ndim):
         return like(_checks.number(name, value, low=low, high=high, remedy=remedy), values)
@@ -134,7 +136,7 @@ def parameter(name: str, value: Any, values: Any, low: float, high: float, remed
     return array
 
 
-def align(name: str, value: Any, source: Any) -> Any:
+def align(name: str, value: object, source: object) -> object:
     """Return a mapping of parameters as a list in ``source``'s order; anything else as it is."""
     if not isinstance(value, Mapping) and not is_series(value):
         return value
@@ -151,14 +153,14 @@ def align(name: str, value: Any, source: Any) -> Any:
     return [value[key] for key in keys]
 
 
-def names_of(source: Any, size: int) -> list[Any]:
+def names_of(source: object, size: int) -> list[Hashable]:
     """Return the names of a mapping or Series, or else the positions 0..size-1."""
     if is_series(source):
         return list(source.index)
     return list(source) if isinstance(source, Mapping) else list(range(size))
 
 
-def in_output_order(name: str, source: Any) -> Any:
+def in_output_order(name: str, source: object) -> object:
     """Return values by class, a mapping or Series, as a dict in the order of a model's outputs.
 
     Whole numbers, and so False, True and 1.0, are class indices; other names keep their order. Anything
@@ -183,19 +185,19 @@ def in_output_order(name: str, source: Any) -> Any:
     return {key: pairs[key] for key in outputs}
 
 
-def is_series(source: object) -> bool:
+def is_series(source: object) -> TypeGuard[Any]:
     """Tell a pandas Series without importing pandas."""
     module = type(source).__module__  # "pandas.core.series" up to pandas 2, "pandas" from 3 on
     return module.split(".")[0] == "pandas" and hasattr(source, "index") and getattr(source, "ndim", 0) == 1
 
 
-def _is_whole(name: Any) -> bool:
+def _is_whole(name: object) -> bool:
     if isinstance(name, (float, np.floating)):  # what pandas makes of integers beside a missing one
         return float(name).is_integer()
     return isinstance(name, (int, np.integer, np.bool_))
 
 
-def _same(out: Any) -> Any:
+def _same(out: _T) -> _T:
     return out
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from longtail import _arrays, _checks
 
 
-def effective_number(n: Any, beta: Any = None, *, volume: Any = None) -> Any:
+def effective_number(n: object, beta: object = None, *, volume: object = None) -> Any:
     """Return the effective number of samples ``E_n``: how much of a class ``n`` samples cover.
 
     ``E_n = (1 - beta**n) / (1 - beta) = N * (1 - (1 - 1/N)**n)``; it grows from 0 at n = 0 through 1
@@ -55,7 +55,7 @@ def effective_number(n: Any, beta: Any = None, *, volume: Any = None) -> Any:
     return answer(evaluate(values, *parameters(values, beta, volume)))
 
 
-def inverse_effective_number(effective: Any, beta: Any = None, *, volume: Any = None) -> Any:
+def inverse_effective_number(effective: object, beta: object = None, *, volume: object = None) -> Any:
     """Return the number of samples ``n`` whose effective number is ``effective``.
 
     Args:
@@ -115,7 +115,7 @@ def volume_to_beta(volume: float) -> float:
     return 1.0 if math.isinf(volume) else (volume - 1.0) / volume
 
 
-def parameters(values: Any, beta: Any, volume: Any) -> tuple[Any, Any]:
+def parameters(values: Any, beta: object, volume: object) -> tuple[Any, Any]:
     """Return log(beta) and 1 - beta, each accurate to rounding: 0-d, or of ``values``' shape."""
     xp = _arrays.namespace(values)
     if beta is not None:
@@ -152,7 +152,7 @@ def evaluate(values: Any, log_beta: Any, gap: Any) -> Any:
     return covered
 
 
-def _check_exactly_one(function: str, beta: Any, volume: Any) -> None:
+def _check_exactly_one(function: str, beta: object, volume: object) -> None:
     if (beta is None) == (volume is None):
         both = f"both, {_checks.describe(beta)} and {_checks.describe(volume)}; leave one out"
         given = "neither; give one" if beta is None else both

@@ -21,7 +21,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
+def init_prior_bias_(layer: Layer, prior: object = None) -> Layer:
     """Set a classifier's bias so that its sigmoid outputs start at the prior, in place.
 
     Use it before training with a sigmoid or focal loss: all C one-vs-all outputs start near "absent"
@@ -69,12 +69,12 @@ def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
 
 def with_prior(
     model: Layer,
-    counts: Any,
+    counts: object,
     *,
-    target: Any = "uniform",
-    weight: Any = None,
-    offset: Any = None,
-    sampling: Any = None,
+    target: object = "uniform",
+    weight: object = None,
+    offset: object = None,
+    sampling: object = None,
     tau: float = 1.0,
     activation: str = "softmax",
 ) -> Layer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from longtail.sources.counted import Counted, in_order, needs
 from longtail.sources.listing import TESTS
 
 
-def is_data_set(source: Any) -> bool:
+def is_data_set(source: object) -> TypeGuard[Any]:
     """Tell a ``datasets.Dataset``, also streamed or a dict of splits, without importing its package."""
     return type(source).__module__.split(".")[0] == "datasets" and hasattr(source, "select_columns")
 
