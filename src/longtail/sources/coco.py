@@ -143,7 +143,7 @@ def elements(path: str, *keys: str) -> Iterator[tuple[str, object]]:
         ModuleNotFoundError: ijson is not installed.
         ValueError: no UTF-8 text, or no JSON.
     """
-    ijson = needs("ijson", "an annotation file", "counts")
+    ijson = needs("ijson", "an annotation file needs", "counts")
     try:
         with open(path, encoding="utf-8-sig") as file:
             for key in keys or ("",):

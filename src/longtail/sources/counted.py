@@ -39,13 +39,11 @@ def in_order(counted: Iterable[tuple[Any, int]], source: str) -> tuple[list[Any]
 
 
 def needs(module: str, what: str, extra: str) -> Any:
-    """Import what reads a kind of source, or say which extra brings it."""
+    """Import a library, or say which extra brings it: ``what`` is such as "a table needs"."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         name = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != name:
             raise
-        raise ModuleNotFoundError(
-            f"{what} needs {name}; pip install 'longtail[{extra}]'", name=name
-        ) from error
+        raise ModuleNotFoundError(f"{what} {name}; pip install 'longtail[{extra}]'", name=name) from error

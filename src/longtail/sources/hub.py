@@ -30,7 +30,7 @@ def load_saved(path: str) -> Any:
     Raises:
         ModuleNotFoundError: datasets is not installed.
     """
-    return needs("datasets", "a saved data set", "images").load_from_disk(path)
+    return needs("datasets", "a saved data set needs", "images").load_from_disk(path)
 
 
 # ---- counting
@@ -114,7 +114,9 @@ def splits(source: Any) -> dict[str, Any] | None:
             return None
         else:
             try:
-                source = needs("datasets", "a data set of Hugging Face", "images").load_dataset(name[3:])
+                source = needs("datasets", "a data set of Hugging Face needs", "images").load_dataset(
+                    name[3:]
+                )
             except (OSError, ValueError) as error:
                 raise ValueError(
                     f"{name!r} cannot be loaded by datasets.load_dataset: {error}; check the name and the "
@@ -144,7 +146,7 @@ def images(
     """
     if "train" not in parts:
         raise ValueError(f"{source} has the splits {', '.join(parts)}, but no 'train'; rename one")
-    library = needs("datasets", "a data set of Hugging Face", "images")
+    library = needs("datasets", "a data set of Hugging Face needs", "images")
     features = parts["train"].features
     kinds = {name: type(feature).__name__ for name, feature in features.items()}
     image = _column("image", image, kinds, "Image", source)

@@ -41,7 +41,7 @@ def connect(what: str, *, remote: bool = False) -> DuckDBPyConnection:
         ModuleNotFoundError: DuckDB is not installed; ``what`` says what needs it.
         ValueError: its extension for object stores is not installed.
     """
-    duckdb = needs("duckdb", what, "counts")
+    duckdb = needs("duckdb", f"{what} needs", "counts")
     database: DuckDBPyConnection = duckdb.connect(
         ":memory:",
         config={
