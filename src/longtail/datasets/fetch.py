@@ -153,7 +153,7 @@ class _Part:
             self.done = file.truncate(0)
         self.started = False
 
-    def start(self, answer: Any, **_: Any) -> None:
+    def start(self, answer: Any, **_: object) -> None:
         """Look at what the server is about to send; requests calls this."""
         if not answer.ok:
             return
