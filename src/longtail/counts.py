@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from longtail import _arrays, _checks
 from longtail.sources import hub, read_counts
@@ -20,7 +21,7 @@ class _PerClass(Mapping[Hashable, Any]):
 
     __slots__ = ("_array", "_place", "names")
 
-    def __init__(self, names: Any, values: Any) -> None:
+    def __init__(self, names: Iterable[Hashable], values: npt.ArrayLike) -> None:
         self.names: tuple[Hashable, ...] = tuple(names)
         self._array = np.array(values)
         self._array.setflags(write=False)
@@ -43,17 +44,17 @@ class _PerClass(Mapping[Hashable, Any]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.array(self._array, dtype=dtype)
 
     # without these two, torch.tensor would read the names as if they were the values
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(self, **options: Any) -> object:
         return np.array(self._array).__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._array.__dlpack_device__()
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.names, self._array)
 
     def __repr__(self) -> str:
@@ -73,7 +74,7 @@ class ClassWeights(_PerClass):
     __slots__ = ()
 
     @property
-    def weights(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def weights(self) -> npt.NDArray[np.float64]:
         """The weights as an array."""
         return self._array
 
@@ -96,7 +97,7 @@ class ClassCounts(_PerClass):
 
     __slots__ = ()
 
-    def __init__(self, names: Any, counts: Any) -> None:
+    def __init__(self, names: Iterable[Hashable], counts: npt.ArrayLike) -> None:
         values = _arrays.to_numpy("counts", counts)
         if values.size:
             _arrays.check_real("counts", values, low=0.0, remedy="give the number of samples per class")
@@ -104,7 +105,7 @@ class ClassCounts(_PerClass):
         super().__init__(names, np.asarray(counts).astype(np.int64) if whole else values)
 
     @property
-    def counts(self) -> np.ndarray[Any, Any]:
+    def counts(self) -> npt.NDArray[Any]:
         """The counts as an array."""
         return self._array
 
@@ -119,12 +120,12 @@ class ClassCounts(_PerClass):
         filled = self._array[self._array > 0]
         return float(filled.max() / filled.min()) if len(filled) else math.nan
 
-    def answer(self, values: Any) -> ClassWeights:
+    def answer(self, values: npt.ArrayLike) -> ClassWeights:
         """Return per-class ``values`` under these names."""
         return ClassWeights(self.names, values)
 
 
-def class_counts(source: Any, *, label: str | None = None, num_classes: int | None = None) -> ClassCounts:
+def class_counts(source: object, *, label: str | None = None, num_classes: int | None = None) -> ClassCounts:
     """Count the samples of each class.
 
     Args:
@@ -194,7 +195,7 @@ def class_counts(source: Any, *, label: str | None = None, num_classes: int | No
     return _resize(ClassCounts(names, np.bincount(codes, minlength=len(names))), num_classes)
 
 
-def encode(labels: Any) -> tuple[tuple[Hashable, ...], np.ndarray[Any, np.dtype[np.intp]]]:
+def encode(labels: object) -> tuple[tuple[Hashable, ...], npt.NDArray[np.intp]]:
     """Return the distinct labels, sorted, and each sample's position among them.
 
     Raises:
@@ -202,7 +203,7 @@ def encode(labels: Any) -> tuple[tuple[Hashable, ...], np.ndarray[Any, np.dtype[
     """
     if isinstance(labels, (str, bytes, Mapping, set, frozenset)):
         raise TypeError(f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}")
-    categorical = getattr(labels, "cat", labels) if _arrays.is_series(labels) else labels
+    categorical: Any = getattr(labels, "cat", labels) if _arrays.is_series(labels) else labels
     categories = getattr(categorical, "categories", None)
     if categories is not None:
         codes = np.asarray(categorical.codes)
@@ -247,7 +248,7 @@ def encode(labels: Any) -> tuple[tuple[Hashable, ...], np.ndarray[Any, np.dtype[
     return tuple(names.tolist()), codes.reshape(-1)
 
 
-def _host(array: Any) -> np.ndarray[Any, Any]:
+def _host(array: Any) -> npt.NDArray[Any]:
     """Return an array or tensor, on any device, as NumPy."""
     if hasattr(array, "detach"):
         array = array.detach().cpu()
@@ -255,7 +256,7 @@ def _host(array: Any) -> np.ndarray[Any, Any]:
     return np.asarray(array)
 
 
-def _label_array(labels: Any) -> np.ndarray[Any, Any]:
+def _label_array(labels: Any) -> npt.NDArray[Any]:
     # a column of a Hugging Face data set would decode row by row
     items = list(labels[:] if type(labels).__module__.split(".")[0] == "datasets" else labels)
     # np.asarray turns [1, "a"] into text and [True, 2] into integers: keep what was given instead
@@ -271,7 +272,7 @@ def _label_array(labels: Any) -> np.ndarray[Any, Any]:
     return np.array(items, dtype=object) if lossy else array
 
 
-def _is_missing(label: Any) -> bool:
+def _is_missing(label: object) -> bool:
     if type(label).__name__ in ("NAType", "NaTType"):  # pandas' own, which do not compare
         return True
     return label is None or (isinstance(label, (float, np.floating)) and bool(label != label))
@@ -293,7 +294,9 @@ def _targets_of(source: Any) -> tuple[Any, Any] | None:
     return None
 
 
-def _from_dataset(targets: Any, classes: Any, num_classes: int | None) -> ClassCounts:
+def _from_dataset(
+    targets: object, classes: Sequence[Hashable] | None, num_classes: int | None
+) -> ClassCounts:
     if classes is None:
         return class_counts(targets, num_classes=num_classes)
     counted = class_counts(targets)
@@ -307,7 +310,7 @@ def _from_dataset(targets: Any, classes: Any, num_classes: int | None) -> ClassC
     return _resize(known, num_classes)
 
 
-def _from_multi_hot(source: Any, num_classes: int | None) -> ClassCounts:
+def _from_multi_hot(source: object, num_classes: int | None) -> ClassCounts:
     array = _host(source)
     if array.shape[1] == 1:
         raise TypeError(

@@ -18,10 +18,15 @@ from longtail import _arrays, _checks
 from longtail.adjust import logit_shift
 
 Layer = TypeVar("Layer", bound=nn.Module)
-_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Head = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
+def last_layer(model: nn.Module) -> Head | None:
+    """Return a model's last Linear or Conv layer, whose outputs are the classes, if it has one."""
+    return next((module for module in reversed([*model.modules()]) if isinstance(module, Head)), None)
+
+
+def init_prior_bias_(layer: Layer, prior: object = None) -> Layer:
     """Set a classifier's bias so that its sigmoid outputs start at the prior, in place.
 
     Use it before training with a sigmoid or focal loss: all C one-vs-all outputs start near "absent"
@@ -69,12 +74,12 @@ def init_prior_bias_(layer: Layer, prior: Any = None) -> Layer:
 
 def with_prior(
     model: Layer,
-    counts: Any,
+    counts: object,
     *,
-    target: Any = "uniform",
-    weight: Any = None,
-    offset: Any = None,
-    sampling: Any = None,
+    target: object = "uniform",
+    weight: object = None,
+    offset: object = None,
+    sampling: object = None,
     tau: float = 1.0,
     activation: str = "softmax",
 ) -> Layer:
@@ -107,10 +112,9 @@ def with_prior(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {_checks.describe(model)}")
     model = copy.deepcopy(model)
-    layers = [m for m in model.modules() if isinstance(m, _LINEAR)]
-    if not layers:
+    head = last_layer(model)
+    if head is None:
         raise ValueError("model has no Linear or Conv layer; give the layer that makes the logits")
-    head = layers[-1]
     shift = logit_shift(
         counts,
         target=target,
@@ -188,12 +192,12 @@ def _exempt(
             return []
         if word == "bias_and_norm":
             return [p for p in named.values() if p.ndim <= 1]
-        layers = [m for m in model.modules() if isinstance(m, _LINEAR)]
-        if not layers:
+        head = last_layer(model)
+        if head is None:
             raise ValueError(
                 "no_decay='head' found no Linear or Conv layer in model; name the parameters instead"
             )
-        return [] if layers[-1].bias is None else [layers[-1].bias]
+        return [] if head.bias is None else [head.bias]
     if isinstance(no_decay, (nn.Module, nn.Parameter)):
         no_decay = [no_decay]
     elif not isinstance(no_decay, Iterable):

@@ -27,11 +27,11 @@ _SPAN = 1e-300  # ratios of counts below this are subnormal in float64
 
 
 def class_weights(
-    counts: Any,
+    counts: object,
     scheme: str = "effective",
     *,
-    beta: Any = DEFAULT_BETA,
-    volume: Any = None,
+    beta: object = DEFAULT_BETA,
+    volume: object = None,
     normalize: str | None = "classes",
     empty: str = "zero",
 ) -> Any:
@@ -74,7 +74,7 @@ def class_weights(
 
 
 def weigh(
-    name: str, counts: Any, scheme: str, beta: Any, volume: Any, normalize: str | None, empty: str
+    name: str, counts: object, scheme: str, beta: object, volume: object, normalize: str | None, empty: str
 ) -> Any:
     """:func:`class_weights` for counts that the caller knows under another ``name``."""
     _checks.choice("scheme", scheme, SCHEMES)
@@ -145,14 +145,14 @@ def weigh(
 
 
 def sample_weights(
-    labels: Any,
+    labels: object,
     scheme: str = "effective",
     *,
-    beta: Any = DEFAULT_BETA,
-    volume: Any = None,
+    beta: object = DEFAULT_BETA,
+    volume: object = None,
     normalize: str | None = "samples",
     empty: str = "zero",
-    counts: Any = None,
+    counts: object = None,
 ) -> Any:
     """Return one weight a sample, for ``sample_weight`` of scikit-learn, XGBoost, LightGBM and CatBoost.
 
@@ -214,11 +214,11 @@ def sample_weights(
 
 
 def class_weight_dict(
-    labels: Any,
+    labels: object,
     scheme: str = "effective",
     *,
-    beta: Any = DEFAULT_BETA,
-    volume: Any = None,
+    beta: object = DEFAULT_BETA,
+    volume: object = None,
     normalize: str | None = "samples",
     empty: str = "zero",
 ) -> dict[Hashable, float]:
@@ -267,18 +267,20 @@ def _reads_as_integer(text: str | bytes) -> bool:
     return True
 
 
-def _given(value: Any) -> str:
+def _given(value: object) -> str:
     return repr(value) if isinstance(value, (int, float)) else _checks.describe(value)
 
 
-def _warn_if_useless(counts: tuple[float, float], sizes: tuple[float, float], beta: Any, volume: Any) -> None:
+def _warn_if_useless(
+    counts: tuple[float, float], sizes: tuple[float, float], beta: object, volume: object
+) -> None:
     (low, high), (e_low, e_high) = counts, sizes
     # sizes of exactly 1 mean beta = 0, which asks for equal weights
     if high <= 1.01 * low or e_high > 1.01 * e_low or e_high == 1.0:
         return
     name, value = ("volume", volume) if beta is None else ("beta", beta)
     one_for_all = not isinstance(value, (list, tuple)) and getattr(value, "ndim", 0) == 0
-    given = f"{name}={_given(float(value) if one_for_all else value)}"
+    given = f"{name}={_given(_checks.number(name, value) if one_for_all else value)}"
     useful = max(low, 2.0)
     beta_of_it = f" (beta = {1.0 - 1.0 / useful:.10g})" if useful <= 1e10 else ""  # beyond, it reads as 1
     _checks.warn(

@@ -7,11 +7,9 @@ containers, and can call nothing.
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,9 +76,6 @@ def cifar100(root: str | os.PathLike[str] | None = None, *, verify: bool = True)
     Example:
         >>> cifar100().num_classes  # doctest: +SKIP
         100
-        >>> cifar100("no/such/folder")
-        Traceback (most recent call last):
-        FileNotFoundError: root is no/such/folder, which is not there; ...
 
     Source:
         As `cifar10`. The MD5 of the python files are those that torchvision checks.
@@ -89,7 +84,7 @@ def cifar100(root: str | os.PathLike[str] | None = None, *, verify: bool = True)
 
 
 def cifar20(root: str | os.PathLike[str] | None = None, *, verify: bool = True) -> Dataset:
-    """Load CIFAR-20: the images of CIFAR-100 with their 20 coarse classes.
+    """Load CIFAR-20: the images of CIFAR-100 with their 20 coarse classes, the name that of Cui et al., 2019.
 
     Args:
         root: As in `cifar100`.
@@ -105,12 +100,6 @@ def cifar20(root: str | os.PathLike[str] | None = None, *, verify: bool = True) 
     Example:
         >>> cifar20().num_classes  # doctest: +SKIP
         20
-        >>> cifar20("no/such/folder")
-        Traceback (most recent call last):
-        FileNotFoundError: root is no/such/folder, which is not there; ...
-
-    Source:
-        As `cifar100`; the name is that of Cui et al., CVPR 2019.
     """
     return _load("cifar20", _CIFAR100, "coarse_labels", root, verify)
 
@@ -228,20 +217,21 @@ def _load(name: str, family: _Family, key: str, root: str | os.PathLike[str] | N
 def _locate(name: str, family: _Family, root: str | os.PathLike[str] | None) -> tuple[Path, bool]:
     """The folder to read, and whether it is in the binary layout; a complete one first."""
     start, origin = data_root(root)
-    nearest: tuple[int, Path, list[str]] | None = None
+    partial: list[tuple[Path, list[str]]] = []
     for folder in (start / family.python_folder, start / family.binary_folder, start):
         for binary in (False, True):
             files = family.files(binary)
             missing = [file for file in files if not (folder / file).is_file()]
             if not missing:
                 return folder, binary
-            if len(missing) < len(files) and (nearest is None or len(missing) < nearest[0]):
-                nearest = len(missing), folder, missing
+            if len(missing) < len(files):
+                partial.append((folder, missing))
     where = name if origin != "root" else f"{name}', '{start}"
     get = f"get it with longtail.datasets.download('{where}')"
-    if nearest is not None:
+    if partial:
+        folder, missing = min(partial, key=lambda found: len(found[1]))
         raise FileNotFoundError(
-            f"{nearest[1]} has a part of {family.title}, but not {_checks.shorten(nearest[2])}; {get}"
+            f"{folder} has a part of {family.title}, but not {_checks.shorten(missing)}; {get}"
         )
     state = f"has no {family.python_folder} or {family.binary_folder}" if start.is_dir() else "is not there"
     raise FileNotFoundError(
@@ -270,7 +260,7 @@ def _python(path: Path, family: _Family) -> npt.NDArray[np.uint8]:
     if (
         not isinstance(pixels, np.ndarray)
         or pixels.dtype != np.uint8
-        or pixels.shape != (len(pixels), _PIXELS)
+        or pixels.shape[1:] != (_PIXELS,)
         or not len(pixels)
     ):
         raise ValueError(
@@ -280,15 +270,13 @@ def _python(path: Path, family: _Family) -> npt.NDArray[np.uint8]:
     records = np.empty((len(pixels), len(family.labels) + _PIXELS), np.uint8)
     for column, labels in enumerate(family.labels):
         values = content.get(labels.key)
-        if isinstance(values, list):
-            whole = all(type(label) is int and 0 <= label < 256 for label in values)
-            values = np.array(values, np.uint8) if whole else None
+        if isinstance(values, list) and all(type(label) is int for label in values):
+            values = np.array(values)
         if (
             not isinstance(values, np.ndarray)
             or values.dtype.kind not in "iu"
             or values.shape != (len(pixels),)
-            or values.min() < 0
-            or values.max() > 255
+            or not 0 <= values.min() <= values.max() <= 255
         ):
             raise ValueError(
                 f"{path} has no {labels.key!r} of {len(pixels)} integers from 0 to {labels.classes - 1}, "
@@ -302,7 +290,7 @@ def _python(path: Path, family: _Family) -> npt.NDArray[np.uint8]:
 def _class_names(folder: Path, family: _Family, labels: _Labels, binary: bool) -> tuple[str, ...]:
     if binary:
         path = folder / labels.names_file
-        names: Any = path.read_text(encoding="latin1").split()
+        names: object = path.read_text(encoding="latin1").split()
     else:
         path = folder / family.meta
         names = read_pickle(path).get(labels.names_key)
@@ -329,11 +317,9 @@ def _verify(path: Path, batch: _Batch, records: npt.NDArray[np.uint8], title: st
         with path.open("rb") as file:
             found_md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if found_md5 != batch.md5:
-            warnings.warn(
+            _checks.warn(
                 f"{path} has md5 {found_md5}, the official file {batch.md5}; unless somebody "
-                f"pickled it anew, it is damaged: {_AGAIN}",
-                UserWarning,
-                stacklevel=4,
+                f"pickled it anew, it is damaged: {_AGAIN}"
             )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]
+Channels = tuple[float, float, float]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INATURALIST_MEAN, INATURALIST_STD = (0.466, 0.471, 0.380), (0.195, 0.194, 0.192)
@@ -52,8 +53,8 @@ class TrainTransform:
     """
 
     size: int
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
     area: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
@@ -110,8 +111,8 @@ class EvalTransform:
     """
 
     size: int
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
 
     def __post_init__(self) -> None:
         _check(self.size, self.mean, self.std)
@@ -178,7 +179,7 @@ def _rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def normalise(pixels: npt.NDArray[np.uint8], mean: Any, std: Any) -> Pixels:
+def normalise(pixels: npt.NDArray[np.uint8], mean: Channels, std: Channels) -> Pixels:
     """Return (x / 255 - mean) / std of an image (H, W, 3), as float32 of shape (3, H, W)."""
     factor = (1 / (255 * np.asarray(std))).astype(np.float32)
     offset = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)
@@ -188,7 +189,7 @@ def normalise(pixels: npt.NDArray[np.uint8], mean: Any, std: Any) -> Pixels:
     return out
 
 
-def _check(size: int, mean: Any, std: Any) -> None:
+def _check(size: int, mean: Channels, std: Channels) -> None:
     _checks.integer("size", size, low=1)
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != 3 or (name == "std" and min(values) <= 0):

@@ -128,7 +128,7 @@ def fetch(
 @contextmanager
 def _claimed(part: Path) -> Iterator[BinaryIO]:
     """Open a partial file for this process alone."""
-    filelock = needs("filelock", "a download", "train")
+    filelock = needs("filelock", "a download needs", "train")
     beside = part.with_suffix(".lock")
     try:
         with filelock.FileLock(beside, timeout=0), part.open("a+b") as file:
@@ -153,7 +153,7 @@ class _Part:
             self.done = file.truncate(0)
         self.started = False
 
-    def start(self, answer: Any, **_: Any) -> None:
+    def start(self, answer: Any, **_: object) -> None:
         """Look at what the server is about to send; requests calls this."""
         if not answer.ok:
             return
@@ -178,7 +178,7 @@ class _Part:
 
 def _receive(archive: Archive, url: str, file: BinaryIO, root: Path, progress: _Progress | None) -> None:
     """Append to ``file`` what is missing of the archive."""
-    pooch = needs("pooch", "a download", "train")
+    pooch = needs("pooch", "a download needs", "train")
     part = _Part(archive, url, file, progress)
     if part.done == archive.size:
         return
@@ -207,7 +207,7 @@ def _receive(archive: Archive, url: str, file: BinaryIO, root: Path, progress: _
 
 
 def _check(archive: Archive, path: Path) -> None:
-    hashed = needs("pooch", "a download", "train").file_hash
+    hashed = needs("pooch", "a download needs", "train").file_hash
     wanted = {"size": str(archive.size), "md5": archive.md5, "sha256": archive.sha256}
     for name, value in wanted.items():
         found = str(path.stat().st_size) if name == "size" else hashed(str(path), alg=name)

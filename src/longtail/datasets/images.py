@@ -6,11 +6,11 @@ Importing this module needs NumPy alone; Pillow, datasets and torch are loaded b
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from longtail.datasets.decoding import (
 from longtail.datasets.fetch import data_root
 from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset
 from longtail.sources import coco, folders, hub, lists
+from longtail.sources.counted import needs
 from longtail.sources.listing import Files, Listing, Targets, check_classes, refuse_unseen
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class ImageList:
         Raises:
             UnreadableImageError: no such file, or no image.
         """
-        pillow = _needs("PIL.Image")
+        pillow = needs("PIL.Image", "images need", "images")
         with self._naming(index):
             if self.files is not None:
                 image: Image = pillow.open(self.name(index))
@@ -183,32 +184,35 @@ class ImageList:
             UnreadableImageError: an image cannot be read, or a class has no other.
         """
         _checks.choice("on_error", on_error, _ON_ERROR)
-        bad = {}
+        kept = self._readable(lambda _, image: _ends_well(image) or image.load(), on_error)
+        return self if len(kept) == len(self) else self.select(kept)
+
+    def _readable(self, read: Callable[[int, Image], object], on_error: str) -> Targets:
+        """Read every image; return the places of those that can be read, and say which cannot."""
+        bad: dict[int, UnreadableImageError] = {}
         for index in range(len(self)):
             try:
                 with self.open(index) as image, self._naming(index):
-                    if not _ends_well(image):
-                        image.load()
+                    read(index, image)
             except UnreadableImageError as error:
                 if on_error == "raise":
                     raise
                 bad[index] = error
-        return self._without(bad) if bad else self
-
-    def _without(self, bad: dict[int, UnreadableImageError]) -> ImageList:
-        """Leave out what could not be read, and say so."""
-        left = self.select(np.setdiff1d(np.arange(len(self)), list(bad)))
+        kept = np.setdiff1d(np.arange(len(self)), list(bad))
+        if not bad:
+            return kept
+        left = self.select(kept)
         lost = np.flatnonzero((left.class_counts.counts == 0) & (self.class_counts.counts > 0))
         first = next(iter(bad.values()))
         if len(lost):
             raise UnreadableImageError(f"class {self.class_names[lost[0]]!r} has no readable image: {first}")
         _checks.warn(f"{len(bad)} of {len(self)} images are left out, they cannot be read: {_first(bad)}")
-        return left
+        return kept
 
     @contextlib.contextmanager
     def _naming(self, index: int) -> Iterator[None]:
         """Turn what Pillow raises on broken files into one error that names the file."""
-        pillow = _needs("PIL.Image")
+        pillow = needs("PIL.Image", "images need", "images")
         try:
             yield
         # broken files make Pillow's readers raise any of these
@@ -290,9 +294,11 @@ def load_images(
         train, test = _of_rows(rows, image, label, str(source) if isinstance(source, str) else "source")
     else:
         found = _listing(source, None if root is None else Path(root))
-        whole = found.train, found.test
-        train = ImageList(whole[0][1], found.class_names, found.root, whole[0][0])
-        test = whole[1] and ImageList(whole[1][1], found.class_names, found.root, whole[1][0])
+        train, *rest = (
+            ImageList(targets, found.class_names, found.root, files)
+            for files, targets in filter(None, (found.train, found.test))
+        )
+        test = rest[0] if rest else None
     if test is not None:
         return train, test
     sizes = train.class_counts.counts
@@ -326,7 +332,7 @@ class TorchDataset:
     def __init__(
         self, images: ImageList, transform: Transform, *, seed: int = 0, on_error: str = "raise"
     ) -> None:
-        torch = _needs("torch", "torch")
+        torch = needs("torch", "images need", "torch")
         self.images, self.transform = images, transform
         self.seed = _checks.integer("seed", seed, low=0)
         self.on_error = _checks.choice("on_error", on_error, _ON_ERROR)
@@ -347,7 +353,7 @@ class TorchDataset:
         return tuple(self.images.name(i) for i in self._skipped.nonzero().flatten().tolist())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        torch = _needs("torch", "torch")
+        torch = needs("torch", "images need", "torch")
         index = range(len(self))[index]
         draw = draws(self.seed, int(self._epoch), index)
         try:
@@ -393,19 +399,8 @@ def in_memory(train: ImageList, test: ImageList, size: int, *, name: str, on_err
     parts = []
     for images in (train, test):
         pixels = np.empty((len(images), 3, size, size), np.uint8)
-        bad: dict[int, UnreadableImageError] = {}
-        for index in range(len(images)):
-            try:
-                with images.open(index) as image, images._naming(index):
-                    pixels[index] = _square(image, size).transpose(2, 0, 1)
-            except UnreadableImageError as error:
-                if on_error == "raise":
-                    raise
-                bad[index] = error
-        if bad:
-            images = images._without(bad)
-            pixels = np.delete(pixels, list(bad), axis=0)
-        parts.append(Split(pixels, images.targets))
+        kept = images._readable(partial(_put_square, pixels), on_error)
+        parts.append(Split(pixels if len(kept) == len(images) else pixels[kept], images.targets[kept]))
     return Dataset(name, train=parts[0], test=parts[1], class_names=train.class_names, kind="images")
 
 
@@ -459,11 +454,12 @@ def _tracks(images: ImageList) -> set[tuple[str, str]]:
     return {(path.parent.name, path.name.rpartition("_")[0]) for path in paths}
 
 
-def _square(image: Image, size: int) -> npt.NDArray[np.uint8]:
+def _put_square(pixels: npt.NDArray[np.uint8], index: int, image: Image) -> None:
     width, height = upright_size(image)
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    return np.asarray(cut(image, (left, top, left + side, top + side), size, MARGIN))
+    square = cut(image, (left, top, left + side, top + side), pixels.shape[-1], MARGIN)
+    pixels[index] = np.asarray(square).transpose(2, 0, 1)
 
 
 def _listing(source: Any, root: Path | None) -> Listing:
@@ -514,12 +510,3 @@ def _first(bad: dict[int, UnreadableImageError], limit: int = 5) -> str:
     more = len(bad) - limit
     text = "; ".join(str(error) for error in list(bad.values())[:limit])
     return text if more <= 0 else f"{text}; and {more} more"
-
-
-def _needs(module: str, extra: str = "images") -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"images need {module.partition('.')[0]}; pip install 'longtail[{extra}]'", name=error.name
-        ) from error

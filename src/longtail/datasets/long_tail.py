@@ -83,7 +83,7 @@ def long_tail_counts(
     return counts
 
 
-def long_tail_subset(labels: npt.ArrayLike, counts: Any, seed: int) -> npt.NDArray[np.int64]:
+def long_tail_subset(labels: npt.ArrayLike, counts: object, seed: int) -> npt.NDArray[np.int64]:
     """Choose ``counts[c]`` samples of every class c: the same ones everywhere, and nested.
 
     Every sample has one place in its class's order, given by seed and index; the first ``counts[c]`` are
@@ -173,9 +173,8 @@ class Split:
     targets: npt.NDArray[Any]
 
     def __post_init__(self) -> None:
-        arrays: dict[str, Any] = {"inputs": self.inputs, "targets": self.targets}
-        for name, value in arrays.items():
-            if not isinstance(value, np.ndarray):
+        for name in ("inputs", "targets"):
+            if not isinstance(value := getattr(self, name), np.ndarray):
                 raise TypeError(
                     f"{name} must be a NumPy array, got {_checks.describe(value)}; use numpy.asarray"
                 )
@@ -288,7 +287,7 @@ class Dataset:
         return tail, kept
 
 
-def _integers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def _integers(name: str, values: object) -> npt.NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"{name} has shape {array.shape}; give a 1-D array with at least one element")

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["read_pickle"]
 
-
-def read_pickle(path: Path) -> dict[str, Any]:
+def read_pickle(path: Path) -> dict[str, object]:
     """Read a dict of plain data from a pickle, as Python 2 or 3 wrote it, without running anything in it.
 
     Returns:
@@ -74,7 +73,7 @@ class _Dtype:
 class _Array:
     """Stands in for numpy.ndarray and what rebuilds one: bytes, seen as integers in a shape."""
 
-    values: Any = None
+    values: npt.NDArray[np.integer] | None = None
 
     def __init__(self, *made: Any) -> None:
         if len(made) == 4:  # protocol 5: bytes, type, shape, order
@@ -87,24 +86,16 @@ class _Array:
         self.values = np.frombuffer(raw, np.dtype(dtype.code)).reshape(shape, order="F" if fortran else "C")
 
 
-class _Bytes:
-    """Stands in for the function by which protocol 2 writes the bytes of Python 3."""
-
-    def __new__(cls, text: str, _encoding: object) -> bytes:  # type: ignore[misc]
-        return text.encode("latin1")
-
-    def __setstate__(self, _state: object) -> NoReturn:
-        raise _Refused("it sets the state of bytes")
-
-
 # The unpickler written in Python: the one in C fills memory up to any index that a damaged file names.
 class _DataOnly(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         asked = f"{module.replace('numpy._core', 'numpy.core')}.{name}"
         if asked in ("numpy.ndarray", "numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer"):
             return _Array
-        if asked in ("numpy.dtype", "_codecs.encode"):
-            return _Dtype if asked == "numpy.dtype" else _Bytes
+        if asked == "numpy.dtype":
+            return _Dtype
+        if asked == "_codecs.encode":  # by which protocol 2 writes the bytes of Python 3
+            return lambda text, _: text.encode("latin1")  # a new one each time: a pickle may change it
         raise _Refused(f"it asks for {module}.{name}")
 
     def get_extension(self, code: int) -> NoReturn:  # a name by number, which find_class would not see

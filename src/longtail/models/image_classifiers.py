@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from torch import nn
 
+from longtail.head import Head, last_layer
+from longtail.sources.counted import needs
+
 __all__ = ["RESNETS", "build_classifier", "head_of", "transformers_library"]
 
 RESNETS: Final = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
-_HEADS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _WEIGHTS: Final = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 
 
@@ -68,26 +69,21 @@ def build_classifier(name: str, class_names: Sequence[str]) -> nn.Module:
     return model
 
 
-def head_of(model: nn.Module) -> Any:
+def head_of(model: nn.Module) -> Head:
     """Return the last linear or convolutional layer, whose outputs are the classes.
 
     Raises:
         ValueError: there is none.
     """
-    layers = [module for module in model.modules() if isinstance(module, _HEADS)]
-    if not layers:
+    head = last_layer(model)
+    if head is None:
         raise ValueError(f"model {type(model).__name__} has no Linear or Conv layer, so no head; add one")
-    return layers[-1]
+    return head
 
 
 def transformers_library() -> Any:
     """Import transformers, or say how to get it."""
-    try:
-        return importlib.import_module("transformers")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"image classifiers need {error.name}; pip install 'longtail[images]'", name=error.name
-        ) from error
+    return needs("transformers", "image classifiers need", "images")
 
 
 def _start_as_identity(model: nn.Module) -> nn.Module:

@@ -5,18 +5,19 @@ ijson decodes them element by element, so that memory holds a block of text and 
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import numpy as np
 
 from longtail import _checks
 from longtail.sources.counted import Counted, needs
 from longtail.sources.listing import Listing, listing, names_array
+
+Id = int | str
 
 _BLOCK = 1 << 16
 _TRAIN = re.compile(r"train(20\d\d)\.json")
@@ -32,8 +33,8 @@ def count(path: str, label: str | None = None) -> Counted:
         ModuleNotFoundError: ijson is not installed.
         ValueError: no such lists, an annotation without a known category, a file that is cut short.
     """
-    seen: Counter[Hashable] = Counter()
-    categories: dict[Hashable, dict[str, Any]] = {}
+    seen: Counter[Id] = Counter()
+    categories: dict[Id, object] = {}
     for key, element in elements(path, "annotations", "categories"):
         if key == "annotations":
             seen[_member(path, key, element, "category_id")] += 1
@@ -43,7 +44,7 @@ def count(path: str, label: str | None = None) -> Counted:
     unknown = [number for number in seen if number not in categories]
     if unknown:
         raise ValueError(f"category_id {_checks.shorten(unknown)} in {path!r} is none of its categories")
-    merged: Counter[Any] = Counter()
+    merged: Counter[Id] = Counter()
     for number, name in _names(path, categories, label).items():
         merged[name] += seen[number]
     return list(merged), list(merged.values())
@@ -57,27 +58,27 @@ def read(train: Path) -> Listing:
         ModuleNotFoundError: ijson is not installed.
         ValueError: annotation files of two years, or a broken one.
     """
-    found = _TRAIN.fullmatch(train.name)
-    if found is None:
+    dated = _TRAIN.fullmatch(train.name)
+    if dated is None:
         raise ValueError(f"annotation file {train} is none of train2017.json, train2018.json and so on")
     if not train.is_file():
         raise FileNotFoundError(f"annotation file {train} is not there; check the path")
-    year, root = found[1], train.parent
+    year, root = dated[1], train.parent
     val = root / f"val{year}.json"
     if not val.is_file():
-        others = sorted(p.name for p in root.glob("val20[0-9][0-9].json"))
-        if others:
-            raise ValueError(f"{root} has {train.name} but {others[0]}, of another year; get {val.name}")
+        if theirs := sorted(p.name for p in root.glob("val20[0-9][0-9].json")):
+            raise ValueError(f"{root} has {train.name} but {theirs[0]}, of another year; get {val.name}")
         raise FileNotFoundError(f"{root} has {train.name} but no {val.name}; get it, too")
-    (names, *train_part), (val_names, *val_part) = (_images(str(path), year) for path in (train, val))
-    if names != val_names:
+    found = {path: _images(str(path), year) for path in (train, val)}
+    names, others = found[train][0], found[val][0]
+    if names != others:
         raise ValueError(
-            f"{train} has {len(names)} categories and {val} {len(val_names)}, or other ones; they are not of "
+            f"{train} has {len(names)} categories and {val} {len(others)}, or other ones; they are not of "
             "one data set: get both again"
         )
+    place = {number: target for target, number in enumerate(names)}
     parts = []
-    for path, (files, numbers) in ((train, train_part), (val, val_part)):
-        place = {number: target for target, number in enumerate(names)}
+    for path, (_, files, numbers) in found.items():
         unknown = [number for number in numbers if number not in place]
         if unknown:
             raise ValueError(f"{path}: category_id {unknown[0]!r} is in no category; get the file again")
@@ -85,11 +86,11 @@ def read(train: Path) -> Listing:
     return listing(root, tuple(map(str, names.values())), parts[0], parts[1], str(train))
 
 
-def _images(path: str, year: str) -> tuple[dict[Any, Any], list[str], list[Any]]:
+def _images(path: str, year: str) -> tuple[dict[Id, Id], list[str], list[Id]]:
     """Return the categories' names by id, and file name and category of each image."""
-    categories: dict[Hashable, dict[str, Any]] = {}
-    files: dict[Any, str] = {}
-    labels: dict[Any, Any] = {}
+    categories: dict[Id, object] = {}
+    files: dict[Id, str] = {}
+    labels: dict[Id, Id] = {}
     for key, element in elements(path, "info", "categories", "images", "annotations"):
         if key == "info":
             stated = element.get("year", year) if isinstance(element, dict) else year
@@ -113,7 +114,7 @@ def _images(path: str, year: str) -> tuple[dict[Any, Any], list[str], list[Any]]
     return _names(path, categories, None), list(files.values()), [labels[i] for i in files]
 
 
-def _names(path: str, categories: dict[Hashable, dict[str, Any]], label: str | None) -> dict[Any, Any]:
+def _names(path: str, categories: dict[Id, object], label: str | None) -> dict[Id, Id]:
     """Return the classes' names by category id, in the order of the ids."""
     order = sorted(categories, key=lambda number: (isinstance(number, str), number))
     names = {number: _member(path, "categories", categories[number], label or "name") for number in order}
@@ -122,7 +123,7 @@ def _names(path: str, categories: dict[Hashable, dict[str, Any]], label: str | N
     return names
 
 
-def _check_there(path: str, **parts: Any) -> None:
+def _check_there(path: str, **parts: Sized) -> None:
     for wanted, found in parts.items():
         if not found:
             keys = [key for key, _ in elements(path)]
@@ -132,35 +133,31 @@ def _check_there(path: str, **parts: Any) -> None:
             )
 
 
-def elements(path: str, *keys: str) -> Iterator[tuple[str, Any]]:
-    """Yield the elements of some lists of a JSON object, and its objects, under their keys.
+def elements(path: str, *keys: str) -> Iterator[tuple[str, object]]:
+    """Yield the elements of some lists of a JSON object, and its object ``info``, under their keys.
 
+    Each key is a pass through the file: C code that skips the others is faster than Python that sorts them.
     Without keys, yield every key of the object with None.
 
     Raises:
         ModuleNotFoundError: ijson is not installed.
         ValueError: no UTF-8 text, or no JSON.
     """
-    ijson = needs("ijson", "an annotation file", "counts")
-    found = {key: ijson.sendable_list() for key in keys or ("",)}
-    if keys:
-        # an object is one element, a list as many as it has
-        prefixes = {key: key if key == "info" else f"{key}.item" for key in keys}
-        readers = [ijson.items_coro(found[key], prefixes[key], use_float=True) for key in keys]
-    else:
-        readers = [ijson.parse_coro(found[""], use_float=True)]
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    blank = True
+    ijson = needs("ijson", "an annotation file needs", "counts")
     try:
-        with open(path, "rb") as file:
-            while block := file.read(_BLOCK):
-                text = decoder.decode(block)
-                blank = blank and not text.strip()
-                if not blank:
-                    yield from _given(readers, found, text.encode())
-        decoder.decode(b"", final=True)
-        if not blank:
-            yield from _given(readers, found, None)
+        with open(path, encoding="utf-8-sig") as file:
+            for key in keys or ("",):
+                file.seek(0)
+                if not file.read(_BLOCK).strip():  # blank, which ijson refuses
+                    return
+                file.seek(0)
+                options = {"buf_size": _BLOCK, "use_float": True}
+                if keys:
+                    prefix = key if key == "info" else f"{key}.item"
+                    yield from ((key, item) for item in ijson.items(_Utf8(file), prefix, **options))
+                else:
+                    events = ijson.parse(_Utf8(file), **options)
+                    yield from ((name, None) for at, event, name in events if (at, event) == ("", "map_key"))
     except UnicodeDecodeError as error:
         raise ValueError(f"source {path!r} is not UTF-8 text ({error.reason}); convert it") from error
     except ijson.JSONError as error:
@@ -168,22 +165,17 @@ def elements(path: str, *keys: str) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"source {path!r} is cut short or no JSON ({why}); check the file") from error
 
 
-def _given(readers: list[Any], found: dict[str, Any], block: bytes | None) -> Iterator[tuple[str, Any]]:
-    """Give the readers a block of text, or the end, and yield what they found in it."""
-    for reader in readers:
-        if block is None:
-            reader.close()
-        else:
-            reader.send(block)
-    for key, items in found.items():
-        if key:
-            yield from ((key, item) for item in items)
-        else:
-            yield from ((name, None) for prefix, event, name in items if (prefix, event) == ("", "map_key"))
-        items.clear()
+class _Utf8:
+    """Gives ijson the text of a file as it wants it: bytes, without a byte order mark."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def read(self, size: int) -> bytes:
+        return self.file.read(size).encode()
 
 
-def _member(path: str, key: str, element: Any, name: str) -> Any:
+def _member(path: str, key: str, element: object, name: str) -> Id:
     value = element.get(name) if isinstance(element, dict) else None
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"{key} of {path!r} must hold a {name!r} each, got {_checks.describe(element)}")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import importlib
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 # the classes' names and their counts, in order
-Counted = tuple[list[Any], list[Any]]
+Counted = tuple[Sequence[Hashable], Sequence[float]]
 
 
-def in_order(counted: Iterable[tuple[Any, int]], source: str) -> Counted:
+def in_order(counted: Iterable[tuple[Any, int]], source: str) -> tuple[list[Any], list[int]]:
     """Sort labels by name; refuse missing ones, as ``class_counts`` does of labels in memory.
 
     Raises:
         TypeError: labels that are null, NaN or infinite.
-        ValueError: none.
+        ValueError: no labels.
     """
     known: Counter[Any] = Counter()
     missing = wild = 0
@@ -39,13 +39,11 @@ def in_order(counted: Iterable[tuple[Any, int]], source: str) -> Counted:
 
 
 def needs(module: str, what: str, extra: str) -> Any:
-    """Import what reads a kind of source, or say which extra brings it."""
+    """Import a library, or say which extra brings it: ``what`` is such as "a table needs"."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         name = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != name:
             raise
-        raise ModuleNotFoundError(
-            f"{what} needs {name}; pip install 'longtail[{extra}]'", name=name
-        ) from error
+        raise ModuleNotFoundError(f"{what} {name}; pip install 'longtail[{extra}]'", name=name) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from longtail.sources.counted import Counted, in_order, needs
 from longtail.sources.listing import TESTS
 
 
-def is_data_set(source: Any) -> bool:
+def is_data_set(source: object) -> TypeGuard[Any]:
     """Tell a ``datasets.Dataset``, also streamed or a dict of splits, without importing its package."""
     return type(source).__module__.split(".")[0] == "datasets" and hasattr(source, "select_columns")
 
@@ -30,7 +30,7 @@ def load_saved(path: str) -> Any:
     Raises:
         ModuleNotFoundError: datasets is not installed.
     """
-    return needs("datasets", "a saved data set", "images").load_from_disk(path)
+    return needs("datasets", "a saved data set needs", "images").load_from_disk(path)
 
 
 # ---- counting
@@ -114,7 +114,9 @@ def splits(source: Any) -> dict[str, Any] | None:
             return None
         else:
             try:
-                source = needs("datasets", "a data set of Hugging Face", "images").load_dataset(name[3:])
+                source = needs("datasets", "a data set of Hugging Face needs", "images").load_dataset(
+                    name[3:]
+                )
             except (OSError, ValueError) as error:
                 raise ValueError(
                     f"{name!r} cannot be loaded by datasets.load_dataset: {error}; check the name and the "
@@ -144,7 +146,7 @@ def images(
     """
     if "train" not in parts:
         raise ValueError(f"{source} has the splits {', '.join(parts)}, but no 'train'; rename one")
-    library = needs("datasets", "a data set of Hugging Face", "images")
+    library = needs("datasets", "a data set of Hugging Face needs", "images")
     features = parts["train"].features
     kinds = {name: type(feature).__name__ for name, feature in features.items()}
     image = _column("image", image, kinds, "Image", source)

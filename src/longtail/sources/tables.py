@@ -14,13 +14,16 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from longtail import _checks
 from longtail.sources.counted import Counted, in_order, needs
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _CLASSES = 1 << 22  # more distinct labels than any classifier has, and few enough to hold
 _NESTED = "nested"
@@ -31,15 +34,15 @@ _CODE = re.compile(r"\s*[-+]?0[0-9]")
 _RAGGED = re.compile(r"on Line: (\d+)\n.*Expected Number of Columns: (\d+) Found: (\d+)", re.DOTALL)
 
 
-def connect(what: str, *, remote: bool = False) -> Any:
+def connect(what: str, *, remote: bool = False) -> DuckDBPyConnection:
     """Open a database of our own in memory: no file, no cache, nothing fetched or installed unasked.
 
     Raises:
         ModuleNotFoundError: DuckDB is not installed; ``what`` says what needs it.
         ValueError: its extension for object stores is not installed.
     """
-    duckdb = needs("duckdb", what, "counts")
-    database = duckdb.connect(
+    duckdb = needs("duckdb", f"{what} needs", "counts")
+    database: DuckDBPyConnection = duckdb.connect(
         ":memory:",
         config={
             "autoinstall_known_extensions": False,
@@ -65,7 +68,7 @@ def connect(what: str, *, remote: bool = False) -> Any:
     return database
 
 
-def matches(database: Any, pattern: str) -> list[str]:
+def matches(database: DuckDBPyConnection, pattern: str) -> list[str]:
     """Return the files of an object store that a pattern names."""
     found = _ask(database, "SELECT file FROM glob(?) ORDER BY file", [pattern], pattern)
     if not found:
@@ -86,7 +89,6 @@ class _Table:
         delimiter: what parts its fields.
         quoted: whether quotes hold a field together. Tab-separated text has none, as its first line shows:
             there a quote is a character like any other.
-        encoding: DuckDB's name of it.
         remote: whether DuckDB alone reaches it.
     """
 
@@ -94,7 +96,6 @@ class _Table:
     header: list[str]
     delimiter: str
     quoted: bool
-    encoding: str
     remote: bool
 
     def position(self, column: str) -> int | None:
@@ -111,7 +112,7 @@ class _Table:
             for row in rows:
                 yield rows.line_num, row
 
-    def query(self, columns: list[int], width: int, pad: bool) -> tuple[str, list[Any]]:
+    def query(self, columns: list[int], width: int, pad: bool) -> tuple[str, list[str]]:
         """Write the query for some columns of ``width``, and what is to be put into it."""
         names = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(width))
         extra = ", ".join(f"c{i}" for i in range(len(self.header), width))
@@ -123,10 +124,10 @@ class _Table:
             f"encoding = ?, null_padding = {str(pad).lower()}))"
         )
         quote = '"' if self.quoted else ""
-        return table, [self.path, self.delimiter, quote, quote, self.encoding]
+        return table, [self.path, self.delimiter, quote, quote, _encoding(self.path)]
 
 
-def _open(path: str) -> Any:
+def _open(path: str) -> TextIO:
     opened = gzip.open if path.lower().endswith(".gz") else open
     encoding = "utf-16" if _encoding(path) == "utf-16" else "utf-8-sig"
     return opened(path, "rt", newline="", encoding=encoding, errors="replace")
@@ -144,7 +145,7 @@ def _fields(lines: Iterable[str], delimiter: str, quoted: bool) -> Any:
     return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
 
 
-def _table(database: Any, path: str, column: str, remote: bool) -> _Table:
+def _table(database: DuckDBPyConnection, path: str, column: str, remote: bool) -> _Table:
     """Read a table's header; the delimiter is the first that makes ``column`` one of its names.
 
     Raises:
@@ -166,7 +167,7 @@ def _table(database: Any, path: str, column: str, remote: bool) -> _Table:
     for delimiter in "\t" if re.search(r"\.tsv(\.gz)?(\?|$)", path.lower()) else ",;\t|":
         quoted = delimiter != "\t" or '"' in lines[0]
         header = next(_fields(lines, delimiter, quoted))
-        tables.append(_Table(path, header, delimiter, quoted, _encoding(path), remote))
+        tables.append(_Table(path, header, delimiter, quoted, remote))
         if tables[-1].position(column) is not None:
             return tables[-1]
     return max(tables, key=lambda table: len(table.header))
@@ -190,7 +191,7 @@ def _position(table: _Table, label: str | None) -> int:
     )
 
 
-def _read(database: Any, table: _Table, columns: list[int], select: str) -> list[Any]:
+def _read(database: DuckDBPyConnection, table: _Table, columns: list[int], select: str) -> list[Any]:
     """Ask for columns of a table; rows may be short, or go on with empty fields."""
     width, pad, line = len(table.header), False, ""
     while True:
@@ -214,7 +215,7 @@ def _read(database: Any, table: _Table, columns: list[int], select: str) -> list
 
 
 def count_text(
-    database: Any, paths: Iterable[str], source: str, label: str, *, remote: bool = False
+    database: DuckDBPyConnection, paths: Iterable[str], source: str, label: str, *, remote: bool = False
 ) -> Counted:
     """Count a column of tables of text.
 
@@ -273,7 +274,7 @@ def _check_filled(table: _Table, columns: list[int]) -> None:
                 )
 
 
-def read_counts(database: Any, path: str) -> Counted:
+def read_counts(database: DuckDBPyConnection, path: str) -> Counted:
     """Read counts that stand in a column ``count``, with the classes' names in the first other named one.
 
     Raises:
@@ -325,7 +326,7 @@ def _classes(counted: Counter[str]) -> Counted:
 # ---- Parquet
 
 
-def count_parquet(database: Any, paths: list[str], source: str, label: str | None) -> Counted:
+def count_parquet(database: DuckDBPyConnection, paths: list[str], source: str, label: str | None) -> Counted:
     """Count one column of Parquet files, as ``class_counts`` counts the same values in memory.
 
     Raises:
@@ -387,7 +388,12 @@ class _Unreadable(ValueError):
 
 
 def _group(
-    database: Any, select: str, table: str, given: list[Any], source: str, label: str = "label"
+    database: DuckDBPyConnection,
+    select: str,
+    table: str,
+    given: Sequence[object],
+    source: str,
+    label: str = "label",
 ) -> list[Any]:
     """Ask for classes; a column of something else is refused before it fills the memory."""
     with contextlib.suppress(MemoryError):
@@ -403,7 +409,7 @@ def _group(
     return _ask(database, select.format(table), given, source)
 
 
-def _ask(database: Any, query: str, given: list[Any], source: str) -> list[Any]:
+def _ask(database: DuckDBPyConnection, query: str, given: Sequence[object], source: str) -> list[Any]:
     import duckdb
 
     try:

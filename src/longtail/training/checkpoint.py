@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from longtail import _checks
 from longtail.training.files import RunFolderError, write_atomic
 
 __all__ = ["Checkpoint", "load_latest", "save"]
@@ -47,7 +47,7 @@ def save(
     *,
     epoch: int,
     recipe_hash: str,
-    extra: Mapping[str, Any] | None = None,
+    extra: Mapping[str, object] | None = None,
     keep: int = 2,
 ) -> Path:
     """Write ``checkpoint-<epoch>.safetensors`` and remove all but the newest `keep`.
@@ -98,11 +98,7 @@ def load_latest(folder: str | os.PathLike[str], recipe_hash: str) -> Checkpoint 
             found, owner = _read(path)
         except (_Unusable, SafetensorError, OSError) as error:
             refused.append(path)
-            warnings.warn(
-                f"checkpoint {path} cannot be used ({error}); trying the one before",
-                UserWarning,
-                stacklevel=2,
-            )
+            _checks.warn(f"checkpoint {path} cannot be used ({error}); trying the one before")
             continue
         if owner != recipe_hash:
             raise ValueError(
@@ -142,7 +138,7 @@ def _read(path: Path) -> tuple[Checkpoint, str]:
     return Checkpoint(path, epoch, tensors, extra), owner
 
 
-def _digest(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
+def _digest(tensors: Mapping[str, Tensor], meta: Mapping[str, object]) -> str:
     digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -60,7 +60,7 @@ class TrainingData:
         self.shape = {name: int(shape[axis]) for name, axis in KINDS[data.kind].network.items()}
         self.shape["num_classes"] = data.num_classes
         # what a prediction has to know of the data, and what tells them from others
-        self.about: dict[str, Any] = {
+        self.about: dict[str, object] = {
             "inputs": {"kind": data.kind, "shape": list(shape), "dtype": dtype},
             "class_names": list(data.class_names),
             "class_counts": self.counts.tolist(),
@@ -87,7 +87,7 @@ class TrainingData:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def other_than(self, about: Mapping[str, Any]) -> list[str]:
+    def other_than(self, about: Mapping[str, object]) -> list[str]:
         """Name what differs from the data that a run's environment tells of; earlier versions told less."""
         return [key for key, value in self.about.items() if key in about and about[key] != value]
 

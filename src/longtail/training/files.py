@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 __all__ = ["InUseError", "RunFolderError", "in_parallel", "locked", "write_atomic"]
 
@@ -24,13 +24,12 @@ class InUseError(RunFolderError):
     """Another process, or another thread of this one, holds the folder."""
 
 
-def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file so that a reader finds the old content or all of the new, never a part.
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, also after a power cut, finds the old content or all of the new.
 
     Args:
         path: the file; its folder is made if need be.
         data: the content.
-        durable: also wait until the disk holds it, so that it survives a power cut.
 
     Raises:
         RunFolderError: no space, no permission, or a file stands where a folder should be; the old content
@@ -41,11 +40,10 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
-        if durable and os.name == "posix":
+        if os.name == "posix":
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)  # the new name, too, must survive a power cut
@@ -94,7 +92,7 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 
 def in_parallel(
-    run: Callable[..., _T], tasks: Iterable[tuple[Any, ...]], jobs: int, *, prefer: str | None = None
+    run: Callable[..., _T], tasks: Iterable[tuple[object, ...]], jobs: int, *, prefer: str | None = None
 ) -> Iterator[_T]:
     """Run tasks side by side; a worker process ends soon after this one, however that ended.
 
@@ -113,7 +111,7 @@ def in_parallel(
     yield from pool(delayed(_work)(os.getpid(), run, task) for task in tasks)
 
 
-def _work(owner: int, run: Callable[..., _T], task: tuple[Any, ...]) -> _T:
+def _work(owner: int, run: Callable[..., _T], task: tuple[object, ...]) -> _T:
     if os.getpid() != owner:
         _end_with(os.getppid())
     return run(*task)

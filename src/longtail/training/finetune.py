@@ -11,11 +11,11 @@ import json
 import math
 import os
 import time
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -45,6 +45,9 @@ from longtail.training.folder import (
 from longtail.training.progress import progress_bar
 from longtail.training.recipe import ImageRecipe, learning_rate_at
 
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerControl, TrainerState
+
 __all__ = ["ImagesChangedError", "evaluate_images", "finetune", "split_batch"]
 
 _FEW = 1000  # images that are decoded before worker processes have started
@@ -56,11 +59,12 @@ _FROM_RECIPE = (
 )
 
 Images = tuple[ImageList, ImageList]
+Data = str | os.PathLike[str] | Images
 
 
 def finetune(
     recipe: ImageRecipe,
-    data: str | os.PathLike[str] | Images,
+    data: Data,
     run_dir: str | os.PathLike[str],
     *,
     model: nn.Module | None = None,
@@ -70,7 +74,7 @@ def finetune(
     on_error: str = "raise",
     progress: bool = False,
     tensorboard: bool = False,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
 ) -> RunResult:
     """Train an image classifier on files, or go on where it was killed, or return it if it is finished.
 
@@ -166,7 +170,7 @@ def finetune(
 def evaluate_images(
     run: RunResult,
     *,
-    data: str | os.PathLike[str] | Images | None = None,
+    data: Data | None = None,
     device: str | torch.device = "auto",
 ) -> Evaluation:
     """Evaluate a finished run's model on its test images again.
@@ -200,11 +204,8 @@ def evaluate_images(
                 "been trained on; give those it was tested on"
             )
     rows: Any = TorchDataset(test, EvalTransform(recipe.size, recipe.mean, recipe.std), on_error="skip")
-    loader: DataLoader[Any] = DataLoader(
-        rows,
-        batch_size=64,
-        num_workers=_cores(1) if len(test) >= _FEW else 0,
-    )
+    workers = _cores(1) if len(test) >= _FEW else 0
+    loader: DataLoader[Any] = DataLoader(rows, batch_size=64, num_workers=workers)
     model = run.model.to(target).eval()
     evaluator = Evaluator(run.evaluation.class_counts, activation=recipe.activation)
     with torch.inference_mode(), autocast(recipe.precision, target):
@@ -216,11 +217,13 @@ def evaluate_images(
     return evaluator.result()
 
 
+@dataclass(frozen=True)
 class _World:
     """Which process this is, and of how many: what torchrun and accelerate say in the environment."""
 
-    def __init__(self, rank: int, size: int, local: int) -> None:
-        self.rank, self.size, self.local = rank, size, local
+    rank: int
+    size: int
+    local: int
 
     @classmethod
     def here(cls) -> _World:
@@ -251,10 +254,9 @@ def split_batch(recipe: ImageRecipe, processes: int, device_batch: int | None) -
     return device_batch, steps
 
 
-def _images(recipe: ImageRecipe, data: Any, on_error: str, world: _World) -> Images:
+def _images(recipe: ImageRecipe, data: Data, on_error: str, world: _World) -> Images:
     """List the images, look at each, cut the tail, and refuse what would fail hours later."""
-    loaded: Images = load_images(data) if isinstance(data, (str, os.PathLike)) else data
-    train, test = loaded
+    train, test = load_images(data) if isinstance(data, (str, os.PathLike)) else data
     if train.class_names != test.class_names:
         raise ValueError(
             f"training images have {train.num_classes} classes ({_checks.shorten(train.class_names)}), test "
@@ -294,11 +296,10 @@ def _digest(*parts: ImageList) -> str:
 
 
 def _about(
-    train: ImageList, test: ImageList, data: Any, recipe: ImageRecipe, world: _World, given: tuple[int, int]
-) -> dict[str, Any]:
-    named = isinstance(data, (str, os.PathLike))
-    source = os.fspath(data) if named else None
-    if source is not None and not str(source).startswith("hf:"):
+    train: ImageList, test: ImageList, data: Data, recipe: ImageRecipe, world: _World, given: tuple[int, int]
+) -> dict[str, object]:
+    source = os.fspath(data) if isinstance(data, (str, os.PathLike)) else None
+    if source is not None and not source.startswith("hf:"):
         source = str(Path(source).resolve())
     return {
         "source": source,
@@ -312,7 +313,7 @@ def _about(
     }
 
 
-def _same_images(folder: RunFolder, about: dict[str, Any]) -> None:
+def _same_images(folder: RunFolder, about: dict[str, object]) -> None:
     """Refuse to go on with other images than those a run began with."""
     with contextlib.suppress(OSError, ValueError):
         before = environment_of(folder.path).get("subset_sha256")
@@ -359,7 +360,7 @@ class _Run:
         given: tuple[int, int],
         workers: int | None,
         on_error: str,
-        arguments: Mapping[str, Any] | None,
+        arguments: Mapping[str, object] | None,
     ) -> None:
         self.started = time.perf_counter()
         self.recipe, self.folder, self.world, self.device = recipe, folder, world, device
@@ -383,13 +384,15 @@ class _Run:
         self.metrics = TrainerMetrics(self.counts, activation=recipe.activation)
         self.trainer = self._trainer(network, given, workers, dict(arguments or {}))
 
-    def finish(self, about: dict[str, Any], tensorboard: bool) -> RunResult:
+    def finish(self, about: dict[str, object], tensorboard: bool) -> RunResult:
         """Train what is left, evaluate, write the results."""
         folder, main, trainer = self.folder, self.world.rank == 0, self.trainer
         found = _agreed(_last_checkpoint(folder.path / "checkpoints") if main else None)
         about = environment(self.device) | about
-        earlier = self._seconds_before() if main else 0.0
+        earlier = 0.0
         if main:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                earlier = float(environment_of(folder.path)["seconds"])
             folder.write_json("environment.json", about | {"seconds": earlier})
             if tensorboard:
                 _log_to_tensorboard(trainer, folder.path, int(found.rpartition("-")[2]) if found else 0)
@@ -422,7 +425,10 @@ class _Run:
         seconds = earlier + time.perf_counter() - self.started
         model = trainer.accelerator.unwrap_model(trainer.model)
         if main:
-            self._save_model(model)
+            if callable(save := getattr(model, "save_pretrained", None)):
+                save(folder.path)
+            else:
+                folder.write_model(model, {})
             folder.write_metrics(history)
             folder.write_json("environment.json", about | {"seconds": seconds})
             folder.write_json("evaluation.json", evaluation.to_dict())
@@ -460,8 +466,8 @@ class _Run:
         )
 
     def _trainer(
-        self, network: nn.Module, given: tuple[int, int], workers: int | None, arguments: dict[str, Any]
-    ) -> Any:
+        self, network: nn.Module, given: tuple[int, int], workers: int | None, arguments: dict[str, object]
+    ) -> Trainer:
         import transformers
 
         recipe, run = self.recipe, self
@@ -499,8 +505,8 @@ class _Run:
         # without torchrun the Trainer would use all GPUs by DataParallel, with another batch than asked for
         _, options._n_gpu = options.device, min(1, options.n_gpu)
 
-        class Trainer(transformers.Trainer):
-            def _get_train_sampler(self, train_dataset: Any = None) -> ClassAwareSampler:
+        class Epochwise(transformers.Trainer):
+            def _get_train_sampler(self, train_dataset: object = None) -> ClassAwareSampler:
                 return run.sampler
 
             def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -515,7 +521,9 @@ class _Run:
                 return self.lr_scheduler
 
         class Epochs(transformers.TrainerCallback):
-            def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            def on_epoch_begin(
+                self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
+            ) -> None:
                 # accelerate tells its wrappers' sampler or the data set, but not both
                 epoch = state.global_step // run.steps
                 run.sampler.set_epoch(epoch)
@@ -523,22 +531,35 @@ class _Run:
                 if recipe.method.schedule is not None:
                     run.loss = run._loss(epoch + 1)
 
-            def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            def on_epoch_end(
+                self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
+            ) -> None:
                 epoch = state.global_step // run.steps
                 control.should_log = True
                 control.should_evaluate = epoch % recipe.eval_every == 0 or epoch == recipe.epochs
 
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            def on_log(
+                self,
+                args: object,
+                state: TrainerState,
+                control: object,
+                logs: Mapping[str, float] | None = None,
+                **kwargs: object,
+            ) -> None:
                 run.check(logs or {}, state)
 
-            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            def on_step_end(
+                self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
+            ) -> None:
                 run.show(state)
 
-            def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            def on_save(
+                self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
+            ) -> None:
                 if run.world.rank == 0:
                     run.folder.write_metrics(run.history())
 
-        trainer = Trainer(
+        trainer = Epochwise(
             model=network,
             args=options,
             train_dataset=self.train,
@@ -551,7 +572,7 @@ class _Run:
         trainer.remove_callback(transformers.PrinterCallback)
         return trainer
 
-    def check(self, logs: Mapping[str, Any], state: Any) -> None:
+    def check(self, logs: Mapping[str, float], state: TrainerState) -> None:
         """Stop where the loss that is logged is not finite; nothing was saved since the last one that was."""
         if not math.isfinite(logs.get("loss", 0.0)):
             recipe, (epochs, step) = self.recipe, divmod(state.global_step - 1, self.steps)
@@ -564,35 +585,20 @@ class _Run:
                 step=step + 1,
             )
 
-    def show(self, state: Any) -> None:
+    def show(self, state: TrainerState) -> None:
         """Move the bar."""
         if self.report is not None:
             loss = next((x["loss"] for x in reversed(state.log_history) if "loss" in x), math.nan)
             error = next((x["eval_error"] for x in reversed(state.log_history) if "eval_error" in x), None)
             self.report(state.global_step, state.max_steps, loss, error)
 
-    def _seconds_before(self) -> float:
-        try:
-            return float(environment_of(self.folder.path)["seconds"])
-        except (OSError, ValueError, KeyError):
-            return 0.0
-
-    def _save_model(self, model: nn.Module) -> None:
-        save = getattr(model, "save_pretrained", None)
-        if callable(save):
-            save(self.folder.path)
-        else:
-            self.folder.write_model(model, {})
-
 
 def _optimizer(recipe: ImageRecipe, model: nn.Module) -> torch.optim.Optimizer:
-    exempt: list[Any] = [
-        module
-        for module in model.modules()
-        if isinstance(module, _NORMS) and any(True for _ in module.parameters())
+    exempt: list[nn.Module | nn.Parameter] = [
+        module for module in model.modules() if isinstance(module, _NORMS) and [*module.parameters()]
     ]
-    if recipe.uses_prior_bias:
-        exempt.append(head_of(model).bias)
+    if recipe.uses_prior_bias and isinstance(bias := head_of(model).bias, nn.Parameter):
+        exempt.append(bias)
     groups = parameter_groups(model, weight_decay=recipe.weight_decay, no_decay=exempt)
     if recipe.optimizer == "adam":
         return torch.optim.Adam(groups, lr=recipe.learning_rate)
@@ -609,7 +615,7 @@ def _last_checkpoint(folder: Path) -> str | None:
     for path in sorted(found, key=lambda p: -int(p.name.rpartition("-")[2])):
         if (why := _damage(path)) is None:
             return str(path)
-        warnings.warn(f"checkpoint {path} cannot be used ({why}); trying the one before", stacklevel=2)
+        _checks.warn(f"checkpoint {path} cannot be used ({why}); trying the one before")
     if found:
         raise RunFolderError(
             f"none of the {len(found)} checkpoints in {folder} can be used; delete that folder to train from "
@@ -640,7 +646,7 @@ def _agreed(value: str | None) -> str | None:
     return box[0]
 
 
-def _log_to_tensorboard(trainer: Any, folder: Path, first: int) -> None:
+def _log_to_tensorboard(trainer: Trainer, folder: Path, first: int) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import TensorBoardCallback
 

@@ -111,7 +111,7 @@ class RunFolder:
         if not (self.path / "recipe.json").exists():
             write_atomic(self.path / "recipe.json", recipe.to_json().encode())
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Write one of the folder's JSON files."""
         write_atomic(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
 
@@ -165,28 +165,20 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
             weights, shape = _read_model(folder / "model.safetensors")
             if model is not None:
                 model.load_state_dict(weights)
-            elif isinstance(recipe, ImageRecipe):
-                raise _OwnNetworkError(
-                    f"the run in {folder} is on a network of your own; give that as load_run(model=)"
-                )
-            else:
+            elif not isinstance(recipe, ImageRecipe):
                 with torch.device("meta"):  # the weights come from the file; none are drawn
                     model = models.build(recipe.model, **shape)
                     if recipe.method.cosine:
                         model = with_cosine_head(model, recipe.method.cosine)
                 model.load_state_dict(weights, assign=True)
-    except _OwnNetworkError:
-        raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"the run in {folder} is damaged ({type(error).__name__}: {error}); "
             "delete the folder and train again"
         ) from error
+    if model is None:
+        raise ValueError(f"the run in {folder} is on a network of your own; give that as load_run(model=)")
     return RunResult(recipe, evaluation, history, seconds, folder, model.eval())
-
-
-class _OwnNetworkError(ValueError):
-    """A run cannot be read back without its network."""
 
 
 def environment_of(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -195,7 +187,7 @@ def environment_of(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, object]:
     """Say what a run is made with: versions, device, threads and commit."""
     return {
         "longtail": _version(),
