@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from longtail import recipes
+from longtail.compare import prepare
 from longtail.paper.results import columns_of
 from longtail.paper.settings import Setting, measure, signs, skeletons
 
@@ -60,6 +61,11 @@ def of_digits(row: Row) -> recipes.Recipe:
     return recipes.digits(loss=row["loss"], scheme=row["scheme"], **numbers)
 
 
+def of_methods(row: Row) -> recipes.Recipe:
+    """A named method takes beta and gamma of the recipe, as `longtail compare` has it."""
+    return prepare(recipes.digits(), [row["method"]])[0][0]
+
+
 @pytest.mark.parametrize(
     ("name", "rebuild"),
     [
@@ -68,6 +74,7 @@ def of_digits(row: Row) -> recipes.Recipe:
         ("gtsrb.csv", of_signs),
         ("choose-ddnet.csv", of_choice),
         ("compare-digits/compare.csv", of_digits),
+        ("methods-digits/compare.csv", of_methods),
     ],
 )
 def test_each_row_is_of_its_recipe(name: str, rebuild: Callable[[Row], recipes.Recipe]) -> None:
@@ -84,6 +91,7 @@ def test_every_file_of_results_is_checked() -> None:
     tables = {path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")}
     assert tables == {
         *("table2.csv", "ddnet.csv", "gtsrb.csv", "choose-ddnet.csv", "compare-digits/compare.csv"),
+        "methods-digits/compare.csv",
     }
 
 
