@@ -169,7 +169,6 @@ class Classifier:
     def _classify_image(self, sample: Any) -> Prediction:
         from PIL import Image
 
-        network: Any = self._network
         assert self._middle is not None
         try:
             if isinstance(sample, Image.Image):
@@ -185,7 +184,7 @@ class Classifier:
                 f"{what} is no image that can be read ({error}); the run was trained on image files"
             ) from error
         with torch.inference_mode():
-            logits = logits_of(network(pixel_values=torch.from_numpy(pixels)[None]))[0].double()
+            logits = logits_of(self._network(pixel_values=torch.from_numpy(pixels)[None]))[0].double()
         return self._prediction(logits)
 
     def _prediction(self, logits: torch.Tensor) -> Prediction:

@@ -194,17 +194,14 @@ def sample_weights(
             f"counts must be a mapping label -> count, got {_checks.describe(counts)}; "
             "class_counts(training_labels) makes one"
         )
-    weight = class_weights(known, scheme, beta=beta, volume=volume, normalize=normalize, empty=empty).weights
-    if counts is not None:
-        place = {name: i for i, name in enumerate(known.names)}
-        unknown = [name for name in names if name not in place]
-        if unknown:
-            raise ValueError(
-                f"labels hold {_checks.shorten(unknown)}, which counts does not name; "
-                "count the whole training set's labels"
-            )
-        weight = weight[[place[name] for name in names]]
-    out = weight[codes]
+    weights = class_weights(known, scheme, beta=beta, volume=volume, normalize=normalize, empty=empty)
+    unknown = [name for name in names if name not in weights]
+    if unknown:
+        raise ValueError(
+            f"labels hold {_checks.shorten(unknown)}, which counts does not name; "
+            "count the whole training set's labels"
+        )
+    out = np.array([weights[name] for name in names])[codes]
     if _arrays.is_array(labels) and not isinstance(labels, np.ndarray):
         xp = _arrays.namespace(labels)
         return xp.asarray(out, device=labels.device)

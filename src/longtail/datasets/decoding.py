@@ -143,14 +143,10 @@ def upright_size(image: Image) -> tuple[int, int]:
 
 
 def cut(image: Image, box: Box, size: int, margin: float = 1.0) -> Image:
-    """Return a box of an image, upright, in RGB, resized to a square.
+    """Return a box of an image that was just opened, upright, in RGB, resized to a square.
 
-    Args:
-        image: Just opened; decoding happens here.
-        box: Left, top, right and bottom, in pixels of the upright image.
-        size: Height and width of the result.
-        margin: A JPEG is decoded at a smaller scale if the box then still has this many pixels for each one
-            of the result.
+    The box is left, top, right and bottom, in pixels of the upright image. A JPEG is decoded at a smaller
+    scale if the box then still has `margin` pixels for each one of the result.
     """
     from PIL.Image import Resampling
     from PIL.ImageOps import exif_transpose

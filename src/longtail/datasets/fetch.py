@@ -74,20 +74,11 @@ def fetch(
     url: str | None = None,
     progress: _Progress | None = None,
 ) -> Path:
-    """Bring an archive's files under a folder, by the cheapest way that leads there.
+    """Bring an archive's files under a folder, by the cheapest way that leads there; return their folder.
 
     Files that are there already are left alone. An archive that somebody put there is checked and unpacked.
-    Otherwise the archive is downloaded; what arrived before an interruption is kept in ``<file>.part`` and
-    continued by the next call, and nothing is unpacked before size and checksums agree.
-
-    Args:
-        archive: What to fetch.
-        root: The folder that will hold ``archive.folder``; made if need be.
-        url: Another address of the same file, ``http`` or ``https``; the official one if None.
-        progress: Called as ``progress(bytes_done, bytes_total)`` while downloading.
-
-    Returns:
-        ``root / archive.folder``.
+    Otherwise it is downloaded, from ``url`` if given; what arrived before an interruption is kept in
+    ``<file>.part`` and continued by the next call, and nothing is unpacked before size and checksums agree.
 
     Raises:
         DownloadError: No connection, another file than expected, no room, or another process at work.

@@ -150,21 +150,7 @@ class ImageList:
         seed: int = 0,
         max_count: int | None = None,
     ) -> tuple[ImageList, npt.NDArray[np.int64]]:
-        """Cut a long tail, as `Dataset.long_tailed` does.
-
-        Args:
-            imbalance_factor: Largest class over smallest class, at least 1.
-            profile: As in `long_tail_counts`; class 0 is the largest.
-            seed: As in `long_tail_subset`.
-            max_count: Images of class 0; the size of the smallest class if None.
-
-        Returns:
-            The images, and the indices kept, int64, ascending.
-
-        Raises:
-            TypeError: As in `long_tail_counts` and `long_tail_subset`.
-            ValueError: As in `long_tail_counts` and `long_tail_subset`.
-        """
+        """Cut a long tail, as `Dataset.long_tailed` does, and return the indices kept, too."""
         largest = int(self.class_counts.counts.min()) if max_count is None else max_count
         counts = long_tail_counts(self.num_classes, largest, imbalance_factor, profile)
         kept = long_tail_subset(self.targets, counts, seed)

@@ -15,7 +15,7 @@ import numpy as np
 
 from longtail import _checks
 from longtail.sources.counted import Counted, needs
-from longtail.sources.listing import Listing, listing, names_array
+from longtail.sources.listing import Listing, names_array
 
 Id = int | str
 
@@ -83,7 +83,7 @@ def read(train: Path) -> Listing:
         if unknown:
             raise ValueError(f"{path}: category_id {unknown[0]!r} is in no category; get the file again")
         parts.append((names_array(files), np.array([place[number] for number in numbers], np.int64)))
-    return listing(root, tuple(map(str, names.values())), parts[0], parts[1], str(train))
+    return Listing(root, tuple(map(str, names.values())), parts[0], parts[1], str(train))
 
 
 def _images(path: str, year: str) -> tuple[dict[Id, Id], list[str], list[Id]]:

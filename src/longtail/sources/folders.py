@@ -15,7 +15,7 @@ import numpy as np
 
 from longtail.sources import coco, lists
 from longtail.sources.counted import Counted
-from longtail.sources.listing import TESTS, Files, Listing, Targets, listing, names_array, refuse_unseen
+from longtail.sources.listing import TESTS, Files, Listing, Targets, names_array, refuse_unseen
 
 # torchvision's
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"))
@@ -236,7 +236,7 @@ def _of_classes(
         if not any(test.values()):
             raise ValueError(f"{root}: the class folders of the test images are empty; fill or remove them")
     held = None if test is None else _numbered(test, names)
-    return listing(root, names, _numbered(classes, names), held, str(train))
+    return Listing(root, names, _numbered(classes, names), held, str(train))
 
 
 def _numbered(classes: dict[str, list[str]], names: tuple[str, ...]) -> tuple[Files, Targets]:

@@ -134,11 +134,9 @@ def splits(source: Any) -> dict[str, Any] | None:
 def images(
     parts: dict[str, Any], image: str | None, label: str | None, source: str
 ) -> tuple[str, list[tuple[Any, Any]], tuple[str, ...] | None]:
-    """Return what images of a data set are read from.
+    """Return the image column, each split's rows and labels, and the classes' names where labels have them.
 
-    Returns:
-        The image column; rows, whose images stay undecoded, and labels of the training split and, where
-        there is one, of the test split; the classes' names where the label column has them.
+    The first split is the training one, a second the test one; images stay undecoded.
 
     Raises:
         ModuleNotFoundError: datasets is not installed.

@@ -30,36 +30,28 @@ class Listing:
         class_names: by target.
         train: file names, as `names_array` has them, and targets.
         test: the same, or None.
+        source: what messages call it.
+
+    Raises:
+        FileNotFoundError: a file that it names is missing.
+        ValueError: as in `check_classes`.
     """
 
     root: Path
     class_names: tuple[str, ...]
     train: tuple[Files, Targets]
     test: tuple[Files, Targets] | None
+    source: str
 
-
-def listing(
-    root: Path,
-    names: tuple[str, ...],
-    train: tuple[Files, Targets],
-    test: tuple[Files, Targets] | None,
-    source: str,
-) -> Listing:
-    """Check what is true of every source of files.
-
-    Raises:
-        FileNotFoundError: a file that it names is missing.
-        ValueError: as in `check_classes`.
-    """
-    check_classes(names, train[1], None if test is None else test[1], source)
-    for files, _ in filter(None, (train, test)):
-        for i in np.unique(np.linspace(0, len(files) - 1, _PROBES).astype(int)):
-            if not (root / os.fsdecode(files[i])).is_file():
-                raise FileNotFoundError(
-                    f"{source} names {os.fsdecode(files[i])}, which is not in {root}; is that the folder of "
-                    "its images?"
-                )
-    return Listing(root, names, train, test)
+    def __post_init__(self) -> None:
+        check_classes(self.class_names, self.train[1], self.test and self.test[1], self.source)
+        for files, _ in filter(None, (self.train, self.test)):
+            for i in np.unique(np.linspace(0, len(files) - 1, _PROBES).astype(int)):
+                if not (self.root / os.fsdecode(files[i])).is_file():
+                    raise FileNotFoundError(
+                        f"{self.source} names {os.fsdecode(files[i])}, which is not in {self.root}; is that "
+                        "the folder of its images?"
+                    )
 
 
 def names_array(names: Iterable[str]) -> Files:

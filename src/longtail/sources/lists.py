@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longtail.sources.listing import TESTS, Listing, Targets, listing, names_array
+from longtail.sources.listing import TESTS, Listing, Targets, names_array
 
 SOLUTION = "LOC_val_solution.csv"
 
@@ -33,7 +33,7 @@ def read(train: Path, test: Path, root: Path | None) -> Listing:
     names = tuple(of_label[i] if alike else str(i) for i in range(len(counts)))
     start = train.parent if root is None else root
     parts = (names_array(files), labels), (names_array(test_files), test_labels)
-    return listing(start, names, *parts, str(train))
+    return Listing(start, names, *parts, str(train))
 
 
 def partner(train: Path) -> Path:

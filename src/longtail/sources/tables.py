@@ -174,10 +174,9 @@ def _table(database: DuckDBPyConnection, path: str, column: str, remote: bool) -
 
 
 def _position(table: _Table, label: str | None) -> int:
-    at = table.position("count" if label is None else label)
-    if at is not None:
-        return at
     header, wanted = table.header, "count" if label is None else label
+    if (at := table.position(wanted)) is not None:
+        return at
     has = _checks.shorten(header, 20)
     if len(header) > 20:
         has = f"{', '.join(map(repr, header[:10]))}, ... {', '.join(map(repr, header[-10:]))}"

@@ -50,18 +50,10 @@ def save(
     extra: Mapping[str, object] | None = None,
     keep: int = 2,
 ) -> Path:
-    """Write ``checkpoint-<epoch>.safetensors`` and remove all but the newest `keep`.
+    """Write ``checkpoint-<epoch>.safetensors``, remove all but the newest `keep`, and return its path.
 
-    Args:
-        folder: where checkpoints of one run live.
-        tensors: what to store, of any device, dtype and memory format.
-        epoch: epochs completed.
-        recipe_hash: `Recipe.hash` of the run.
-        extra: whatever JSON can hold.
-        keep: checkpoints to leave in the folder, at least 1; 2 lets a damaged one fall back.
-
-    Returns:
-        The path written.
+    Tensors are of any device, dtype and memory format, `extra` is whatever JSON can hold, and two files that
+    are kept let a damaged one fall back.
 
     Raises:
         RunFolderError: the file cannot be written; earlier checkpoints are intact.
@@ -83,10 +75,6 @@ def load_latest(folder: str | os.PathLike[str], recipe_hash: str) -> Checkpoint 
     """Return the newest usable checkpoint, or None where there is none at all.
 
     A file that is truncated, damaged or not a checkpoint is passed over with a `UserWarning` that names it.
-
-    Args:
-        folder: as given to `save`.
-        recipe_hash: the recipe that the checkpoint must belong to.
 
     Raises:
         ValueError: the newest usable checkpoint is of another recipe.

@@ -27,9 +27,7 @@ class InUseError(RunFolderError):
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader, also after a power cut, finds the old content or all of the new.
 
-    Args:
-        path: the file; its folder is made if need be.
-        data: the content.
+    Its folder is made if need be.
 
     Raises:
         RunFolderError: no space, no permission, or a file stands where a folder should be; the old content
@@ -60,11 +58,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold a folder for this process, however it ends.
-
-    Args:
-        folder: made if need be.
-        wait: seconds to wait for another process that holds it.
+    """Hold a folder, made if need be, for this process, however it ends; wait some seconds for another one.
 
     Raises:
         RunFolderError: the folder cannot be made.
