@@ -5,6 +5,7 @@ Both are estimators: they are cloned, searched, calibrated and put into pipeline
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -62,7 +63,8 @@ class _Around(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
         tags.input_tags = inner.input_tags
-        tags.classifier_tags = inner.classifier_tags or tags.classifier_tags
+        if inner.classifier_tags is not None:
+            tags.classifier_tags = dataclasses.replace(inner.classifier_tags, multi_label=False)
         tags.non_deterministic = inner.non_deterministic
         return tags
 
@@ -102,10 +104,9 @@ def _labels(owner: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Array, Arra
         )
     labels = column_or_1d(y, warn=True)
     check_consistent_length(X, labels)
-    weights = _check_sample_weight(sample_weight, X)
-    if sample_weight is not None and not weights.any():
+    if sample_weight is not None and not np.any(np.asarray(sample_weight)):
         raise ValueError("sample_weight must not be zero for every sample; leave it out for equal weights")
-    return labels, weights
+    return labels, _check_sample_weight(sample_weight, X)
 
 
 def _weighing(params: Mapping[str, Any], names: tuple[str, ...] = _WEIGHING) -> str:
@@ -435,9 +436,15 @@ def _own_weights(model: Any, classes: Array, labels: Array, weights: Array) -> A
         )
     own = params.get("class_weight")
     if isinstance(own, str):  # "balanced", or "balanced_subsample" of forests
-        # linear models count weights of samples for it, from scikit-learn 1.7 on; trees count samples
-        linear = type(model).__module__.startswith(("sklearn.linear_model._logistic", "sklearn.svm"))
-        weighted = linear and "sample_weight" in inspect.signature(compute_class_weight).parameters
-        counted = np.bincount(np.searchsorted(classes, labels), weights=weights if weighted else None)
-        return np.divide(counted.sum(), counted, out=np.ones(len(classes)), where=counted > 0)
+        # some count weights of samples for it since compute_class_weight can; the others count samples
+        counting = ("sklearn.linear_model._logistic", "sklearn.svm", "sklearn.ensemble._forest")
+        weighted = (
+            type(model).__module__.startswith(counting)
+            and "sample_weight" in inspect.signature(compute_class_weight).parameters
+        )
+        here = np.isin(labels, classes)
+        codes = np.searchsorted(classes, labels[here])
+        sizes = np.bincount(codes, weights=weights[here] if weighted else None, minlength=len(classes))
+        share = len(classes) * sizes / sizes.sum()
+        return np.asarray(np.divide(1.0, share, out=np.ones(len(classes)), where=share > 0))
     return np.asarray(compute_class_weight(own, classes=classes, y=labels))
