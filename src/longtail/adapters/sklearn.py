@@ -82,8 +82,8 @@ class _Around(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if get_config()["enable_metadata_routing"]:
             routed = process_routing(self, "fit", **params)
             return dict(routed["estimator"]["fit"]), dict(routed.get("splitter", {}).get("split", {}))
-        folds = {"groups": params.pop("groups")} if "groups" in params else {}
-        return params, folds
+        folds = [name for name in params if name == "groups" and hasattr(self, "cv")]
+        return params, {name: params.pop(name) for name in folds}
 
     def _take_over(self) -> None:
         for name in ("n_features_in_", "feature_names_in_"):
@@ -100,7 +100,7 @@ def _labels(owner: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Array, Arra
     if (kind := type_of_target(y)).startswith("multi") and kind != "multiclass":
         raise ValueError(
             f"y must be one label a sample, got several outputs ({kind}); wrap this classifier in "
-            f"sklearn.multioutput.MultiOutputClassifier, which fits one a column"
+            "sklearn.multioutput.MultiOutputClassifier, which fits one a column"
         )
     labels = column_or_1d(y, warn=True)
     check_consistent_length(X, labels)
@@ -140,7 +140,7 @@ class ClassBalancedClassifier(_Around):
 
     Attributes:
         estimator_: the fitted estimator.
-        classes_: the labels, sorted.
+        classes_: the labels, in the estimator's order.
         class_weight_: the weight of each; over the samples their mean is 1.
 
     Example:
@@ -304,6 +304,11 @@ class PriorAdjustedClassifier(_Around):
                     "these out, or give tau=1.0"
                 )
         labels, weights = _labels(self, X, y, sample_weight)
+        if (
+            size := len(classes := np.unique(labels))
+        ) > 1:  # says before all work what is wrong with the options
+            options = self._options(classes) | {"tau": 1.0 if tune else self.tau}
+            adjust_probabilities(np.full((1, size), 1 / size), np.ones(size), cost=self.cost, **options)
         given, folds = self._routed(params)
         if sample_weight is not None:
             given[_weight_name(self.estimator)] = weights
@@ -318,13 +323,9 @@ class PriorAdjustedClassifier(_Around):
         self.class_weight_ = mean * _own_weights(self.estimator_, self.classes_, labels, weights)
         self.adjustment_: TunedAdjustment | None = None
         self.tau_ = 1.0 if tune else self.tau
-        if size < 2:
-            return self
-        if tune:
+        if tune and size > 1:
             self.adjustment_ = self._tuned(X, labels, codes, known, given, folds)
             self.tau_ = self.adjustment_.tau
-        shares = np.full((1, size), 1 / size)  # says now what is wrong with the options
-        adjust_probabilities(shares, self.class_count_, cost=self.cost, **self._options())
         return self
 
     def predict(self, X: Any) -> Array:
@@ -343,13 +344,13 @@ class PriorAdjustedClassifier(_Around):
         values, probable = _outputs(self.estimator_, X)
         if len(self.classes_) < 2:
             return np.ones((len(values), 1))
+        options = self._options(self.classes_) | {"weight": self.class_weight_, "tau": self.tau_}
         if probable:
-            return np.asarray(adjust_probabilities(values, self.class_count_, **self._options()))
-        return np.asarray(softmax(values + logit_shift(self.class_count_, **self._options()), axis=1))
+            return np.asarray(adjust_probabilities(values, self.class_count_, **options))
+        return np.asarray(softmax(values + logit_shift(self.class_count_, **options), axis=1))
 
-    def _options(self) -> dict[str, Any]:
-        target = _arrays.align("target", self.target, dict.fromkeys(self.classes_.tolist()))
-        return {"target": target, "weight": self.class_weight_, "tau": self.tau_}
+    def _options(self, classes: Array) -> dict[str, Any]:
+        return {"target": _arrays.align("target", self.target, dict.fromkeys(classes.tolist()))}
 
     def _tuned(
         self, X: Any, labels: Array, codes: Array, known: Array, given: dict[str, Any], folds: dict[str, Any]
