@@ -304,11 +304,11 @@ class PriorAdjustedClassifier(_Around):
                     "these out, or give tau=1.0"
                 )
         labels, weights = _labels(self, X, y, sample_weight)
-        if (
-            size := len(classes := np.unique(labels))
-        ) > 1:  # says before all work what is wrong with the options
-            options = self._options(classes) | {"tau": 1.0 if tune else self.tau}
-            adjust_probabilities(np.full((1, size), 1 / size), np.ones(size), cost=self.cost, **options)
+        classes = np.unique(labels)
+        if len(classes) > 1:  # wrong options are told before all work
+            even, once = np.full((1, len(classes)), 1 / len(classes)), np.ones(len(classes))
+            tau = 1.0 if tune else self.tau
+            adjust_probabilities(even, once, target=self._target(classes), tau=tau, cost=self.cost)
         given, folds = self._routed(params)
         if sample_weight is not None:
             given[_weight_name(self.estimator)] = weights
@@ -344,13 +344,13 @@ class PriorAdjustedClassifier(_Around):
         values, probable = _outputs(self.estimator_, X)
         if len(self.classes_) < 2:
             return np.ones((len(values), 1))
-        options = self._options(self.classes_) | {"weight": self.class_weight_, "tau": self.tau_}
+        options = {"target": self._target(self.classes_), "weight": self.class_weight_, "tau": self.tau_}
         if probable:
             return np.asarray(adjust_probabilities(values, self.class_count_, **options))
         return np.asarray(softmax(values + logit_shift(self.class_count_, **options), axis=1))
 
-    def _options(self, classes: Array) -> dict[str, Any]:
-        return {"target": _arrays.align("target", self.target, dict.fromkeys(classes.tolist()))}
+    def _target(self, classes: Array) -> Any:
+        return _arrays.align("target", self.target, dict.fromkeys(classes.tolist()))
 
     def _tuned(
         self, X: Any, labels: Array, codes: Array, known: Array, given: dict[str, Any], folds: dict[str, Any]
