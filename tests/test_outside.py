@@ -66,6 +66,18 @@ def test_a_toy_of_each_kind_from_one_file(environment: dict[str, str], tmp_path:
     assert set(errors) == {1}
 
 
+def test_its_adapter_is_among_ours(environment: dict[str, str], finish: Any) -> None:
+    code = (
+        "import sys; from longtail import adapters; print(adapters.toy().weigh([0, 0, 0, 1]).tolist())\n"
+        "assert not {'sklearn', 'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = finish([sys.executable, "-c", code], env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2])
+    done = finish([sys.executable, "-c", "from longtail import adapters; adapters.toy"])
+    assert "module 'longtail.adapters' has no attribute 'toy'" in done.stderr
+
+
 def test_its_command_and_its_method_in_the_shell(environment: dict[str, str], finish: Any) -> None:
     shell = [sys.executable, "-m", "longtail"]
     done = finish([*shell, "toy", "--name", "tail"], env=environment)

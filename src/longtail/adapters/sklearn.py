@@ -5,6 +5,7 @@ Both are estimators: they are cloned, searched, calibrated and put into pipeline
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -62,7 +63,8 @@ class _Around(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
         tags.input_tags = inner.input_tags
-        tags.classifier_tags = inner.classifier_tags or tags.classifier_tags
+        if inner.classifier_tags is not None:
+            tags.classifier_tags = dataclasses.replace(inner.classifier_tags, multi_label=False)
         tags.non_deterministic = inner.non_deterministic
         return tags
 
@@ -80,8 +82,8 @@ class _Around(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if get_config()["enable_metadata_routing"]:
             routed = process_routing(self, "fit", **params)
             return dict(routed["estimator"]["fit"]), dict(routed.get("splitter", {}).get("split", {}))
-        folds = {"groups": params.pop("groups")} if "groups" in params else {}
-        return params, folds
+        folds = [name for name in params if name == "groups" and hasattr(self, "cv")]
+        return params, {name: params.pop(name) for name in folds}
 
     def _take_over(self) -> None:
         for name in ("n_features_in_", "feature_names_in_"):
@@ -98,14 +100,13 @@ def _labels(owner: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Array, Arra
     if (kind := type_of_target(y)).startswith("multi") and kind != "multiclass":
         raise ValueError(
             f"y must be one label a sample, got several outputs ({kind}); wrap this classifier in "
-            f"sklearn.multioutput.MultiOutputClassifier, which fits one a column"
+            "sklearn.multioutput.MultiOutputClassifier, which fits one a column"
         )
     labels = column_or_1d(y, warn=True)
     check_consistent_length(X, labels)
-    weights = _check_sample_weight(sample_weight, X)
-    if sample_weight is not None and not weights.any():
+    if sample_weight is not None and not np.any(np.asarray(sample_weight)):
         raise ValueError("sample_weight must not be zero for every sample; leave it out for equal weights")
-    return labels, weights
+    return labels, _check_sample_weight(sample_weight, X)
 
 
 def _weighing(params: Mapping[str, Any], names: tuple[str, ...] = _WEIGHING) -> str:
@@ -139,7 +140,7 @@ class ClassBalancedClassifier(_Around):
 
     Attributes:
         estimator_: the fitted estimator.
-        classes_: the labels, sorted.
+        classes_: the labels, in the estimator's order.
         class_weight_: the weight of each; over the samples their mean is 1.
 
     Example:
@@ -303,6 +304,11 @@ class PriorAdjustedClassifier(_Around):
                     "these out, or give tau=1.0"
                 )
         labels, weights = _labels(self, X, y, sample_weight)
+        classes = np.unique(labels)
+        if len(classes) > 1:  # wrong options are told before all work
+            even, once = np.full((1, len(classes)), 1 / len(classes)), np.ones(len(classes))
+            tau = 1.0 if tune else self.tau
+            adjust_probabilities(even, once, target=self._target(classes), tau=tau, cost=self.cost)
         given, folds = self._routed(params)
         if sample_weight is not None:
             given[_weight_name(self.estimator)] = weights
@@ -317,13 +323,9 @@ class PriorAdjustedClassifier(_Around):
         self.class_weight_ = mean * _own_weights(self.estimator_, self.classes_, labels, weights)
         self.adjustment_: TunedAdjustment | None = None
         self.tau_ = 1.0 if tune else self.tau
-        if size < 2:
-            return self
-        if tune:
+        if tune and size > 1:
             self.adjustment_ = self._tuned(X, labels, codes, known, given, folds)
             self.tau_ = self.adjustment_.tau
-        shares = np.full((1, size), 1 / size)  # says now what is wrong with the options
-        adjust_probabilities(shares, self.class_count_, cost=self.cost, **self._options())
         return self
 
     def predict(self, X: Any) -> Array:
@@ -342,13 +344,13 @@ class PriorAdjustedClassifier(_Around):
         values, probable = _outputs(self.estimator_, X)
         if len(self.classes_) < 2:
             return np.ones((len(values), 1))
+        options = {"target": self._target(self.classes_), "weight": self.class_weight_, "tau": self.tau_}
         if probable:
-            return np.asarray(adjust_probabilities(values, self.class_count_, **self._options()))
-        return np.asarray(softmax(values + logit_shift(self.class_count_, **self._options()), axis=1))
+            return np.asarray(adjust_probabilities(values, self.class_count_, **options))
+        return np.asarray(softmax(values + logit_shift(self.class_count_, **options), axis=1))
 
-    def _options(self) -> dict[str, Any]:
-        target = _arrays.align("target", self.target, dict.fromkeys(self.classes_.tolist()))
-        return {"target": target, "weight": self.class_weight_, "tau": self.tau_}
+    def _target(self, classes: Array) -> Any:
+        return _arrays.align("target", self.target, dict.fromkeys(classes.tolist()))
 
     def _tuned(
         self, X: Any, labels: Array, codes: Array, known: Array, given: dict[str, Any], folds: dict[str, Any]
@@ -435,9 +437,15 @@ def _own_weights(model: Any, classes: Array, labels: Array, weights: Array) -> A
         )
     own = params.get("class_weight")
     if isinstance(own, str):  # "balanced", or "balanced_subsample" of forests
-        # linear models count weights of samples for it, from scikit-learn 1.7 on; trees count samples
-        linear = type(model).__module__.startswith(("sklearn.linear_model._logistic", "sklearn.svm"))
-        weighted = linear and "sample_weight" in inspect.signature(compute_class_weight).parameters
-        counted = np.bincount(np.searchsorted(classes, labels), weights=weights if weighted else None)
-        return np.divide(counted.sum(), counted, out=np.ones(len(classes)), where=counted > 0)
+        # some count weights of samples for it since compute_class_weight can; the others count samples
+        counting = ("sklearn.linear_model._logistic", "sklearn.svm", "sklearn.ensemble._forest")
+        weighted = (
+            type(model).__module__.startswith(counting)
+            and "sample_weight" in inspect.signature(compute_class_weight).parameters
+        )
+        here = np.isin(labels, classes)
+        codes = np.searchsorted(classes, labels[here])
+        sizes = np.bincount(codes, weights=weights[here] if weighted else None, minlength=len(classes))
+        share = len(classes) * sizes / sizes.sum()
+        return np.asarray(np.divide(1.0, share, out=np.ones(len(classes)), where=share > 0))
     return np.asarray(compute_class_weight(own, classes=classes, y=labels))

@@ -15,7 +15,7 @@ from longtail.evaluation import Evaluation, Evaluator
 from longtail.losses.module import ClassBalancedLoss
 from longtail.methods.criterion import ShiftedLoss
 
-__all__ = ["TrainerMetrics", "logits_of", "step_denominator", "trainer_loss"]
+__all__ = ["TrainerMetrics", "step_denominator", "trainer_loss"]
 
 
 def trainer_loss(criterion: ClassBalancedLoss | ShiftedLoss) -> Callable[..., Tensor]:
