@@ -232,9 +232,10 @@ class _Linear(torch.autograd.Function):
             raise RuntimeError("a fused head has no second derivatives; apply the layer, then the loss")
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # handed over by an earlier backward, retain_graph=True
-            tensors = ctx.saved_tensors
-            with torch.autocast(tensors[0].device.type, enabled=False):
-                gradients = _pass(*tensors, ctx.form, ctx.dtype, ctx.needs_input_grad[:3])[1]
+            features, weight, bias, index, class_weight, offset = ctx.saved_tensors
+            vectors, how = (class_weight, offset), (ctx.form, ctx.dtype, ctx.needs_input_grad[:3])
+            with torch.autocast(features.device.type, enabled=False):
+                gradients = _pass(features, weight, bias, index, *vectors, *how)[1]
         for gradient in gradients:
             if gradient is not None:
                 gradient.mul_(upstream)

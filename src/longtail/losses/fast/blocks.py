@@ -75,7 +75,8 @@ def rows(
     # a softmax needs no buffers, where it may write into the gradient; but for the logits with an offset
     free = kind == "softmax" and gradient and not inplace and x.dtype is factor.dtype
     whole = free and offset is None
-    size = max(1, samples if whole else BLOCK * min(torch.get_num_threads(), 8) // classes)
+    share = 4 * BLOCK if free else BLOCK  # one buffer only, so that larger blocks pay
+    size = max(1, samples if whole else share * min(torch.get_num_threads(), 8) // classes)
     done: tuple[Tensor, Tensor | None] | None = None
     if block is _sigmoid and large and gradient and not inplace and x.dtype in _COMPILED_DTYPES:
         done = _compiled_rows(x, index, factor, gamma, offset, out)
@@ -252,11 +253,10 @@ def _loop(
     power: int,
     losses: Tensor,
     gradient: Tensor,
-    offset: Tensor | None,
 ) -> None:
     if not torch.compiler.is_compiling():
         raise RuntimeError("the compiler is switched off")  # run as it stands, this would fill the memory
-    z = x.float() if offset is None else x.float() + offset
+    z = x.float()
     hot = columns == label.unsqueeze(1)  # floats: compared eight at a time, 64-bit integers are not
     m = torch.where(hot, -z, z)
     e = torch.exp(-m.abs())
@@ -304,8 +304,17 @@ def _compiled_rows(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, about its own parts
-            inputs = x, index.float(), columns, factor, torch.tensor(gamma), power
-            _compiled()(*inputs, losses, gradient, offset)
+            # with an offset in it, the loop is twice as slow as with an addition before it
+            size = len(x) if offset is None else max(1, COMPILED // x.shape[1])
+            sums, labels, exponent = None, index.float(), torch.tensor(gamma)
+            for start in range(0, len(x), size):
+                part = slice(start, start + size)
+                z = x[part]
+                if offset is not None:
+                    sums = torch.add(z, offset, out=None if sums is None else sums[: len(z)])
+                    z = sums
+                rest = columns, factor[part], exponent, power, losses[part], gradient[part]
+                _compiled()(z, labels[part], *rest)
     except Exception:  # no compiler, no place for its files, ...: the blocks give the same values
         _compiles = False
         return None
