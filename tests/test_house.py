@@ -42,7 +42,7 @@ losses: __init__ forms fast reduction / batch fast.blocks fast.kernels / fast.fu
 softmax / functional linear / module
 & head
 & sampling
-methods: schedules criterion refits / method / catalogue
+methods: schedules refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
 & evaluation: arrays / *
@@ -190,7 +190,7 @@ def test_a_circle_is_found():
         ("cli.train", "from longtail.paper.tables import cells"),
         ("paper.tables", "from longtail.skeletons import features"),
         ("evaluation", "from longtail.training import loop"),
-        ("methods.criterion", "from longtail.methods.method import Method"),
+        ("methods.refits", "from longtail.methods.method import Method"),
         ("training.loop", "from longtail.functional import class_balanced_focal_loss"),
         ("weights", "from . import counts"),
         ("models", "from longtail.unheard_of import x"),

@@ -204,6 +204,34 @@ def test_equal_inputs_give_equal_bits(form, device, rng):
     assert torch.equal(gradient(first, x), gradient(second, x))
 
 
+@forms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_an_offset_is_read_with_the_logits(form, dtype, device, rng, monkeypatch):
+    x, y, w = problem(rng, (23, 11), dtype, device)
+    a = torch.linspace(-1.2, 0.8, 11, device=device)
+    agree(form, x, y, w, offset=a)
+    agree(form, x, y, w, offset=a, reduction="none")
+    expected = gradient(loss_of(form, backend="fused", offset=a)(x, y, w), x)
+    logits = x * 1.0
+    inplace = loss_of(form, backend="fused", offset=a, inplace_backward=True)(logits, y, w)
+    assert torch.equal(gradient(inplace, x), expected)
+    monkeypatch.setattr(blocks, "BLOCK", 50)  # 4 samples
+    agree(form, x, y, w, offset=a)
+    agree(form, x.detach().t().contiguous().t().requires_grad_(), y, w, offset=a)
+    logits = x * 1.0
+    inplace = loss_of(form, backend="fused", offset=a, inplace_backward=True)(logits, y, w)
+    torch.testing.assert_close(gradient(inplace, x), expected)
+
+
+@forms
+def test_an_offset_of_pixels_and_of_many_classes(form, device, rng):
+    a = torch.linspace(1.0, -1.0, 5, device=device)
+    agree(form, *problem(rng, (2, 5, 3, 7), device=device), offset=a, reduction="none")
+    classes = fused.SMOOTH_FOCAL_TO if form.startswith("smooth_softmax") else 40_000  # several tiles
+    a = torch.linspace(1.0, -1.0, classes, device=device)
+    agree(form, *problem(rng, (2, classes), device=device), offset=a, rtol=1e-4)
+
+
 # --- what trainers do with a loss
 
 
@@ -230,9 +258,9 @@ def test_a_loss_scale_saves_small_gradients_in_float16(device, rng):
 @some_forms
 def test_second_derivatives_go_through_the_plain_path(form, device, rng):
     x, y, w = problem(rng, (4, 5), device=device)
-    seconds = []
+    seconds, a = [], torch.linspace(-1.0, 1.0, 5, device=device)
     for backend in ("fused", "torch"):
-        first = gradient(loss_of(form, backend=backend)(x, y, w), x, create_graph=True)
+        first = gradient(loss_of(form, backend=backend, offset=a)(x, y, w), x, create_graph=True)
         seconds.append(gradient(first.square().sum(), x))
     torch.testing.assert_close(*seconds)
 
@@ -302,6 +330,8 @@ def test_operators_keep_torchs_rules(form, device, rng):
     factor = torch.tensor(0.2, device=device)
     torch.library.opcheck(torch.ops.longtail.fused_loss.default, (x, y, w, factor, *numbers))
     torch.library.opcheck(torch.ops.longtail.fused_gradient.default, (x.detach(), y, w, factor, *numbers))
+    a = torch.linspace(-1.0, 1.0, 4, device=device)
+    torch.library.opcheck(torch.ops.longtail.fused_loss.default, (x, y, w, factor, *numbers, a))
 
 
 @pytest.mark.skipif(KERNELS, reason="the operators around the kernels are the same")
@@ -309,8 +339,12 @@ def test_operators_keep_torchs_rules(form, device, rng):
 def test_compiles_in_one_graph(reduction, device, rng):
     x, y, w = problem(rng, (5, 4), device=device)
 
+    a = torch.linspace(-1.0, 1.0, 4, device=device)
+
     def losses(x, y):
-        return torch.stack([loss_of(f, backend="fused", reduction=reduction)(x, y, w).sum() for f in SOME])
+        options = {"backend": "fused", "reduction": reduction}
+        found = [loss_of(f, **options, offset=o)(x, y, w).sum() for f in SOME for o in (None, a)]
+        return torch.stack(found)
 
     eager = losses(x, y)
     compiled = torch.compile(losses, fullgraph=True, backend="aot_eager")(x, y)
@@ -342,6 +376,7 @@ REFUSED = {
     "soft labels": ((X, X), {}, r"it takes class indices, not floating-point targets"),
     "device": ((X.to("meta"), Y.to("meta")), {}, r"it runs on the CPU and on CUDA devices, not on meta"),
     "weight": ((X, Y, torch.ones(3, requires_grad=True)), {}, r"it has no gradient for weight"),
+    "offset": ((X, Y), {"offset": torch.ones(3, requires_grad=True)}, r"it has no gradient for offset"),
     "denominator": (
         (X, Y),
         {"denominator": torch.tensor(2.0, requires_grad=True)},
@@ -418,6 +453,7 @@ def test_large_inputs_are_compiled_once_and_run_without_a_compiler(monkeypatch, 
     monkeypatch.setattr(blocks, "COMPILED", 1)
     monkeypatch.setattr(blocks, "_compiles", True)
     agree("focal", x, y, w)
+    agree("focal", x, y, w, offset=torch.linspace(-1.0, 1.0, 21))
     with pytest.raises(ValueError, match=r"target must be in 0\.\.2 .*got 3"):
         loss_of("focal")(X.clone().requires_grad_(), torch.tensor([0, 3]))
     assert blocks._compiles is (importlib.util.find_spec("torch._inductor") is not None)
@@ -444,7 +480,8 @@ def compiled_for_hopper(kind, classes, gamma, smoothing, dtype, pixels=False):
     rows, cols, warps = kernels.tile(classes, kind == "softmax", pixels=pixels)
     constants = {
         **{"SOFTMAX": kind == "softmax", "GAMMA": int(gamma) if gamma in (0, 1, 2) else -1},
-        **{"SMOOTH": smoothing, "WEIGHED": True, "GRADIENT": True, "ROWS": rows, "COLS": cols},
+        **{"SMOOTH": smoothing, "WEIGHED": True, "SHIFTED": True, "GRADIENT": True},
+        **{"ROWS": rows, "COLS": cols},
         **{"WHOLE": cols >= classes, "WIDE": False, "EVEN": 1 if pixels else 2},
         **dict.fromkeys(("x_inner", "g_inner") if pixels else ("x_class", "g_class", "inner"), 1),
     }

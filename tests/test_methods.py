@@ -14,7 +14,6 @@ import longtail
 from longtail import ClassBalancedLoss, class_weights, methods, recipes
 from longtail.adjust import ADJUSTMENTS
 from longtail.methods import Method, Rule
-from longtail.methods.criterion import ShiftedLoss
 from longtail.models.cosine import CosineLinear
 from longtail.training import PausedError, Recipe, evaluate_run, load_run, train
 from longtail.training.data import TrainingData
@@ -302,7 +301,7 @@ def test_offset_scale_and_margin_against_numpy(register, rng, shape):
     each = -(one_hot * log_p).sum(1) * np.asarray(class_weights(COUNTS, "inverse"))[one_hot.argmax(1)]
     wanted = each[classes >= 0].sum() / (classes >= 0).sum()
     criterion = method.criterion(COUNTS)
-    assert isinstance(criterion, ShiftedLoss)
+    assert isinstance(criterion, ClassBalancedLoss)
     input, labels = torch.tensor(logits), torch.tensor(target)
     assert criterion(input, labels).item() == pytest.approx(wanted, rel=1e-6)
     assert criterion(input.float(), labels).item() == pytest.approx(wanted, rel=1e-5)

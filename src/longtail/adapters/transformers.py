@@ -13,12 +13,11 @@ from torch import Tensor
 from longtail import _checks
 from longtail.evaluation import Evaluation, Evaluator
 from longtail.losses.module import ClassBalancedLoss
-from longtail.methods.criterion import ShiftedLoss
 
 __all__ = ["TrainerMetrics", "step_denominator", "trainer_loss"]
 
 
-def trainer_loss(criterion: ClassBalancedLoss | ShiftedLoss) -> Callable[..., Tensor]:
+def trainer_loss(criterion: ClassBalancedLoss) -> Callable[..., Tensor]:
     """Return the loss as ``Trainer(compute_loss_func=...)`` wants it.
 
     Twelve samples give the same gradient in one batch, in three accumulated ones or on two processes: each
@@ -134,7 +133,7 @@ class TrainerMetrics:
         return {name: value for name, value in shown.items() if value is not None}
 
 
-def step_denominator(criterion: ClassBalancedLoss | ShiftedLoss, *targets: Tensor) -> Tensor:
+def step_denominator(criterion: ClassBalancedLoss, *targets: Tensor) -> Tensor:
     """Return the ``denominator=`` of every batch of an optimizer step, for a loop of your own.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -34,6 +35,12 @@ class Batch:
     valid: Tensor | None  # of index's shape; None where nothing is ignored
     ignore_index: int = -100
     smoothing: float = 0.0
+    offset: Tensor | None = None  # (C)
+
+    def shift(self, logits: Tensor) -> Tensor:
+        """Return logits in the dtype of the computation, with the offset."""
+        z = upcast(logits)
+        return z if self.offset is None else z + self.offset.view(-1, *[1] * (z.ndim - 2))
 
     def safe_index(self) -> Tensor:
         """Class indices, 0 where ignored."""
@@ -88,6 +95,7 @@ def check(
     weight: Tensor | None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    offset: Tensor | None = None,
 ) -> Batch:
     """Check the arguments that all losses share."""
     if type(label_smoothing) is not float or not 0.0 <= label_smoothing < 1.0:
@@ -113,9 +121,13 @@ def check(
     if dtype is not torch.float64:
         dtype = torch.float32
     if weight is not None:
-        _check_weight(weight, input)
+        _check_vector("weight", weight, input)
         if weight.dtype is not dtype:
             weight = weight.to(dtype)
+    if offset is not None:
+        _check_vector("offset", offset, input)
+        if offset.dtype is not dtype:
+            offset = offset.to(dtype)
     if target.dtype.is_floating_point:
         if target_shape != shape:
             raise ValueError(
@@ -124,7 +136,7 @@ def check(
             )
         _check_probabilities(target)
         soft = target if target.dtype is dtype else target.to(dtype)
-        return Batch(input, None, soft, weight, None, ignore_index, label_smoothing)
+        return Batch(input, None, soft, weight, None, ignore_index, label_smoothing, offset)
     index = target if target.dtype is torch.int64 else as_index(target)
     if target_shape != shape[:1] + shape[2:]:
         hint = "; one-hot and multi-hot targets must be floating point, target.float()"
@@ -133,7 +145,7 @@ def check(
             f"got {tuple(target_shape)}{hint if target_shape == shape else ''}"
         )
     valid = valid_labels(index, ignore_index)
-    return Batch(input, index, None, weight, valid, ignore_index, label_smoothing)
+    return Batch(input, index, None, weight, valid, ignore_index, label_smoothing, offset)
 
 
 def count(
@@ -248,21 +260,54 @@ def check_ignore_index(value: int) -> int:
     return _checks.integer("ignore_index", value, low=-(2**63))
 
 
-def _check_weight(weight: Tensor, input: Tensor) -> None:
-    if not isinstance(weight, Tensor) or not weight.dtype.is_floating_point:
-        raise TypeError(
-            f"weight must be a floating-point tensor or None, got {_checks.describe(weight)}; "
-            "use torch.as_tensor(weight, dtype=torch.float32)"
-        )
-    if weight.shape != input.shape[1:2]:
+def check_offset(offset: Tensor, activation: str, smoothing: float) -> None:
+    """Refuse values that cannot be learned, where looking is free: on the CPU, outside tracing."""
+    if not (type(offset) is Tensor and offset.is_cpu and offset.numel()) or torch.compiler.is_compiling():
+        return
+    low, high = (float(x) for x in torch.aminmax(offset.detach()))
+    if not math.isfinite(high - low):
+        bad = low if math.isfinite(high) else high
+        raise ValueError(f"offset must be finite, got {bad}; give an empty class a small count")
+    if smoothing and smoothing >= (limit := smoothing_limit(activation, high - low, offset.numel())):
         raise ValueError(
-            f"weight must have one entry for each of input's {input.shape[1]} classes (dimension 1), "
-            f"got shape {tuple(weight.shape)} for input of shape {tuple(input.shape)}; "
+            f"label_smoothing must be below {limit:.3g} with an offset from {low:.4g} to {high:.4g}, got "
+            f"{smoothing:g}: the class of the largest offset could never be predicted; smooth less, or not"
+        )
+
+
+def smoothing_limit(activation: str, span: float, classes: int) -> float:
+    """Return from which label smoothing on the class of the largest offset can no longer be predicted.
+
+    Where a sample is of class k for certain, cross-entropy is least with probability h = 1 - e + e / C for k
+    and l = e / C for the others, so that the logits without the offset are log h - a_k and log l - a_j (their
+    log-odds, for a sigmoid). k stays the largest if h / l (the ratio of the odds) is above exp(a_k - a_j).
+
+    Args:
+        activation: "softmax" | "sigmoid".
+        span: of the offset: its largest value less its smallest.
+        classes: C.
+    """
+    over = math.expm1(min(span, 700.0)) / classes
+    if activation == "softmax":
+        return 1.0 / (1.0 + over)
+    return 2.0 / (1.0 + math.sqrt(1.0 + 4.0 * over * (classes - 1) / classes))
+
+
+def _check_vector(name: str, vector: Tensor, input: Tensor) -> None:
+    if not isinstance(vector, Tensor) or not vector.dtype.is_floating_point:
+        raise TypeError(
+            f"{name} must be a floating-point tensor or None, got {_checks.describe(vector)}; "
+            f"use torch.as_tensor({name}, dtype=torch.float32)"
+        )
+    if vector.shape != input.shape[1:2]:
+        raise ValueError(
+            f"{name} must have one entry for each of input's {input.shape[1]} classes (dimension 1), "
+            f"got shape {tuple(vector.shape)} for input of shape {tuple(input.shape)}; "
             "count as many classes as the model has outputs"
         )
-    if weight.device != input.device:
+    if vector.device != input.device:
         raise ValueError(
-            f"weight is on {weight.device} but input on {input.device}; move the loss with .to()"
+            f"{name} is on {vector.device} but input on {input.device}; move the loss with .to()"
         )
 
 

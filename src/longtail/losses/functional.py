@@ -12,6 +12,12 @@ Shared arguments, told once:
     class; with a float target as the target-weighted mean of its classes' weights (1 where no class is
     positive), except that the softmax losses weigh inside the sum over classes, as torch does. Index and
     one-hot targets agree.
+``offset``
+    one number a class, (C), added to the logits: with the log of the classes' shares the softmax losses are
+    balanced softmax, or logit-adjusted (Menon et al., ICLR 2021; Ren et al., NeurIPS 2020). It belongs to the
+    training alone: a network that was trained with it decides by its bare logits. Functions have no mode, so
+    leave it out of a validation loss. Label smoothing that outweighs it is refused on the CPU
+    (:func:`longtail.losses.batch.smoothing_limit`).
 ``label_smoothing``
     epsilon in [0, 1): the target becomes (1 - epsilon) * target + epsilon / C. The sample's class weight
     stays that of the unsmoothed target (torch weighs the smoothed classes by their own).
@@ -43,7 +49,7 @@ from torch import Tensor
 
 from longtail import _checks
 from longtail.losses import sigmoid, softmax
-from longtail.losses.batch import Batch, check, check_gamma, explain, upcast
+from longtail.losses.batch import Batch, check, check_gamma, check_offset, explain, upcast
 from longtail.losses.batch import count as count
 from longtail.losses.fast import Setting, fused
 from longtail.losses.forms import FOCAL, SIGMOID, SOFTMAX, SOFTMAX_FOCAL, Form
@@ -59,6 +65,7 @@ def class_balanced_cross_entropy(
     normalizer: str = "samples",
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    offset: Tensor | None = None,
     denominator: Tensor | float | None = None,
     backend: str = "auto",
     inplace_backward: bool = False,
@@ -73,6 +80,7 @@ def class_balanced_cross_entropy(
         normalizer: what a mean divides by: "samples" | "weights".
         ignore_index: index targets of this value have loss 0 and are not counted.
         label_smoothing: epsilon in [0, 1).
+        offset: added to the logits, one a class, (C), or None.
         denominator: replaces the mean's divisor.
         backend: "auto" | "torch" | "fused".
         inplace_backward: let the fused path write the gradient over ``input``.
@@ -94,7 +102,7 @@ def class_balanced_cross_entropy(
     divides by the sum of the weights instead (``normalizer="weights"``).
     """
     options = reduction, normalizer, ignore_index, label_smoothing, denominator, backend, inplace_backward
-    return class_balanced(SOFTMAX, softmax.cross_entropy, None, input, target, weight, *options)
+    return class_balanced(SOFTMAX, softmax.cross_entropy, None, input, target, weight, *options, offset)
 
 
 def class_balanced_binary_cross_entropy(
@@ -106,6 +114,7 @@ def class_balanced_binary_cross_entropy(
     normalizer: str = "samples",
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    offset: Tensor | None = None,
     denominator: Tensor | float | None = None,
     backend: str = "auto",
     inplace_backward: bool = False,
@@ -124,6 +133,7 @@ def class_balanced_binary_cross_entropy(
         normalizer: what a mean divides by: "samples" (never N * C) | "weights".
         ignore_index: index targets of this value have loss 0 and are not counted.
         label_smoothing: epsilon in [0, 1).
+        offset: added to each output's logit (its log-odds), (C), or None.
         denominator: replaces the mean's divisor.
         backend: "auto" | "torch" | "fused".
         inplace_backward: let the fused path write the gradient over ``input``.
@@ -143,7 +153,7 @@ def class_balanced_binary_cross_entropy(
     Source: Cui et al. (CVPR 2019), section 4.2.
     """
     options = reduction, normalizer, ignore_index, label_smoothing, denominator, backend, inplace_backward
-    return class_balanced(SIGMOID, sigmoid.cross_entropy, None, input, target, weight, *options)
+    return class_balanced(SIGMOID, sigmoid.cross_entropy, None, input, target, weight, *options, offset)
 
 
 def class_balanced_focal_loss(
@@ -156,6 +166,7 @@ def class_balanced_focal_loss(
     normalizer: str = "samples",
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    offset: Tensor | None = None,
     denominator: Tensor | float | None = None,
     backend: str = "auto",
     inplace_backward: bool = False,
@@ -174,6 +185,7 @@ def class_balanced_focal_loss(
         normalizer: what a mean divides by: "samples" (never N * C) | "weights".
         ignore_index: index targets of this value have loss 0 and are not counted.
         label_smoothing: epsilon in [0, 1).
+        offset: added to each output's logit (its log-odds), (C), or None.
         denominator: replaces the mean's divisor.
         backend: "auto" | "torch" | "fused".
         inplace_backward: let the fused path write the gradient over ``input``.
@@ -194,7 +206,7 @@ def class_balanced_focal_loss(
     ``exp(-gamma y z - gamma log(1 + exp(-z)))``, overflows for z <= -89 in float32; this one does not.
     """
     options = reduction, normalizer, ignore_index, label_smoothing, denominator, backend, inplace_backward
-    return class_balanced(FOCAL, sigmoid.focal, gamma, input, target, weight, *options)
+    return class_balanced(FOCAL, sigmoid.focal, gamma, input, target, weight, *options, offset)
 
 
 def class_balanced_softmax_focal_loss(
@@ -207,6 +219,7 @@ def class_balanced_softmax_focal_loss(
     normalizer: str = "samples",
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    offset: Tensor | None = None,
     denominator: Tensor | float | None = None,
     backend: str = "auto",
     inplace_backward: bool = False,
@@ -224,6 +237,7 @@ def class_balanced_softmax_focal_loss(
         normalizer: what a mean divides by: "samples" | "weights".
         ignore_index: index targets of this value have loss 0 and are not counted.
         label_smoothing: epsilon in [0, 1).
+        offset: added to the logits, one a class, (C), or None.
         denominator: replaces the mean's divisor.
         backend: "auto" | "torch" | "fused".
         inplace_backward: let the fused path write the gradient over ``input``.
@@ -243,7 +257,7 @@ def class_balanced_softmax_focal_loss(
     Source: the multi-class form of Lin et al. (ICCV 2017); not in Cui et al., whose focal loss is sigmoid.
     """
     options = reduction, normalizer, ignore_index, label_smoothing, denominator, backend, inplace_backward
-    return class_balanced(SOFTMAX_FOCAL, softmax.focal, gamma, input, target, weight, *options)
+    return class_balanced(SOFTMAX_FOCAL, softmax.focal, gamma, input, target, weight, *options, offset)
 
 
 def class_balanced_callable(
@@ -310,23 +324,28 @@ def class_balanced(
     denominator: Tensor | float | None,
     backend: str,
     inplace_backward: bool,
+    offset: Tensor | None = None,
 ) -> Tensor:
     """Check, then compute a loss of any form by the backend asked for."""
     how = Reduction(reduction, normalizer, denominator)
     how.check()
-    batch = check(input, target, weight, ignore_index, label_smoothing)
+    batch = check(input, target, weight, ignore_index, label_smoothing, offset)
+    if offset is not None:
+        check_offset(offset, form.activation, label_smoothing)
     power = check_gamma(gamma) if form.takes_gamma and gamma is not None else None
     try:
         if backend != "torch":
             setting = _setting(form, power, batch)
             if backend != "auto" or (form.fused and fused.worthwhile(input, setting)):
                 fused.check_backend(backend)
-                reason = fused.reason_against(input, batch.index is None, batch.weight, denominator, setting)
+                reason = fused.reason_against(
+                    input, batch.index is None, batch.weight, denominator, setting, batch.offset
+                )
                 if reason is None:
                     return _fused(formula, power, batch, how, setting, inplace_backward)
                 if backend == "fused":
                     raise ValueError(f"backend='fused' cannot take this input: {reason}; pass backend='auto'")
-        batch.logits = upcast(input)
+        batch.logits = batch.shift(input)
         return plain(formula, power, batch, how)
     except (IndexError, RuntimeError) as error:
         explain(batch.index, input.shape[1], ignore_index, error)
@@ -365,7 +384,7 @@ def _fused(
         factor = torch.full((), 1.0 / divisor, device=batch.logits.device, dtype=dtype)
 
     def again(logits: Tensor) -> Tensor:
-        return plain(formula, gamma, replace(batch, logits=upcast(logits)), how)
+        return plain(formula, gamma, replace(batch, logits=batch.shift(logits)), how)
 
     return fused.losses(
         batch.logits,
@@ -373,6 +392,7 @@ def _fused(
         batch.weight,
         factor,
         setting,
+        offset=batch.offset,
         total=how.kind != "none",
         inplace=inplace,
         plain=again,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from longtail import _checks
 from longtail.losses import sigmoid, softmax
-from longtail.losses.batch import Batch, as_index, check, check_gamma, explain, upcast, valid_labels
+from longtail.losses.batch import Batch, as_index, check, check_gamma, check_offset, explain, valid_labels
 from longtail.losses.fast import Setting, fused
 from longtail.losses.reduction import Reduction
 
@@ -33,6 +33,7 @@ def class_balanced_linear_cross_entropy(
     normalizer: str = "samples",
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    offset: Tensor | None = None,
     denominator: Tensor | float | None = None,
 ) -> Tensor:
     """Class-balanced softmax cross-entropy of a linear layer, without ever holding all logits.
@@ -50,6 +51,7 @@ def class_balanced_linear_cross_entropy(
         normalizer: what a mean divides by: "samples" | "weights".
         ignore_index: targets of this value have loss 0 and are not counted.
         label_smoothing: epsilon in [0, 1).
+        offset: added to the logits, one a class, (C), or None.
         denominator: replaces the mean's divisor.
 
     Returns:
@@ -68,7 +70,8 @@ def class_balanced_linear_cross_entropy(
     Source: Cui et al. (CVPR 2019), section 4.1, for the loss.
     """
     form = Setting("softmax", 0.0, label_smoothing, ignore_index, name="softmax")
-    return _linear(features, weight, bias, target, class_weight, form, reduction, normalizer, denominator)
+    how = reduction, normalizer, denominator
+    return _linear(features, weight, bias, target, class_weight, offset, form, *how)
 
 
 def class_balanced_linear_focal_loss(
@@ -83,6 +86,7 @@ def class_balanced_linear_focal_loss(
     normalizer: str = "samples",
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    offset: Tensor | None = None,
     denominator: Tensor | float | None = None,
 ) -> Tensor:
     """Class-balanced focal loss, sigmoid form, of a linear layer, without ever holding all logits.
@@ -102,6 +106,7 @@ def class_balanced_linear_focal_loss(
         normalizer: what a mean divides by: "samples" | "weights".
         ignore_index: targets of this value have loss 0 and are not counted.
         label_smoothing: epsilon in [0, 1).
+        offset: added to the logits, one a class, (C), or None.
         denominator: replaces the mean's divisor.
 
     Returns:
@@ -121,7 +126,8 @@ def class_balanced_linear_focal_loss(
     """
     name = "focal" if check_gamma(gamma) else "sigmoid"
     form = Setting("sigmoid", check_gamma(gamma), label_smoothing, ignore_index, name=name)
-    return _linear(features, weight, bias, target, class_weight, form, reduction, normalizer, denominator)
+    how = reduction, normalizer, denominator
+    return _linear(features, weight, bias, target, class_weight, offset, form, *how)
 
 
 def _compute(
@@ -130,6 +136,7 @@ def _compute(
     bias: Tensor | None,
     target: Tensor,
     class_weight: Tensor | None,
+    offset: Tensor | None,
     form: Setting,
     reduction: str,
     normalizer: str,
@@ -143,16 +150,19 @@ def _compute(
     autocast = torch.is_autocast_enabled(features.device.type)
     dtype = torch.get_autocast_dtype(features.device.type) if autocast else features.dtype
     probe = features.new_empty(0, weight.shape[0], dtype=dtype)  # the logits, but for their number
-    batch = check(probe, index[:0], class_weight, form.ignore_index, form.smoothing)
+    batch = check(probe, index[:0], class_weight, form.ignore_index, form.smoothing, offset)
+    if offset is not None:
+        check_offset(offset, form.kind, form.smoothing)
     batch.index, batch.valid = index, valid_labels(index, form.ignore_index)
     whole = form._replace(ignores=batch.valid is not None)
-    reason = fused.reason_against(probe, False, batch.weight, denominator, whole)
+    reason = fused.reason_against(probe, False, batch.weight, denominator, whole, batch.offset)
     if reason:
         raise ValueError(f"a fused head cannot take this input: {reason}; apply the layer, then the loss")
     rows = features.reshape(-1, features.shape[-1])
     try:
         divisor = how.divisor(index, batch.sample_weight, batch.valid)
-        total: Tensor = _Linear.apply(rows, weight, bias, index, batch.weight, whole, dtype)  # type: ignore[no-untyped-call]
+        vectors = batch.weight, batch.offset
+        total: Tensor = _Linear.apply(rows, weight, bias, index, *vectors, whole, dtype)  # type: ignore[no-untyped-call]
     except (IndexError, RuntimeError) as error:
         explain(index, weight.shape[0], form.ignore_index, error)
     return total / divisor if reduction == "mean" else total
@@ -203,14 +213,15 @@ class _Linear(torch.autograd.Function):
         bias: Tensor | None,
         index: Tensor,
         class_weight: Tensor | None,
+        offset: Tensor | None,
         form: Setting,
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.form, ctx.dtype, ctx.gradients = form, dtype, None
-        ctx.save_for_backward(features, weight, bias, index, class_weight)
+        ctx.save_for_backward(features, weight, bias, index, class_weight, offset)
         with torch.autocast(features.device.type, enabled=False):
             total, ctx.gradients = _pass(
-                features, weight, bias, index, class_weight, form, dtype, ctx.needs_input_grad[:3]
+                features, weight, bias, index, class_weight, offset, form, dtype, ctx.needs_input_grad[:3]
             )
         return total
 
@@ -219,17 +230,16 @@ class _Linear(torch.autograd.Function):
         (upstream,) = upstreams
         if torch.is_grad_enabled():
             raise RuntimeError("a fused head has no second derivatives; apply the layer, then the loss")
-        features, weight, bias, index, class_weight = ctx.saved_tensors
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # handed over by an earlier backward, retain_graph=True
+            features, weight, bias, index, class_weight, offset = ctx.saved_tensors
+            vectors, how = (class_weight, offset), (ctx.form, ctx.dtype, ctx.needs_input_grad[:3])
             with torch.autocast(features.device.type, enabled=False):
-                gradients = _pass(
-                    features, weight, bias, index, class_weight, ctx.form, ctx.dtype, ctx.needs_input_grad[:3]
-                )[1]
+                gradients = _pass(features, weight, bias, index, *vectors, *how)[1]
         for gradient in gradients:
             if gradient is not None:
                 gradient.mul_(upstream)
-        return *gradients, None, None, None, None
+        return *gradients, None, None, None, None, None
 
 
 def _pass(
@@ -238,6 +248,7 @@ def _pass(
     bias: Tensor | None,
     index: Tensor,
     class_weight: Tensor | None,
+    offset: Tensor | None,
     form: Setting,
     dtype: torch.dtype,
     wanted: tuple[bool, ...],
@@ -263,10 +274,10 @@ def _pass(
             z += bias.to(dtype)
         if z.is_cpu or fused.worthwhile(z, form):
             losses, g = fused.compute(
-                z, labels, class_weight, one, form, gradient=any(wanted), out=slopes[: len(x)]
+                z, labels, class_weight, one, form, offset=offset, gradient=any(wanted), out=slopes[: len(x)]
             )
         else:
-            losses, g = _by_torch(z, labels, class_weight, form, any(wanted))
+            losses, g = _by_torch(z, labels, class_weight, offset, form, any(wanted))
         total += losses.sum()
         if g is None:
             continue
@@ -281,13 +292,14 @@ def _pass(
 
 
 def _by_torch(
-    z: Tensor, index: Tensor, weight: Tensor | None, form: Setting, wanted: bool
+    z: Tensor, index: Tensor, weight: Tensor | None, offset: Tensor | None, form: Setting, wanted: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return losses and gradient as the fused path does, by torch's operators: for GPUs not measured."""
     with torch.enable_grad():
         logits = z.detach().requires_grad_(wanted)
         valid = index != form.ignore_index
-        batch = Batch(upcast(logits), index, None, weight, valid, form.ignore_index, form.smoothing)
+        batch = Batch(logits, index, None, weight, valid, form.ignore_index, form.smoothing, offset)
+        batch.logits = batch.shift(logits)
         loss = softmax.cross_entropy(batch) if form.kind == "softmax" else sigmoid.focal(batch, form.gamma)
         losses = batch.mask(loss)
         gradient = torch.autograd.grad(losses.sum(), logits)[0] if wanted else None

@@ -36,6 +36,11 @@ class ClassBalancedLoss(nn.Module):
         ignore_index: index targets of this value have loss 0 and are not counted.
         label_smoothing: epsilon in [0, 1); not for a callable loss.
         volume: N = 1 / (1 - beta), instead of ``beta``.
+        offset: added to the logits, one number a class: an array, list or tensor in the order of the outputs,
+            or a mapping with the names of ``class_counts``. Like scale and margin it acts in training mode
+            only: in evaluation mode the loss is that of the bare logits, by which the network decides.
+        scale: multiplies the logits, likewise, before the offset is added.
+        margin: taken from the logit of the sample's class, likewise.
         backend: "auto" | "torch" | "fused": see :mod:`longtail.losses.functional`; not for a callable loss.
         inplace_backward: let the fused path write the gradient over the logits.
 
@@ -44,6 +49,7 @@ class ClassBalancedLoss(nn.Module):
             breaks the loading of checkpoints), and stays float32 when the module is cast to half. On the
             meta device, where transformers builds what it loads, it has no values; afterwards it has.
         class_counts: float64, (C), on the CPU.
+        offset, scale, margin: as weight, or None.
 
     Raises:
         TypeError: counts that are no numbers, a loss that is neither a name nor a callable.
@@ -54,7 +60,7 @@ class ClassBalancedLoss(nn.Module):
         >>> criterion(torch.zeros(2, 2), torch.tensor([0, 1]))
         tensor(0.6931)
 
-    Source: Cui et al. (CVPR 2019), equation 12.
+    Source: Cui et al. (CVPR 2019), equation 12; the offset Menon et al. (ICLR 2021), equation 10.
     """
 
     class_counts: Tensor
@@ -74,9 +80,14 @@ class ClassBalancedLoss(nn.Module):
         volume: Any = None,
         backend: str = "auto",
         inplace_backward: bool = False,
+        offset: Any = None,
+        scale: Any = None,
+        margin: Any = None,
     ) -> None:
         super().__init__()
         self._form = None
+        shifts = {"offset": offset, "scale": scale, "margin": margin}
+        shifts = {name: values for name, values in shifts.items() if values is not None}
         if isinstance(loss, str):
             if loss not in FORMS:
                 _checks.choice("loss", loss, FORMS.names, also=" or a callable")
@@ -89,6 +100,8 @@ class ClassBalancedLoss(nn.Module):
             raise ValueError(
                 f"label_smoothing={label_smoothing!r} needs a named loss; smooth inside your callable"
             )
+        elif shifts:
+            raise ValueError(f"{', '.join(shifts)} needs a named loss; shift the logits inside your callable")
         _checks.choice("scheme", scheme, SCHEMES)
         Reduction(reduction, normalizer).check()
         fused.check_backend(backend)
@@ -111,6 +124,9 @@ class ClassBalancedLoss(nn.Module):
         # the buffer only tells where the module is, and in which dtype
         self.class_counts = _vector(counts, torch.float64)
         self._weight = _vector(weight, torch.float32)
+        self._shifts = {name: _shift(name, values, counts) for name, values in shifts.items()}
+        if offset is not None and self._form is not None:
+            batch.check_offset(self._shifts["offset"], self._form.activation, self.label_smoothing)
         self.register_buffer("_place", torch.zeros(1, dtype=torch.float32), persistent=False)
 
     @property
@@ -129,6 +145,29 @@ class ClassBalancedLoss(nn.Module):
     def weight(self, weight: Tensor) -> None:
         self._weight = weight
 
+    @property
+    def offset(self) -> Tensor | None:
+        """What is added to the logits in training, where the module is."""
+        return self._placed("offset")
+
+    @property
+    def scale(self) -> Tensor | None:
+        """What the logits are multiplied by in training, where the module is."""
+        return self._placed("scale")
+
+    @property
+    def margin(self) -> Tensor | None:
+        """What is taken from the logit of the sample's class in training, where the module is."""
+        return self._placed("margin")
+
+    def _placed(self, name: str) -> Tensor | None:
+        shift, weight = self._shifts.get(name), self.weight
+        if shift is not None and (shift.dtype is not weight.dtype or shift.device != weight.device):
+            shift = shift.to(weight)
+            if not weight.is_meta:
+                self._shifts[name] = shift
+        return shift
+
     def forward(self, input: Tensor, target: Tensor, *, denominator: Tensor | float | None = None) -> Tensor:
         """Return the loss of a batch.
 
@@ -146,7 +185,9 @@ class ClassBalancedLoss(nn.Module):
             TypeError: unfit dtypes.
             ValueError: unfit shapes, labels out of range.
         """
-        weight, form = self.weight, self._form
+        weight, form, offset = self.weight, self._form, None
+        if self._shifts and self.training:
+            input, offset = self._scaled(input, target), self.offset
         if form is None:
             return functional.class_balanced_callable(
                 self.loss,  # type: ignore[arg-type]
@@ -172,7 +213,20 @@ class ClassBalancedLoss(nn.Module):
             denominator,
             self.backend,
             self.inplace_backward,
+            offset,
         )
+
+    def _scaled(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return ``s * z - m_y * onehot_y`` in the shape of the logits."""
+        scale, margin, per_class = self.scale, self.margin, (-1, *[1] * (input.ndim - 2))
+        if scale is not None:
+            input = input * scale.view(per_class)
+        if margin is None:
+            return input
+        if not target.is_floating_point():
+            classes = torch.arange(input.shape[1], device=input.device).view(per_class)
+            target = classes == target.unsqueeze(1)
+        return input - margin.view(per_class) * target
 
     def count(self, target: Tensor) -> Tensor:
         """Return what this batch adds to the denominator of a mean over several batches.
@@ -201,8 +255,28 @@ class ClassBalancedLoss(nn.Module):
             parts.append(f"beta={self.beta!r}" if self.volume is None else f"volume={self.volume!r}")
         if self._form is not None and self._form.takes_gamma:
             parts.append(f"gamma={self.gamma:g}")
+        parts += [f"{name}=..." for name in self._shifts]
         parts += [f"reduction={self.reduction!r}", f"normalizer={self.normalizer!r}"]
         return ", ".join(parts)
+
+
+def _shift(name: str, values: Any, counts: Any) -> Tensor:
+    """Return one finite number a class, in the order of the counts."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    array = _arrays.to_numpy(name, _arrays.align(name, _arrays.in_output_order(name, values), counts))
+    if array.shape != (len(counts),):
+        raise ValueError(
+            f"{name} must have shape ({len(counts)},), one number for each of class_counts, got shape "
+            f"{array.shape}; give one for every output of the model"
+        )
+    if not np.isfinite(array).all():
+        at = int(np.isfinite(array).argmin())
+        raise ValueError(
+            f"{name} must be finite, got {array[at]} at position {at}; "
+            "give an empty class the value of the smallest one"
+        )
+    return _vector(array, torch.float32)
 
 
 def _vector(per_class: Any, dtype: torch.dtype) -> Tensor:

@@ -26,7 +26,6 @@ from longtail.weights import SCHEMES
 
 if TYPE_CHECKING:
     from longtail.losses.module import ClassBalancedLoss
-    from longtail.methods.criterion import ShiftedLoss
 
 __all__ = ["Method", "Rule"]
 
@@ -353,7 +352,7 @@ class Method:
         """This method before its schedule lets weights and sampling act."""
         return replace(self, weight=Rule("none"), sampling=None)
 
-    def criterion(self, class_counts: Any, **options: Any) -> ClassBalancedLoss | ShiftedLoss:
+    def criterion(self, class_counts: Any, **options: Any) -> ClassBalancedLoss:
         """Return the loss as a torch module; of a schedule, ask `at` first.
 
         Args:
@@ -363,12 +362,12 @@ class Method:
         import torch
 
         from longtail.losses.module import ClassBalancedLoss
-        from longtail.methods.criterion import ShiftedLoss
 
         scheme, settings, own = self.weight.name, dict(self.weight.settings), None
         if scheme not in SCHEMES:  # a rule from elsewhere
             scheme, settings, own = "none", {}, self.weight.of(WEIGHTS)
-        base = ClassBalancedLoss(
+        loss = partial(
+            ClassBalancedLoss,
             class_counts,
             loss=self.loss,
             scheme=scheme,
@@ -378,6 +377,7 @@ class Method:
             **settings,
             **options,
         )
+        base = loss()
         counts = base.class_counts.cpu().numpy()
         if own is not None:
             base.weight.copy_(torch.from_numpy(np.asarray(own(counts), dtype=np.float64)))
@@ -388,7 +388,11 @@ class Method:
             vectors["scale"] = self.scale.of(SCALES)(counts)
         if self.margin is not None:
             vectors["margin"] = (self.cosine or 1.0) * self.margin.of(MARGINS)(counts)
-        return ShiftedLoss(base, **vectors) if vectors else base
+        if not vectors:
+            return base
+        shifted = loss(**vectors)
+        shifted.weight = base.weight
+        return shifted
 
     def sampler(
         self, labels: Any, *, epochs: int = 1, num_samples: int | None = None, seed: int = 0

@@ -33,6 +33,7 @@ def rows(
     gamma: float,
     smoothing: float,
     *,
+    offset: Tensor | None = None,
     gradient: bool,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
@@ -47,6 +48,7 @@ def rows(
         kind: "softmax" | "sigmoid".
         gamma: of the focal modulator.
         smoothing: epsilon of label smoothing.
+        offset: of factor's dtype, (C), added to the logits; or None.
         gradient: whether to compute the gradient.
         out: what to write it into, of ``x``'s shape and dtype; may be ``x`` itself.
 
@@ -70,23 +72,30 @@ def rows(
     if smoothing:
         smooth = _smooth_sigmoid if kind == "sigmoid" else _smooth_focal if gamma else _smooth
         block = functools.partial(smooth, smoothing)
-    # a softmax needs no buffers, where it may write into the gradient
+    # a softmax needs no buffers, where it may write into the gradient; but for the logits with an offset
     free = kind == "softmax" and gradient and not inplace and x.dtype is factor.dtype
-    size = max(1, samples if free else BLOCK * min(torch.get_num_threads(), 8) // classes)
+    whole = free and offset is None
+    share = 4 * BLOCK if free else BLOCK  # one buffer only, so that larger blocks pay
+    size = max(1, samples if whole else share * min(torch.get_num_threads(), 8) // classes)
     done: tuple[Tensor, Tensor | None] | None = None
     if block is _sigmoid and large and gradient and not inplace and x.dtype in _COMPILED_DTYPES:
-        done = _compiled_rows(x, index, factor, gamma, out)
+        done = _compiled_rows(x, index, factor, gamma, offset, out)
     if done is None and size >= samples:
         z = x if x.dtype is factor.dtype else x.to(factor.dtype)
+        z = z if offset is None else z + offset
         done = block(z, index.unsqueeze(1), factor, gamma, wanted, out if free else None, _ALLOCATE)
     if done is None:
         losses, g = factor.new_empty(samples), torch.empty_like(x) if gradient and out is None else out
-        spare = factor.new_empty(4, size, classes)
+        spare = factor.new_empty(4 if offset is None else 5, size, classes)
+        direct = free and g is not None and g.is_contiguous()
         for start in range(0, samples, size):
             part = slice(start, start + size)
-            z, f, i = x[part].to(factor.dtype), factor[part], index[part].unsqueeze(1)
-            losses[part], slope = block(z, i, f, gamma, wanted, None, spare[:, : len(z)].unbind())
-            if g is not None and slope is not None:
+            z, f, i = x[part], factor[part], index[part].unsqueeze(1)
+            buffers = spare[:, : len(z)].unbind()
+            z = z.to(factor.dtype) if offset is None else torch.add(z, offset, out=buffers[4])
+            into = g[part] if direct and g is not None else None
+            losses[part], slope = block(z, i, f, gamma, wanted, into, buffers)
+            if g is not None and slope is not None and into is None:
                 g[part] = slope
         done = losses, g
     losses, g = done
@@ -283,7 +292,7 @@ _compiles = True
 
 
 def _compiled_rows(
-    x: Tensor, index: Tensor, factor: Tensor, gamma: float, out: Tensor | None
+    x: Tensor, index: Tensor, factor: Tensor, gamma: float, offset: Tensor | None, out: Tensor | None
 ) -> tuple[Tensor, Tensor] | None:
     """Run the compiled loop; None where it cannot be had, now and for good."""
     global _compiles
@@ -295,7 +304,17 @@ def _compiled_rows(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, about its own parts
-            _compiled()(x, index.float(), columns, factor, torch.tensor(gamma), power, losses, gradient)
+            # with an offset in it, the loop is twice as slow as with an addition before it
+            size = len(x) if offset is None else max(1, COMPILED // x.shape[1])
+            sums, labels, exponent = None, index.float(), torch.tensor(gamma)
+            for start in range(0, len(x), size):
+                part = slice(start, start + size)
+                z = x[part]
+                if offset is not None:
+                    sums = torch.add(z, offset, out=None if sums is None else sums[: len(z)])
+                    z = sums
+                rest = columns, factor[part], exponent, power, losses[part], gradient[part]
+                _compiled()(z, labels[part], *rest)
     except Exception:  # no compiler, no place for its files, ...: the blocks give the same values
         _compiles = False
         return None

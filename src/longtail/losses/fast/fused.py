@@ -33,7 +33,12 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # the kernels run on th
 
 
 def reason_against(
-    input: Tensor, soft: bool, weight: Tensor | None, denominator: Any, form: Setting
+    input: Tensor,
+    soft: bool,
+    weight: Tensor | None,
+    denominator: Any,
+    form: Setting,
+    offset: Tensor | None = None,
 ) -> str | None:
     """Say why these inputs cannot take the fused path, or None where they can."""
     if form.kind not in fast.KINDS:
@@ -44,7 +49,7 @@ def reason_against(
         return f"it runs on the CPU and on CUDA devices, not on {input.device.type}"
     if type(input) not in (Tensor, torch.nn.Parameter):
         return f"it takes plain tensors, not {type(input).__name__}"
-    for name, other in (("weight", weight), ("denominator", denominator)):
+    for name, other in (("weight", weight), ("offset", offset), ("denominator", denominator)):
         if isinstance(other, Tensor) and other.requires_grad:
             return f"it has no gradient for {name}"
     if not torch.compiler.is_compiling() and _transformed(input):
@@ -81,6 +86,7 @@ def losses(
     factor: Tensor,
     form: Setting,
     *,
+    offset: Tensor | None = None,
     total: bool,
     inplace: bool,
     plain: Callable[[Tensor], Tensor],
@@ -93,6 +99,7 @@ def losses(
         weight: one weight a class in the dtype of the computation, or None.
         factor: 0-d, in that dtype.
         form: which loss.
+        offset: one number a class in that dtype, added to the logits, or None.
         total: whether to sum.
         inplace: whether the gradient may overwrite ``input``.
         plain: the same loss by the plain path, for derivatives of the gradient.
@@ -102,14 +109,15 @@ def losses(
         ValueError: ``inplace`` for logits that are a leaf of the graph.
     """
     if torch.compiler.is_compiling():
-        each: Tensor = per_sample(input, index, weight, factor, *form[:4])
+        each: Tensor = per_sample(input, index, weight, factor, *form[:4], offset)
         return each.sum() if total else each
     if not (torch.is_grad_enabled() and input.requires_grad):
-        each = compute(input.detach(), index, weight, factor, form, gradient=False)[0]
+        each = compute(input.detach(), index, weight, factor, form, offset=offset, gradient=False)[0]
         return each.sum() if total else each
     if inplace and input.is_leaf:
         raise ValueError("inplace_backward=True needs logits that a model computed, got a leaf of the graph")
-    loss: Tensor = _Fused.apply(input, index, weight, factor, form, total, inplace, plain)  # type: ignore[no-untyped-call]
+    tensors = input, index, weight, factor, offset
+    loss: Tensor = _Fused.apply(*tensors, form, total, inplace, plain)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -123,6 +131,7 @@ class _Fused(torch.autograd.Function):
         index: Tensor,
         weight: Tensor | None,
         factor: Tensor,
+        offset: Tensor | None,
         form: Setting,
         total: bool,
         inplace: bool,
@@ -130,12 +139,13 @@ class _Fused(torch.autograd.Function):
     ) -> Tensor:
         known = total and input.dtype is not torch.float16
         out = input.detach() if inplace and known else None
-        each, gradient = compute(input, index, weight, factor, form, gradient=known, out=out)
+        tensors = index, weight, factor
+        each, gradient = compute(input, *tensors, form, offset=offset, gradient=known, out=out)
         ctx.form, ctx.inplace, ctx.plain, ctx.gradient = form, inplace, plain, gradient
         if out is None:
-            ctx.save_for_backward(input, index, weight, factor)
+            ctx.save_for_backward(input, *tensors, offset)
         else:
-            ctx.save_for_backward(None, index, weight, factor)
+            ctx.save_for_backward(None, *tensors, offset)
             torch.autograd.graph.increment_version(input)  # whoever saved these logits shall notice
         if total:
             return each.sum()
@@ -144,7 +154,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
         (upstream,) = upstreams
-        input, index, weight, factor = ctx.saved_tensors
+        input, index, weight, factor, offset = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None
         if torch.is_grad_enabled():  # create_graph=True
             if ctx.inplace:
@@ -157,8 +167,9 @@ class _Fused(torch.autograd.Function):
         else:
             out = input.detach() if ctx.inplace else None
             factor = factor * upstream.to(factor.dtype)
-            _, gradient = compute(input, index, weight, factor, ctx.form, gradient=True, out=out)
-        return gradient, None, None, None, None, None, None, None
+            tensors = index, weight, factor
+            _, gradient = compute(input, *tensors, ctx.form, offset=offset, gradient=True, out=out)
+        return gradient, *(None,) * 8
 
 
 def compute(
@@ -168,21 +179,25 @@ def compute(
     factor: Tensor,
     form: Setting,
     *,
+    offset: Tensor | None = None,
     gradient: bool,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Return losses of ``index``'s shape and, where wanted, the gradient of ``input``'s, into ``out``."""
     if input.is_cuda or INTERPRETED:
         done: tuple[Tensor, Tensor | None] = _kernels().rows(
-            input, index, weight, factor, *_options(form), gradient=gradient, out=out
+            input, index, weight, factor, *_options(form), offset=offset, gradient=gradient, out=out
         )
         return done
     if input.ndim == 2:
-        return blocks.rows(input, index, weight, factor, *_options(form), gradient=gradient, out=out)
+        return blocks.rows(
+            input, index, weight, factor, *_options(form), offset=offset, gradient=gradient, out=out
+        )
     moved = input.movedim(1, -1)
     flat, labels = moved.reshape(-1, input.shape[1]), index.reshape(-1)
     factor = factor.reshape(-1) if factor.ndim else factor
-    each, part = blocks.rows(flat, labels, weight, factor, *_options(form), gradient=gradient)
+    tensors = flat, labels, weight, factor
+    each, part = blocks.rows(*tensors, *_options(form), offset=offset, gradient=gradient)
     if part is not None:
         out = torch.empty_like(input) if out is None else out
         out.movedim(1, -1).copy_(part.view(moved.shape))
@@ -213,14 +228,15 @@ def per_sample(
     gamma: float,
     smoothing: float,
     ignore_index: int,
+    offset: Tensor | None = None,
 ) -> Tensor:
     """Per-sample losses times ``factor``: see :func:`losses`."""
     form = Setting(kind, gamma, smoothing, ignore_index)
-    return compute(input, index, weight, factor, form, gradient=False)[0]
+    return compute(input, index, weight, factor, form, offset=offset, gradient=False)[0]
 
 
 @per_sample.register_fake
-def _(input, index, weight, factor, kind, gamma, smoothing, ignore_index):  # type: ignore[no-untyped-def]
+def _(input, index, weight, factor, kind, gamma, smoothing, ignore_index, offset=None):  # type: ignore[no-untyped-def]
     return factor.new_empty(index.shape)
 
 
@@ -234,25 +250,27 @@ def _gradient(
     gamma: float,
     smoothing: float,
     ignore_index: int,
+    offset: Tensor | None = None,
 ) -> Tensor:
     form, out = Setting(kind, gamma, smoothing, ignore_index), torch.empty_like(input)
-    compute(input, index, weight, factor, form, gradient=True, out=out)
+    compute(input, index, weight, factor, form, offset=offset, gradient=True, out=out)
     return out
 
 
 @_gradient.register_fake
-def _(input, index, weight, factor, kind, gamma, smoothing, ignore_index):  # type: ignore[no-untyped-def]
+def _(input, index, weight, factor, kind, gamma, smoothing, ignore_index, offset=None):  # type: ignore[no-untyped-def]
     return torch.empty_like(input)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.options = inputs[4:]
-    ctx.save_for_backward(*inputs[:4])
+    *tensors, ctx.kind, ctx.gamma, ctx.smoothing, ctx.ignore_index, offset = inputs
+    ctx.save_for_backward(*tensors, offset)
 
 
 def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-    input, index, weight, factor = ctx.saved_tensors
-    return _gradient(input, index, weight, factor * upstream, *ctx.options), *(None,) * 7
+    input, index, weight, factor, offset = ctx.saved_tensors
+    options = ctx.kind, ctx.gamma, ctx.smoothing, ctx.ignore_index
+    return _gradient(input, index, weight, factor * upstream, *options, offset), *(None,) * 8
 
 
 per_sample.register_autograd(_backward, setup_context=_keep)

@@ -79,6 +79,7 @@ def _rows(
     loss_ptr,
     target_ptr,
     weight_ptr,
+    offset_ptr,
     factor_ptr,
     samples,
     classes,
@@ -100,6 +101,7 @@ def _rows(
     GAMMA: tl.constexpr,
     SMOOTH: tl.constexpr,
     WEIGHED: tl.constexpr,
+    SHIFTED: tl.constexpr,
     GRADIENT: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
@@ -135,6 +137,8 @@ def _rows(
         c = columns[None, :]
         inside = (c < classes) & live[:, None]
         z = tl.load(x_row[:, None] + c * x_class, mask=inside, other=LOWEST).to(tl.float32)
+        if SHIFTED:
+            z += tl.load(offset_ptr + c, mask=c < classes, other=0.0)
         largest = tl.max(z, 1)[:, None]
         top = c == tl.argmax(z, 1)[:, None]
         share = tl.where(inside & (top == 0), tl.exp(z - largest), 0.0)
@@ -157,6 +161,8 @@ def _rows(
             tl.store(g_row[:, None] + c * g_class, g.to(gradient_ptr.dtype.element_ty), mask=out)
     elif SOFTMAX:
         own = tl.load(x_row + label * x_class, mask=live, other=0.0).to(tl.float32)
+        if SHIFTED:
+            own += tl.load(offset_ptr + label, mask=live, other=0.0)
         largest = tl.full([ROWS], LOWEST, tl.float32)
         total = tl.zeros([ROWS], tl.float32)
         lead = tl.zeros([ROWS], tl.float32)  # sum of z - z_y, for smoothing
@@ -165,6 +171,8 @@ def _rows(
             inside = (c < classes) & live[:, None]
             rival = inside & (c != label[:, None])
             z = tl.load(x_row[:, None] + c * x_class, mask=inside, other=0.0).to(tl.float32)
+            if SHIFTED:
+                z += tl.load(offset_ptr + c, mask=c < classes, other=0.0)
             largest = tl.maximum(tl.max(tl.where(rival, z, LOWEST), 1), LOWEST)  # -inf, or it would be 0 / 0
             share = tl.where(rival, tl.exp(z - largest[:, None]), 0.0)
             total = tl.sum(share, 1)
@@ -176,6 +184,8 @@ def _rows(
                 inside = (c < classes) & live[:, None]
                 rival = inside & (c != label[:, None])
                 z = tl.load(x_row[:, None] + c * x_class, mask=inside, other=0.0).to(tl.float32)
+                if SHIFTED:
+                    z += tl.load(offset_ptr + c, mask=c < classes, other=0.0)
                 before = largest
                 largest = tl.maximum(largest, tl.max(tl.where(rival, z, LOWEST), 1))
                 share = tl.where(rival, tl.exp(z - largest[:, None]), 0.0)
@@ -204,6 +214,8 @@ def _rows(
                     c = (last - back + columns)[None, :]
                     inside = (c < classes) & live[:, None]
                     z = tl.load(x_row[:, None] + c * x_class, mask=inside, other=0.0).to(tl.float32)
+                    if SHIFTED:
+                        z += tl.load(offset_ptr + c, mask=c < classes, other=0.0)
                     g = tl.exp(z - largest[:, None]) * scale - even
                     g = tl.where(live[:, None], tl.where(c != label[:, None], g, own_slope), 0.0)
                     out = here[:, None] & (c < classes)
@@ -215,6 +227,8 @@ def _rows(
             inside = (c < classes) & live[:, None]
             hot = c == label[:, None]
             z = tl.load(x_row[:, None] + c * x_class, mask=inside, other=0.0).to(tl.float32)
+            if SHIFTED:
+                z += tl.load(offset_ptr + c, mask=c < classes, other=0.0)
             if SMOOTH:
                 t, u = tl.where(hot, hot_t, cold_t), tl.where(hot, hot_u, cold_u)
                 loss, slope = _soft_focal(z, t, u, gamma, GAMMA)
@@ -253,6 +267,7 @@ def rows(
     gamma: float,
     smoothing: float,
     *,
+    offset: Tensor | None = None,
     gradient: bool,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
@@ -267,6 +282,7 @@ def rows(
         kind: "softmax" | "sigmoid".
         gamma: of the focal modulator.
         smoothing: epsilon of label smoothing.
+        offset: float32, (C), added to the logits; or None.
         gradient: whether to compute the gradient.
         out: what to write it into, of ``x``'s shape and dtype; may be ``x`` itself.
 
@@ -285,6 +301,7 @@ def rows(
         out, target = _addressable(out)
     index, factor = index.contiguous(), factor.contiguous()
     weight = weight if weight is None else weight.contiguous()
+    offset = offset if offset is None else offset.contiguous()
     softmax = kind == "softmax"
     tile_rows, cols, warps = tile(classes, softmax, pixels=source[1] < source[2])
     even, uniform = math.gcd(16, classes, source[0], target[0]), smoothing / classes
@@ -295,6 +312,7 @@ def rows(
             losses,
             index,
             factor if weight is None else weight,
+            factor if offset is None else offset,
             factor,
             samples,
             classes // even,
@@ -314,6 +332,7 @@ def rows(
             GAMMA=int(gamma) if gamma in (0.0, 1.0, 2.0) else -1,
             SMOOTH=smoothing > 0.0,
             WEIGHED=weight is not None,
+            SHIFTED=offset is not None,
             GRADIENT=gradient,
             ROWS=tile_rows,
             COLS=cols,
