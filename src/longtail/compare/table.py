@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.compare.columns import COLUMNS, columns
-from longtail.compare.outcome import Outcome, Provenance
+from longtail.compare.outcome import ORIGIN, Outcome
 from longtail.compare.row import Floats, Measure, Row, Setting
 from longtail.evaluation import (
     Evaluation,
@@ -203,11 +203,10 @@ class ComparisonTable:
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         names = [column.name for column in columns("runs")]
-        origin = [f.name for f in fields(Provenance)]
         settings = ["dataset", "imbalance_factor", "loss", "scheme", "beta", "gamma", "seed"]
         if any("method" in o.recipe.to_dict() for o in self.outcomes):  # loss and scheme do not say all
             settings.insert(0, "method")
-        writer.writerow([*settings, *names, "seconds", "recipe_hash", *origin])
+        writer.writerow([*settings, *names, "seconds", "recipe_hash", *ORIGIN])
         for o in self.outcomes:
             values = [getattr(o.result, name) for name in names]
             writer.writerow(
@@ -216,7 +215,7 @@ class ComparisonTable:
                     *("" if v is None else f"{v:.6g}" for v in values),
                     f"{o.seconds:.2f}",
                     o.recipe.short_hash,
-                    *(getattr(o.provenance, name) for name in origin),
+                    *o.origin.values(),
                 ]
             )
         return lines.getvalue()
