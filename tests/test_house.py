@@ -45,7 +45,7 @@ softmax / functional linear / module
 methods: schedules criterion refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: * / resnet_cifar
-& evaluation: arrays / *
+& evaluation: *
 adapters: *
 & audit
 training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune / loop / \

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from longtail import _checks
 
@@ -87,6 +88,19 @@ def to_numpy(name: str, source: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be numbers, got {_checks.describe(source)}; convert them first")
     return array.astype(np.float64)
+
+
+def as_numpy(name: str, values: object) -> npt.NDArray[Any]:
+    """Anything array-like as NumPy; half precision becomes float32, which NumPy can always read."""
+    if hasattr(values, "detach"):
+        tensor = values.detach().cpu()
+        values = tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        told = _checks.describe(values)
+        raise ValueError(f"{name} must be a rectangular array, got {told}: {error}") from None
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
 
 
 def _to_float64(name: str, array: Any) -> Any:
