@@ -13,6 +13,7 @@ from rich.table import Table
 
 from longtail.cli.sources import recipe_for
 from longtail.cli.terminal import Format, console, print_csv, print_json
+from longtail.evaluation import Evaluation
 from longtail.losses.forms import FORMS
 
 
@@ -178,7 +179,7 @@ def _field(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _print_evaluation(evaluation: Any) -> None:
+def _print_evaluation(evaluation: Evaluation) -> None:
     from rich import box
 
     console.print(str(evaluation))

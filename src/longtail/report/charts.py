@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from longtail.compare import ComparisonTable, Row
 
-__all__ = ["COLOURS", "inert"]
+__all__ = ["COLOURS", "Part", "inert"]
 
 COLOURS: Final = {"none": "#000000", "inverse": "#D55E00", "inverse_sqrt": "#56B4E9", "effective": "#009E73"}
 OTHERS: Final = ("#E69F00", "#CC79A7", "#0072B2", "#8C6D31", "#7F7F7F")
