@@ -91,6 +91,19 @@ def to_numpy(name: str, source: object) -> npt.NDArray[np.float64]:
     return array.astype(np.float64)
 
 
+def as_numpy(name: str, values: object) -> npt.NDArray[Any]:
+    """Anything array-like as NumPy; half precision becomes float32, which NumPy can always read."""
+    if hasattr(values, "detach"):
+        tensor = values.detach().cpu()
+        values = tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        told = _checks.describe(values)
+        raise ValueError(f"{name} must be a rectangular array, got {told}: {error}") from None
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+
+
 def _to_float64(name: str, array: Any) -> Any:
     if isinstance(array, _NUMPY):
         return to_numpy(name, array)

@@ -30,22 +30,13 @@ def methods(
     from longtail.methods import ABOUT, CATALOGUE, About, get
 
     chosen = [get(entry) for entry in ([name] if name else CATALOGUE.names)]
-    unknown = About("", "", "")
-    about = {method.name: ABOUT.get(method.name.partition(":")[0], unknown) for method in chosen}
+    told = [(method, ABOUT.get(method.name.partition(":")[0], About("", "", ""))) for method in chosen]
     if format is MethodsFormat.json:
-        rows = [
-            {**method.to_dict(), "formula": a.formula, "usual": a.usual, "pitfall": a.pitfall}
-            for method in chosen
-            for a in [about[method.name]]
-        ]
-        print_json(rows)
+        texts = ({"formula": a.formula, "usual": a.usual, "pitfall": a.pitfall} for _, a in told)
+        print_json([{**method.to_dict(), **text} for method, text in zip(chosen, texts, strict=True)])
         return
     head = ("name", "formula", "usual setting", "source", "pitfall")
-    lines = [
-        (method.name, a.formula, a.usual, method.source, a.pitfall)
-        for method in chosen
-        for a in [about[method.name]]
-    ]
+    lines = [(method.name, a.formula, a.usual, method.source, a.pitfall) for method, a in told]
     if format is MethodsFormat.csv:
         print_csv([head, *lines])
         return
@@ -58,15 +49,12 @@ def methods(
     table.add_column("name", no_wrap=True)
     table.add_column("what it computes")
     table.add_column("source")
-    for method in chosen:
-        table.add_row(*map(escape, (method.name, about[method.name].formula, method.source)))
+    for method, a in told:
+        table.add_row(*map(escape, (method.name, a.formula, method.source)))
     console.print(table)
     if name:
-        console.print(
-            escape(f"\nusual: {about[chosen[0].name].usual}\npitfall: {about[chosen[0].name].pitfall}")
-        )
-        told = ", ".join(f"{key} {value}" for key, value in chosen[0].settings.items())
-        console.print(escape(f"settings: {told}"))
+        settings = ", ".join(f"{key} {value}" for key, value in method.settings.items())
+        console.print(escape(f"\nusual: {a.usual}\npitfall: {a.pitfall}\nsettings: {settings}"))
 
 
 def add(app: typer.Typer) -> None:

@@ -53,9 +53,8 @@ def report(
     for left in left_out:
         error_console.print(f"[yellow]left out[/]: {escape(f'{left.folder}: {left.why}')}")
     if not compared:
-        raise ValueError(
-            f"no finished run in {', '.join(map(str, runs))}; finish one of those left out first"
-        )
+        places = ", ".join(map(str, runs))
+        raise ValueError(f"no finished run in {places}; finish one of those left out first")
     if len(compared) > 1 and not group:
         sets = "; ".join(f"{c.title} ({len(c.outcomes)} runs)" for c in compared)
         raise ValueError(
@@ -65,19 +64,15 @@ def report(
     target = out or (Path("report.html") if format is ReportFormat.html else None)
     if target is not None:
         may_write(target, force)
-    text = (
-        report_page(compared, left_out=left_out)
-        if format is ReportFormat.html
-        else _export(compared, format, table)
-    )
+    is_page = format is ReportFormat.html
+    text = report_page(compared, left_out=left_out) if is_page else _export(compared, format, table)
     if target is None:
         print(text, end="")  # noqa: T201
         return
     write(target, text)
-    if format is ReportFormat.html:
-        for one in compared:
-            console.print(escape(f"{one.title}: {one.verdict}"))
-    console.print(f"{'page' if format is ReportFormat.html else 'table'} {target}")
+    for one in compared if is_page else ():
+        console.print(escape(f"{one.title}: {one.verdict}"))
+    console.print(f"{'page' if is_page else 'table'} {target}")
 
 
 def _export(compared: list[ComparisonTable], format: ReportFormat, table: ReportTable) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from longtail._checks import choice
+
+if TYPE_CHECKING:
+    from longtail.counts import ClassCounts
+    from longtail.training.recipe import Recipe
 
 __all__ = ["read_counts", "recipe_for"]
 
 
-def read_counts(source: str, label: str | None) -> Any:
+def read_counts(source: str, label: str | None) -> ClassCounts:
     """Return the counts of a list of numbers, or of whatever holds labels."""
     from longtail.counts import class_counts
 
@@ -28,7 +32,7 @@ def read_counts(source: str, label: str | None) -> Any:
     return class_counts(numbers)
 
 
-def recipe_for(name: str, *, also: str) -> Any:
+def recipe_for(name: str, *, also: str) -> Recipe:
     """Return the recipe of a file or of a data set's name; ``also`` is what else the message offers."""
     from longtail.datasets import DATASETS
     from longtail.training import recipes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,7 +13,11 @@ from rich.table import Table
 
 from longtail.cli.sources import recipe_for
 from longtail.cli.terminal import Format, console, print_csv, print_json
+from longtail.evaluation import Evaluation
 from longtail.losses.forms import FORMS
+
+if TYPE_CHECKING:
+    from longtail.training.recipe import Recipe
 
 
 def train(
@@ -135,7 +139,7 @@ def predict(
         console.print(table)
 
 
-def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tuple[Any, Any]:
+def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tuple[Recipe, Any]:
     """The recipe, and for images where they are."""
     if epochs is not None and "epochs" in changes:
         raise ValueError("epochs is given twice, by --epochs and by --set; leave one of them out")
@@ -168,7 +172,7 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
         ) from None
 
 
-def _field(text: str) -> tuple[str, Any]:
+def _field(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set needs FIELD=VALUE, got {text!r}")
@@ -178,7 +182,7 @@ def _field(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _print_evaluation(evaluation: Any) -> None:
+def _print_evaluation(evaluation: Evaluation) -> None:
     from rich import box
 
     console.print(str(evaluation))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -21,6 +22,9 @@ from longtail.cli.terminal import (
     print_json,
     write,
 )
+
+if TYPE_CHECKING:
+    from longtail.counts import ClassCounts
 
 
 def weights(
@@ -74,7 +78,6 @@ def weights(
         notes += [str(w.message) for w in caught]
         columns[f"effective_{text}"] = longtail.effective_number(counts.counts, b).tolist()
         columns[f"weight_{text}"] = weight
-    order = sorted(range(len(counts)), key=lambda i: -counts.counts[i])
     names = [str(name) for name in counts.names]
     numbers = counts.counts.tolist()
     if format is Format.json:
@@ -89,7 +92,7 @@ def weights(
         lines = [[names[i], numbers[i], *(repr(v[i]) for v in columns.values())] for i in range(len(counts))]
         print_csv([["class", "count", *columns], *lines])
     else:
-        _print_weights(counts, names, numbers, columns, list(betas), order, rows)
+        _print_weights(counts, columns, betas, rows)
     if beta is None and len(notes) > 1:  # nobody chose these: one word on them is enough
         notes = [f"{len(notes)} of these betas do nothing here. {notes[-1]}"]
     for note in notes:
@@ -97,25 +100,17 @@ def weights(
 
 
 def _print_weights(
-    counts: Any,
-    names: list[str],
-    numbers: list[float],
-    columns: dict[str, list[float]],
-    betas: list[str],
-    order: list[int],
-    rows: int,
+    counts: ClassCounts, columns: Mapping[str, Sequence[float]], betas: Iterable[str], rows: int
 ) -> None:
     from rich import box
+
+    order = sorted(range(len(counts)), key=lambda i: -counts.counts[i])
 
     console.print(
         f"{len(counts)} classes, {counts.total:,} samples, imbalance factor {short(counts.imbalance_factor)}",
     )
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        caption="E: effective number of samples; w: class weight",
-    )
+    caption = "E: effective number of samples; w: class weight"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption)
     table.add_column("class")  # what gives way where the terminal is narrow; digits must not
     table.add_column("count", justify="right", no_wrap=True)
     for text in betas:
@@ -126,7 +121,8 @@ def _print_weights(
     for place, i in enumerate(shown):
         if hidden > 0 and place == rows - rows // 2:
             table.add_row(f"... {hidden} more", end_section=False)
-        table.add_row(escape(names[i]), f"{numbers[i]:,g}", *(short(v[i]) for v in columns.values()))
+        name, number = escape(str(counts.names[i])), f"{counts.counts[i]:,g}"
+        table.add_row(name, number, *(short(v[i]) for v in columns.values()))
     console.print(table)
 
 

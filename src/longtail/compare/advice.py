@@ -11,8 +11,6 @@ from longtail.compare.table import ComparisonTable
 from longtail.evaluation import interval_text
 from longtail.methods import code
 
-__all__ = ["Advice", "advise"]
-
 
 @dataclass(frozen=True)
 class Advice:
@@ -37,33 +35,27 @@ class Advice:
     seeds: int
 
 
-_KINDS: Final = (
-    (
-        "balanced",
-        "balanced_error",
+_KINDS: Final = {
+    "balanced": (
         "every class counts the same, however rare",
         "Re-weighting is made for this. Choose N on a balanced split held out of the training data.",
     ),
-    (
-        "natural",
-        "natural_error",
+    "natural": (
         "test data are as long-tailed as the training data",
         "The plain loss already fits this prior. Expect re-weighting to trade the head for the tail, so that "
         "the plain error rises while the tail gains; do it only if the tail is worth that.",
     ),
-)
+}
 
 
 def advise(table: ComparisonTable) -> list[Advice]:
     """Return the advice for each test prior; the lowest mean is recommended only if it beats its baseline."""
     found = []
-    for prior, column, when, rule in _KINDS:
-        best = table.lowest(column)
-        if best is None:
-            continue
-        row, finding = _choose(table, best, column)
-        keep = row.outcomes[0].folder
-        found.append(Advice(prior, when, rule, finding, code(row.method), keep, len(row.outcomes)))
+    for prior, (when, rule) in _KINDS.items():
+        if (best := table.lowest(f"{prior}_error")) is not None:
+            row, finding = _choose(table, best, f"{prior}_error")
+            keep = row.outcomes[0].folder
+            found.append(Advice(prior, when, rule, finding, code(row.method), keep, len(row.outcomes)))
     return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
-
-__all__ = ["COLUMNS", "GROUPS", "Column", "View", "columns"]
 
 View = Literal["table", "wide", "json", "runs", "methods"]
 
@@ -61,3 +62,10 @@ def columns(view: View) -> list[Column]:
     """Return the columns of a view in their order; the wide one begins with those of the table."""
     chosen = [c for c in COLUMNS if view in c.views]
     return [*columns("table"), *chosen] if view == "wide" else chosen
+
+
+def as_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows, the head first, as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -4,35 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from longtail.evaluation import Evaluation
 from longtail.training.recipe import Recipe
 
-__all__ = ["Epoch", "Outcome", "Provenance"]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a run was made with, from its environment.json; "" where that says nothing.
-
-    Attributes:
-        subset_sha256: of the training samples.
-        device: name of the GPU, or "cpu".
-        longtail: version.
-        torch: version.
-        numpy: version.
-        commit: of longtail.
-    """
-
-    subset_sha256: str = ""
-    device: str = ""
-    longtail: str = ""
-    torch: str = ""
-    numpy: str = ""
-    commit: str = ""
+# what a run was made with, as its environment.json names it
+ORIGIN: Final = ("subset_sha256", "device", "longtail", "torch", "numpy", "commit")
 
 
 @dataclass(frozen=True)
@@ -83,11 +64,10 @@ class Outcome:
             return {}
         return found if isinstance(found, dict) else {}
 
-    @cached_property
-    def provenance(self) -> Provenance:
-        """What the run was made with."""
-        known = ((f.name, self.environment.get(f.name)) for f in fields(Provenance))
-        return Provenance(**{name: str(value) for name, value in known if value})
+    @property
+    def origin(self) -> dict[str, str]:
+        """What the run was made with, by the names of ORIGIN; "" where its environment.json says nothing."""
+        return {name: str(self.environment.get(name) or "") for name in ORIGIN}
 
     @property
     def class_names(self) -> tuple[str, ...]:

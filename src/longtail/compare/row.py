@@ -15,8 +15,6 @@ from longtail.evaluation import PairedDifference, Summary
 from longtail.methods import Method
 from longtail.training.recipe import Recipe
 
-__all__ = ["ClassErrors", "Curve", "Floats", "Measure", "Row", "Setting"]
-
 Setting = str | int | float | bool | None
 Floats = npt.NDArray[np.float64]
 

@@ -16,8 +16,6 @@ from longtail.training.recipe import Recipe
 
 __all__ = ["LeftOut", "comparisons", "find_runs"]
 
-_FILES = ("recipe.json", "evaluation.json")
-
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -50,8 +48,8 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Outcome], l
     for path in given:
         if not path.is_dir():
             raise ValueError(f"{str(path)!r} is not a folder; give a run's folder or one that holds runs")
-        found = {file.parent for name in _FILES for file in path.rglob(name)}
-        places |= dict.fromkeys(sorted(found))
+        below = {file.parent for name in ("recipe.json", "evaluation.json") for file in path.rglob(name)}
+        places |= dict.fromkeys(sorted(below))
     if not places:
         raise ValueError(
             f"no runs found in {', '.join(repr(str(path)) for path in given) or 'nothing'}; "
@@ -61,15 +59,14 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Outcome], l
     left_out = []
     for place in places:
         try:
-            outcome = _read(place)
+            found = _read(place)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            left_out.append(LeftOut(place, f"damaged: {error}" if str(error) else "damaged"))
-            continue
-        if isinstance(outcome, str):
-            left_out.append(LeftOut(place, outcome))
-            continue
-        if (first := finished.setdefault(identity(outcome.recipe), outcome)) is not outcome:
-            left_out.append(LeftOut(place, f"the same settings and seed as {first.folder}"))
+            found = f"damaged: {error}" if str(error) else "damaged"
+        if isinstance(found, Outcome):
+            if (first := finished.setdefault(identity(found.recipe), found)) is found:
+                continue
+            found = f"the same settings and seed as {first.folder}"
+        left_out.append(LeftOut(place, found))
     return list(finished.values()), left_out
 
 
@@ -87,10 +84,14 @@ def comparisons(outcomes: Sequence[Outcome]) -> list[ComparisonTable]:
     """
     groups: dict[tuple[str, tuple[int, ...]], list[Outcome]] = {}
     for outcome in outcomes:
-        assert outcome.evaluation is not None
-        key = (outcome.recipe.dataset, outcome.evaluation.class_counts)
+        key = (outcome.recipe.dataset, outcome.result.class_counts)
         groups.setdefault(key, []).append(outcome)
-    return [_compared(group) for group in groups.values()]
+    found = []
+    for group in groups.values():
+        rows = rows_of(group)
+        folder = Path(os.path.commonpath([o.folder for o in group]))
+        found.append(ComparisonTable(rows[0].outcomes[0].recipe, rows, (), folder))
+    return found
 
 
 def _read(place: Path) -> Outcome | str:
@@ -114,10 +115,8 @@ def _check(evaluation: Evaluation) -> None:
     """Refuse what no evaluation can hold, before it breaks a page halfway."""
     classes = len(evaluation.class_counts)
     numbers = [evaluation.error, evaluation.balanced_error, evaluation.macro_f1, *evaluation.class_counts]
-    numbers += [e for e in evaluation.per_class_error if e is not None]
-    numbers += [
-        s for s in (evaluation.many_error, evaluation.medium_error, evaluation.few_error) if s is not None
-    ]
+    groups = evaluation.many_error, evaluation.medium_error, evaluation.few_error
+    numbers += [e for e in (*evaluation.per_class_error, *groups) if e is not None]
     if any(isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) for x in numbers):
         raise ValueError("evaluation.json holds a value that is no finite number")
     if not classes or len(evaluation.per_class_error) != classes:
@@ -125,9 +124,3 @@ def _check(evaluation: Evaluation) -> None:
     table = evaluation.confusion
     if table is not None and {len(table), *map(len, table)} != {classes}:
         raise ValueError("evaluation.json has a confusion matrix of another shape")
-
-
-def _compared(outcomes: Sequence[Outcome]) -> ComparisonTable:
-    rows = rows_of(outcomes)
-    folder = Path(os.path.commonpath([o.folder for o in outcomes]))
-    return ComparisonTable(rows[0].outcomes[0].recipe, rows, (), folder)

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from longtail.compare.columns import COLUMNS, columns
-from longtail.compare.outcome import Outcome, Provenance
+from longtail.compare.columns import COLUMNS, as_csv, columns
+from longtail.compare.outcome import ORIGIN, Outcome
 from longtail.compare.row import Floats, Measure, Row, Setting
-from longtail.evaluation import (
-    Evaluation,
-    PairedDifference,
-    bonferroni,
-    paired_difference,
-    summarize,
-)
+from longtail.evaluation import Evaluation, PairedDifference, bonferroni, paired_difference, summarize
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
-
-__all__ = ["CONFIDENCE", "LOSSES", "ClassChange", "ComparisonTable", "identity", "rows_of"]
 
 CONFIDENCE = 0.95
 LOSSES = ("softmax", "sigmoid", "focal")
 DATA = ("dataset", "imbalance_factor", "profile")
 # what a recipe says of its method, which says it itself
-_OF_METHOD = (
-    *("method", "loss", "scheme", "beta", "gamma", "normalizer", "label_smoothing", "prior_bias", "sampling"),
+_OF_METHOD = frozenset(
+    ("method", "loss", "scheme", "beta", "gamma", "normalizer", "label_smoothing", "prior_bias", "sampling")
 )
 _INTERVAL_CLASSES = 300
 
@@ -75,19 +65,14 @@ class ComparisonTable:
         rows = _told_apart(self.rows)
         places = [_baseline(rows, row) for row in rows]
         tests = sum(place is not None for place in places)
-        measured = [
-            replace(
-                row, baseline=place, measures=_measures(row, None if place is None else rows[place], tests)
-            )
-            for row, place in zip(rows, places, strict=True)
-        ]
+        measured = []
+        for row, place in zip(rows, places, strict=True):
+            measures = _measures(row, None if place is None else rows[place], tests)
+            measured.append(replace(row, baseline=place, measures=measures))
         best = _lowest(measured, "error")
+        rows = [replace(row, best=row is best and row["error"].better) for row in measured]
         object.__setattr__(self, "tests", tests)
-        object.__setattr__(
-            self,
-            "rows",
-            tuple(replace(row, best=row is best and row["error"].better) for row in measured),
-        )
+        object.__setattr__(self, "rows", tuple(rows))
 
     @property
     def shown(self) -> tuple[Row, ...]:
@@ -200,26 +185,22 @@ class ComparisonTable:
 
     def to_csv(self) -> str:
         """Return one line a run, with its provenance."""
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
         names = [column.name for column in columns("runs")]
-        origin = [f.name for f in fields(Provenance)]
         settings = ["dataset", "imbalance_factor", "loss", "scheme", "beta", "gamma", "seed"]
         if any("method" in o.recipe.to_dict() for o in self.outcomes):  # loss and scheme do not say all
             settings.insert(0, "method")
-        writer.writerow([*settings, *names, "seconds", "recipe_hash", *origin])
+        lines: list[list[object]] = [[*settings, *names, "seconds", "recipe_hash", *ORIGIN]]
         for o in self.outcomes:
             values = [getattr(o.result, name) for name in names]
-            writer.writerow(
+            lines.append(
                 [
                     *(o.recipe.method.label if n == "method" else getattr(o.recipe, n) for n in settings),
                     *("" if v is None else f"{v:.6g}" for v in values),
-                    f"{o.seconds:.2f}",
-                    o.recipe.short_hash,
-                    *(getattr(o.provenance, name) for name in origin),
+                    *(f"{o.seconds:.2f}", o.recipe.short_hash),
+                    *o.origin.values(),
                 ]
             )
-        return lines.getvalue()
+        return as_csv(lines)
 
 
 def rows_of(outcomes: Sequence[Outcome]) -> tuple[Row, ...]:
@@ -231,12 +212,7 @@ def rows_of(outcomes: Sequence[Outcome]) -> tuple[Row, ...]:
     made = _told_apart(
         [Row(runs[0].recipe, tuple(sorted(runs, key=lambda o: o.recipe.seed))) for runs in rows.values()]
     )
-    return tuple(
-        sorted(
-            made,
-            key=lambda r: (losses.index(r.loss), _rank(r.scheme), _ordered(r.settings)),
-        )
-    )
+    return tuple(sorted(made, key=lambda r: (losses.index(r.loss), _rank(r.scheme), _ordered(r.settings))))
 
 
 def identity(recipe: Recipe) -> str:
@@ -289,13 +265,11 @@ def _baseline(rows: Sequence[Row], row: Row) -> int | None:
     """The place of the row that differs in nothing but that it does not balance."""
     if row.is_plain:
         return None
-    around = _surroundings(row.recipe)
-    found = (
-        i
-        for i, other in enumerate(rows)
-        if other.outcomes and other.method == row.method.plain and _surroundings(other.recipe) == around
-    )
-    return next(found, None)
+    plain, around = row.method.plain, _surroundings(row.recipe)
+    for i, other in enumerate(rows):
+        if other.outcomes and other.method == plain and _surroundings(other.recipe) == around:
+            return i
+    return None
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
@@ -311,11 +285,8 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
 
 def _surroundings(recipe: Recipe) -> dict[str, Setting]:
     """Everything of a recipe but its method, its data and its seed."""
-    return {
-        name: getattr(recipe, name)
-        for name in type(recipe).model_fields
-        if name not in (*_OF_METHOD, "seed", *DATA)
-    }
+    fields = type(recipe).model_fields
+    return {name: getattr(recipe, name) for name in fields if name not in (*_OF_METHOD, "seed", *DATA)}
 
 
 def _key(recipe: Recipe) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _arrays, _checks
-from longtail.evaluation.arrays import as_numpy
+from longtail._arrays import as_numpy
 
-__all__ = ["Evaluation", "Evaluator", "evaluate"]
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 _ACTIVATIONS = ("softmax", "sigmoid", "identity")
 _CHUNK = 1 << 22  # scores held in float64 at a time: 32 MiB, whatever the size of the test set
@@ -82,12 +85,12 @@ class Evaluation:
         total = sum(n for n, _ in pairs)
         return sum(n * e for n, e in pairs) / total if total else self.balanced_error
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields as JSON knows them: numbers, lists and None."""
         return {field.name: _listed(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
+    def from_dict(cls, values: Mapping[str, object]) -> Evaluation:
         """Rebuild what `to_dict` gave, also after a trip through JSON.
 
         Raises:
@@ -117,9 +120,9 @@ class Evaluation:
 
 
 def evaluate(
-    logits_or_predictions: Any,
-    targets: Any,
-    class_counts: Any,
+    logits_or_predictions: object,
+    targets: object,
+    class_counts: object,
     *,
     activation: str = "softmax",
     many: int = 100,
@@ -185,7 +188,7 @@ class Evaluator:
 
     def __init__(
         self,
-        class_counts: Any,
+        class_counts: object,
         *,
         activation: str = "softmax",
         many: int = 100,
@@ -201,15 +204,15 @@ class Evaluator:
                 f"few must be at most many, got few={few} and many={many}; groups must not overlap"
             )
         self._counts = _training_counts(class_counts)
-        self._batches: list[tuple[npt.NDArray[Any], ...]] = []
+        self._batches: list[tuple[Array, ...]] = []
 
-    def add(self, logits_or_predictions: Any, targets: Any) -> None:
+    def add(self, logits_or_predictions: object, targets: object) -> None:
         """Read one batch; all batches have scores, or all have predictions."""
         scores = as_numpy("logits_or_predictions", logits_or_predictions)
         truth = as_numpy("targets", targets)
         _check_shapes(scores, truth, self._counts)
         truth = _classes("targets", truth, len(self._counts))
-        batch: tuple[npt.NDArray[Any], ...]
+        batch: tuple[Array, ...]
         if scores.ndim == 2:
             batch = (truth, *_read_scores(scores, truth, self._activation))
         else:
@@ -272,7 +275,7 @@ class Evaluator:
         )
 
 
-def _training_counts(class_counts: Any) -> npt.NDArray[np.int64]:
+def _training_counts(class_counts: object) -> Integers:
     name = "class_counts"
     source = _arrays.in_output_order(name, class_counts)
     counts = as_numpy(name, list(source.values()) if isinstance(source, dict) else source)
@@ -298,7 +301,7 @@ def _training_counts(class_counts: Any) -> npt.NDArray[np.int64]:
     return counts.astype(np.int64)
 
 
-def _check_shapes(scores: npt.NDArray[Any], truth: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> None:
+def _check_shapes(scores: Array, truth: Array, counts: Integers) -> None:
     order = "the order is evaluate(logits_or_predictions, targets, class_counts)"
     if truth.ndim == 2 and scores.ndim == 1:
         raise ValueError(
@@ -335,7 +338,7 @@ def _check_shapes(scores: npt.NDArray[Any], truth: npt.NDArray[Any], counts: npt
         )
 
 
-def _classes(name: str, classes: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.int64]:
+def _classes(name: str, classes: Array, num_classes: int) -> Integers:
     if classes.dtype.kind not in "iu":
         raise TypeError(
             f"{name} of shape {classes.shape} must hold integers, got {classes.dtype}; give class indices"
@@ -349,22 +352,16 @@ def _classes(name: str, classes: npt.NDArray[Any], num_classes: int) -> npt.NDAr
     return classes.astype(np.int64)
 
 
-def _chunks(scores: npt.NDArray[Any]) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
-    rows = max(1, _CHUNK // scores.shape[1])
-    for start in range(0, len(scores), rows):
-        part = slice(start, min(start + rows, len(scores)))
-        yield part, scores[part].astype(np.float64)
-
-
-def _read_scores(
-    scores: npt.NDArray[Any], truth: npt.NDArray[np.int64], activation: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+def _read_scores(scores: Array, truth: Integers, activation: str) -> tuple[Integers, Floats, Flags]:
     """Prediction, its confidence, and whether the true class is among the five highest, for every row."""
     predicted = np.empty(len(scores), dtype=np.int64)
     confidence = np.empty(len(scores))
     in_top5 = np.empty(len(scores), dtype=np.bool_)
     bad_rows = outside = 0
-    for part, chunk in _chunks(scores):
+    rows = max(1, _CHUNK // scores.shape[1])
+    for start in range(0, len(scores), rows):
+        part = slice(start, start + rows)
+        chunk = scores[part].astype(np.float64)
         best = chunk.argmax(axis=1)
         highest = chunk[np.arange(len(chunk)), best]
         # argmax stops at NaN: this is finite exactly where no score is NaN or +inf and at least one is finite
@@ -400,7 +397,7 @@ def _read_scores(
 
 
 def _calibration(
-    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], bins: int
+    confidence: Floats, correct: Flags, bins: int
 ) -> tuple[float, tuple[tuple[int, float, float], ...]]:
     inner_edges = np.arange(1, bins) / bins
     bin_of = np.searchsorted(inner_edges, confidence, side="left")
@@ -412,24 +409,20 @@ def _calibration(
     return float(np.abs(right - claimed).sum() / len(confidence)), reliability
 
 
-def _macro_f1(
-    of_class: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], right: npt.NDArray[np.int64]
-) -> float:
+def _macro_f1(of_class: Integers, predicted: Integers, right: Integers) -> float:
     """The mean of 2 TP / (2 TP + FP + FN) over the classes that are true or predicted anywhere."""
     seen = of_class + predicted
     return float((2 * right[seen > 0] / seen[seen > 0]).mean())
 
 
-def _confusion(
-    truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], num_classes: int
-) -> tuple[tuple[int, ...], ...] | None:
+def _confusion(truth: Integers, predicted: Integers, num_classes: int) -> tuple[tuple[int, ...], ...] | None:
     if num_classes > _CONFUSION_CLASSES:
         return None
     table = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
     return tuple(tuple(row) for row in table.reshape(num_classes, num_classes).tolist())
 
 
-def _share(flags: npt.NDArray[np.bool_]) -> float | None:
+def _share(flags: Flags) -> float | None:
     return float(flags.mean()) if flags.size else None
 
 
@@ -437,9 +430,9 @@ def _percent(share: float | None) -> str:
     return "n/a" if share is None else f"{100 * share:.1f} %"
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: object) -> object:
     return [_listed(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _tupled(value: Any) -> Any:
+def _tupled(value: object) -> Any:
     return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value

@@ -12,9 +12,7 @@ from types import ModuleType
 import numpy.typing as npt
 
 from longtail import _checks
-from longtail.evaluation.arrays import as_numpy
-
-__all__ = ["PairedDifference", "Summary", "bonferroni", "interval_text", "paired_difference", "summarize"]
+from longtail._arrays import as_numpy
 
 
 def bonferroni(confidence: float, tests: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from longtail.cli.sources import read_counts
 from longtail.cli.terminal import console, error_console, may_write, write
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from longtail.paper.settings import MeasuredSetting, Setting
     from longtail.training.recipes import Recipe
 
@@ -117,7 +120,7 @@ def reproduce(
         raise SystemExit(1)
 
 
-def _refuse(options: dict[str, Any], table: str) -> None:
+def _refuse(options: Mapping[str, object], table: str) -> None:
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{name} does not belong to {table}; leave it out")
@@ -252,7 +255,7 @@ def figures(
     console.print("\n".join(f"figure {path}" for path in written))
 
 
-def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Any:
+def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Iterable[tuple[str, Figure]]:
     from longtail.compare.runs import comparisons, find_runs
     from longtail.paper import figures as drawing
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from longtail import class_weights, effective_number
 from longtail.compare import ComparisonTable, Outcome, Row
 from longtail.datasets import long_tail_counts
 from longtail.extend import short
-from longtail.paper.settings import MeasuredSetting, Setting, of_run
+from longtail.paper.settings import Grid, MeasuredSetting, Setting, of_run
 from longtail.report.charts import COLOURS
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
+Floats = npt.NDArray[np.float64]
+Look = dict[str, Any]  # keywords of matplotlib
 PALETTE = ("#000000", "#D55E00", "#56B4E9", "#009E73", "#E69F00", "#0072B2", "#CC79A7")
 NUMBERS = (1, 3, 4, 5, 6, 7, 8, 9, 10)
 _DASHES = ("-", "--", ":", "-.")
@@ -25,7 +31,7 @@ BETAS = (0.0, 0.9, 0.99, 0.999, 0.9999)
 FACTORS = (1, 10, 20, 50, 100, 200)
 
 
-def draw_tail(counts: Any, name: str = "training set") -> Figure:
+def draw_tail(counts: npt.ArrayLike, name: str = "training set") -> Figure:
     """Draw the training samples of every class from head to tail, with the weights that follow (Figure 1).
 
     Args:
@@ -43,29 +49,18 @@ def draw_tail(counts: Any, name: str = "training set") -> Figure:
     factor = counts[0] / counts[counts > 0][-1]
     axes.set_title(f"{name}: {len(counts):,} classes, imbalance factor {short(factor)}", fontsize=9)
     right = axes.twinx()
-    for place, (scheme, label) in enumerate(
-        [("none", "none"), ("inverse", "1/n"), ("effective", "effective, β = 0.999")]
-    ):
-        weight = (
-            class_weights(counts, scheme, normalize="classes")
-            if scheme != "effective"
-            else _weights(counts, 0.999)
-        )
+    labels = {"none": "none", "inverse": "1/n", "effective": "effective, β = 0.999"}
+    for dash, (scheme, label) in zip(_DASHES, labels.items(), strict=False):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where the term does nothing the picture shows it
+            weight = class_weights(counts, scheme, beta=0.999)
         weight = np.where(weight > 0, weight, np.nan)
-        right.plot(rank, weight, color=COLOURS[scheme], linestyle=_DASHES[place], linewidth=1.5, label=label)
+        right.plot(rank, weight, color=COLOURS[scheme], linestyle=dash, linewidth=1.5, label=label)
     right.set_yscale("log")
     right.set_ylabel("class weight (mean 1)")
     right.spines["top"].set_visible(False)
-    lines = right.get_legend_handles_labels()
-    figure.legend(
-        *lines,
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-        fontsize=7,
-        title="class weights",
-        title_fontsize=7,
-    )
+    lines, small = right.get_legend_handles_labels(), {"fontsize": 7, "title_fontsize": 7, "frameon": False}
+    figure.legend(*lines, loc="outside lower center", ncols=3, title="class weights", **small)
     _head_to_tail(axes, len(counts))
     return figure
 
@@ -120,13 +115,11 @@ def draw_error_against_beta(compared: Sequence[MeasuredSetting]) -> Figure:
     if not known:
         raise ValueError("no cell was published or measured, so there is nothing to draw")
     names = list(dict.fromkeys(c.setting.dataset for c in known))
-    settings = {
-        (names.index(c.setting.dataset), -c.setting.imbalance_factor) for c in known if c.setting.beta > 0
-    }
-    panels = [(names[place], -factor) for place, factor in sorted(settings)]
+    found = {(c.setting.dataset, c.setting.imbalance_factor) for c in known if c.setting.beta > 0}
+    panels = sorted(found, key=lambda panel: (names.index(panel[0]), -panel[1]))
     if not panels:
         raise ValueError("no cell with effective weights has a number, so there is no error against beta")
-    methods = list(dict.fromkeys(_method(c) for c in known))
+    methods = list(dict.fromkeys(c.setting.method for c in known))
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = _figure(max(4.4, 3.2 * columns), 2.8 * rows + 0.6)
@@ -136,23 +129,17 @@ def draw_error_against_beta(compared: Sequence[MeasuredSetting]) -> Figure:
         betas = sorted({c.setting.beta for c in here} - {0.0})
         for place, method in enumerate(methods):
             colour, shape = PALETTE[place % len(PALETTE)], _SHAPES[place % len(_SHAPES)]
-            mine = {c.setting.beta: c for c in here if _method(c) == method}
+            mine = {c.setting.beta: c for c in here if c.setting.method == method}
             for published in (True, False):
-                look: dict[str, Any] = {"color": colour, "linewidth": 0.7 if published else 1.6}
-                fill: dict[str, Any] = {
-                    "marker": shape,
-                    "markersize": 5,
-                    "markerfacecolor": "white" if published else colour,
-                }
-                points = {beta: v for beta, c in mine.items() if (v := _value(c, published)) is not None}
-                if 0.0 in points:
-                    axes.axhline(points[0.0], linestyle=":", **look)
-                line = [points.get(beta, np.nan) for beta in betas]
-                spread = [0.0 if published else _spread(mine.get(beta)) for beta in betas]
-                at = np.arange(len(betas)) + 0.06 * (
-                    place - (len(methods) - 1) / 2
-                )  # side by side, not on top
-                axes.errorbar(at, line, yerr=None if published else spread, capsize=2, **look, **fill)
+                look: Look = {"color": colour, "linewidth": 0.7 if published else 1.6}
+                fill: Look = {"marker": shape, "markersize": 5}
+                fill["markerfacecolor"] = "white" if published else colour
+                plain, *line = (_value(mine.get(beta), published) for beta in (0.0, *betas))
+                if not np.isnan(plain):
+                    axes.axhline(plain, linestyle=":", **look)
+                spread = None if published else [_spread(mine.get(beta)) for beta in betas]
+                aside = 0.06 * (place - (len(methods) - 1) / 2)  # side by side, not on top
+                axes.errorbar(np.arange(len(betas)) + aside, line, yerr=spread, capsize=2, **look, **fill)
         axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
         axes.set_xlim(-0.5, len(betas) - 0.5)
         axes.set_xlabel("β")
@@ -163,21 +150,17 @@ def draw_error_against_beta(compared: Sequence[MeasuredSetting]) -> Figure:
         _key(label=method, color=PALETTE[i % len(PALETTE)], marker=_SHAPES[i % len(_SHAPES)], linewidth=1.6)
         for i, method in enumerate(methods)
     ]
-    handles += [
-        *(
-            [_key(label="published", color="#777777", marker="o", markerfacecolor="white", linewidth=0.7)]
-            if any(c.published() is not None for c in known)
-            else []
-        ),
-        _key(label="measured", color="#777777", marker="o", linewidth=1.6),
-        _key(label="plain loss", color="#777777", linestyle=":"),
-    ]
+    if any(c.published() is not None for c in known):
+        hollow = {"marker": "o", "markerfacecolor": "white", "linewidth": 0.7}
+        handles.append(_key(label="published", color="#777777", **hollow))
+    handles.append(_key(label="measured", color="#777777", marker="o", linewidth=1.6))
+    handles.append(_key(label="plain loss", color="#777777", linestyle=":"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2 + columns, frameon=False, fontsize=7)
     return figure
 
 
 def draw_effective_numbers(
-    counts: Any, betas: Sequence[float] = (0.9, 0.99, 0.999, 0.9999), name: str = "training set"
+    counts: npt.ArrayLike, betas: Sequence[float] = (0.9, 0.99, 0.999, 0.9999), name: str = "training set"
 ) -> Figure:
     """Draw the effective number of every class for several betas, logarithmic in the number (Figure 6)."""
     counts = np.sort(np.asarray(counts, dtype=float))[::-1]
@@ -185,12 +168,10 @@ def draw_effective_numbers(
     figure, axes = _axes()
     for place, beta in enumerate(betas):
         number = effective_number(counts, beta)
-        axes.plot(
-            rank, np.where(number > 0, number, np.nan), label=f"β = {beta:g}", **_line(place + 1, len(counts))
-        )
-    axes.plot(
-        rank, np.where(counts > 0, counts, np.nan), color="black", linewidth=1.2, label="β → 1 (samples n)"
-    )
+        number, look = np.where(number > 0, number, np.nan), _line(place + 1, len(counts))
+        axes.plot(rank, number, label=f"β = {beta:g}", **look)
+    filled = np.where(counts > 0, counts, np.nan)
+    axes.plot(rank, filled, color="black", linewidth=1.2, label="β → 1 (samples n)")
     axes.set_yscale("log")
     axes.set_ylabel("effective number of samples")
     axes.set_title(name, fontsize=9)
@@ -214,25 +195,19 @@ def draw_curves(comparison: ComparisonTable, rows: Sequence[Row] | None = None) 
         first = [r for r in (comparison.baseline(best) if best else None, best) if r is not None]
         rows = [*first, *(r for r in comparison.shown if r not in first)][: len(PALETTE)]
     figure, axes = _axes()
-    drawn = 0
     for place, row in enumerate(rows):
         curve = row.curve
         if curve is not None and curve.tested:
             mean = [100 * error for error in curve.error]
             label = f"{row.loss} {row.weights}"
             axes.plot(curve.tested, mean, label=label, **_line(place, len(curve.tested)))
-            drawn += 1
-    if not drawn:
+    if not axes.lines:
         raise ValueError("no run kept a history of its test error; train with a smaller eval_every")
     axes.set_xlabel("epoch")
     axes.set_ylabel("test error, %")
     seeds = sorted({len(row.outcomes) for row in rows})
-    axes.set_title(
-        f"{comparison.title}: mean of {'-'.join(map(str, seeds))} seeds"
-        if seeds != [1]
-        else f"{comparison.title}: one seed",
-        fontsize=9,
-    )
+    text = "one seed" if seeds == [1] else f"mean of {'-'.join(map(str, seeds))} seeds"
+    axes.set_title(f"{comparison.title}: {text}", fontsize=9)
     axes.legend(frameon=False, fontsize=7)
     return figure
 
@@ -252,37 +227,30 @@ def draw_grid(compared: Sequence[MeasuredSetting]) -> Figure:
     names = list(dict.fromkeys(c.setting.dataset for c in compared))
     if len(names) != 1:
         raise ValueError(f"compared has cells of {len(names)} data sets, got {names}; draw one at a time")
-    factors = sorted({c.setting.imbalance_factor for c in compared}, reverse=True)
-    methods = list(dict.fromkeys(_method(c) for c in compared))
-    betas = sorted({c.setting.beta for c in compared})
-    place = {(_method(c), c.setting.beta, c.setting.imbalance_factor): c for c in compared}
-    rows = [(m, b) for m in methods for b in betas if any((m, b, f) in place for f in factors)]
+    grid = Grid.of(compared)
+    factors, rows = grid.factors, grid.rows
     halves = [True, False] if any(c.published() is not None for c in compared) else [False]
     figure = _figure(1.4 + len(halves) * max(1.5, 0.55 * len(factors)), 0.9 + 0.22 * len(rows))
     for half, published in enumerate(halves):
         axes = figure.add_subplot(1, len(halves), half + 1)
-        values = np.array(
-            [[_nan(_value(place.get((m, b, f)), published)) for f in factors] for m, b in rows], dtype=float
-        )
+        values = np.array([[_value(cell, published) for cell in row] for row in grid.cells])
         low, span = _column_range(values)
         axes.imshow((values - low) / span, cmap="cividis", vmin=0, vmax=1, aspect="auto")
         for (i, j), value in np.ndenumerate(values):
-            known = ~np.isnan(values[:, j])
-            best = value == low[j] and known.sum() > 1
+            best = value == low[j] and (~np.isnan(values[:, j])).sum() > 1
             text = f"{value:.1f}"
-            look: dict[str, Any] = {"fontsize": 6.5, "fontweight": "bold" if best else "normal"}
+            look: Look = {"fontsize": 6.5, "fontweight": "bold" if best else "normal"}
             look["color"] = "white" if (value - low[j]) / span[j] < 0.55 else "black"
             if np.isnan(value):
-                absent = published or (*rows[i], factors[j]) not in place
+                absent = published or grid.cells[i][j] is None
                 text, look = "–" if absent else "not run", {"fontsize": 5.5, "color": "#666666"}
             # inside its cell anyway: measuring every text would take longer than all the rest
             axes.text(j, i, text, ha="center", va="center", **look).set_in_layout(False)
             if best:
                 axes.add_patch(_frame(j, i))
         axes.set_xticks(range(len(factors)), [str(f) for f in factors], fontsize=7)
-        axes.set_yticks(
-            range(len(rows)), [f"{m}, β = {b:g}" for m, b in rows] if not half else [], fontsize=6.5
-        )
+        labels = [] if half else [f"{m}, β = {b:g}" for m, b in rows]
+        axes.set_yticks(range(len(rows)), labels, fontsize=6.5)
         axes.tick_params(length=0, labelbottom=False, labeltop=True)
         axes.set_title("published" if published else "measured", fontsize=8)
         axes.spines[:].set_visible(False)
@@ -327,7 +295,9 @@ def draw_papers(compared: Sequence[MeasuredSetting], numbers: Sequence[int]) -> 
             yield f"figure{number}-{GRIDS[number]}", draw_grid(cells)
 
 
-def draw_counts(counts: Any, numbers: Sequence[int], name: str) -> Iterator[tuple[str, Figure]]:
+def draw_counts(
+    counts: Sequence[int] | npt.NDArray[np.number], numbers: Sequence[int], name: str
+) -> Iterator[tuple[str, Figure]]:
     """Draw Figures 1, 3, 4 and 6 for some class counts; yields names and figures as :func:`draw_papers`."""
     filled = np.asarray(counts)[np.asarray(counts) > 0]
     for number in numbers:
@@ -376,16 +346,11 @@ def _tidy(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def _line(place: int, points: int = 200) -> dict[str, Any]:
+def _line(place: int, points: int = 200) -> Look:
     """Colour, dash and mark of one line: any one of the three tells the lines apart."""
-    return {
-        "color": PALETTE[place % len(PALETTE)],
-        "linestyle": _DASHES[place % len(_DASHES)],
-        "marker": _SHAPES[place % len(_SHAPES)],
-        "markevery": max(1, points // 8),
-        "markersize": 4,
-        "linewidth": 1.4,
-    }
+    colour, dash, shape = (kind[place % len(kind)] for kind in (PALETTE, _DASHES, _SHAPES))
+    marks = {"marker": shape, "markevery": max(1, points // 8), "markersize": 4}
+    return {"color": colour, "linestyle": dash, "linewidth": 1.4, **marks}
 
 
 def _head_to_tail(axes: Any, classes: int) -> None:
@@ -394,38 +359,22 @@ def _head_to_tail(axes: Any, classes: int) -> None:
         axes.set_xscale("log")
 
 
-def _weights(counts: Any, beta: float) -> Any:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where the term does nothing the picture shows it
-        return class_weights(counts, beta=beta)
-
-
-def _key(**look: Any) -> Any:
+def _key(**look: Any) -> Artist:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], markersize=5, **look)
 
 
-def _frame(column: int, row: int) -> Any:
+def _frame(column: int, row: int) -> Patch:
     from matplotlib.patches import Rectangle
 
-    return Rectangle(
-        (column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8, zorder=3
-    )
+    corner = (column - 0.5, row - 0.5)
+    return Rectangle(corner, 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8, zorder=3)
 
 
-def _method(compared: MeasuredSetting) -> str:
-    loss, gamma = compared.setting.recipe.loss, compared.setting.gamma
-    return loss if gamma is None else f"{loss} γ={gamma:g}"
-
-
-def _value(compared: MeasuredSetting | None, published: bool) -> float | None:
-    if compared is None or published:
-        return None if compared is None else compared.published()
-    summary = compared.summary()
-    return None if summary is None else summary.mean
+def _value(compared: MeasuredSetting | None, published: bool) -> float:
+    value = None if compared is None else compared.published() if published else compared.mean()
+    return np.nan if value is None else value
 
 
 def _spread(compared: MeasuredSetting | None) -> float:
@@ -437,11 +386,7 @@ def _with_numbers(compared: Sequence[MeasuredSetting]) -> list[MeasuredSetting]:
     return [c for c in compared if c.published() is not None or c.summary() is not None]
 
 
-def _nan(value: float | None) -> float:
-    return np.nan if value is None else value
-
-
-def _column_range(values: Any) -> tuple[Any, Any]:
+def _column_range(values: Floats) -> tuple[Floats, Floats]:
     """Lowest value and span of every column, so that colours compare what stands in one column."""
     filled = np.where(np.isnan(values), np.inf, values)
     low = filled.min(axis=0)
@@ -460,12 +405,7 @@ def measured_runs(outcomes: Sequence[Outcome]) -> list[MeasuredSetting]:
     for outcome in outcomes:
         setting, evaluation = of_run(outcome.recipe), outcome.evaluation
         if outcome.recipe.scheme in ("none", "effective") and evaluation is not None:
-            about = (
-                setting.dataset,
-                setting.imbalance_factor,
-                _method(MeasuredSetting(setting, {})),
-                setting.beta,
-            )
+            about = setting.dataset, setting.imbalance_factor, setting.method, setting.beta
             found.setdefault(about, []).append((setting, 100.0 * evaluation.error))
     return [
         MeasuredSetting(

@@ -8,12 +8,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from longtail.datasets.images import ImageList, TorchDataset, TrainTransform, load_images
 from longtail.paper.reproduce import jobs_for, keep, missing
 from longtail.paper.settings import Setting, dataset_name
 from longtail.training.recipes import ImageRecipe
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _FLOAT = 4  # bytes
 
@@ -226,9 +230,9 @@ def _sizes(recipe: ImageRecipe, class_names: Sequence[str]) -> tuple[int, int]:
         model = build_classifier(recipe.model, class_names).train()
         inputs = torch.empty(2, 3, recipe.size, recipe.size)  # batch norm refuses one
     own = {id(t) for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Any] = {}
+    kept: dict[int, Tensor] = {}
 
-    def keep(tensor: Any) -> Any:
+    def keep(tensor: Tensor) -> Tensor:
         if id(tensor) not in own and tensor.ndim and tensor.shape[0] == 2:
             kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
@@ -240,7 +244,9 @@ def _sizes(recipe: ImageRecipe, class_names: Sequence[str]) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), total
 
 
-def _seconds_per_image(recipe: ImageRecipe, class_names: Sequence[str], device: Any, batch: int) -> float:
+def _seconds_per_image(
+    recipe: ImageRecipe, class_names: Sequence[str], device: torch.device, batch: int
+) -> float:
     """Median time of forward and backward, on random images; on the CPU of at most four at a time."""
     import torch
 

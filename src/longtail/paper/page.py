@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from longtail.paper.settings import MeasuredSetting
+from longtail.paper.settings import Grid, MeasuredSetting
 from longtail.paper.tables import sheet
 from longtail.report.blocks import Block, Chart, Fold, Panel, Spec, Table, Text
-from longtail.report.charts import inert
+from longtail.report.charts import Part, inert
 
 _STILL: Final = {"fixedrange": True, "showgrid": False, "showline": False, "zeroline": False, "tickangle": 0}
 
@@ -38,44 +38,20 @@ def page_section(measured: Sequence[MeasuredSetting]) -> Panel | None:
 
 def _grid(place: int, dataset: str, measured: Sequence[MeasuredSetting]) -> Chart:
     """Draw one data set's errors: one column an imbalance factor, one row a loss and beta."""
-    factors = sorted({c.setting.imbalance_factor for c in measured}, reverse=True)
-    betas = sorted({c.setting.beta for c in measured})
-    methods = list(dict.fromkeys(_method(c) for c in measured))
-    cells = {(_method(c), c.setting.beta, c.setting.imbalance_factor): c for c in measured}
-    rows = [(m, b) for m in methods for b in betas if any((m, b, f) in cells for f in factors)]
-    labels = [inert(f"{m}, β={b:g}") for m, b in rows]
-    grid = [[cells.get((m, b, f)) for f in factors] for m, b in rows]
-    columns: dict[str, Any] = {
-        **_STILL,
-        "tickvals": list(range(len(factors))),
-        "ticktext": [str(f) for f in factors],
-        "side": "top",
-        "range": [-0.5, len(factors) - 0.5],
-    }
-    layout: dict[str, Any] = {
-        "height": 90 + 19 * len(rows),
-        "shapes": [],
-        "annotations": [],
-        "yaxis": {
-            **_STILL,
-            "tickvals": list(range(len(rows))),
-            "ticktext": labels,
-            "range": [len(rows) - 0.5, -0.5],
-        },
-    }
-    published = any(c.published() is not None for c in measured)
+    grid = Grid.of(measured)
+    factors, labels = [str(f) for f in grid.factors], [inert(f"{m}, β={b:g}") for m, b in grid.rows]
+    columns = _axis(factors) | {"side": "top", "range": [-0.5, len(factors) - 0.5]}
+    rows = _axis(labels) | {"range": [len(labels) - 0.5, -0.5]}
+    notes: list[Part] = []
+    frames: list[Part] = []
+    layout: Part = {"height": 90 + 19 * len(labels), "shapes": frames, "annotations": notes, "yaxis": rows}
+    halves = [("x", "published", [0, 0.485]), ("x2", "measured", [0.515, 1])]
+    if all(c.published() is None for c in measured):
+        halves = [("x", "measured", [0, 1])]
     traces = []
-    for axis, kind, ends in (
-        [("x", "published", [0, 0.485]), ("x2", "measured", [0.515, 1])]
-        if published
-        else [("x", "measured", [0, 1])]
-    ):
-        layout[axis.replace("x", "xaxis")] = {
-            **columns,
-            "domain": ends,
-            "title": f"{kind}, by imbalance",
-        }
-        traces.append(_half(axis, kind, grid, labels, columns["ticktext"], layout))
+    for axis, kind, ends in halves:
+        layout[axis.replace("x", "xaxis")] = {**columns, "domain": ends, "title": f"{kind}, by imbalance"}
+        traces.append(_half(axis, kind, grid, labels, notes, frames))
     label = (
         f"Test error in %, {dataset}: published (left) and measured (right); the lowest of each column is "
         "framed"
@@ -86,13 +62,16 @@ def _grid(place: int, dataset: str, measured: Sequence[MeasuredSetting]) -> Char
 def _half(
     axis: str,
     kind: str,
-    grid: list[list[MeasuredSetting | None]],
+    grid: Grid,
     labels: list[str],
-    factors: list[str],
-    layout: dict[str, Any],
-) -> dict[str, Any]:
-    """Return one side's colours, which compare within a column, and write its numbers into the layout."""
-    values = [[_value(c, kind) for c in row] for row in grid]
+    notes: list[Part],
+    frames: list[Part],
+) -> Part:
+    """Return one side's colours, which compare within a column; add its numbers and frames."""
+    values = [
+        [None if c is None else c.published() if kind == "published" else c.mean() for c in row]
+        for row in grid.cells
+    ]
     known = [[v for v in column if v is not None] for column in zip(*values, strict=True)]
     tints: list[list[float | None]] = []
     texts: list[list[str]] = []
@@ -102,46 +81,29 @@ def _half(
         for x, (value, column) in enumerate(zip(row, known, strict=True)):
             best = value is not None and len(column) > 1 and value == min(column)
             if value is None:
-                absent = "–" if grid[y][x] is None else "not run" if kind == "measured" else "not published"
+                absent = (
+                    "–" if grid.cells[y][x] is None else "not run" if kind == "measured" else "not published"
+                )
                 text, said, colour = absent.replace("not published", "–"), absent, "@dim"
             else:
                 text, said = f"<b>{value:.1f}</b>" if best else f"{value:.1f}", f"{value:.2f} %"
                 colour = "#000" if (tints[y][x] or 0) > 0.55 else "#fff"
-            texts[y].append(f"{labels[y]}, imbalance {factors[x]}: {said}")
+            texts[y].append(f"{labels[y]}, imbalance {grid.factors[x]}: {said}")
             at = {"xref": axis, "yref": "y"}
             font = {"size": 10, "color": colour}
-            layout["annotations"].append(
-                {**at, "x": x, "y": y, "text": text, "showarrow": False, "font": font}
-            )
+            notes.append({**at, "x": x, "y": y, "text": text, "showarrow": False, "font": font})
             if best:
                 ends = {"x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5}
-                frame = {"color": "#D55E00", "width": 3}
-                layout["shapes"].append({**at, **ends, "type": "rect", "line": frame})
+                frames.append({**at, **ends, "type": "rect", "line": {"color": "#D55E00", "width": 3}})
     return {
-        "z": tints,
-        "x": list(range(len(factors))),
-        "y": list(range(len(labels))),
-        "xaxis": axis,
-        "yaxis": "y",
-        "type": "heatmap",
-        "colorscale": "Cividis",
-        "showscale": False,
-        "xgap": 2,
-        "ygap": 1,
-        "text": texts,
-        "hoverinfo": "text",
+        **{"z": tints, "x": list(range(len(grid.factors))), "y": list(range(len(labels)))},
+        **{"xaxis": axis, "yaxis": "y", "type": "heatmap", "xgap": 2, "ygap": 1},
+        **{"colorscale": "Cividis", "showscale": False, "text": texts, "hoverinfo": "text"},
     }
 
 
-def _method(measured: MeasuredSetting) -> str:
-    gamma = measured.setting.gamma
-    return measured.setting.recipe.loss + ("" if gamma is None else f" γ={gamma:g}")
-
-
-def _value(measured: MeasuredSetting | None, kind: str) -> float | None:
-    if measured is None or kind == "published":
-        return None if measured is None else measured.published()
-    return None if (summary := measured.summary()) is None else summary.mean
+def _axis(ticks: Sequence[str]) -> Part:
+    return {**_STILL, "tickvals": list(range(len(ticks))), "ticktext": ticks}
 
 
 def _tint(value: float | None, known: list[float]) -> float | None:

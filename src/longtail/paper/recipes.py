@@ -54,15 +54,8 @@ def paper_cifar(
         augmentation="crop_flip",
         eval_every=10,
     )
-    given = {
-        "dataset": dataset,
-        "imbalance_factor": imbalance_factor,
-        "loss": loss,
-        "scheme": scheme,
-        "beta": beta,
-        "gamma": gamma,
-    }
-    return start.replace(**{**given, **changes})
+    method = {"loss": loss, "scheme": scheme, "beta": beta, "gamma": gamma}
+    return start.replace(**{"dataset": dataset, "imbalance_factor": imbalance_factor, **method, **changes})
 
 
 def paper_large(

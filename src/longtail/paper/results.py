@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from longtail.evaluation import Evaluation
 from longtail.training.files import locked, write_atomic
@@ -65,7 +64,7 @@ def read_rows(path: Path, table: str) -> list[dict[str, str]]:
     return rows
 
 
-def add_rows(path: Path, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def add_rows(path: Path, table: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Add the rows whose recipes the file lacks; safe against other processes on the same file.
 
     Raises:
@@ -74,7 +73,7 @@ def add_rows(path: Path, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         InUseError: it is locked for longer than a minute.
     """
     with locked(path.parent, wait=_LOCK_SECONDS):
-        old: list[Mapping[str, Any]] = [*read_rows(path, table)]
+        old: list[Mapping[str, object]] = [*read_rows(path, table)]
         new = {row["recipe_hash"]: row for row in rows}
         for row in old:
             new.pop(row["recipe_hash"], None)
@@ -87,7 +86,7 @@ def add_rows(path: Path, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         write_atomic(path, text.getvalue().encode())
 
 
-def row_of(table: str, recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+def row_of(table: str, recipe: Recipe, folder: Path) -> dict[str, object] | None:
     """Return the row of a run from its folder; None where it is not finished, or damaged."""
     try:
         evaluation = Evaluation.from_dict(json.loads((folder / "evaluation.json").read_bytes()))
@@ -104,7 +103,7 @@ def row_of(table: str, recipe: Recipe, folder: Path) -> dict[str, Any] | None:
     return {name: "" if value is None else value for name, value in found.items()}
 
 
-def _setting(recipe: Recipe) -> dict[str, Any]:
+def _setting(recipe: Recipe) -> dict[str, object]:
     data, _, split = recipe.dataset.partition("-")
     return {
         "dataset": "jhmdb" if split else data,

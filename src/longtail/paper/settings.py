@@ -12,13 +12,15 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 from longtail import recipes
 from longtail.evaluation import PairedDifference, Summary, paired_difference, summarize
 from longtail.extend import choice
 from longtail.paper.recipes import LARGE, paper_cifar, paper_large
 from longtail.training.recipes import RESNETS, Recipe
+
+T = TypeVar("T", str, int, float)
 
 TABLES = {
     "table2": ("cifar10", "cifar100"),
@@ -89,6 +91,11 @@ class Setting:
     def gamma(self) -> float | None:
         """Of the focal loss; None for the others."""
         return self.recipe.gamma if "focal" in self.recipe.loss else None
+
+    @property
+    def method(self) -> str:
+        """The loss, with its gamma where it has one."""
+        return self.recipe.loss + ("" if self.gamma is None else f" γ={self.gamma:g}")
 
     @property
     def beta(self) -> float:
@@ -166,10 +173,14 @@ class MeasuredSetting:
         """Return what was published of a field; None where nothing was."""
         return self.setting.published.get(name or self.setting.fields[0])
 
+    def mean(self, name: str | None = None) -> float | None:
+        """Return what was measured of a field; None where it was not run."""
+        return None if (summary := self.summary(name)) is None else summary.mean
+
     def difference(self, name: str | None = None) -> float | None:
         """Return the measured mean minus what was published, in points."""
-        summary, published = self.summary(name), self.published(name)
-        return None if summary is None or published is None else summary.mean - published
+        mean, published = self.mean(name), self.published(name)
+        return None if mean is None or published is None else mean - published
 
     def gain(self, name: str | None = None) -> PairedDifference | None:
         """Return measured minus plain, paired by the seeds that both have; None where they share none."""
@@ -177,6 +188,31 @@ class MeasuredSetting:
         ours, plain = self.values.get(name, {}), self.plain.get(name, {})
         both = sorted(ours.keys() & plain.keys())
         return paired_difference([ours[s] for s in both], [plain[s] for s in both]) if both else None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One data set's errors: a row for each loss and beta, a column for each imbalance factor.
+
+    Attributes:
+        factors: of the columns, falling.
+        rows: loss with its gamma, and beta.
+        cells: by row and column; None where the grid has no such setting.
+    """
+
+    factors: tuple[int, ...]
+    rows: tuple[tuple[str, float], ...]
+    cells: tuple[tuple[MeasuredSetting | None, ...], ...]
+
+    @classmethod
+    def of(cls, measured: Sequence[MeasuredSetting]) -> Grid:
+        """Put the settings of one data set in their places."""
+        found = {(m.setting.method, m.setting.beta, m.setting.imbalance_factor): m for m in measured}
+        factors = tuple(sorted({factor for *_, factor in found}, reverse=True))
+        betas = sorted({beta for _, beta, _ in found})
+        rows = itertools.product(dict.fromkeys(method for method, *_ in found), betas)
+        kept = tuple(row for row in rows if any((*row, f) in found for f in factors))
+        return cls(factors, kept, tuple(tuple(found.get((*row, f)) for f in factors) for row in kept))
 
 
 def measure(settings: Iterable[Setting], rows: Sequence[Mapping[str, str]]) -> list[MeasuredSetting]:
@@ -239,26 +275,21 @@ def cifar(
         'cifar20 imbalance 100 focal gamma 1 beta 0'
     """
     choice("table", table, TABLES, also=", 'table3', 'ddnet', 'gtsrb'")
-    chosen = [choice("dataset", d, TABLES[table]) for d in (datasets or TABLES[table])]
-    kinds = [choice("loss", loss, LOSSES) for loss in (losses or LOSSES)]
-    factors = list(imbalances or IMBALANCES)
-    _known("imbalance", factors, IMBALANCES)
-    _known("beta", betas, BETAS)
-    _known("gamma", gammas, GAMMAS)
+    chosen, kinds = _some("dataset", datasets, TABLES[table]), _some("loss", losses, LOSSES)
+    factors = _some("imbalance", imbalances, IMBALANCES)
+    some_betas, some_gammas = _some("beta", betas, BETAS), _some("gamma", gammas, GAMMAS)
     if gammas and "focal" not in kinds:
         raise ValueError(
             f"gamma belongs to the focal loss, got loss {', '.join(kinds)}; leave one of them out"
         )
-    exponents = [gamma for gamma in GAMMAS if not gammas or gamma in gammas]
-    variants: list[tuple[str, float | None]] = [
-        (loss, gamma) for loss in kinds for gamma in (exponents if loss == "focal" else (None,))
+    exponents = [gamma for gamma in GAMMAS if gamma in some_gammas]
+    variants = [(loss, gamma) for loss in kinds for gamma in (exponents if loss == "focal" else (None,))]
+    return [
+        _cifar(table, dataset, factor, loss, gamma, beta)
+        for part, factor in itertools.product((BETAS[:2], BETAS[2:]), factors)
+        for dataset, (loss, gamma), beta in itertools.product(chosen, variants, part)
+        if beta in some_betas and (factor != 1 or beta == 0.0)
     ]
-    found = []
-    for (first, some), factor in itertools.product(enumerate((BETAS[:2], BETAS[2:])), factors):
-        for dataset, (loss, gamma), beta in itertools.product(chosen, variants, some):
-            if (factor != 1 or (first == 0 and beta == 0.0)) and (not betas or beta in betas):
-                found.append(_cifar(table, dataset, factor, loss, gamma, beta))
-    return found
 
 
 def skeletons(
@@ -286,12 +317,8 @@ def skeletons(
         >>> str(skeletons(filters=[64])[0])
         'jhmdb14 ddnet64 softmax beta 0'
     """
-    for name in datasets or ():
-        choice("dataset", name, ("jhmdb14", "jhmdb21"))
-    for name in losses or ():
-        choice("loss", name, SKELETON_LOSSES)
-    _known("imbalance", imbalances, (1, TAIL_FACTOR))
-    _known("filters", filters, FILTERS)
+    chosen, kinds = _some("dataset", datasets, ("jhmdb14", "jhmdb21")), _some("loss", losses, SKELETON_LOSSES)
+    factors, widths = _some("imbalance", imbalances, (1, TAIL_FACTOR)), _some("filters", filters, FILTERS)
     whole = itertools.product(FILTERS, (14, 21), ("softmax",), (0.0,), (1,))
     tail = itertools.product(
         (TAIL_FILTERS,), (TAIL_CLASSES,), SKELETON_LOSSES, SKELETON_BETAS, (TAIL_FACTOR,)
@@ -299,10 +326,7 @@ def skeletons(
     return [
         _skeletons(width, classes, loss, beta, factor)
         for width, classes, loss, beta, factor in (*whole, *tail)
-        if (not datasets or f"jhmdb{classes}" in datasets)
-        and (not imbalances or factor in imbalances)
-        and (not losses or loss in losses)
-        and (not filters or width in filters)
+        if f"jhmdb{classes}" in chosen and factor in factors and loss in kinds and width in widths
     ]
 
 
@@ -319,16 +343,13 @@ def signs(*, losses: Sequence[str] | None = None) -> list[Setting]:
         >>> str(signs()[0])
         'gtsrb softmax beta 0'
     """
-    for name in losses or ():
-        choice("loss", name, ("softmax", "focal"))
+    kinds = _some("loss", losses, ("softmax", "focal"))
     plain = recipes.gtsrb(loss="softmax", scheme="none")
     chosen = [recipes.gtsrb(loss="softmax", scheme="inverse")]
-    chosen += [recipes.gtsrb(loss="softmax", scheme="effective", beta=beta) for beta in SIGN_BETAS]
-    chosen += [
-        recipes.gtsrb(loss="focal", scheme="effective", beta=beta, gamma=SIGN_GAMMA) for beta in SIGN_BETAS
-    ]
+    chosen += [recipes.gtsrb(loss="softmax", beta=beta) for beta in SIGN_BETAS]
+    chosen += [recipes.gtsrb(loss="focal", beta=beta, gamma=SIGN_GAMMA) for beta in SIGN_BETAS]
     found = [Setting("gtsrb", (plain,)), *(Setting("gtsrb", (one,), plain=(plain,)) for one in chosen)]
-    return [setting for setting in found if not losses or setting.recipe.loss in losses]
+    return [setting for setting in found if setting.recipe.loss in kinds]
 
 
 def large(
@@ -355,12 +376,8 @@ def large(
         ('inaturalist2018 resnet50 224 softmax beta 0', 42.86)
     """
     known = [dataset_name(name) for name in datasets or LARGE]
-    for what, given, options in (("network", networks, RESNETS), ("loss", losses, ("softmax", "focal"))):
-        for value in given or ():
-            choice(what, value, options)
-    for size in sizes or ():
-        if size not in SIZES:
-            raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, got {size!r}")
+    some_networks, kinds = _some("network", networks, RESNETS), _some("loss", losses, ("softmax", "focal"))
+    some_sizes = _some("size", sizes, SIZES)
     chosen = [
         Setting(
             "table3",
@@ -368,10 +385,8 @@ def large(
             {name: float(row[f"{name}_percent"]) for name in _FIELDS["table3"]},
         )
         for row in _csv("table3")
-        if row["dataset"] in known
-        and row["network"] in (networks or RESNETS)
-        and int(row["input_size"]) in (sizes or SIZES)
-        and row["loss"] in (losses or ("softmax", "focal"))
+        if row["dataset"] in known and row["network"] in some_networks
+        if int(row["input_size"]) in some_sizes and row["loss"] in kinds
     ]
     if not chosen:
         raise ValueError("Table 3 has no such row: plain softmax is there at 224 alone; change loss or size")
@@ -402,10 +417,10 @@ def of_run(recipe: Recipe) -> Setting:
 
 def _cifar(table: str, dataset: str, factor: int, loss: str, gamma: float | None, beta: float) -> Setting:
     published = _errors().get((dataset, factor, loss, gamma, beta), {})
-    plain = (
-        () if loss == "softmax" and beta == 0.0 else (_cifar_recipe(dataset, factor, "softmax", None, 0.0),)
+    recipe, plain = (
+        _cifar_recipe(dataset, factor, *which) for which in ((loss, gamma, beta), ("softmax", None, 0.0))
     )
-    return Setting(table, (_cifar_recipe(dataset, factor, loss, gamma, beta),), published, plain)
+    return Setting(table, (recipe,), published, () if recipe == plain else (plain,))
 
 
 @functools.cache
@@ -446,7 +461,11 @@ def _csv(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def _known(name: str, values: Sequence[float] | None, options: Sequence[float]) -> None:
-    for value in values or ():
-        if value not in options:
+def _some(name: str, given: Sequence[T] | None, options: Sequence[T]) -> list[T]:
+    """Return those of a table's names or numbers that are asked for; all where none are."""
+    for value in given or ():
+        if isinstance(options[0], str):
+            choice(name, value, map(str, options))
+        elif value not in options:
             raise ValueError(f"{name} must be one of {', '.join(f'{o:g}' for o in options)}, got {value!r}")
+    return list(given or options)

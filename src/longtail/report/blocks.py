@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from longtail._registry import Registry
 from longtail.compare import ComparisonTable
@@ -48,8 +48,8 @@ class Spec:
         note: what stands in place of the chart where no trace is chosen.
     """
 
-    traces: Sequence[Mapping[str, Any]] = ()
-    layout: Mapping[str, Any] = field(default_factory=dict)
+    traces: Sequence[Mapping[str, object]] = ()
+    layout: Mapping[str, object] = field(default_factory=dict)
     note: str = ""
 
 
@@ -199,7 +199,7 @@ class Panel:
     blocks: Sequence[Block]
     question: str = ""
     answer: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
 
 
 # a panel is a function of a comparison with at least one finished run; None where it has nothing to say

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail.compare import ComparisonTable, Row
 
-__all__ = ["COLOURS", "Look", "averaged", "class_axis", "inert", "log_axis", "looks", "numbers", "points_of"]
+__all__ = ["COLOURS", "Part", "inert"]
 
 COLOURS: Final = {"none": "#000000", "inverse": "#D55E00", "inverse_sqrt": "#56B4E9", "effective": "#009E73"}
 OTHERS: Final = ("#E69F00", "#CC79A7", "#0072B2", "#8C6D31", "#7F7F7F")
@@ -21,6 +21,8 @@ _SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up")
 _PATTERNS: Final = ("", "/", ".", "x")
 
 Floats = npt.NDArray[np.float64]
+Numbers = Sequence[float | None]
+Part = dict[str, object]  # of a Plotly chart, as JSON knows it
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,16 @@ class Look:
     """How a method is drawn: colour by weighting, dash and mark by loss.
 
     Attributes:
+        row: its place among those shown.
+        name: as Plotly may read it.
         colour: "@fg" for plain losses.
         dash: of lines.
         symbol: of marks.
         pattern: of bars.
     """
 
+    row: int
+    name: str
     colour: str
     dash: str
     symbol: str
@@ -46,6 +52,22 @@ class Look:
             return "@pale"
         r, g, b = (int(self.colour[k : k + 2], 16) for k in (1, 3, 5))
         return f"rgba({r},{g},{b},0.15)"
+
+    def trace(self, x: Sequence[object], y: Numbers, **more: object) -> Part:
+        """Return a trace that is drawn while the reader has the method chosen."""
+        return {"row": self.row, "name": self.name, "x": x, "y": y, **more}
+
+    def line(
+        self, x: Sequence[object], y: Numbers, *, marks: bool = True, size: int = 7, **more: object
+    ) -> Part:
+        """Return the method's line, with or without its marks."""
+        return self.trace(x, y, **more) | {
+            **{"type": "scatter", "mode": "lines+markers" if marks else "lines"},
+            **{
+                "line": {"color": self.colour, "dash": self.dash},
+                "marker": {"symbol": self.symbol, "size": size},
+            },
+        }
 
 
 def looks(table: ComparisonTable) -> list[Look]:
@@ -61,9 +83,15 @@ def looks(table: ComparisonTable) -> list[Look]:
 
     places = [losses.index(row.loss) % len(_DASHES) for row in rows]
     return [
-        Look(colour(row), _DASHES[place], _SYMBOLS[place], _PATTERNS[place])
-        for row, place in zip(rows, places, strict=True)
+        Look(i, inert(row.name), colour(row), _DASHES[place], _SYMBOLS[place], _PATTERNS[place])
+        for i, (row, place) in enumerate(zip(rows, places, strict=True))
     ]
+
+
+def error_bars(above: Iterable[float], below: Iterable[float] | None = None, thickness: float = 2) -> Part:
+    """Return error bars of some shares, in percent; of one length to both sides where `below` is None."""
+    ends = {} if below is None else {"symmetric": False, "arrayminus": numbers(below, 100)}
+    return {"type": "data", "array": numbers(above, 100), "color": "@dim", "thickness": thickness, **ends}
 
 
 def inert(text: str) -> str:
@@ -99,7 +127,7 @@ def averaged(values: Floats, points: Sequence[int]) -> list[float | None]:
     return numbers(np.nan if np.isnan(part).all() else float(np.nanmean(part)) for part in parts)
 
 
-def class_axis(names: Sequence[str]) -> dict[str, Any]:
+def class_axis(names: Sequence[str]) -> Part:
     """Return the axis of the classes: names where they have room, logarithmic where there are many."""
     size = len(names)
     if size > 24:
@@ -112,14 +140,9 @@ def class_axis(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def log_axis(title: str, values: Iterable[float] = ()) -> dict[str, Any]:
+def log_axis(title: str, values: Iterable[float] = ()) -> Part:
     """Return an axis with decades as ticks, and their 2 and 5 where the values span few decades."""
     known = [v for v in values if v > 0]
     few = bool(known) and max(known) < 300 * min(known)
-    return {
-        "title": title,
-        "type": "log",
-        "dtick": "D2" if few else 1,
-        "exponentformat": "power",
-        "minexponent": 4,
-    }
+    ticks = {"dtick": "D2" if few else 1, "exponentformat": "power", "minexponent": 4}
+    return {"title": title, "type": "log", **ticks}

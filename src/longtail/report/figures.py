@@ -19,16 +19,11 @@ if TYPE_CHECKING:
     from longtail.compare import ComparisonTable, Row
     from longtail.evaluation import Evaluation
 
-__all__ = ["draw_comparison", "draw_confusion", "save"]
+__all__ = ["save"]
 
 MARKERS = {"none": "o", "inverse": "^", "inverse_sqrt": "s", "effective": "D"}
 LINES = 6  # more in one panel cannot be told apart
-NAMES = {
-    "none": "no re-weighting",
-    "inverse": "inverse",
-    "inverse_sqrt": "inverse sqrt",
-    "effective": "effective",
-}
+NAMES = {"none": "no re-weighting", "inverse_sqrt": "inverse sqrt"}
 
 
 def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = ("png", "svg")) -> list[Path]:
@@ -46,10 +41,9 @@ def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = 
     paths = []
     for ending in formats:
         path = stem.with_name(f"{stem.name}.{ending}")
+        dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
         with matplotlib.rc_context({"svg.hashsalt": "longtail"}):
-            figure.savefig(
-                path, dpi=150, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
-            )
+            figure.savefig(path, dpi=150, metadata=dateless)
         paths.append(path)
         figure.set_layout_engine("none")  # laid out once is enough
     return paths
@@ -101,11 +95,10 @@ def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -
     top.set_title(f"{comparison.recipe.dataset}: the training set")
     below = figure.add_subplot(grid[1, 0], sharex=top)
     recipes = [row.recipe for row in comparison.rows]
-    for scheme, beta in dict.fromkeys(
-        (r.scheme, r.beta if r.scheme == "effective" else 0.0) for r in recipes
-    ):
+    weighed = dict.fromkeys((r.scheme, r.beta if r.scheme == "effective" else 0.0) for r in recipes)
+    for scheme, beta in weighed:
         weight = class_weights(counts, scheme, beta=beta)
-        label = f"{NAMES[scheme]} (beta {beta:g})" if scheme == "effective" else NAMES[scheme]
+        label = f"{scheme} (beta {beta:g})" if scheme == "effective" else NAMES.get(scheme, scheme)
         below.plot(x, weight[order], color=COLOURS[scheme], marker=MARKERS[scheme], markersize=4, label=label)
     below.set_yscale("log")
     below.set_ylabel("class weight (mean 1)")
@@ -141,12 +134,10 @@ def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -
         if len(counts) <= 30:
             axes.set_xticks(x, [str(i) for i in order])
     seeds = len(comparison.rows[0].outcomes)
-    figure.suptitle(
-        f"Mean of {seeds} seeds; bands are one standard deviation" if seeds > 1 else "One seed", fontsize=9
-    )
-    target = Path(path)
-    figure.savefig(target, dpi=150)
-    return target
+    about = f"Mean of {seeds} seeds; bands are one standard deviation" if seeds > 1 else "One seed"
+    figure.suptitle(about, fontsize=9)
+    figure.savefig(path, dpi=150)
+    return Path(path)
 
 
 def draw_confusion(
@@ -189,6 +180,5 @@ def draw_confusion(
     runs = f"{len(tables)} runs" if len(tables) > 1 else "one run"
     axes.set_title(f"% of each true class, {runs}", fontsize=9)
     figure.colorbar(image, ax=axes, shrink=0.8)
-    target = Path(path)
-    figure.savefig(target, dpi=150)
-    return target
+    figure.savefig(path, dpi=150)
+    return Path(path)

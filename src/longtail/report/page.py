@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from longtail.report.panels.explorer import explore
 from longtail.report.panels.tail import Tail, chart, facts
 from longtail.weights import class_weights
 
-__all__ = ["explorer_page", "report_page"]
+__all__ = ["report_page"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,10 @@ class _Section:
     brief: bool = True
 
     @property
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """What the script needs: charts by name, and what the panels give."""
-        found: dict[str, Any] = {"charts": {}}
+        charts: dict[str, object] = {}
+        found: dict[str, object] = {"charts": charts}
         first: dict[int, str] = {}  # charts with the same choices hold them once
         for panel in self.panels.values():
             found |= panel.data
@@ -50,9 +50,9 @@ class _Section:
                     name = first.setdefault(id(block.choices), block.name)
                     made = [_spec(spec) for spec in block.choices.values()] if name == block.name else name
                     chosen = list(block.choices).index(block.chosen)
-                    found["charts"][block.name] = {"choices": made, "chosen": chosen}
+                    charts[block.name] = {"choices": made, "chosen": chosen}
                 elif isinstance(block, Chart) and block.spec is not None:
-                    found["charts"][block.name] = _spec(block.spec)
+                    charts[block.name] = _spec(block.spec)
         return found
 
 
@@ -114,11 +114,7 @@ def explorer_page(counts: ClassCounts, *, title: str = "Beta explorer", volume: 
 
 
 def _render(
-    title: str,
-    sections: Sequence[_Section],
-    *,
-    first: _Section | None = None,
-    left_out: Sequence[LeftOut] = (),
+    title: str, sections: Sequence[_Section], first: _Section | None = None, left_out: Sequence[LeftOut] = ()
 ) -> str:
     from jinja2 import Environment, StrictUndefined
 
@@ -151,7 +147,7 @@ def _all_blocks(blocks: Sequence[Block]) -> Iterator[Block]:
             yield from _all_blocks(block.blocks)
 
 
-def _spec(spec: Spec) -> dict[str, Any]:
+def _spec(spec: Spec) -> dict[str, object]:
     return {"data": list(spec.traces), "layout": dict(spec.layout), "note": spec.note}
 
 

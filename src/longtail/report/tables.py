@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,23 +10,13 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from longtail.compare.columns import Column, View, columns
+from longtail.compare.columns import Column, View, as_csv, columns
 from longtail.evaluation import interval_text
 
 if TYPE_CHECKING:
     from longtail.compare import ComparisonTable, Row
 
-__all__ = [
-    "Cell",
-    "Sheet",
-    "class_sheet",
-    "legend",
-    "markdown",
-    "method_sheet",
-    "methods_csv",
-    "percent",
-    "terminal_table",
-]
+__all__ = ["Cell", "Sheet"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +30,13 @@ class Cell:
 
     text: str
     value: float | None = None
+
+    @property
+    def in_full(self) -> str:
+        """The number in full where there is one; n/a is nothing."""
+        if self.value is not None:
+            return f"{self.value:.10g}"
+        return "" if self.text == "n/a" else self.text
 
 
 @dataclass(frozen=True)
@@ -64,15 +59,7 @@ class Sheet:
 
     def csv(self) -> str:
         """Return the sheet as CSV: numbers in full where a cell has one, n/a as nothing."""
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(self.head)
-        for row in self.rows:
-            texts = ("" if cell.text == "n/a" else cell.text for cell in row)
-            writer.writerow(
-                t if c.value is None else f"{c.value:.10g}" for t, c in zip(texts, row, strict=True)
-            )
-        return lines.getvalue()
+        return as_csv([self.head, *([cell.in_full for cell in row] for row in self.rows)])
 
     def latex(self, caption: str = "") -> str:
         """Return the sheet as a LaTeX table for the booktabs package."""
@@ -86,22 +73,10 @@ class Sheet:
             if i - 1 in self.mark:
                 cells = [rf"\textbf{{{cell}}}" for cell in cells]
             texts.append(" & ".join(cells) + r" \\")
-        return "\n".join(
-            [
-                r"\begin{table}",
-                r"\centering",
-                *([rf"\caption{{{_latex(caption)}}}"] if caption else []),
-                rf"\begin{{tabular}}{{{columns}}}",
-                r"\toprule",
-                texts[0],
-                r"\midrule",
-                *texts[1:],
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\end{table}",
-                "",
-            ]
-        )
+        title = [rf"\caption{{{_latex(caption)}}}"] if caption else []
+        above = [r"\begin{table}", r"\centering", *title, rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+        below = [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+        return "\n".join([*above, texts[0], r"\midrule", *texts[1:], *below])
 
 
 def method_sheet(table: ComparisonTable, view: View = "wide") -> Sheet:
@@ -114,48 +89,35 @@ def method_sheet(table: ComparisonTable, view: View = "wide") -> Sheet:
 
 def methods_csv(table: ComparisonTable) -> str:
     """Return one line a method with every mean, deviation and difference, as fractions."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
     names, ends = [c.name for c in columns("methods")], ("mean", "low", "high", "p_value")
-    writer.writerow(
-        [
-            *("dataset", "imbalance_factor", "loss", "weights", "seeds"),
-            *(f"{name}_{statistic}" for name in names for statistic in ("mean", "sd")),
-            *(f"difference_to_none_{end}" for end in ends),
-            "better_than_none",
-        ]
-    )
+    head = [
+        *("dataset", "imbalance_factor", "loss", "weights", "seeds"),
+        *(f"{name}_{statistic}" for name in names for statistic in ("mean", "sd")),
+        *(f"difference_to_none_{end}" for end in ends),
+        "better_than_none",
+    ]
     factor = table.recipe.imbalance_factor
+    about = table.recipe.dataset, "" if factor is None else f"{factor:g}"
+    lines = []
     for row in table.rows:
         summaries, d = [row[name].summary for name in names], row["error"].difference
         values = [v for s in summaries for v in ((None, None) if s is None else (s.mean, s.sd))]
         values += [None if d is None else getattr(d, end) for end in ends]
-        writer.writerow(
-            [
-                *(table.recipe.dataset, "" if factor is None else f"{factor:g}"),
-                *(row.loss, row.weights, len(row.seeds)),
-                *("" if v is None else f"{v:.6g}" for v in values),
-                int(row["error"].better),
-            ]
-        )
-    return lines.getvalue()
+        texts = ("" if v is None else f"{v:.6g}" for v in values)
+        lines.append([*about, row.loss, row.weights, len(row.seeds), *texts, int(row["error"].better)])
+    return as_csv([head, *lines])
 
 
 def class_sheet(table: ComparisonTable) -> Sheet:
     """Return one line a class, head to tail: every method's error in percent, mean over seeds."""
     counts, names = table.class_counts, table.class_names
     errors = [row.class_errors.mean for row in table.shown]
-    return Sheet(
-        ["class", "training samples", *(f"{row.loss} {row.weights}" for row in table.shown)],
-        [
-            [
-                Cell(names[i]),
-                Cell(f"{counts[i]:,}", float(counts[i])),
-                *(percent(None if np.isnan(e[i]) else float(e[i])) for e in errors),
-            ]
-            for i in table.order
-        ],
-    )
+    head = ["class", "training samples", *(f"{row.loss} {row.weights}" for row in table.shown)]
+    lines = []
+    for i in table.order:
+        shares = (percent(None if np.isnan(e[i]) else float(e[i])) for e in errors)
+        lines.append([Cell(names[i]), Cell(f"{counts[i]:,}", float(counts[i])), *shares])
+    return Sheet(head, lines)
 
 
 def legend(thresholds: tuple[int, int]) -> str:

@@ -7,13 +7,10 @@ from longtail.models import NETWORKS, Network
 from longtail.training.registries import AUGMENTATIONS, DEFAULTS, Augmentation
 
 _KIND = "skeletons"
+_JHMDB, _SHREC = "longtail.skeletons.clips:jhmdb", "longtail.skeletons.clips:shrec"
 _SETS = {
-    **{
-        f"jhmdb{c}-{s}": later("longtail.skeletons.clips:jhmdb", classes=c, split=s)
-        for c in (14, 21)
-        for s in (1, 2, 3)
-    },
-    **{f"shrec{g}": later("longtail.skeletons.clips:shrec", gestures=g) for g in (14, 28)},
+    **{f"jhmdb{c}-{s}": later(_JHMDB, classes=c, split=s) for c in (14, 21) for s in (1, 2, 3)},
+    **{f"shrec{g}": later(_SHREC, gestures=g) for g in (14, 28)},
 }
 _NAMES = {
     "datasets.jhmdb": "clips:jhmdb",

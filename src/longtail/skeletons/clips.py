@@ -15,14 +15,7 @@ import numpy.typing as npt
 from longtail.datasets import Dataset, Split
 from longtail.datasets.fetch import data_root
 from longtail.extend import integer
-from longtail.skeletons.files import (
-    MIN_FRAMES,
-    Clips,
-    read_compact,
-    read_jhmdb,
-    read_shrec,
-    read_source,
-)
+from longtail.skeletons.files import MIN_FRAMES, Clips, read_compact, read_jhmdb, read_shrec, read_source
 
 FRAMES: Final = 32
 
@@ -122,11 +115,10 @@ def jhmdb(root: str | os.PathLike[str] | None = None, *, classes: int = 21, spli
         The joints are the files' ``pos_world``: pixels from the frame's centre, divided by frame height
         and the person's scale.
     """
-    if classes not in (14, 21) or split not in (1, 2, 3):
-        name, value, choices = (
-            ("classes", classes, "14 or 21") if classes not in (14, 21) else ("split", split, "1, 2 or 3")
-        )
-        raise ValueError(f"{name} must be {choices}, got {value!r}")
+    if classes not in (14, 21):
+        raise ValueError(f"classes must be 14 or 21, got {classes!r}")
+    if split not in (1, 2, 3):
+        raise ValueError(f"split must be 1, 2 or 3, got {split!r}")
     files = ("jhmdb14.npz", "jhmdb21.npz") if classes == 14 else ("jhmdb21.npz",)
     path, clips = _find(root, "JHMDB", files, ("joint_positions", "splits"))
     if classes == 14:

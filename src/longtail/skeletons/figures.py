@@ -80,6 +80,5 @@ def draw_skeleton(
         axes.set_ylabel("joint" if column == 0 else "")
         axes.set_yticks(range(0, joints, 1 + joints // 10))
         figure.colorbar(image, ax=axes)
-    target = Path(path)
-    figure.savefig(target, dpi=150)
-    return target
+    figure.savefig(path, dpi=150)
+    return Path(path)

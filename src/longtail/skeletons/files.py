@@ -8,7 +8,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,21 +23,12 @@ MIN_FRAMES: Final = 3  # the fast motion is the difference of frames two apart
 _AGAIN: Final = "convert it again from its source with: longtail data skeletons"
 _BROKEN: Final = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 _GESTURES: Final = (
-    "grab",
-    "tap",
-    "expand",
-    "pinch",
-    "rotation clockwise",
-    "rotation counter-clockwise",
-    "swipe right",
-    "swipe left",
-    "swipe up",
-    "swipe down",
-    "swipe x",
-    "swipe +",
-    "swipe v",
+    *("grab", "tap", "expand", "pinch", "rotation clockwise", "rotation counter-clockwise"),
+    *(f"swipe {way}" for way in ("right", "left", "up", "down", "x", "+", "v")),
     "shake",
 )
+Arrays = Mapping[str, npt.NDArray[Any]]
+Poses = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +45,7 @@ class Clips:
         coarse_label_names: text of shape (groups,); absent likewise.
     """
 
-    poses: npt.NDArray[np.float32]
+    poses: Poses
     lengths: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     label_names: npt.NDArray[np.str_]
@@ -96,7 +87,7 @@ def read_source(source: Path) -> Clips:
     return _merged([source]) if "train_poses" in _npz(source) else read_compact(source)
 
 
-def read_clip(path: Path) -> npt.NDArray[np.float32]:
+def read_clip(path: Path) -> Poses:
     """Read one clip of shape (T, J, D): .npy, an npz with one clip, JHMDB's .mat or SHREC'17's .txt."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; give a clip as .npy, .npz, .mat or .txt")
@@ -117,7 +108,7 @@ def read_clip(path: Path) -> npt.NDArray[np.float32]:
     raise ValueError(f"{path} is of no known kind; give a clip as .npy, .npz, .mat or .txt")
 
 
-def check_clip(clip: Any, where: str, field: str) -> npt.NDArray[np.float32]:
+def check_clip(clip: npt.ArrayLike, where: str, field: str) -> Poses:
     """Return one clip as float32 of shape (T, J, D), or say what is wrong with it."""
     poses = np.asarray(clip)
     if poses.dtype.kind not in "fiu" or poses.ndim != 3 or 0 in poses.shape[1:]:
@@ -242,13 +233,13 @@ def _checked(path: Path, **fields: npt.NDArray[Any]) -> Clips:
     return Clips(**typed)
 
 
-def _field(path: Path, fields: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
+def _field(path: Path, fields: Arrays, name: str) -> npt.NDArray[Any]:
     if name not in fields:
         raise ValueError(f"{path} has no {name!r}, only {shorten(fields)}; {_AGAIN}")
     return fields[name]
 
 
-def _npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+def _npz(path: Path) -> Arrays:
     try:
         with path.open("rb") as stream:  # NumPy leaves open what it opened itself and could not read
             file = np.load(stream, allow_pickle=False)
@@ -265,7 +256,8 @@ def _npz(path: Path) -> dict[str, npt.NDArray[Any]]:
 def read_jhmdb(root: Path) -> Clips:
     """Read the official layout: ``joint_positions`` and ``splits``."""
     clips, labels, rows = [], [], []
-    actions = sorted(p.name for p in (root / "joint_positions").iterdir() if _visible_folder(p))
+    folders = (p for p in (root / "joint_positions").iterdir() if p.is_dir())
+    actions = sorted(p.name for p in folders if not p.name.startswith("."))
     for label, action in enumerate(actions):
         listed = [_jhmdb_split(root / "splits" / f"{action}_test_split{k}.txt") for k in (1, 2, 3)]
         for k, split in enumerate(listed[1:], start=2):
@@ -304,7 +296,7 @@ def _jhmdb_split(path: Path) -> dict[str, bool]:
     return found
 
 
-def _mat(path: Path) -> npt.NDArray[np.float32]:
+def _mat(path: Path) -> Poses:
     """JHMDB's joints relative to the frame's centre and the person's scale."""
     try:
         from scipy.io import loadmat
@@ -371,7 +363,7 @@ def _gestures(path: Path) -> Iterator[tuple[str, list[int]]]:
         yield f"{path}, line {number},", [int(word) for word in words]
 
 
-def _text(path: Path) -> npt.NDArray[np.float32]:
+def _text(path: Path) -> Poses:
     """A line for each frame: 22 joints, each as x, y, z in metres."""
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     widths = np.array([len(line.split()) for line in lines], int)
@@ -388,7 +380,11 @@ def _text(path: Path) -> npt.NDArray[np.float32]:
 
 
 def _clips(
-    path: Path, clips: list[Any], labels: list[int], names: list[str], is_test: list[list[bool]]
+    path: Path,
+    clips: list[Poses],
+    labels: list[int],
+    names: list[str],
+    is_test: list[list[bool]],
 ) -> Clips:
     if not clips:
         raise ValueError(f"{path} holds no clips; unpack it again")
@@ -400,7 +396,3 @@ def _clips(
         label_names=np.array(names),
         is_test=np.array(is_test, bool),
     )
-
-
-def _visible_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")

@@ -18,16 +18,11 @@ def panel(table: ComparisonTable) -> Panel:
                 f", the first of {a.seeds} seeds. They differ by luck alone: taking the one with the lowest "
                 "test error would be choosing on the test set"
             )
-        cards.append(
-            Card(
-                [
-                    Heading(f"{a.prior.capitalize()} test prior: {a.when}"),
-                    Text(a.rule),
-                    Text(a.finding, lead="Here:"),
-                    Code(a.code),
-                    Text(f"{keep}. The same again:", "dim", code=f"longtail train {a.folder}/recipe.json"),
-                ]
-            )
-        )
+        blocks = [
+            Heading(f"{a.prior.capitalize()} test prior: {a.when}"),
+            *(Text(a.rule), Text(a.finding, lead="Here:"), Code(a.code)),
+            Text(f"{keep}. The same again:", "dim", code=f"longtail train {a.folder}/recipe.json"),
+        ]
+        cards.append(Card(blocks))
     answer = " ".join(f"{a.prior.capitalize()} test data: {a.finding}" for a in found)
     return Panel("What should I use?", cards, "What should I use?", answer)

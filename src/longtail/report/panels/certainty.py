@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from longtail.compare import CONFIDENCE, ComparisonTable
 from longtail.report.blocks import Block, Chart, Panel, Side, Spec, Text
-from longtail.report.charts import inert, looks, numbers
+from longtail.report.charts import Part, looks, numbers
 
 _CURVE_POINTS = 400
 
@@ -48,47 +48,27 @@ def facts(table: ComparisonTable) -> str:
 
 
 def _reliability(table: ComparisonTable) -> Chart:
-    ideal = {
-        "x": [0, 1],
-        "y": [0, 1],
-        "type": "scatter",
-        "mode": "lines",
-        "line": {"color": "@dim", "dash": "dot"},
-        "name": "as right as sure",
-        "hoverinfo": "skip",
-    }
-    traces: list[dict[str, Any]] = [ideal]
-    for i, (row, look) in enumerate(zip(table.shown, looks(table), strict=True)):
+    ideal = {"x": [0, 1], "y": [0, 1], "type": "scatter", "mode": "lines", "name": "as right as sure"}
+    traces: list[Part] = [ideal | {"line": {"color": "@dim", "dash": "dot"}, "hoverinfo": "skip"}]
+    for row, look in zip(table.shown, looks(table), strict=True):
         if not row.reliability:
             continue
-        samples, confidence, accuracy = zip(*row.reliability, strict=True)
-        traces.append(
-            {
-                "row": i,
-                "x": numbers(confidence),
-                "y": numbers(accuracy),
-                "name": inert(row.name),
-                "type": "scatter",
-                "mode": "lines+markers",
-                "line": {"color": look.colour, "dash": look.dash},
-                "marker": {"symbol": look.symbol, "size": 7},
-                "text": [
-                    f"{n:,} samples: confidence {100 * c:.1f} %, accuracy {100 * a:.1f} %"
-                    for n, c, a in zip(samples, confidence, accuracy, strict=True)
-                ],
-                "hoverinfo": "text+name",
-            }
-        )
-    layout = {
-        "height": 380,
-        "xaxis": {"title": "confidence", "range": [0, 1.02]},
-        "yaxis": {"title": "accuracy", "range": [0, 1.02]},
+        _, confidence, accuracy = zip(*row.reliability, strict=True)
+        texts = [
+            f"{n:,} samples: confidence {100 * c:.1f} %, accuracy {100 * a:.1f} %"
+            for n, c, a in row.reliability
+        ]
+        line = look.line(numbers(confidence), numbers(accuracy), text=texts, hoverinfo="text+name")
+        traces.append(line)
+    axes = {
+        f"{axis}axis": {"title": t, "range": [0, 1.02]}
+        for axis, t in (("x", "confidence"), ("y", "accuracy"))
     }
     label = (
         "Calibration: accuracy against confidence, all seeds together; on the diagonal a model is as right "
         "as it is sure"
     )
-    return Chart("reliability", label, Spec(traces, layout, "n/a for the methods shown."))
+    return Chart("reliability", label, Spec(traces, {"height": 380, **axes}, "n/a for the methods shown."))
 
 
 def _errors(table: ComparisonTable) -> Chart:
@@ -106,28 +86,18 @@ def _losses(table: ComparisonTable) -> Chart:
 
 def _curves(
     table: ComparisonTable,
-    lines: list[tuple[tuple[int, ...], tuple[float, ...]] | None],
+    lines: Sequence[tuple[Sequence[int], Sequence[float]] | None],
     scale: float,
-    axis: dict[str, Any],
+    axis: Mapping[str, str],
 ) -> Spec:
     traces = []
-    for i, (row, look, line) in enumerate(zip(table.shown, looks(table), lines, strict=True)):
+    for look, line in zip(looks(table), lines, strict=True):
         if line is None or not line[0]:
             continue
         epochs, values = line
         step = -(-len(epochs) // _CURVE_POINTS)
         kept = [*range(0, len(epochs) - 1, step), len(epochs) - 1]
-        traces.append(
-            {
-                "row": i,
-                "x": [epochs[k] for k in kept],
-                "y": numbers((values[k] for k in kept), scale),
-                "name": inert(row.name),
-                "type": "scatter",
-                "mode": "lines" if len(kept) > 40 else "lines+markers",
-                "line": {"color": look.colour, "dash": look.dash, "width": 2},
-                "marker": {"symbol": look.symbol, "size": 6},
-            }
-        )
+        x, y = [epochs[k] for k in kept], numbers((values[k] for k in kept), scale)
+        traces.append(look.line(x, y, marks=len(kept) <= 40, size=6))
     layout = {"showlegend": True, "xaxis": {"title": "epoch"}, "yaxis": axis}
     return Spec(traces, layout, "n/a: these runs kept no history.")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from longtail.compare import GROUPS, ComparisonTable
 from longtail.evaluation import interval_text
-from longtail.report.blocks import Block, Chart, Choice, Panel, Spec, Text
-from longtail.report.charts import Look, averaged, class_axis, inert, looks, numbers, points_of
+from longtail.report.blocks import Block, Chart, Choice, Classes, Heading, Panel, Spec, Text
+from longtail.report.charts import (
+    Floats,
+    Look,
+    Part,
+    averaged,
+    class_axis,
+    error_bars,
+    inert,
+    looks,
+    numbers,
+    points_of,
+)
 from longtail.report.panels.tail import Tail, count, tail_of
 
 _NUMBERS = 400_000  # numbers of one kind in the page: some 2 MB
@@ -28,6 +37,20 @@ def panel(table: ComparisonTable) -> Panel:
     if best and rival:
         blocks.append(_change(table, f"from {rival.name} to {best.name}"))
     return Panel("On which classes?", blocks, "On which classes?", found)
+
+
+def all_classes(table: ComparisonTable) -> Panel:
+    """Show every class with its weight at the explorer's N, and its error with and without the best."""
+    order = table.order
+    columns: list[Part] = [
+        {"title": f"error %, {row.name}", "values": numbers(row.class_errors.mean[order], 100)}
+        for row in (table.rival, table.best)
+        if row is not None
+    ]
+    if table.change is not None:
+        changes = numbers(table.change.mean[order], 100)
+        columns.append({"title": "change, points", "values": changes, "signed": True})
+    return Panel("", [Heading("All classes"), Classes()], data={"columns": columns})
 
 
 def facts(table: ComparisonTable) -> str:
@@ -56,79 +79,41 @@ def facts(table: ComparisonTable) -> str:
 
 def _groups(table: ComparisonTable) -> Chart:
     traces = []
-    for i, (row, look) in enumerate(zip(table.shown, looks(table), strict=True)):
+    for row, look in zip(table.shown, looks(table), strict=True):
         found = [row[f"{group}_error"].summary for group in GROUPS]
-        traces.append(
-            {
-                "row": i,
-                "x": [f"{g}-shot{'' if s else ': n/a'}" for g, s in zip(GROUPS, found, strict=True)],
-                "y": numbers((None if s is None else s.mean for s in found), 100),
-                "name": inert(row.name),
-                "type": "bar",
-                "error_y": {
-                    "type": "data",
-                    "array": numbers(((s.sd or 0.0) if s else 0.0 for s in found), 100),
-                    "color": "@dim",
-                },
-                "marker": {
-                    "color": look.colour,
-                    "pattern": {
-                        "shape": look.pattern,
-                        "bgcolor": look.colour,
-                        "fgcolor": "@bg",
-                        "solidity": 0.25,
-                    },
-                },
-                "hovertemplate": "%{y:.1f} %<extra>%{fullData.name}</extra>",
-            }
-        )
-    layout = {
-        "barmode": "group",
-        "xaxis": {"type": "category"},
-        "yaxis": {"title": "test error, %", "rangemode": "tozero"},
-    }
+        x = [f"{g}-shot{'' if s else ': n/a'}" for g, s in zip(GROUPS, found, strict=True)]
+        y = numbers((None if s is None else s.mean for s in found), 100)
+        spread = error_bars((s.sd or 0.0) if s else 0.0 for s in found)
+        shape = {"shape": look.pattern, "bgcolor": look.colour, "fgcolor": "@bg", "solidity": 0.25}
+        marker, hover = {"color": look.colour, "pattern": shape}, "%{y:.1f} %<extra>%{fullData.name}</extra>"
+        traces.append(look.trace(x, y, type="bar", error_y=spread, marker=marker, hovertemplate=hover))
+    axes = {"xaxis": {"type": "category"}, "yaxis": {"title": "test error, %", "rangemode": "tozero"}}
     label = (
         "Error of the many-, medium- and few-shot classes: mean and standard deviation over seeds; groups "
         "without a class are n/a"
     )
-    return Chart("groups", label, Spec(traces, layout, "No method is chosen."))
+    return Chart("groups", label, Spec(traces, {"barmode": "group", **axes}, "No method is chosen."))
 
 
 def _classes(table: ComparisonTable) -> Chart:
-    tail = tail_of(table)
-    rows = table.shown
+    tail, rows = tail_of(table), table.shown
     points = points_of(len(tail.counts))
     all_rows = len(rows) * len(points) * 2 <= _NUMBERS
-    traces: list[dict[str, Any]] = []
-    for i, (row, look) in enumerate(zip(rows, looks(table), strict=True)):
+    traces: list[Part] = []
+    for row, look in zip(rows, looks(table), strict=True):
         if not all_rows and row not in (table.best, table.rival):
             continue
         mean, sd = row.class_errors.mean[table.order], row.class_errors.sd
         if sd is not None and len(mean) <= _BANDS:
-            traces += _band(i, look, row.name, mean, sd[table.order])
+            traces += _band(look, mean, sd[table.order])
         y = averaged(100 * mean, points)
-        traces.append(
-            {
-                "row": i,
-                "x": [p + 1 for p in points],
-                "y": y,
-                "name": inert(row.name),
-                "legendgroup": row.name,
-                "type": "scatter",
-                "mode": _mode(tail),
-                "connectgaps": False,
-                "line": {"color": look.colour, "dash": look.dash, "width": 2},
-                "marker": {"symbol": look.symbol, "size": 7},
-                "text": [
-                    f"{inert(tail.names[p])} (n = {count(tail.counts[p])}): "
-                    f"{'n/a' if v is None else f'{v:.1f} %'}"
-                    for p, v in zip(points, y, strict=True)
-                ],
-                "hoverinfo": "text+name",
-            }
-        )
-    layout = {
-        "height": 380,
+        texts = [
+            f"{inert(tail.names[p])} (n = {count(tail.counts[p])}): {'n/a' if v is None else f'{v:.1f} %'}"
+            for p, v in zip(points, y, strict=True)
+        ]
+        line = look.line([p + 1 for p in points], y, marks=len(tail.counts) <= 60, text=texts)
+        traces.append(line | {"legendgroup": look.name, "connectgaps": False, "hoverinfo": "text+name"})
+    axes = {
         "xaxis": class_axis(tail.names),
         "yaxis": {"title": _title("test error, %", tail), "range": [-2, 102]},
     }
@@ -137,22 +122,19 @@ def _classes(table: ComparisonTable) -> Chart:
         "the best or its baseline."
     )
     label = "Error of every class, head to tail: mean over seeds, bands of one standard deviation"
-    return Chart("classes", label, Spec(traces, layout, note))
+    return Chart("classes", label, Spec(traces, {"height": 380, **axes}, note))
 
 
-def _band(row: int, look: Look, name: str, mean: Any, sd: Any) -> list[dict[str, Any]]:
-    edge = {
-        "row": row,
-        "x": list(range(1, len(mean) + 1)),
-        "type": "scatter",
-        "mode": "lines",
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-        "showlegend": False,
-        "legendgroup": name,
-    }
-    low, high = (numbers(np.clip(mean + sign * sd, 0, 1), 100) for sign in (-1, 1))
-    return [edge | {"y": low}, edge | {"y": high, "fill": "tonexty", "fillcolor": look.pale}]
+def _band(look: Look, mean: Floats, sd: Floats) -> list[Part]:
+    low, high = (
+        look.trace(
+            list(range(1, len(mean) + 1)), numbers(np.clip(mean + sign * sd, 0, 1), 100), line={"width": 0}
+        )
+        | {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
+        | {"showlegend": False, "legendgroup": look.name}
+        for sign in (-1, 1)
+    )
+    return [low, high | {"fill": "tonexty", "fillcolor": look.pale}]
 
 
 def _change(table: ComparisonTable, direction: str) -> Chart:
@@ -161,43 +143,25 @@ def _change(table: ComparisonTable, direction: str) -> Chart:
     points = points_of(len(tail.counts))
     mean = change.mean[table.order]
     y = averaged(100 * mean, points)
-    trace: dict[str, Any] = {
-        "x": [p + 1 for p in points],
-        "y": y,
-        "type": "bar" if len(mean) <= _BANDS else "scatter",
-        "mode": "lines",
-        "line": {"color": "#0072B2", "width": 1},
+    trace: Part = {
+        **{"x": [p + 1 for p in points], "y": y, "type": "bar" if len(mean) <= _BANDS else "scatter"},
+        **{"mode": "lines", "line": {"color": "#0072B2", "width": 1}},
         "marker": {"color": ["#0072B2" if (v or 0) <= 0 else "#D55E00" for v in y]},
         "text": [
             f"{inert(tail.names[p])}: {'n/a' if v is None else f'{v:.1f} points'}"
             for p, v in zip(points, y, strict=True)
         ],
-        "textposition": "none",
-        "hoverinfo": "text",
+        **{"textposition": "none", "hoverinfo": "text"},
     }
     if change.low is not None and change.high is not None:
         low, high = change.low[table.order], change.high[table.order]
-        trace["error_y"] = {
-            "type": "data",
-            "symmetric": False,
-            "array": numbers(np.nan_to_num(high - mean), 100),
-            "arrayminus": numbers(np.nan_to_num(mean - low), 100),
-            "color": "@dim",
-        }
-    layout = {
-        "xaxis": class_axis(tail.names),
-        "yaxis": {"title": _title("change of error, points", tail)},
-        "showlegend": False,
-    }
+        trace["error_y"] = error_bars(np.nan_to_num(high - mean), np.nan_to_num(mean - low))
+    axes = {"xaxis": class_axis(tail.names), "yaxis": {"title": _title("change of error, points", tail)}}
     label = (
         f"Change of every class's error {direction}, with 95 % intervals of single classes where there are "
         "few enough: hints, not corrected for their number"
     )
-    return Chart("change", label, Spec([trace], layout))
-
-
-def _mode(tail: Tail) -> str:
-    return "lines" if len(tail.counts) > 60 else "lines+markers"
+    return Chart("change", label, Spec([trace], {**axes, "showlegend": False}))
 
 
 def _title(title: str, tail: Tail) -> str:

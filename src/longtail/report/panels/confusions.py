@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail.compare import ComparisonTable
 from longtail.report.blocks import Block, Chart, Heading, Panel, Side, Spec, Table, Text
-from longtail.report.charts import cut, inert
+from longtail.report.charts import Part, cut, inert
 from longtail.report.panels.tail import tail_of
 from longtail.report.tables import Cell, Sheet
 
@@ -60,21 +59,21 @@ def _matrix(counts: npt.NDArray[np.int64], names: Sequence[str]) -> Spec:
     ticks = {"tickvals": ranks, "ticktext": [inert(cut(n, 12)) for n in names]} if size <= 30 else {}
     gap = 1 if size <= 30 else 0
     trace = {
-        "z": shown,
-        "x": ranks,
-        "y": ranks,
-        "type": "heatmap",
-        "colorscale": "Cividis",
-        "zmin": 0,
-        "zmax": 100,
+        **{
+            "z": shown,
+            "x": ranks,
+            "y": ranks,
+            "type": "heatmap",
+            "xgap": gap,
+            "ygap": gap,
+            "hoverinfo": "text",
+        },
+        **{"colorscale": "Cividis", "zmin": 0, "zmax": 100},
         "colorbar": {"title": {"text": "%"}, "thickness": 12},
         "counts": counts.tolist(),  # the script makes texts of them: each would be as long as forty numbers
         "names": [inert(name) for name in names],
-        "hoverinfo": "text",
-        "xgap": gap,
-        "ygap": gap,
     }
-    layout: dict[str, Any] = {
+    layout: Part = {
         "height": 440,
         "xaxis": {"title": "taken for", **ticks},
         "yaxis": {"title": "true class", "autorange": "reversed", **ticks},
@@ -84,7 +83,7 @@ def _matrix(counts: npt.NDArray[np.int64], names: Sequence[str]) -> Spec:
     return Spec([trace], layout)
 
 
-def _number(x: int, y: int, share: float) -> dict[str, Any]:
+def _number(x: int, y: int, share: float) -> Part:
     text = "n/a" if np.isnan(share) else f"{share:.0f}" if share >= 0.5 else ""
     font = {"size": 10, "color": "#000" if share > 55 else "#fff"}
     return {"x": x, "y": y, "text": text, "showarrow": False, "font": font}

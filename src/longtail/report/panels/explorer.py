@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from longtail._checks import short
 from longtail.compare import ComparisonTable
 from longtail.report.blocks import Chart, Explorer, Panel, Side, Spec
-from longtail.report.charts import COLOURS, class_axis, log_axis, points_of
+from longtail.report.charts import COLOURS, Part, class_axis, log_axis, points_of
 from longtail.report.panels.tail import Tail, tail_of
 from longtail.weights import class_weights
 
@@ -29,16 +28,10 @@ def explore(tail: Tail, volume: float, answer: str = "") -> Panel:
     ranks = [i + 1 for i in points_of(len(tail.names))]
     mode = "lines" if len(tail.names) > 60 else "lines+markers"
 
-    def line(values: str, name: str, colour: str, dash: str, width: float = 2) -> dict[str, Any]:
-        return {
-            "explored": values,  # the script gives y and texts
-            "x": ranks,
-            "name": name,
-            "type": "scatter",
-            "mode": "lines" if width < 2 else mode,
-            "line": {"color": colour, "dash": dash, "width": width},
-            "hoverinfo": "text+name",
-        }
+    def line(explored: str, name: str, colour: str, dash: str, width: float = 2) -> Part:
+        drawn = {"type": "scatter", "mode": "lines" if width < 2 else mode, "hoverinfo": "text+name"}
+        look = {"color": colour, "dash": dash, "width": width}
+        return {"explored": explored, "x": ranks, "name": name, "line": look, **drawn}  # y is the script's
 
     sizes = [
         line("counts", "samples n", "@dim", "dot"),
@@ -52,19 +45,21 @@ def explore(tail: Tail, volume: float, answer: str = "") -> Panel:
     ]
     label = "Effective number of samples of every class at the chosen N, beside the counts"
     beside = "Class weights at the chosen N, beside the usual alternatives"
-    charts = Side(
-        [
-            Chart("effective", label, _spec(tail, sizes, "samples")),
-            Chart("weights", beside, _spec(tail, weights, "class weight")),
-        ]
-    )
+    axis = class_axis(tail.names)
+    charts = [
+        Chart(name, text, Spec(lines, {"xaxis": axis, "yaxis": log_axis(title), "uirevision": "keep"}))
+        for name, text, lines, title in (
+            ("effective", label, sizes, "samples"),
+            ("weights", beside, weights, "class weight"),
+        )
+    ]
     data = {
-        "names": list(tail.names),
-        "counts": tail.counts.tolist(),
-        "thresholds": list(tail.thresholds),
-        "volume": min(volume, 1e300),
+        **{"names": list(tail.names), "counts": tail.counts.tolist()},
+        **{"thresholds": list(tail.thresholds), "volume": min(volume, 1e300)},
     }
-    return Panel("The weights: beta explorer", [Explorer(), charts], "What do the weights do?", answer, data)
+    return Panel(
+        "The weights: beta explorer", [Explorer(), Side(charts)], "What do the weights do?", answer, data
+    )
 
 
 def facts(tail: Tail, beta: float) -> str:
@@ -80,8 +75,3 @@ def facts(tail: Tail, beta: float) -> str:
         f"{short(float(weight[1] / weight[0]))} times the most frequent; 1/n would weigh it "
         f"{short(head / last)} times, no re-weighting once."
     )
-
-
-def _spec(tail: Tail, traces: list[dict[str, Any]], title: str) -> Spec:
-    axes = {"xaxis": class_axis(tail.names), "yaxis": log_axis(title)}
-    return Spec(traces, {**axes, "uirevision": "keep"})

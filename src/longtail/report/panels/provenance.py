@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from longtail.compare import ComparisonTable
 from longtail.report.blocks import Code, Fold, Panel, Table
 from longtail.report.tables import Cell, Sheet, percent
 
+_MADE: Final = {"device": None, "torch": None, "commit": 10}  # letters of them
+
 
 def panel(table: ComparisonTable) -> Panel:
     """Show every run with device, versions and commit, and the recipe that all share."""
-    lines = []
-    for row in table.shown:
-        for o in row.outcomes:
-            made = o.provenance
-            lines.append(
-                [
-                    Cell(str(o.folder)),
-                    Cell(row.name),
-                    Cell(str(o.recipe.seed), float(o.recipe.seed)),
-                    percent(o.result.error),
-                    Cell(o.recipe.short_hash),
-                    *(Cell(text or "n/a") for text in (made.device, made.torch, made.commit[:10])),
-                ]
-            )
-    head = ["folder", "method", "seed", "error %", "recipe", "device", "torch", "commit"]
+    lines = [
+        [
+            *(Cell(str(o.folder)), Cell(row.name), Cell(str(o.recipe.seed), float(o.recipe.seed))),
+            *(percent(o.result.error), Cell(o.recipe.short_hash)),
+            *(Cell(o.origin[name][:length] or "n/a") for name, length in _MADE.items()),
+        ]
+        for row in table.shown
+        for o in row.outcomes
+    ]
+    head = ["folder", "method", "seed", "error %", "recipe", *_MADE]
     recipe = "The recipe that the methods share (loss, weighting and seed are those of the first run)"
     blocks = [
         Fold(f"{len(lines)} runs, with what they were made", [Table(Sheet(head, lines), "Runs")]),

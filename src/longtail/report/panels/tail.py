@@ -62,23 +62,12 @@ def chart(tail: Tail) -> Chart:
         colour = GROUP_COLOURS[group]
         bars = {"type": "bar", "textposition": "none", "marker": {"color": colour}}
         line = {"type": "scatter", "mode": "lines", "line": {"color": colour, "width": 3, "shape": "hv"}}
-        traces.append(
-            {
-                "x": [i + 1 for i in at],
-                "y": [float(counts[i]) or None for i in at],
-                "name": names[group],
-                "text": [f"{inert(tail.names[i])}: {count(counts[i])}" for i in at],
-                "hoverinfo": "text",
-                **(bars if len(counts) <= 300 else line),
-            }
-        )
-    layout = {
-        "xaxis": class_axis(tail.names),
-        "yaxis": log_axis("training samples", counts),
-        "bargap": 0.15,
-    }
+        points = {"x": [i + 1 for i in at], "y": [float(counts[i]) or None for i in at], "name": names[group]}
+        texts = {"text": [f"{inert(tail.names[i])}: {count(counts[i])}" for i in at], "hoverinfo": "text"}
+        traces.append({**points, **texts, **(bars if len(counts) <= 300 else line)})
+    axes = {"xaxis": class_axis(tail.names), "yaxis": log_axis("training samples", counts)}
     label = "Training samples of every class, from head to tail (log scale)"
-    return Chart("counts", label, Spec(traces, layout))
+    return Chart("counts", label, Spec(traces, {**axes, "bargap": 0.15}))
 
 
 def facts(tail: Tail) -> str:
