@@ -125,8 +125,8 @@ def add_installed(group: str, *arguments: Any) -> None:
             whose = point.dist.name if point.dist is not None else point.module
             text = f"{type(error).__name__}: {error}"
             warnings.warn(
-                f"entry point {point.name!r} of {whose} under {group!r} ({point.value}) failed: {text}; update "
-                "that package, or uninstall it",
+                f"entry point {point.name!r} of {whose} under {group!r} ({point.value}) failed: {text}; "
+                "update that package, or uninstall it",
                 stacklevel=2,
             )
 
