@@ -313,11 +313,11 @@ def test_a_method_has_its_line_of_code() -> None:
     labels = [0] * 9 + [1]
     for method in methods.grid(["softmax", "focal"], ["inverse", "effective"], beta=0.9, gamma=1.0):
         names = {"longtail": longtail, "labels": labels}
-        exec(method.code, names)
+        exec(methods.code(method), names)
         loss = names["criterion"]
         assert (loss.loss, loss.scheme) == (method.loss, method.weight.name)  # type: ignore[attr-defined]
     names = {"longtail": longtail}
-    exec(methods.get("class_aware").code, names)
+    exec(methods.code(methods.get("class_aware")), names)
     assert names["method"] == methods.get("class_aware")
 
 

@@ -113,9 +113,9 @@ def test_low_precision_and_autocast(loss, dtype):
 def test_a_gpu_that_was_not_measured_computes_by_torch(loss, dtype, monkeypatch):
     settings = []
 
-    def compute(z, index, weight, one, setting, *, gradient, out):
+    def compute(z, index, weight, one, setting, *, gradient, out, offset=None):
         settings.append(setting)
-        return linear._by_torch(z, index, weight, setting, gradient)
+        return linear._by_torch(z, index, weight, offset, setting, gradient)
 
     features, weight, bias, target, class_weight = problem(dtype)
     inputs = (features, weight, bias)

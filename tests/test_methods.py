@@ -557,3 +557,69 @@ def test_a_method_of_ones_own_is_written_whole():
     assert names["method"] == mine
     changed = methods.get("deferred_effective", beta=0.9).replace(name="deferred_effective")
     assert methods.code(changed) == 'method = longtail.methods.get("deferred_effective", beta=0.9)'
+
+
+def test_a_gamma_is_that_of_the_rule_where_the_loss_has_none():
+    assert methods.get("vs", gamma=0.7).scale == Rule("class_dependent_temperature", gamma=0.7)
+    assert methods.get("vs:gamma=0.7") != methods.get("vs")
+    with pytest.raises(ValueError, match=r"gamma=1 of method 'vs' may be the loss's or that of its rule"):
+        methods.get("vs:loss=focal:gamma=1")
+
+
+def test_whole_numbers_make_the_same_method():
+    one, other = (Method(loss="focal", gamma=g, offset=Rule("log_prior")) for g in (3, 3.0))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert recipes.digits(method=one).hash == recipes.digits(method=other).hash
+
+
+def test_names_of_different_settings_differ():
+    assert methods.get("effective", beta=0.99999999).name == "effective:beta=0.99999999"
+
+
+@pytest.mark.parametrize("text", ["crt:epochs=-1", "tau_norm:tau=-1", "posthoc_logit_adjusted:tau=-1"])
+def test_settings_of_what_comes_after_training_are_checked_before_it(text):
+    with pytest.raises(ValueError, match=r"(epochs|tau) must be in .*, got -1"):
+        methods.get(text)
+
+
+def test_a_loss_of_a_wrong_type_in_a_file():
+    with pytest.raises(ValueError, match="loss must be one of 'softmax'"):
+        Method.from_dict({"loss": ["softmax"]})
+
+
+def test_an_adjustment_reads_logits_as_the_loss_does():
+    counts = {"b": 900, "a": 90, "c": 10}
+    logits = np.zeros((1, 3))
+    for loss in ("softmax", "sigmoid"):
+        method = methods.get("posthoc_logit_adjusted", loss=loss)
+        shares = np.array([0.9, 0.09, 0.01])
+        shift = -np.log(shares) - np.log(3)
+        if loss == "sigmoid":
+            shift = -np.log(2) - np.log(shares / (1 - shares))
+        np.testing.assert_allclose(method.adjust(logits, counts)[0], shift, rtol=1e-12)
+
+
+def test_a_schedule_that_never_acted_is_not_taken_away():
+    method = methods.get("deferred_effective", start=0.95, beta=0.99)
+    assert method.at(10, 10) == method.unbalanced
+    np.testing.assert_allclose(method.prior([90, 10], epochs=10), [0.9, 0.1])
+    assert method.prior([90, 10])[1] > 0.2
+
+
+def test_two_names_of_one_method_are_told():
+    from longtail.compare import prepare
+
+    with pytest.raises(ValueError, match="logit_adjusted, balanced_softmax do the same"):
+        prepare(recipes.digits(), ["plain", "logit_adjusted", "balanced_softmax"])
+    assert prepare(recipes.digits(), ["vs:loss=focal"])[0][0].method.gamma == recipes.digits().gamma
+
+
+def test_a_run_whose_rule_is_not_registered_is_not_called_damaged(tmp_path):
+    WEIGHTS.register("of_elsewhere", lambda counts: np.ones(len(counts)))
+    try:
+        train(short(method=Method(weight=Rule("of_elsewhere"))), tmp_path, device="cpu", threads=1)
+    finally:
+        WEIGHTS.unregister("of_elsewhere")
+    with pytest.raises(ValueError, match=r"must be one of .* got 'of_elsewhere'.* install or import it"):
+        load_run(tmp_path)

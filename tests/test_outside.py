@@ -89,3 +89,34 @@ def test_without_it_the_names_are_unknown(finish: Any) -> None:
     code = "from longtail import methods; methods.get('toy')"
     done = finish([sys.executable, "-c", code])
     assert "method must be one of 'plain'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "told"),
+    [
+        ("broken", "raise RuntimeError('half installed')", "RuntimeError: half installed"),
+        (
+            "twin",
+            "def register():\n    from longtail.methods import CATALOGUE, Method\n"
+            "    CATALOGUE.register('toy', Method('other', loss='focal'))\n\ndef add(app):\n    1 / 0\n",
+            "method 'toy' is registered already",
+        ),
+    ],
+)
+def test_a_package_that_fails_is_named_and_takes_nothing_down(
+    environment: dict[str, str], tmp_path: Path, finish: Any, name: str, code: str, told: str
+) -> None:
+    about = tmp_path / "site" / f"{name}-1.0.dist-info"
+    about.mkdir()
+    (tmp_path / "site" / f"{name}.py").write_text(code)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    points = (OUTSIDE / "entry_points.txt").read_text().replace("toybox", name)
+    (about / "entry_points.txt").write_text(points)
+    script = "from longtail import methods; print(methods.get('effective').label, 'toy' in methods.NAMES)"
+    done = finish([sys.executable, "-c", script], env=environment)
+    assert done.stdout == "effective True\n", done.stderr
+    assert f"entry point '{name}' of {name} under 'longtail.applications'" in done.stderr
+    assert told in done.stderr
+    done = finish([sys.executable, "-m", "longtail", "toy"], env=environment)
+    assert (done.returncode, done.stdout) == (0, "hello world\n")
+    assert f"entry point '{name}' of {name} under 'longtail.commands'" in done.stderr

@@ -251,3 +251,9 @@ def test_foreign_states_are_refused():
         sampler.state_dict(97)
     with pytest.raises(ValueError, match=r"epoch must be in \[0, inf\], got -1"):
         sampler.set_epoch(-1)
+
+
+def test_equal_classes_are_dealt_as_they_were():
+    # orders of the first version: that a rule's shares equal the counts makes no plain shuffle of it
+    assert list(ClassAwareSampler([0] * 6, "inverse", seed=3)) == [5, 4, 3, 0, 2, 1]
+    assert list(ClassAwareSampler([0] * 6, "none", seed=3)) != [5, 4, 3, 0, 2, 1]

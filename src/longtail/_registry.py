@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from longtail import _checks
 
-__all__ = ["NAMES", "Registry", "added", "installed", "later", "load_applications"]
+__all__ = ["NAMES", "Registry", "add_installed", "added", "later", "load_applications"]
 
 T = TypeVar("T")
 
@@ -113,8 +113,22 @@ def load_applications() -> None:
 
 @functools.cache
 def _load_once() -> None:
-    for point in installed(APPLICATIONS):
-        point.load()()
+    add_installed(APPLICATIONS)
+
+
+def add_installed(group: str, *arguments: Any) -> None:
+    """Call what the entry points of a group name; one that fails is told of, and the others go on."""
+    for point in installed(group):
+        try:
+            point.load()(*arguments)
+        except Exception as error:  # another package's mistake must not take this one down
+            whose = point.dist.name if point.dist is not None else point.module
+            text = f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"entry point {point.name!r} of {whose} under {group!r} ({point.value}) failed: {text}; "
+                "update that package, or uninstall it",
+                stacklevel=2,
+            )
 
 
 def installed(group: str) -> list[EntryPoint]:

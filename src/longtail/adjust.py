@@ -7,7 +7,8 @@ less what an offset in the loss has paid for already.
 
 NumPy arrays give NumPy arrays; arrays of another array-API library (torch, JAX, CuPy) stay what they are. A
 package of your own adds an adjustment of methods by ``ADJUSTMENTS.register``: a function
-``(logits, counts, prior, *, settings) -> logits`` of NumPy arrays, prior being the effective one.
+``(logits, counts, prior, *, settings) -> logits`` of NumPy arrays, prior being the effective one. One that
+takes ``activation`` is told how the loss reads logits.
 """
 
 from __future__ import annotations
@@ -684,13 +685,18 @@ def _to_numpy(values: Any) -> npt.NDArray[Any]:
 
 
 def logit(
-    logits: npt.NDArray[Any], counts: Any, prior: Any, *, tau: float = 1.0
+    logits: npt.NDArray[Any],
+    counts: Any,
+    prior: Any,
+    *,
+    tau: float = 1.0,
+    activation: str = "softmax",
 ) -> npt.NDArray[np.floating[Any]]:
     """Take the prior that the optimiser saw away, for the uniform target.
 
     Source: Menon et al. (ICLR 2021), equation 9: post-hoc logit adjustment.
     """
-    adjusted: npt.NDArray[np.floating[Any]] = adjust_logits(logits, prior, tau=tau)
+    adjusted: npt.NDArray[np.floating[Any]] = adjust_logits(logits, prior, tau=tau, activation=activation)
     return adjusted
 
 

@@ -188,7 +188,9 @@ class Classifier:
         return self._prediction(logits)
 
     def _prediction(self, logits: torch.Tensor) -> Prediction:
-        decided = self._recipe.method.adjust(logits.numpy()[None], self._counts)[0]
+        decided = self._recipe.method.adjust(logits.numpy()[None], self._counts, epochs=self._recipe.epochs)[
+            0
+        ]
         logits, alone = torch.from_numpy(decided), self._recipe.activation == "sigmoid"
         return Prediction(self.class_names, (logits.sigmoid() if alone else logits.softmax(0)).numpy())
 

@@ -17,7 +17,7 @@ scheme             class drawn            known as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ _ROUNDING = 1e-9  # an expected number of draws this close below a whole number 
 
 def none(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
     """Return the classes' own counts: a plain shuffle."""
-    return counts.astype(np.float64)
+    return cast("npt.NDArray[np.float64]", counts)  # these very ones, by which `order` knows it
 
 
 def inverse(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
@@ -156,9 +156,12 @@ class ClassAwareSampler:
         shares: npt.NDArray[np.float64] = given / given.sum()
         return shares
 
-    def _shares_at(self, epoch: int) -> npt.NDArray[np.float64]:
+    def _given_at(self, epoch: int) -> npt.NDArray[Any]:
         progress = min(epoch, self.epochs - 1) / self.epochs
-        given = np.asarray(self._shares(self._counts, progress, **self._settings), dtype=np.float64)
+        return self._shares(self._counts, progress, **self._settings)
+
+    def _shares_at(self, epoch: int) -> npt.NDArray[np.float64]:
+        given = np.asarray(self._given_at(epoch), dtype=np.float64)
         if given.shape != self._counts.shape or not np.isfinite(given).all() or (given < 0).any():
             raise ValueError(
                 f"scheme must give {len(self._counts)} shares, each >= 0, got {_checks.describe(given)}"
@@ -202,7 +205,9 @@ class ClassAwareSampler:
             place = (uniform(bits, self.num_samples) * self._sizes[drawn]).astype(np.int64)
             picked: npt.NDArray[np.int64] = self._members[self._firsts()[drawn] + place]
             return picked
-        if self.num_samples == len(self._members) and np.array_equal(given, self._sizes):  # a plain shuffle
+        if (
+            self.num_samples == len(self._members) and self._given_at(epoch) is self._counts
+        ):  # a plain shuffle
             return np.argsort(bits.random_raw(self.num_samples), kind="stable")
         dealt = self._deal(self._draws(shares, bits), bits)
         return dealt[np.argsort(bits.random_raw(len(dealt)), kind="stable")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from longtail._registry import installed
+from longtail._registry import add_installed
 from longtail.cli import compare, data, methods, report, train, weights
 from longtail.cli.terminal import console, error_console, fail
 
@@ -59,5 +59,4 @@ def _options(
 
 for command in (weights, methods, compare, train, report, data):
     command.add(app)
-for point in installed(COMMANDS):  # of applications, and of other people's packages
-    point.load()(app)
+add_installed(COMMANDS, app)  # of applications, and of other people's packages

@@ -141,18 +141,20 @@ def prepare(
     chosen = [_named(method, recipe) if isinstance(method, str) else method for method in methods]
     if not chosen or len(set(chosen)) != len(chosen):
         names = [getattr(method, "label", method) for method in chosen]
-        raise ValueError(f"methods must name at least one, each once, got {names}")
+        twice = [str(name) for name, method in zip(names, chosen, strict=True) if chosen.count(method) > 1]
+        which = f": {', '.join(twice)} do the same" if twice else ""
+        raise ValueError(f"methods must name at least one, each once, got {names}{which}")
     return [recipe.replace(method=method) for method in chosen], _seeds(seeds)
 
 
 def _named(text: str, recipe: Recipe) -> Method:
     """Return a method of the catalogue, with the recipe's own beta and gamma where the name says no other."""
     method = catalogue.get(text)
-    own = {"beta": recipe.beta} if "beta" in dict(method.weight.settings) else {}
-    if method.is_focal:
-        own["gamma"] = recipe.gamma
     told = {part.partition("=")[0] for part in text.split(":")[1:]}
-    return method.with_settings(name=text, **{k: v for k, v in own.items() if k not in told})
+    if method.is_focal and "gamma" not in told:
+        method = method.replace(gamma=recipe.gamma)
+    own = {"beta": recipe.beta} if "beta" in dict(method.weight.settings) and "beta" not in told else {}
+    return method.with_settings(name=text, **own)
 
 
 def _run_all(

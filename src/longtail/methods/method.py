@@ -8,13 +8,13 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail import _arrays, _checks
 from longtail._registry import Registry
 from longtail.adjust import ADJUSTMENTS, effective_prior
 from longtail.losses.forms import FORMS
@@ -184,19 +184,21 @@ class Method:
         for text in ("name", "source"):
             if not isinstance(value := getattr(self, text), str) or "\n" in value:
                 raise TypeError(f"{text} must be one line of text, got {_checks.describe(value)}")
-        if self.loss not in FORMS:
+        if not isinstance(self.loss, str) or self.loss not in FORMS:
             _checks.choice("loss", self.loss, FORMS.names)
         _checks.choice("normalizer", self.normalizer, ("samples", "weights"))
-        _checks.number("gamma", self.gamma, low=0.0, open_high=True)
-        _checks.number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, open_high=True)
-        _checks.number("cosine", self.cosine, low=0.0, open_high=True, remedy="30 is usual, 0 is none")
-        if self.cosine and (self.uses_prior_bias or self.refit is not None):
-            other = "refit" if self.refit is not None else f"loss={self.loss!r} with a prior bias"
-            raise ValueError(
-                f"cosine={self.cosine:g} is given beside {other}, which needs a bias; leave one out"
-            )
-        if self.prior_bias not in ("auto", True, False):
+        gamma = _checks.number("gamma", self.gamma, low=0.0, open_high=True)
+        smoothing = _checks.number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, open_high=True)
+        object.__setattr__(self, "gamma", gamma)  # 3 and 3.0 are one method, with one hash
+        object.__setattr__(self, "label_smoothing", smoothing)
+        remedy = "30 is usual, 0 is none"
+        cosine = _checks.number("cosine", self.cosine, low=0.0, open_high=True, remedy=remedy)
+        object.__setattr__(self, "cosine", cosine)
+        if self.prior_bias != "auto" and not isinstance(self.prior_bias, bool):
             raise ValueError(f"prior_bias must be 'auto', True or False, got {self.prior_bias!r}")
+        if cosine and (self.uses_prior_bias or self.refit is not None):
+            other = "refit" if self.refit is not None else f"loss={self.loss!r} with a prior bias"
+            raise ValueError(f"cosine={cosine:g} is given beside {other}, which needs a bias; leave one out")
         for place in _PLACES:
             self._check_rule(place)
 
@@ -225,6 +227,10 @@ class Method:
                 function(0.0)
             elif place == "sampling":
                 function(_TRIAL, 0.0)
+            elif place == "adjustment":
+                function(np.zeros((1, 3)), _TRIAL, _TRIAL / 6)
+            elif place == "refit" and rule != Rule(rule.name).filled(REFITS):
+                _try_refit(rule)
 
     @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
@@ -315,12 +321,19 @@ class Method:
             if (rule := getattr(self, place)) is not None:
                 for key in _settings_of(functions[rule.name]):
                     known.setdefault(key, []).append(place)
+        focal = FORMS[settings.get("loss", self.loss)].takes_gamma
         for key, value in settings.items():
-            if key in _DEFAULTS:
+            acts = key in _DEFAULTS and (key != "gamma" or focal)
+            if acts and key in known:
+                raise ValueError(
+                    f"{key}={value} of method {self.label!r} may be the loss's or that of its rule of "
+                    f"{known[key][0]!r}; give one by longtail.methods.Method or Rule"
+                )
+            if acts or (key in _DEFAULTS and key not in known):
                 changes[key] = value
                 continue
             if key not in known:
-                options = (*known, *(name for name in _DEFAULTS if name not in ("name", "source")))
+                options = (*known, *(name for name in _DEFAULTS if name not in ("name", "source", *known)))
                 _checks.choice(f"a setting of method {self.name or self.label!r}", key, options)
             for place in known[key]:
                 rule = changes.get(place) or getattr(self, place)
@@ -417,34 +430,47 @@ class Method:
 
         return ClassAwareSampler(labels, acting, epochs=epochs, num_samples=num_samples, seed=seed)
 
-    def prior(self, class_counts: Any) -> npt.NDArray[np.float64]:
+    def prior(self, class_counts: Any, *, epochs: int | None = None) -> npt.NDArray[np.float64]:
         """Return the class shares that the optimiser saw at the end of training, see `longtail.adjust`.
 
         Args:
-            class_counts: training samples per class, shape (C,).
+            class_counts: training samples per class, as for `longtail.class_weights`.
+            epochs: of the whole training, for schedules and sampling that depend on it; None for very many.
         """
-        counts = np.asarray(class_counts, dtype=np.float64)
-        last = self if self.schedule is None or self.schedule.of(SCHEDULES)(_LAST) else self.unbalanced
+        given = _arrays.unwrap("class_counts", _arrays.in_output_order("class_counts", class_counts))[0]
+        counts = np.asarray(given, dtype=np.float64)
+        end = _LAST if epochs is None else 1 - 1 / _checks.integer("epochs", epochs, low=1)
+        last = self.at(epochs, epochs) if epochs is not None else self
+        if epochs is None and self.schedule is not None and not self.schedule.of(SCHEDULES)(end):
+            last = self.unbalanced
         seen = counts > 0
         drawn = np.ones_like(counts)
         if last.sampling is not None:
-            shares = np.asarray(last.sampling.of(SAMPLING)(counts, _LAST), dtype=np.float64)
+            shares = np.asarray(last.sampling.of(SAMPLING)(counts, end), dtype=np.float64)
             drawn[seen] = shares[seen] / counts[seen]
         weight = np.where(seen, _vector_of(last.weight, WEIGHTS, counts), 1.0)
         offset = None if self.offset is None else _vector_of(self.offset, OFFSETS, counts, weight)
         return effective_prior(counts, weight=weight, sampling=drawn, offset=offset)
 
-    def adjust(self, logits: npt.NDArray[Any], class_counts: Any) -> npt.NDArray[Any]:
+    def adjust(
+        self, logits: npt.NDArray[Any], class_counts: Any, *, epochs: int | None = None
+    ) -> npt.NDArray[Any]:
         """Return the logits that decide, after training.
 
         Args:
             logits: of the trained network, shape (N, C).
-            class_counts: training samples per class, shape (C,).
+            class_counts: training samples per class, as for `longtail.class_weights`.
+            epochs: of the whole training, as for `prior`.
         """
         if self.adjustment is None:
             return logits
-        counts = np.asarray(class_counts)
-        adjusted = np.asarray(self.adjustment.of(ADJUSTMENTS)(logits, counts, self.prior(counts)))
+        logits = np.asarray(logits)
+        counts = _arrays.unwrap("class_counts", _arrays.in_output_order("class_counts", class_counts))[0]
+        counts = np.asarray(counts)
+        function = self.adjustment.of(ADJUSTMENTS)
+        if "activation" in inspect.signature(function).parameters:
+            function = partial(function, activation=self.activation)
+        adjusted = np.asarray(function(logits, counts, self.prior(counts, epochs=epochs)))
         if adjusted.shape != logits.shape:
             raise ValueError(
                 f"adjustment {self.adjustment.name!r} made shape {adjusted.shape} of logits of shape "
@@ -496,14 +522,31 @@ class Method:
 _DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Method)}
 
 
+@cache
+def _try_refit(rule: Rule) -> None:
+    try:
+        import torch
+    except ModuleNotFoundError:  # then nothing is trained, either
+        return
+    features, targets = torch.eye(3)[[0, 0, 0, 1, 1, 2]], torch.tensor([0, 0, 0, 1, 1, 2])
+    rule.of(REFITS)(features, targets, torch.eye(3), torch.zeros(3))
+
+
 def _settings_of(function: Any) -> tuple[str, ...]:
     parameters = inspect.signature(function).parameters.values()
     named = (p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
-    return tuple(name for name in named if name != "seed")  # which is the run's, not the method's
+    return tuple(name for name in named if name not in ("seed", "activation"))  # the run's and the loss's
 
 
 def _short(value: Any) -> str:
-    return value.name if isinstance(value, Rule) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        value.name if isinstance(value, Rule) else _number(value) if isinstance(value, float) else str(value)
+    )
+
+
+def _number(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))  # two settings never read alike
 
 
 def _vector_of(

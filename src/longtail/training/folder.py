@@ -154,7 +154,7 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
     if not (folder / "evaluation.json").is_file():
         raise ValueError(f"{folder} holds no finished run; train into that folder until it is finished")
     try:
-        recipe = Recipe.from_json((folder / "recipe.json").read_bytes())
+        recipe = _recipe_of(folder)
         evaluation = Evaluation.from_dict(json.loads((folder / "evaluation.json").read_bytes()))
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         history = tuple(EpochMetrics(**json.loads(line)) for line in lines)
@@ -171,6 +171,8 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
                     if recipe.method.cosine:
                         model = with_cosine_head(model, recipe.method.cosine)
                 model.load_state_dict(weights, assign=True)
+    except _UnknownHereError:
+        raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"the run in {folder} is damaged ({type(error).__name__}: {error}); "
@@ -179,6 +181,23 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
     if model is None:
         raise ValueError(f"the run in {folder} is on a network of your own; give that as load_run(model=)")
     return RunResult(recipe, evaluation, history, seconds, folder, model.eval())
+
+
+class _UnknownHereError(ValueError):
+    """A recipe names what nothing here registers: the run may be whole, and another package missing."""
+
+
+def _recipe_of(folder: Path) -> Recipe:
+    text = (folder / "recipe.json").read_bytes()
+    try:
+        return Recipe.from_json(text)
+    except (ValueError, TypeError) as error:
+        if not isinstance(json.loads(text), dict):
+            raise
+        raise _UnknownHereError(
+            f"{folder / 'recipe.json'} cannot be read here: {error}. If another package or a file of yours "
+            "registers that, install or import it; the run itself may be whole"
+        ) from None
 
 
 def environment_of(run_dir: str | os.PathLike[str]) -> dict[str, Any]:

@@ -182,7 +182,8 @@ def test_logits(run: RunResult, data: TrainingData, device: torch.device, accele
 
 def measured(logits: Tensor, data: TrainingData, recipe: Recipe) -> Evaluation:
     """Evaluate the logits of the test split, adjusted as the recipe's method says."""
-    decided = recipe.method.adjust(logits.float().cpu().numpy(), data.counts)
+    values = logits.float().cpu().numpy()
+    decided = recipe.method.adjust(values, data.counts, epochs=recipe.epochs)
     return evaluate(decided, data.test_targets.cpu().numpy(), data.counts, activation=recipe.activation)
 
 
