@@ -206,8 +206,9 @@ def test_the_table_of_methods_is_that_of_the_catalogue(capsys: pytest.CaptureFix
     assert table in (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
-def test_the_methods_on_digits_are_the_result_file() -> None:
+def test_the_methods_on_real_data_are_the_result_files() -> None:
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    for line in (ROOT / "results" / "methods-digits" / "compare.md").read_text().splitlines():
-        if line.startswith("|"):
-            assert line in text
+    for data in ("digits", "gtsrb", "jhmdb"):
+        for line in (ROOT / "results" / f"methods-{data}" / "compare.md").read_text().splitlines():
+            if line.startswith("|"):
+                assert line in text

@@ -113,16 +113,17 @@ def test_low_precision_and_autocast(loss, dtype):
 def test_a_gpu_that_was_not_measured_computes_by_torch(loss, dtype, monkeypatch):
     settings = []
 
-    def compute(z, index, weight, one, setting, *, gradient, out, offset=None):
+    def compute(z, index, weight, one, setting, *, offset, gradient, out):
         settings.append(setting)
         return linear._by_torch(z, index, weight, offset, setting, gradient)
 
     features, weight, bias, target, class_weight = problem(dtype)
     inputs = (features, weight, bias)
-    one = both(loss, *inputs, target, class_weight)[0]
+    a = torch.linspace(-1.0, 1.0, 8)
+    one = both(loss, *inputs, target, class_weight, offset=a)[0]
     expected = gradients(one, *inputs)
     monkeypatch.setattr(linear.fused, "compute", compute)
-    other = both(loss, *inputs, target, class_weight)[0]
+    other = both(loss, *inputs, target, class_weight, offset=a)[0]
     tolerance = {"rtol": 2**-6, "atol": 2**-6} if dtype == torch.bfloat16 else {}
     torch.testing.assert_close(one, other, **tolerance)
     torch.testing.assert_close(expected, gradients(other, *inputs), **tolerance)

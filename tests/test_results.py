@@ -63,7 +63,8 @@ def of_digits(row: Row) -> recipes.Recipe:
 
 def of_methods(row: Row) -> recipes.Recipe:
     """A named method takes beta and gamma of the recipe, as `longtail compare` has it."""
-    return prepare(recipes.digits(), [row["method"]])[0][0]
+    recipe = recipes.default(row["dataset"]).replace(imbalance_factor=float(row["imbalance_factor"]))
+    return prepare(recipe, [row["method"]])[0][0]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,8 @@ def of_methods(row: Row) -> recipes.Recipe:
         ("choose-ddnet.csv", of_choice),
         ("compare-digits/compare.csv", of_digits),
         ("methods-digits/compare.csv", of_methods),
+        ("methods-gtsrb/compare.csv", of_methods),
+        ("methods-jhmdb/compare.csv", of_methods),
     ],
 )
 def test_each_row_is_of_its_recipe(name: str, rebuild: Callable[[Row], recipes.Recipe]) -> None:
@@ -91,7 +94,7 @@ def test_every_file_of_results_is_checked() -> None:
     tables = {path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")}
     assert tables == {
         *("table2.csv", "ddnet.csv", "gtsrb.csv", "choose-ddnet.csv", "compare-digits/compare.csv"),
-        "methods-digits/compare.csv",
+        *(f"methods-{data}/compare.csv" for data in ("digits", "gtsrb", "jhmdb")),
     }
 
 

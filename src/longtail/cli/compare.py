@@ -110,7 +110,7 @@ def compare(
     many, few = result.evaluation.thresholds
     counts = ", ".join(map(str, result.class_counts))
     text = (
-        f"\nerror: mean ± standard deviation over seeds, {'balanced ' * (own is None)}test set. "
+        f"\nerror: mean ± standard deviation over seeds, {'balanced ' * _is_balanced(result)}test set. "
         f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here "
         f"{counts}). vs none: paired "
         "difference to the same loss without re-weighting, negative is better, with its 95 % interval; "
@@ -131,6 +131,12 @@ def compare(
     )
     if result.failures:
         raise SystemExit(1)
+
+
+def _is_balanced(table: Any) -> bool:
+    """Whether every class has as many test samples as the others."""
+    confusion = table.evaluation.confusion
+    return confusion is not None and len({sum(row) for row in confusion}) == 1
 
 
 def _own_or_known(name: str) -> tuple[Any, Any]:
