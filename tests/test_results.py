@@ -75,6 +75,7 @@ def of_methods(row: Row) -> recipes.Recipe:
         ("gtsrb.csv", of_signs),
         ("choose-ddnet.csv", of_choice),
         ("compare-digits/compare.csv", of_digits),
+        ("main-job/compare.csv", of_methods),
         ("methods-digits/compare.csv", of_methods),
         ("methods-gtsrb/compare.csv", of_methods),
         ("methods-jhmdb/compare.csv", of_methods),
@@ -94,6 +95,7 @@ def test_every_file_of_results_is_checked() -> None:
     tables = {path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")}
     assert tables == {
         *("table2.csv", "ddnet.csv", "gtsrb.csv", "choose-ddnet.csv", "compare-digits/compare.csv"),
+        "main-job/compare.csv",
         *(f"methods-{data}/compare.csv" for data in ("digits", "gtsrb", "jhmdb")),
     }
 
