@@ -39,6 +39,19 @@ found["errors"] = result.evaluation.per_class_error
 print(json.dumps(found))
 """
 
+STRIPES = """
+import sys
+from longtail.compare.runs import comparisons, find_runs
+from longtail.datasets import NAMES
+from longtail.report.page import report_page
+from longtail.training import default, train
+
+assert "toy_stripes" in NAMES
+counts = train(default("toy_stripes"), sys.argv[1]).evaluation.class_counts
+page = report_page(comparisons(find_runs([sys.argv[1]])[0]))
+print(list(counts), "A toy's panel" in page.replace("&#39;", "'"), "1 method compared" in page)
+"""
+
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -83,6 +96,12 @@ def test_its_command_and_its_method_in_the_shell(environment: dict[str, str], fi
     done = finish([*shell, "toy", "--name", "tail"], env=environment)
     assert (done.returncode, done.stdout) == (0, "hello tail\n")
     assert "Greet." in finish([*shell, "--help"], env=environment).stdout
+
+
+def test_its_data_set_and_its_panel(environment: dict[str, str], tmp_path: Path, finish: Any) -> None:
+    done = finish([sys.executable, "-c", STRIPES, str(tmp_path / "run")], env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[30, 9, 3] True True"
 
 
 def test_without_it_the_names_are_unknown(finish: Any) -> None:

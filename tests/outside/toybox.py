@@ -11,10 +11,16 @@ def register():
     """Add the toys to the rooms they belong to."""
     from longtail import methods
     from longtail.adjust import ADJUSTMENTS
+    from longtail.datasets import DATASETS, Source
     from longtail.extend import NAMES
+    from longtail.report.blocks import PANELS
     from longtail.sampling import SAMPLING
+    from longtail.training.registries import DEFAULTS
     from longtail.vectors import WEIGHTS
 
+    DATASETS.register("toy_stripes", Source(stripes, built_in=True))
+    DEFAULTS.register("toy_stripes", recipe)
+    PANELS.register("toy", panel)
     WEIGHTS.register("toy_cube_root", cube_root)
     SAMPLING.register("toy_reversed", turned)
     methods.SCHEDULES.register("toy_middle", middle)
@@ -58,6 +64,30 @@ def middle(progress, *, start=0.25):
 def lift(logits, counts, prior):
     """Decide for the smallest class, whatever the network says."""
     return logits + 1e3 * (counts == counts.min())
+
+
+def stripes():
+    """Images of a stripe at one of three places."""
+    from longtail.datasets import Dataset, Split
+
+    places = np.arange(90) % 3
+    images = np.zeros((90, 1, 8, 8), np.uint8)
+    images[np.arange(90), 0, 2 * places] = 16
+    return Dataset("toy_stripes", Split(images, places), Split(images[:30], places[:30]), ("a", "b", "c"))
+
+
+def recipe():
+    """What the name stands for where a recipe is asked."""
+    from longtail import recipes
+
+    return recipes.digits(dataset="toy_stripes", imbalance_factor=10.0, epochs=6, warmup_epochs=1)
+
+
+def panel(table):
+    """Count the methods of a comparison."""
+    from longtail.report.blocks import Panel, Text
+
+    return Panel("A toy's panel", [Text(f"{len(table.rows)} method compared")])
 
 
 def add(app: typer.Typer) -> None:

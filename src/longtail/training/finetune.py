@@ -160,7 +160,9 @@ def finetune(
         if world.rank == 0:
             _same_images(folder, about)
             folder.claim(recipe)
-        run = _Run(recipe, train, test, network, folder, target, world, given, workers, on_error, arguments)
+        run = _ImageRun(
+            recipe, train, test, network, folder, target, world, given, workers, on_error, arguments
+        )
         if progress and world.rank == 0:
             title = f"{recipe.dataset} {Path(recipe.model).name} {recipe.method.label}"
             run.report = stack.enter_context(progress_bar(title))
@@ -345,7 +347,7 @@ def _network(recipe: ImageRecipe, train: ImageList, model: nn.Module | None) -> 
     return model
 
 
-class _Run:
+class _ImageRun:
     """One process's part of a run."""
 
     def __init__(
