@@ -13,6 +13,7 @@ import longtail
 from longtail import adjust_logits, adjust_probabilities, class_weights, methods, tune_adjustment
 from longtail.adjust import effective_prior, logit_shift
 from longtail.methods import Method, Rule
+from longtail.models.cosine import CosineLinear
 
 COUNTS = np.array([900.0, 90.0, 10.0])
 
@@ -471,6 +472,13 @@ def test_a_bias_holds_the_adjustment(bias, target):
         exported = torch.export.export(ours, (inputs,)).module()
         assert (exported(inputs) - wanted).abs().max() <= 1e-6
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_cosine_head_takes_the_adjustment():
+    head, inputs = CosineLinear(5, 3, 30.0), torch.randn(20, 5)
+    with torch.no_grad():
+        wanted = adjust_logits(head(inputs), COUNTS)
+        assert (longtail.with_prior(head, COUNTS)(inputs) - wanted).abs().max() <= 1e-5
 
 
 def test_a_bias_of_one_output():

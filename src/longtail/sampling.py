@@ -40,7 +40,7 @@ _ROUNDING = 1e-9  # an expected number of draws this close below a whole number 
 
 def none(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
     """Return the classes' own counts: a plain shuffle."""
-    return cast("npt.NDArray[np.float64]", counts)  # these very ones, by which `order` knows it
+    return cast("npt.NDArray[np.float64]", counts)  # these very ones, which tells it
 
 
 def inverse(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
@@ -152,16 +152,13 @@ class ClassAwareSampler:
     @property
     def class_shares(self) -> npt.NDArray[np.float64]:
         """The share of the draws that each class with samples has in this epoch."""
-        given = self._shares_at(self.epoch)
-        shares: npt.NDArray[np.float64] = given / given.sum()
-        return shares
+        return self._shares_at(self.epoch)[0]
 
-    def _given_at(self, epoch: int) -> npt.NDArray[Any]:
+    def _shares_at(self, epoch: int) -> tuple[npt.NDArray[np.float64], bool]:
+        """Return an epoch's shares, and whether they are the counts themselves: a plain shuffle."""
         progress = min(epoch, self.epochs - 1) / self.epochs
-        return self._shares(self._counts, progress, **self._settings)
-
-    def _shares_at(self, epoch: int) -> npt.NDArray[np.float64]:
-        given = np.asarray(self._given_at(epoch), dtype=np.float64)
+        answer: object = self._shares(self._counts, progress, **self._settings)
+        given = np.asarray(answer, dtype=np.float64)
         if given.shape != self._counts.shape or not np.isfinite(given).all() or (given < 0).any():
             raise ValueError(
                 f"scheme must give {len(self._counts)} shares, each >= 0, got {_checks.describe(given)}"
@@ -169,7 +166,7 @@ class ClassAwareSampler:
         shares: npt.NDArray[np.float64] = given[self._present]
         if not shares.sum() > 0:
             raise ValueError("scheme gives no class with samples a share above 0; give one to some class")
-        return shares
+        return shares / shares.sum(), answer is self._counts
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration yields; the wrappers call it, or you do.
@@ -197,17 +194,14 @@ class ClassAwareSampler:
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return an epoch's order, int64 of shape (num_samples,), the same in every process."""
         bits = words(self.seed, epoch)
-        given = self._shares_at(epoch)
-        shares = given / given.sum()
+        shares, plain = self._shares_at(epoch)
         if self.replacement:
             cumulative = np.cumsum(shares)
             drawn = np.searchsorted(cumulative[:-1], uniform(bits, self.num_samples), side="right")
             place = (uniform(bits, self.num_samples) * self._sizes[drawn]).astype(np.int64)
             picked: npt.NDArray[np.int64] = self._members[self._firsts()[drawn] + place]
             return picked
-        if (
-            self.num_samples == len(self._members) and self._given_at(epoch) is self._counts
-        ):  # a plain shuffle
+        if plain and self.num_samples == len(self._members):
             return np.argsort(bits.random_raw(self.num_samples), kind="stable")
         dealt = self._deal(self._draws(shares, bits), bits)
         return dealt[np.argsort(bits.random_raw(len(dealt)), kind="stable")]

@@ -43,7 +43,7 @@ _PLACES: Final[dict[str, Registry[Any]]] = {
 
 _VECTORS: Final = ("weight", "offset", "scale", "margin")
 _TRIAL: Final = np.array([3.0, 2.0, 1.0])  # counts on which a rule is tried before anything is trained
-_LAST: Final = 1 - 1e-9  # progress in the last epoch of a long training
+_MANY: Final = 10**9  # epochs of a training whose number is not known
 
 
 @dataclass(frozen=True, init=False)
@@ -439,14 +439,12 @@ class Method:
         """
         given = _arrays.unwrap("class_counts", _arrays.in_output_order("class_counts", class_counts))[0]
         counts = np.asarray(given, dtype=np.float64)
-        end = _LAST if epochs is None else 1 - 1 / _checks.integer("epochs", epochs, low=1)
-        last = self.at(epochs, epochs) if epochs is not None else self
-        if epochs is None and self.schedule is not None and not self.schedule.of(SCHEDULES)(end):
-            last = self.unbalanced
+        epochs = _MANY if epochs is None else epochs
+        last = self.at(epochs, epochs)
         seen = counts > 0
         drawn = np.ones_like(counts)
         if last.sampling is not None:
-            shares = np.asarray(last.sampling.of(SAMPLING)(counts, end), dtype=np.float64)
+            shares = np.asarray(last.sampling.of(SAMPLING)(counts, (epochs - 1) / epochs), dtype=np.float64)
             drawn[seen] = shares[seen] / counts[seen]
         weight = np.where(seen, _vector_of(last.weight, WEIGHTS, counts), 1.0)
         offset = None if self.offset is None else _vector_of(self.offset, OFFSETS, counts, weight)

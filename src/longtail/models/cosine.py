@@ -9,7 +9,7 @@ __all__ = ["CosineLinear", "with_cosine_head"]
 
 
 class CosineLinear(nn.Linear):
-    """Logits ``scale * cos(angle between feature and class vector)``, without bias.
+    """Logits ``scale * cos(angle between feature and class vector)``, without bias until one is put in.
 
     Args:
         in_features: D.
@@ -26,7 +26,8 @@ class CosineLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return logits of shape (N, C) for features of shape (N, D)."""
         directions = nn.functional.normalize(input, dim=-1), nn.functional.normalize(self.weight, dim=-1)
-        return self.scale * nn.functional.linear(*directions)
+        logits = self.scale * nn.functional.linear(*directions)
+        return logits if self.bias is None else logits + self.bias
 
     def extra_repr(self) -> str:
         """Name the sizes and the scale."""
