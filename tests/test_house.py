@@ -45,7 +45,7 @@ softmax / functional linear / module
 methods: schedules refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
-& evaluation: *
+& evaluation: intervals statistics curves reading / multi_label / single_label / *
 adapters: *
 & audit
 training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune / loop / \
