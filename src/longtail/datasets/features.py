@@ -192,7 +192,7 @@ def _codes(names: Array, y: Array) -> Array:
     if strange.any():
         first, *_ = y[strange].tolist()
         raise ValueError(
-            f"class {first!r} is none of the {len(names)} classes {_checks.shorten(names.tolist())}; name every "
-            "class in class_names, or leave those rows out"
+            f"class {first!r} is none of the {len(names)} classes {_checks.shorten(names.tolist())}; name "
+            "every class in class_names, or leave those rows out"
         )
     return codes

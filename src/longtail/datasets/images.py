@@ -50,9 +50,9 @@ __all__ = [
     "TorchDataset",
     "TrainTransform",
     "UnreadableImageError",
-    "given_parts",
     "gtsrb",
     "in_memory",
+    "list_images",
     "load_images",
 ]
 
@@ -124,11 +124,11 @@ class ImageList:
                 image = pillow.open(io.BytesIO(cell["bytes"]) if cell.get("bytes") else cell["path"])
             return image
 
-    def content(self, index: int) -> bytes:
-        """Return what is in an image's file, undecoded.
+    def read(self, index: int) -> bytes:
+        """Return the bytes of an image's file.
 
         Raises:
-            UnreadableImageError: no such file, or one that may not be read.
+            UnreadableImageError: no such file.
         """
         with self._naming(index):
             if self.files is not None:
@@ -284,7 +284,7 @@ def load_images(
         FileNotFoundError: image folder no/such/folder is not there; check the path
     """
     share = _checks.number("validation", validation, low=0, high=1, open_low=True, open_high=True)
-    train, test = given_parts(source, image=image, label=label, root=root)
+    train, test = list_images(source, image=image, label=label, root=root)
     if test is not None:
         return train, test
     sizes = train.class_counts.counts
@@ -295,34 +295,14 @@ def load_images(
     return train.select(np.setdiff1d(np.arange(len(train)), out)), train.select(out)
 
 
-def given_parts(
+def list_images(
     source: Any,
     *,
     image: str | None = None,
     label: str | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> tuple[ImageList, ImageList | None]:
-    """List the images of a source as `load_images` does, but hold none out: None where it has no test set.
-
-    Args:
-        source: As for `load_images`.
-        image: As for `load_images`.
-        label: As for `load_images`.
-        root: As for `load_images`.
-
-    Returns:
-        Training images, and test images or None.
-
-    Raises:
-        FileNotFoundError: As `load_images`.
-        ValueError: As `load_images`.
-        ModuleNotFoundError: As `load_images`.
-
-    Example:
-        >>> given_parts("no/such/folder")
-        Traceback (most recent call last):
-        FileNotFoundError: image folder no/such/folder is not there; check the path
-    """
+    """List the images of a source as `load_images` does, but hold none out: without a test set it is None."""
     rows = hub.splits(source)
     for name, value, fits in (("image", image, rows), ("label", label, rows), ("root", root, rows is None)):
         if value is not None and (fits is None or fits is False):
