@@ -15,7 +15,17 @@ import numpy as np
 from longtail import _checks
 from longtail.auditing import duplicates, facts, samples
 from longtail.auditing.facts import BETAS, ClassGroups, EffectiveShare, TestSet
-from longtail.auditing.findings import Audit, Duplicate, Finding, Groups, Need, Pair, Sample, SharedGroup
+from longtail.auditing.findings import (
+    Audit,
+    Duplicate,
+    Finding,
+    Groups,
+    Need,
+    Pair,
+    Sample,
+    SharedGroup,
+    repeated,
+)
 from longtail.auditing.samples import Samples
 from longtail.auditing.sources import read
 
@@ -66,21 +76,21 @@ def audit(
             - a folder of images, list files or a Hugging Face data set, as `longtail.datasets.load_images`
               takes them;
             - a table with a label column: a path as `longtail.class_counts` takes it, or a DataFrame;
-            - an .npz file of features: ``X``, ``y`` and, where there is a test part, ``X_test``, ``y_test``;
+            - an .npz file of features, as `longtail embed` writes it;
             - the name of a data set of `longtail.datasets`, or a `longtail.datasets.Dataset`;
             - labels alone, one a sample: duplicates are not looked for.
         label: The label column of a table or a Hugging Face data set.
-        test: The test part of a table, of an .npz file or of labels: another of the same kind.
+        test: The test part of a table or of labels: another of the same kind.
         columns: Of a table, what rows are compared in; None takes all but the label, the group and columns
             that only number the rows.
-        group: The column of the group: the patient, the track, the source. Of an .npz file: an array.
+        group: The column of the group: the patient, the track, the source.
         groups: Or the group of each sample, training samples first.
         groups_from: Or a regular expression that is looked for in the name of each image below its part's
             folder, such as ``00/00007_00012.jpg``: what its parentheses catch is the group.
         group_scope: "all": one name is one group wherever it stands; "class": in every class another one;
             "auto": the latter only if groups are numbers that plainly start again in every class.
-        features: One vector a sample, training samples first: an array or an .npz file with ``X`` and
-            ``X_test``. Pairs of high cosine are probable duplicates.
+        features: One vector a sample, training samples first: an array, or a file as
+            `longtail embed` writes it. Pairs of high cosine are probable duplicates.
         similarity: From which on two samples are probable duplicates, above 0 and below 1.
         betas: Of the effective number, each from 0 to 1.
         seeds: Runs of a method, for what the test set can show.
@@ -118,7 +128,9 @@ def audit(
         raise ValueError(f"{found.title} has one class, {found.class_names[0]!r}; an audit needs two or more")
     vectors = found.vectors
     if features is not None:
-        vectors = samples.load_features(features, found)
+        vectors = samples.beside(features, found)
+    if not given and "groups" in found.columns and isinstance(found.content, samples.Arrays):
+        group = "groups"  # a features file names its own
     names, codes = _group_codes(found, group, groups, pattern)
 
     counts = found.counts(0)
@@ -131,7 +143,7 @@ def audit(
     ]  # fmt: skip
     pairs, total = _probable(found, seen, vectors, codes, alike, threads, sample)
     grouped, tests_by_group = (None, None) if codes is None else _grouped(found, names, codes, group_scope)
-    shown = None if test_counts is None else facts.test_set(
+    shown = None if test_counts is None else facts.resolution(
         test_counts, seeds=seeds, recall=recall, groups=tests_by_group
     )  # fmt: skip
     return Audit(
@@ -333,18 +345,14 @@ def _needs(
     """
     if counts.imbalance_factor < 1.5 and groups is None:
         return ()
-    repeated: dict[str, int] = {}
-    for duplicate in exact:
-        inside = [sample.label for sample in duplicate.samples if sample.part == "train"]
-        for name in set(inside):
-            repeated[name] = repeated.get(name, 0) + inside.count(name) - 1
+    again = repeated(exact)
     needs = []
     for c, name in enumerate(map(str, counts.names)):
         n = int(counts.counts[c])
         of = None if groups is None else groups.per_class[c]
-        extra = repeated.get(name, 0)
+        extra = again.get(name, 0)
         tests = None if test_counts is None else int(test_counts.counts[c])
-        why = f"{n:,} training samples"
+        why = f"{n:,} training sample{'' if n == 1 else 's'}"
         if of is not None:
             why += f" of {of.groups:,} group{'' if of.groups == 1 else 's'}"
         if extra:

@@ -1,4 +1,4 @@
-"""What can be said of a tail, a test set and groups from counts alone: short formulas, each with its source."""
+"""What counts alone say of a tail, a test set and groups: short formulas, each with its source."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class TestSet:
     recall: float | tuple[float, ...]
 
 
-def test_set(
+def resolution(
     counts: ClassCounts,
     *,
     seeds: int = 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -235,17 +236,36 @@ class Audit:
         )
         found = [finding for make in made if (finding := make(self)) is not None]
         if self.unreadable:
-            first, why = self.unreadable[0]
-            text = (
-                f"{_many(len(self.unreadable), 'sample')} could not be read, such as {first}: {harmless(why)}"
-            )
-            found.append(
-                Finding(
-                    "problem", "Unreadable", text, "Replace or remove them; they are in no comparison above."
-                )
-            )
+            number = len(self.unreadable)
+            text = f"{_many(number, 'sample')} could not be read, and {_does(number, 'take')} part in no "
+            text += f"comparison; the first: {harmless(self.unreadable[0][1])}."
+            found.append(Finding("problem", "Unreadable", text))
         found += [Finding("note", "Note", harmless(note)) for note in self.notes]
         return tuple(found)
+
+    def class_rows(self) -> list[list[str]]:
+        """Return one row a class under a head: what is known of each."""
+        tests, groups = self.test_counts, None if self.groups is None else self.groups.per_class
+        again = self.repeated
+        head = ["class", "training"]
+        head += ["repeated"] if self.compared else []
+        head += ["test"] if tests is not None else []
+        head += ["groups", "new group"] if groups is not None else []
+        rows = [head]
+        for c, name in enumerate(map(str, self.counts.names)):
+            row = [harmless(name), str(self.counts.counts[c])]
+            row += [str(again.get(name, 0))] if self.compared else []
+            row += [str(tests.counts[c])] if tests is not None else []
+            if groups is not None:
+                new = groups[c].new
+                row += [str(groups[c].groups), "" if new is None else f"{100 * new:.1f} %"]
+            rows.append(row)
+        return rows
+
+    @property
+    def repeated(self) -> dict[str, int]:
+        """How many training samples of a class repeat another one of it; classes without any are left out."""
+        return repeated(self.exact_duplicates)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON knows it."""
@@ -262,6 +282,17 @@ class Audit:
             lines.append(f"{finding.title}: {finding.text}")
             lines += [f"  -> {finding.todo}"] if finding.todo else []
         return "\n".join(lines)
+
+
+def repeated(duplicates: Sequence[Duplicate]) -> dict[str, int]:
+    """Count the training samples of each class that repeat another one of it."""
+    found: dict[str, int] = {}
+    for duplicate in duplicates:
+        of = Counter(sample.label for sample in duplicate.samples if sample.part == "train")
+        for name, number in of.items():
+            if number > 1:
+                found[name] = found.get(name, 0) + number - 1
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -284,6 +315,10 @@ def _plain(value: Any) -> Any:
 
 def _many(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def _does(number: int, verb: str) -> str:
+    return verb + "s" * (number == 1)
 
 
 def _percent(share: float) -> str:
@@ -309,11 +344,10 @@ def _tail(a: Audit) -> Finding:
     )
     if a.imbalance_factor < 1.5:
         return Finding("fine", "The tail", text + ".", "There is no long tail: no re-weighting is needed.")
+    todo = "Compare methods with longtail compare; none is best on all data."
     if a.imbalance_factor < 10:
-        return Finding("fine", "The tail", text + ".", "The tail is short: expect little from any method.")
-    return Finding(
-        "look", "The tail", text + ".", "Compare methods with longtail compare; start with logit adjustment."
-    )
+        return Finding("note", "The tail", text + ", a short tail.", todo)
+    return Finding("look", "The tail", text + ".", todo)
 
 
 def _weightings(a: Audit) -> Finding | None:
@@ -345,7 +379,8 @@ def _test(a: Audit) -> Finding | None:
     parts = []
     if test.empty:
         parts.append(
-            f"{_many(len(test.empty), 'class')} without a test sample ({_some(test.empty)}): nothing can be said of them."
+            f"{_many(len(test.empty), 'class')} without a test sample ({_some(test.empty)}): nothing can be "
+            "said of them."
         )
     if test.thin:
         has = "has" if len(test.thin) == 1 else "have"
@@ -373,7 +408,8 @@ def _leaks(a: Audit) -> Finding | None:
     if not leaks:
         return Finding("fine", "Leaks", f"No sample is in both training and test ({_in(a)}).")
     inside = sum(sample.part == "test" for d in leaks for sample in d.samples)
-    text = f"{_many(inside, 'test sample')} of {a.test_counts.total:,} also in training, such as {_first(leaks[0])}."
+    text = f"{inside:,} of {_many(a.test_counts.total, 'test sample')} also in training, such as "
+    text += f"{_first(leaks[0])}."
     return Finding(
         "problem", "Leaks", text, "Remove them from training: a test with them flatters every model."
     )
@@ -395,7 +431,8 @@ def _duplicates(a: Audit) -> Finding | None:
     if not inside:
         return Finding("fine", "Exact duplicates", f"None within a part ({_in(a)}).")
     extra = sum(len(d.samples) - 1 for d in inside)
-    text = f"{_many(extra, 'sample')} repeat another of the same part, such as {_first(inside[0])}."
+    text = f"{_many(extra, 'sample')} {_does(extra, 'repeat')} another of the same part, such as "
+    text += f"{_first(inside[0])}."
     return Finding(
         "look", "Exact duplicates", text, "Keep one of each: the counts of their classes are too high."
     )
@@ -426,7 +463,7 @@ def _probable(a: Audit) -> Finding | None:
     if not pairs:
         return None
     across, apart = sum(p.is_leak for p in pairs), sum(p.is_conflict for p in pairs)
-    text = f"{_many(a.probable_total, 'pair')} look alike"
+    text = f"{_many(a.probable_total, 'pair')} {_does(a.probable_total, 'look')} alike"
     if across or apart:
         text += f", {across:,} across training and test, {apart:,} under different labels"
     text += f"; the first: {pairs[0].first} ~ {pairs[0].second}."
@@ -450,7 +487,8 @@ def _groups(a: Audit) -> Finding | None:
     parts = " and ".join(f"{number} in {part}" for part, number in first.samples.items())
     inside = sum(group.samples.get("test", 0) for group in groups.shared)
     text += (
-        f", {len(groups.shared):,} of them in both training and test, such as {harmless(first.name)} ({parts}); "
+        f", {len(groups.shared):,} of them in both training and test, such as {harmless(first.name)} "
+        f"({parts}); "
         f"{_many(inside, 'test sample')} are of such groups."
     )
     return Finding(
@@ -463,10 +501,12 @@ def _coverage(a: Audit) -> Finding | None:
         return None
     known = [c for c in a.groups.per_class if c.new is not None and c.groups]
     few = min(a.groups.per_class, key=lambda c: c.groups)
-    text = f"The fewest distinct groups has {harmless(few.name)}: {few.groups} among {_many(few.samples, 'sample')}."
+    text = f"{harmless(few.name)} has the fewest distinct groups: {few.groups} among "
+    text += f"{_many(few.samples, 'sample')}."
     if known:
         top = max(known, key=lambda c: c.new or 0)
-        text += f" The next {harmless(top.name)} sample is of a new group with {_percent(top.new or 0)} (Good-Turing)."
+        text += f" The next {harmless(top.name)} sample is of a new group with {_percent(top.new or 0)} "
+        text += "(Good-Turing)."
     elif why := next((c.why for c in a.groups.per_class if "batches" in c.why), ""):
         text += f" {why[0].upper()}{why[1:]}, so the number of groups says more than that of samples."
     return Finding("note", "Distinct groups", text, "Collect new groups rather than more of those you have.")

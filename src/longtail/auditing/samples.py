@@ -15,6 +15,7 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail.counts import ClassCounts
 from longtail.datasets.decoding import cut, upright_size
+from longtail.datasets.features import Features
 from longtail.datasets.images import ImageList, UnreadableImageError
 from longtail.datasets.long_tail import Dataset
 from longtail.sources.counted import needs
@@ -261,10 +262,11 @@ class _Columns(Mapping[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Samples in arrays, one a part; pictures where they have channels, height and width."""
+    """Samples in arrays, one a part; pictures where they have channels, height and width, white is `top`."""
 
     inputs: tuple[npt.NDArray[Any], ...]
     pictures: bool
+    top: float = 255.0
     kinds = ("values", "values")
 
     def _at(self, index: int) -> npt.NDArray[Any]:
@@ -288,8 +290,7 @@ class Arrays:
             return None
         values = self._at(index).transpose(1, 2, 0)
         if values.dtype != np.uint8:
-            top = float(max(1.0, *(abs(part[:1000]).max() for part in self.inputs)))
-            values = np.clip(255 * values / top, 0, 255).astype(np.uint8)
+            values = np.clip(255 * values / self.top, 0, 255).astype(np.uint8)
         image: Image = needs("PIL.Image", "pictures need", "images").fromarray(
             np.ascontiguousarray(values[..., 0] if values.shape[2] == 1 else values[..., :3])
         )
@@ -326,12 +327,15 @@ def of_arrays(
     *,
     pictures: bool = False,
     columns: Mapping[str, Any] | None = None,
+    paths: npt.NDArray[Any] | None = None,
 ) -> Samples:
     """Return arrays as samples, one array a part."""
     sizes = [len(t) for t in targets]
     parts = ("train", "test")[: len(sizes)]
 
     def name(index: int) -> str:
+        if paths is not None:
+            return str(paths[index])
         return f"{parts[index >= sizes[0]]} {index - sizes[0] * (index >= sizes[0])}"
 
     flat = all(part.ndim == 2 and part.dtype.kind == "f" for part in inputs)
@@ -342,9 +346,10 @@ def of_arrays(
         np.repeat(np.arange(len(sizes), dtype=np.int8), sizes),
         np.concatenate(targets),
         name,
-        Arrays(inputs, pictures),
+        Arrays(inputs, pictures, max(float(part.max()) for part in inputs) or 1.0 if pictures else 1.0),
         vectors=np.concatenate(inputs) if flat and not pictures else None,
         columns=columns or {},
+        paths=None if paths is None else name,
     )
 
 
@@ -370,40 +375,35 @@ def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.asarray(v / np.where(length > 0, length, 1), np.float32)
 
 
-def load_features(path: str | os.PathLike[str], samples: Samples) -> npt.NDArray[Any]:
-    """Read one vector a sample: X, and X_test where there is a test part, of an .npz file.
+def beside(given: Any, samples: Samples) -> npt.NDArray[Any]:
+    """Return one vector a sample: an array as it is, or the rows of a features file.
 
     Raises:
-        ValueError: no such file, no such arrays, or another number of rows than samples.
+        FileNotFoundError: no such file.
+        ValueError: another number of rows than samples, rows of other classes, or an unreadable file.
     """
-    arrays = read_npz(path)
-    names = [name for name in ("X", "X_test") if name in arrays]
-    if not names:
-        raise ValueError(f"features {str(path)!r} has no array X; it has {_checks.shorten(arrays)}")
-    rows = np.concatenate([arrays[name] for name in names])
-    if rows.ndim != 2:
-        raise ValueError(f"features {str(path)!r}: X must have two axes, got shape {rows.shape}")
+    if isinstance(given, (str, os.PathLike)):
+        file = Features.load(given)
+        title = f"features {os.fspath(given)!r}"
+        rows, labels = (
+            np.concatenate([a for a in pair if a is not None])
+            for pair in ((file.X, file.X_test), (file.y, file.y_test))
+        )
+        if len(rows) == len(samples) and file.class_names == samples.class_names:
+            other = np.flatnonzero(labels != samples.labels)
+            if len(other):
+                raise ValueError(
+                    f"{title}: row {other[0]} is of class {file.class_names[labels[other[0]]]!r}, but sample "
+                    f"{samples.name(int(other[0]))!r} is not; give rows in the samples' order"
+                )
+    else:
+        rows, title = np.asarray(given), "features"
+    if rows.ndim != 2 or rows.dtype.kind not in "fiu":
+        raise ValueError(f"{title} must hold numbers of shape (N, D), got {_checks.describe(rows)}")
     if len(rows) != len(samples):
         sizes = " + ".join(str(int((samples.part == k).sum())) for k in range(len(samples.parts)))
         raise ValueError(
-            f"features {str(path)!r} has {len(rows)} rows for {len(samples)} samples ({sizes}); give one row "
-            "a sample, in the samples' order"
+            f"{title} has {len(rows)} rows for {len(samples)} samples ({sizes}); give one row a sample, "
+            "in the samples' order"
         )
     return rows
-
-
-def read_npz(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of an .npz file; nothing in it is run.
-
-    Raises:
-        ValueError: no such file, or no readable one.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise ValueError(f"features {str(path)!r} is no file; check the path") from None
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise ValueError(
-            f"features {str(path)!r} is no readable .npz file ({error}); save it anew"
-        ) from error

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from longtail import _checks
-from longtail.auditing.samples import Samples, of_arrays, of_dataset, of_images, read_npz
+from longtail.auditing.samples import Samples, of_arrays, of_dataset, of_images
 from longtail.counts import encode
 from longtail.datasets import DATASETS, Dataset, load
-from longtail.datasets.images import list_images
+from longtail.datasets.features import Features
+from longtail.datasets.images import ImageList, list_images
 from longtail.sources import hub
 
 _TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
@@ -25,6 +26,9 @@ def read(
     """Read what is to be audited; see `longtail.audit`."""
     if isinstance(source, Dataset):
         return of_dataset(source)
+    lists = source if isinstance(source, tuple) else (source,)
+    if all(isinstance(images, ImageList) for images in lists) and len(lists) in (1, 2):
+        return of_images(lists[0], lists[1] if len(lists) > 1 else None, "the images")
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         if name in DATASETS and not os.path.exists(name):
@@ -38,33 +42,28 @@ def read(
 
 
 def _features(path: str, test: Any) -> Samples:
-    arrays = read_npz(path)
+    file = Features.load(path)
     if test is not None:
-        other = read_npz(test)
-        arrays |= {f"{name}_test": other[name] for name in ("X", "y") if name in other}
-    missing = [name for name in ("X", "y") if name not in arrays]
-    if missing:
-        raise ValueError(f"{path!r} has no array {missing[0]}; it has {_checks.shorten(arrays)}")
-    names = ["", "_test"] if {"X_test", "y_test"} <= set(arrays) else [""]
-    names_of, codes = _encoded([arrays[f"y{end}"] for end in names], path)
-    inputs = tuple(arrays[f"X{end}"] for end in names)
-    for end, x, y in zip(names, inputs, codes, strict=True):
-        if len(x) != len(y):
-            raise ValueError(
-                f"{path!r}: X{end} has {len(x)} rows for {len(y)} labels in y{end}; give as many"
-            )
-    return of_arrays(Path(path).name, names_of, inputs, codes, columns=_sided(arrays, names))
+        raise ValueError(
+            f"test={str(test)!r} belongs to tables and labels; put X_test and y_test into {path!r}"
+        )
+    pairs = [(file.X, file.y)]
+    if file.X_test is not None and file.y_test is not None:
+        pairs.append((file.X_test, file.y_test))
 
+    def joined(*parts: Any) -> Any:
+        given = parts[: len(pairs)]
+        return None if any(part is None for part in given) else np.concatenate(given)
 
-def _sided(arrays: dict[str, Any], ends: list[str]) -> dict[str, Any]:
-    """Arrays that have a value a sample in every part, the parts joined."""
-    found: dict[str, Any] = {}
-    for name, values in arrays.items():
-        parts = [arrays[name + end] for end in ends if name + end in arrays]
-        sizes = [len(arrays["y" + end]) for end in ends]
-        if values.ndim == 1 and [len(part) for part in parts] == sizes:
-            found[name] = np.concatenate(parts)
-    return found
+    groups = joined(file.groups, file.groups_test)
+    return of_arrays(
+        Path(path).name,
+        file.class_names,
+        tuple(x for x, _ in pairs),
+        tuple(y.astype(np.int64) for _, y in pairs),
+        columns={} if groups is None else {"groups": groups},
+        paths=joined(file.paths, file.paths_test),
+    )
 
 
 def _labels(source: Any, test: Any) -> Samples:
