@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _arrays, _checks
-from longtail.labels import encode, encode_missing, of_data_set, several
+from longtail.labels import encode, encode_missing, of_data_set, of_masks, several
 from longtail.sources import hub, read_counts
 from longtail.sources.counted import Counted, Wanted, notice_joined, split, with_missing
 from longtail.sources.tables import has, marked
@@ -156,6 +156,8 @@ def class_counts(
     header: bool = True,
     missing_as_class: bool = False,
     order: str | Iterable[Hashable] | None = None,
+    ignore_index: int | None = None,
+    per: str | None = None,
 ) -> ClassCounts:
     """Count the samples of each class.
 
@@ -182,6 +184,8 @@ def class_counts(
               folders' names as text.
             - the path of a .json file of annotations, as COCO, LVIS and iNaturalist have them: annotations
               (not images) of each category, in the order of the categories' ids.
+            - masks or sequences of tags, with ``per``: an array (N, H, W) or (B, T), or anything that gives
+              one mask or one sequence after the other, in sizes of their own.
         label: the column that holds the label. A CSV file needs none where it has a column ``count``: then it
             is a table of counts, named by its first other column. Names in a CSV file become numbers where
             all of them are numbers; a Parquet column keeps its type. A Hugging Face data set needs
@@ -195,6 +199,11 @@ def class_counts(
         missing_as_class: count the samples without a label as a class, called missing, in place of refusing
             them. Missing are None, NaN, null, empty text, and text such as NA, null, None or ?.
         order: the classes' names in the order of the model's outputs, a list or ``"A,B,C"``.
+        ignore_index: labels of this value are left out, such as 255 (void pixels) or -100 (parts of words).
+        per: what one sample is, of masks or tags. "image": the masks that hold a class; "pixel" or "token":
+            every label; "span": runs of the same tag, of which each "B-" tag begins one. Pixels and tokens
+            come in millions, where effective numbers no longer tell classes apart (they saturate at
+            1 / (1 - beta)); images and spans are what differs from one sample to the next.
 
     Returns:
         The counts by class name, in the order of scikit-learn's ``LabelEncoder``, and text of numbers as
@@ -203,9 +212,10 @@ def class_counts(
 
     Raises:
         TypeError: ``source`` is none of these, a single column of shape (N, 1) included, or its labels are
-            missing (None, NaN, null, empty, NA) or mixed.
+            missing (None, NaN, null, empty, NA) or mixed; masks that hold no integers.
         ValueError: labels outside 0..num_classes-1 or not in ``order``, a missing column, an empty field of a
-            CSV file, an unreadable count, a file that is not there, empty or unreadable.
+            CSV file, an unreadable count, a file that is not there, empty or unreadable; void that is not
+            named.
         ModuleNotFoundError: DuckDB (for tables) or ijson (for annotations) is needed and not installed.
 
     Example:
@@ -215,7 +225,13 @@ def class_counts(
         [1, 0, 2, 0]
         >>> class_counts(["rust|dent", "rust"], separator="|")
         ClassCounts({'dent': 1, 'rust': 2})
+        >>> masks = [[[0, 0, 0], [0, 1, 255]], [[0, 0], [0, 0]]]
+        >>> [class_counts(masks, ignore_index=255, per=per) for per in ("image", "pixel")]
+        [ClassCounts({0: 2, 1: 1}), ClassCounts({0: 8, 1: 1})]
     """
+    if per is not None or ignore_index is not None:
+        dense = _resize(ClassCounts(*of_masks(source, per, ignore_index, num_classes)), num_classes)
+        return dense if order is None else _ordered(dense, order)
     counted = _counted(
         source,
         Wanted(

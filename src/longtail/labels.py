@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -15,7 +16,8 @@ import numpy.typing as npt
 from longtail import _arrays, _checks
 
 _REMEDY = "drop or name them"
-_SEVERAL = "; several labels a sample are a set each, or an array of 0 and 1"
+_DENSE = "; of masks or tags say what one sample is: per='image', 'pixel', 'token' or 'span'"
+_SEVERAL = f"; several labels a sample are a set each, or an array of 0 and 1{_DENSE}"
 
 
 # ---- one label a sample
@@ -219,7 +221,7 @@ def _multi_hot(source: Any) -> Columns:
         )
     if array.dtype.kind not in "buif" or not np.isin(array, (0, 1)).all():
         raise TypeError(
-            "source is two-dimensional but not multi-hot (0 and 1 alone); give one label a sample"
+            "source is two-dimensional but not multi-hot (0 and 1 alone); give one label a sample" + _DENSE
         )
     return names, array.astype(np.int64).sum(axis=0), len(array)
 
@@ -243,6 +245,97 @@ def _sparse(source: Any) -> Columns:
         )
     ones = np.bincount(places, weights=np.asarray(values, float), minlength=shape[1])
     return tuple(range(shape[1])), ones.astype(np.int64), shape[0]
+
+
+# ---- masks and tags
+
+
+def of_masks(
+    source: Any, per: str | None, ignore_index: int | None, num_classes: int | None
+) -> tuple[list[Hashable], list[int]]:
+    """Count masks and tags, one image or sequence at a time; without ``per``, labels but for one value.
+
+    Raises:
+        TypeError: a source of something else, masks that hold no integers.
+        ValueError: no labels, another shape, a negative or void value that is not ignored.
+    """
+    ignored = None if ignore_index is None else _checks.integer("ignore_index", ignore_index, low=-(2**63))
+    if per is not None:
+        _checks.choice("per", per, ("image", "pixel", "token", "span"))
+    if isinstance(source, (str, bytes, os.PathLike, Mapping)) or not hasattr(source, "__iter__"):
+        raise TypeError(
+            f"per and ignore_index are for labels, masks and tags, but source is {_checks.describe(source)}; "
+            "give those"
+        )
+    found: Counter[Hashable] = Counter()
+    whole = _arrays.is_array(source)
+    if per is None:
+        known, codes = encode(source)
+        found.update(dict(zip(known, np.bincount(codes, minlength=len(known)).tolist(), strict=True)))
+        found.pop(ignored, None)
+    for part in () if per is None else host(source) if whole else source:
+        labels = _dense_labels(part, per, whole)
+        labels = labels if ignored is None or labels.dtype.kind == "U" else labels[labels != ignored]
+        if per == "span":
+            begins = np.ones(len(labels), dtype=bool)
+            begins[1:] = labels[1:] != labels[:-1]
+            if labels.dtype.kind == "U":
+                begins |= np.char.startswith(labels, "B-")
+            labels = labels[begins]
+        names, times = _tally(labels)
+        found.update(dict(zip(names, times if per != "image" else [1] * len(names), strict=True)))
+    if not found:
+        raise ValueError("source must hold at least one label, got none")
+    if negative := [name for name in found if isinstance(name, Integral) and name < 0]:
+        raise ValueError(
+            f"labels hold {_checks.shorten(negative)}, which is no class; leave it out by "
+            f"ignore_index={negative[0]}"
+        )
+    if per in ("image", "pixel") and (num_classes or 0) < 256 and 255 in found and 254 not in found:
+        raise ValueError(
+            "masks hold 255, which often marks pixels of no class; leave it out by ignore_index=255, or pass "
+            "num_classes=256 where it is a class"
+        )
+    order = _arrays.label_order(found)
+    return order, [found[name] for name in order]
+
+
+def _tally(labels: npt.NDArray[Any]) -> tuple[list[Any], list[int]]:
+    """The distinct labels, and how often each occurs; of small integers in one pass."""
+    if labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() < 2**16:
+        dense = np.bincount(labels)
+        return np.flatnonzero(dense).tolist(), dense[dense > 0].tolist()
+    names, times = np.unique(labels, return_counts=True)
+    return names.tolist(), times.tolist()
+
+
+def _dense_labels(part: Any, per: str | None, whole: bool) -> npt.NDArray[Any]:
+    """Return the labels of one mask or sequence, flat."""
+    try:
+        array = host(part)
+    except ValueError:  # a pair of image and mask, say
+        array = np.empty(len(part), dtype=object)
+    if array.dtype.kind == "b" or array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iuU":
+        raise TypeError(
+            f"masks and tags must hold integers (tags also text), got {_checks.describe(array)}; read masks "
+            "without scaling them, and give masks alone, (mask for _, mask in data)"
+        )
+    if per == "image" and (array.ndim < 2 or (array.ndim > 2 and not whole and array.shape[0] != 1)):
+        raise ValueError(
+            f"per='image' needs masks of shape (H, W), one after the other, got shape {array.shape}; of "
+            "batches give (mask for batch in batches for mask in batch), of one mask [mask]"
+        )
+    if per != "span" and array.ndim > 2 and array.shape[0] > 1 and array.shape[-1] in (3, 4):
+        raise ValueError(
+            f"a mask has shape {array.shape}, which seems to be colours; turn colours into class indices"
+        )
+    if per == "span" and array.ndim != 1:
+        raise ValueError(
+            f"per='span' needs sequences of tags, one after the other, got one of shape {array.shape}"
+        )
+    return array.reshape(-1)
 
 
 # ---- data sets
