@@ -48,8 +48,8 @@ datasets: kinds decoding fetch pickles / long_tail / *
 & evaluation: *
 adapters: *
 & audit
-training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune / loop / \
-evaluate
+training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
+graphs finetune verify / loop / evaluate
 compare: columns outcome / row / table / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page
