@@ -49,7 +49,7 @@ datasets: kinds decoding fetch pickles / long_tail / *
 adapters: *
 & auditing: facts samples / duplicates findings sources / *
 training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
-graphs finetune verify / loop / evaluate
+graphs finetune verify embedding / loop / evaluate
 compare: columns outcome / row / table / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit
