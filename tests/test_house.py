@@ -49,8 +49,8 @@ datasets: kinds decoding fetch pickles / long_tail / *
 & evaluation: intervals statistics curves reading / multi_label / single_label / *
 adapters: *
 & auditing: facts samples / duplicates findings sources / *
-training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune embedding / loop / \
-evaluate
+training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
+graphs finetune verify embedding / loop / evaluate
 compare: columns outcome / row / table / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit
