@@ -47,6 +47,7 @@ datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
 & evaluation: *
 adapters: *
+& suggest
 & auditing: facts samples / duplicates findings sources / *
 training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune / loop / \
 evaluate

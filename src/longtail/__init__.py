@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from longtail.head import parameter_groups as parameter_groups
     from longtail.head import with_prior as with_prior
     from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
+    from longtail.suggest import suggest_beta as suggest_beta
     from longtail.training import recipes as recipes
     from longtail.weights import class_weight_dict as class_weight_dict
     from longtail.weights import class_weights as class_weights
@@ -53,6 +54,7 @@ _NAMES = {
     "adjust_logits": "longtail.adjust",
     "adjust_probabilities": "longtail.adjust",
     "tune_adjustment": "longtail.adjust",
+    "suggest_beta": "longtail.suggest",
     "audit": "longtail.auditing",
     "Audit": "longtail.auditing",
 }
