@@ -49,7 +49,7 @@ datasets: kinds decoding fetch pickles / long_tail / *
 adapters: *
 & suggest
 & auditing: facts samples / duplicates findings sources / *
-training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune / loop / \
+training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune embedding / loop / \
 evaluate
 compare: columns outcome / row / table / *
 & predict

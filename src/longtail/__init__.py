@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
     from longtail.suggest import suggest_beta as suggest_beta
     from longtail.training import recipes as recipes
+    from longtail.training.embedding import embed as embed
     from longtail.weights import class_weight_dict as class_weight_dict
     from longtail.weights import class_weights as class_weights
     from longtail.weights import sample_weights as sample_weights
@@ -55,6 +56,7 @@ _NAMES = {
     "adjust_probabilities": "longtail.adjust",
     "tune_adjustment": "longtail.adjust",
     "suggest_beta": "longtail.suggest",
+    "embed": "longtail.training.embedding",
     "audit": "longtail.auditing",
     "Audit": "longtail.auditing",
 }
