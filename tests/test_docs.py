@@ -103,7 +103,9 @@ def test_the_site_is_built_and_its_links_lead_somewhere(tmp_path: Path) -> None:
     shown = {path.name for path in (ROOT / "docs").glob("*.md")}
     assert {f"{page.parent.name}.md" for page in tmp_path.glob("*/index.html")} >= shown - {"index.md"}
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    assert not [name for name in sorted(shown) if name not in navigation], "give the page a place in mkdocs.yml"
+    assert not [name for name in sorted(shown) if name not in navigation], (
+        "give the page a place in mkdocs.yml"
+    )
     reference = (tmp_path / "reference" / "adjust" / "index.html").read_text(encoding="utf-8")
     assert "log(prior it saw)" in reference
 

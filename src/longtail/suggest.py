@@ -227,8 +227,8 @@ def _by_evaluations(
                 "" if best is None or best.error is None else f", the best beta {100 * best.error.mean:.1f} %"
             )
             reason = (
-                f"Logit adjustment instead: it has {100 * mean:.1f} %{against}, and its gain over no weights, "
-                f"{_told(over_plain)}, is more than chance explains."
+                f"Logit adjustment instead: it has {100 * mean:.1f} %{against}, and its gain over no "
+                f"weights, {_told(over_plain)}, is more than chance explains."
             )
             return BetaAdvice(rows, None, "logit adjustment instead", reason)
     if best is None or not gained:
