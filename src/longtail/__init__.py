@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from longtail import adapters as adapters
+    from longtail import compare as compare
     from longtail import datasets as datasets
     from longtail import functional as functional
     from longtail import methods as methods
     from longtail.adjust import adjust_logits as adjust_logits
     from longtail.adjust import adjust_probabilities as adjust_probabilities
     from longtail.adjust import tune_adjustment as tune_adjustment
+    from longtail.compare.problem import Problem as Problem
     from longtail.counts import ClassCounts as ClassCounts
     from longtail.counts import ClassWeights as ClassWeights
     from longtail.counts import class_counts as class_counts
@@ -51,6 +53,7 @@ _NAMES = {
     "adjust_logits": "longtail.adjust",
     "adjust_probabilities": "longtail.adjust",
     "tune_adjustment": "longtail.adjust",
+    "Problem": "longtail.compare.problem",
 }
 _MODULES = {
     "functional": "longtail.functional",
@@ -58,6 +61,7 @@ _MODULES = {
     "recipes": "longtail.training.recipes",
     "methods": "longtail.methods",
     "adapters": "longtail.adapters",
+    "compare": "longtail.compare",
 }
 
 __all__ = [*_NAMES, *_MODULES]

@@ -117,7 +117,8 @@ class _Table:
         names = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(width))
         extra = ", ".join(f"c{i}" for i in range(len(self.header), width))
         long = f"coalesce({extra}, NULL) IS NOT NULL" if extra else "false"
-        wanted = [f"c{i} AS {name}" for i, name in zip(columns, "ab", strict=False)] + [f"{long} AS long"]
+        names_of = ("a", "b", *(f"x{i}" for i in range(2, len(columns))))
+        wanted = [f"c{i} AS {name}" for i, name in zip(columns, names_of, strict=False)] + [f"{long} AS long"]
         table = (
             f"(SELECT {', '.join(wanted)} FROM read_csv(?, auto_detect = false, header = true, "
             f"columns = {{{names}}}, delim = ?, quote = ?, escape = ?, comment = '', nullstr = '', "
@@ -190,12 +191,17 @@ def _position(table: _Table, label: str | None) -> int:
     )
 
 
-def _read(database: DuckDBPyConnection, table: _Table, columns: list[int], select: str) -> list[Any]:
-    """Ask for columns of a table; rows may be short, or go on with empty fields."""
+def _read(
+    database: DuckDBPyConnection, table: _Table, columns: list[int], select: str, keep: str = ""
+) -> list[Any]:
+    """Ask for columns of a table, kept under a name if one is given; rows may go on with empty fields."""
     width, pad, line = len(table.header), False, ""
     while True:
         source, given = table.query(columns, width, pad)
         try:
+            if keep:
+                _ask(database, f"CREATE TABLE {keep} AS SELECT * FROM {source}", given, table.path)
+                source, given = keep, []
             found = _group(database, select, source, given, table.path)
             break
         except _Unreadable as error:
