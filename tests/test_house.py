@@ -42,7 +42,7 @@ losses: __init__ forms fast reduction / batch fast.blocks fast.kernels / fast.fu
 softmax / functional linear / module
 & head
 & sampling
-methods: schedules refits / method / catalogue
+methods: schedules batches refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
 & evaluation: *

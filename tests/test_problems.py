@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.preprocessing import FunctionTransformer
 
 import longtail
 from longtail import Problem, cli
-from longtail.compare import LEARNERS, TABLES, ComparisonTable, compare, left_out
+from longtail.compare import LEARNERS, TABLES, ComparisonTable, Learner, compare, left_out
 from longtail.compare.folds import fold
 from longtail.compare.learners import fit, learner
 from longtail.compare.trials import run_training
@@ -277,7 +278,7 @@ def test_every_method_is_run_on_the_same_folds(compared, problem):
     for row in compared.rows:
         assert row.seeds == tuple(range(10))
     assert compared.metric == "balanced_error"
-    plain, adjusted = compared.rows[0], compared.rows[5]
+    plain, adjusted = compared.rows[0], compared.rows[6]
     mine, theirs = plain["balanced_error"].values, adjusted["balanced_error"].values
     d = paired_difference(theirs, mine, test_to_train=1 / 4)
     assert adjusted["balanced_error"].difference == d
@@ -387,6 +388,14 @@ def test_learners_know_categories_missing_values_and_a_class_that_a_fold_lacks(n
         assert (scores.argmax(1) == y[~inside])[y[~inside] != lacking].mean() > 0.6
 
 
+class Recorder:
+    def __init__(self, seen: list[Any]) -> None:
+        self.seen = seen
+
+    def fit(self, x: Any, y: Any, sample_weight: Any = None) -> None:
+        self.seen.append(y)
+
+
 def test_weights_and_sampling_reach_the_learner():
     found = Problem.from_table(table(sizes=(200, 20, 6)), "kind")
     kinds = [kind for _, kind in found.columns]
@@ -401,6 +410,12 @@ def test_weights_and_sampling_reach_the_learner():
         said[m.label] = np.exp(say(found.inputs)).mean(0)
     assert said["plain"] == pytest.approx(found.class_counts / found.class_counts.sum(), abs=0.02)
     assert said["softmax effective"] == pytest.approx(said["plain"])  # beta 0 weighs nothing
+    sizes = {"oversampling": 3 * 200, "undersampling": 3 * 6}
+    for name, size in sizes.items():
+        learned: list[Any] = []
+        how = Learner(lambda *_, seen=learned: Recorder(seen), lambda _: FunctionTransformer())
+        fit(how, kinds, found.inputs, found.targets, method(name), 0, 3)
+        assert np.bincount(learned[0]).tolist() == [size // 3] * 3
     small = found.class_names.index("cracked")
     assert said["inverse"][small] > 3 * said["plain"][small]
     assert said["class_aware"][small] > 3 * said["plain"][small]
@@ -493,11 +508,11 @@ def test_the_command_line_compares_a_table(tmp_path, monkeypatch, capsys):
     done = capsys.readouterr()
     assert "left out: 'id' is an identifier" in done.err.replace("\n", " ")
     assert "ldam_drw (needs a rule of margin" in done.err.replace("\n", " ")
-    assert "7 methods, 5 folds x 1: 35 runs" in done.err
+    assert "8 methods, 5 folds x 1: 40 runs" in done.err
     assert "tuned_adjustment" in done.out
     stored = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert stored["metric"] == "balanced_error"
-    assert len((tmp_path / "out" / "compare.csv").read_text().splitlines()) == 36
+    assert len((tmp_path / "out" / "compare.csv").read_text().splitlines()) == 41
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "balanced" in page
 

@@ -69,7 +69,7 @@ def missing_part(method: Method) -> str:
     """Return what a method needs that no learner of tables has; "" where it has all."""
     if method.loss != "softmax":
         return f"the loss {method.loss!r}"
-    for part in ("offset", "scale", "margin", "schedule", "refit"):
+    for part in ("offset", "scale", "margin", "schedule", "refit", "mixing", "reweighting"):
         if getattr(method, part) is not None:
             return f"a rule of {part} in a training by epochs"
     if method.cosine or method.label_smoothing:
@@ -97,7 +97,11 @@ def fit(
     counts = np.bincount(targets, minlength=classes)
     rows = np.arange(len(targets))
     if method.sampling is not None:
-        rows = np.sort(method.sampler(targets, seed=seed).order(0))
+        present = counts[counts > 0]
+        # a table is sampled once: to the size that the scheme is named for, or to its own
+        whole = {"oversampling": present.max(), "undersampling": present.min()}
+        size = int(whole.get(method.sampling.name, 0)) * len(present) or None
+        rows = np.sort(method.sampler(targets, num_samples=size, seed=seed).order(0))
     found, local = np.unique(targets[rows], return_inverse=True)
     if len(found) == 1:
         constant = np.full(classes, np.log(FLOOR))

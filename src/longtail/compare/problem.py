@@ -344,7 +344,7 @@ def _check_label(label: str, labels: Array, source: str) -> None:
     distinct = len(np.unique(labels))
     if distinct == 1:
         raise ValueError(
-            f"label {label!r} of {source} has one value, {labels[0]!r}; there is nothing to learn"
+            f"label {label!r} of {source} has one value, {str(labels[0])!r}; there is nothing to learn"
         )
     if labels.dtype.kind == "f" and distinct > _CONTINUOUS:
         raise ValueError(

@@ -30,7 +30,7 @@ AfterRun = Callable[[int, int, Outcome], None]
 
 # of a table: what a learner without epochs can do
 TABLES = (
-    *("plain", "inverse_sqrt", "inverse", "effective", "class_aware"),
+    *("plain", "inverse_sqrt", "inverse", "effective", "oversampling", "undersampling"),
     *("posthoc_logit_adjusted", "tuned_adjustment"),
 )
 # of the main job: no balancing, the paper's weights, and the simplest of what has been published since

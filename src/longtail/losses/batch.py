@@ -118,6 +118,8 @@ def check(
         raise ValueError(
             f"target is on {target.device} but input on {device}; move it with target.to(input.device)"
         )
+    if len(shape) > 2:
+        _check_layout(shape, target)
     if dtype is not torch.float64:
         dtype = torch.float32
     if weight is not None:
@@ -238,7 +240,13 @@ def explain(index: Tensor | None, classes: int, ignore_index: int, error: Except
         if bad.numel():
             raise ValueError(
                 f"target must be in 0..{classes - 1} or ignore_index={ignore_index}, got {int(bad[0])} "
-                f"({bad.numel()} such); count the model's outputs"
+                f"({bad.numel()} such); "
+                + (
+                    "if it marks pixels of no class, pass ignore_index=255, or "
+                    "labels.long().masked_fill(labels == 255, -100)"
+                    if int(bad[0]) == 255
+                    else "count the model's outputs"
+                )
             ) from None
     raise error
 
@@ -293,6 +301,22 @@ def smoothing_limit(activation: str, span: float, classes: int) -> float:
     return 2.0 / (1.0 + math.sqrt(1.0 + 4.0 * over * (classes - 1) / classes))
 
 
+def _check_layout(shape: torch.Size, target: Tensor) -> None:
+    """Refuse (B, T, C) logits where the labels' shape tells them; say how they are read where it cannot."""
+    if target.shape != shape[:-1] or torch.compiler.is_compiling():
+        return
+    if target.shape != shape[:1] + shape[2:]:
+        raise ValueError(
+            f"target must have shape {tuple(shape[:1] + shape[2:])} for input of shape {tuple(shape)}, got "
+            f"{tuple(target.shape)}; classes are in input's last dimension, give logits.movedim(-1, 1)"
+        )
+    if len(shape) == 3:
+        _checks.warn(
+            f"input of shape {tuple(shape)} is read as (N, C, d1), its classes in dimension 1; if they are "
+            "in the last, as those of token classifiers, give logits.movedim(-1, 1)"
+        )
+
+
 def _check_vector(name: str, vector: Tensor, input: Tensor) -> None:
     if not isinstance(vector, Tensor) or not vector.dtype.is_floating_point:
         raise TypeError(
@@ -300,6 +324,12 @@ def _check_vector(name: str, vector: Tensor, input: Tensor) -> None:
             f"use torch.as_tensor({name}, dtype=torch.float32)"
         )
     if vector.shape != input.shape[1:2]:
+        if input.ndim > 2 and vector.shape == input.shape[-1:]:
+            raise ValueError(
+                f"{name} has {vector.numel()} entries, as the last dimension of input of shape "
+                f"{tuple(input.shape)}, but classes are in dimension 1; give logits.movedim(-1, 1), and "
+                "float targets likewise"
+            )
         raise ValueError(
             f"{name} must have one entry for each of input's {input.shape[1]} classes (dimension 1), "
             f"got shape {tuple(vector.shape)} for input of shape {tuple(input.shape)}; "
