@@ -34,6 +34,7 @@ _registry
 & _measured
 effective
 sources: counted listing / coco hub lists tables / folders frames / arrays / __init__
+labels
 counts
 weights
 adjust
@@ -47,12 +48,12 @@ datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
 & evaluation: *
 adapters: *
-& audit
-training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune / loop / \
-evaluate
+& auditing: facts samples / duplicates findings sources / *
+training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
+graphs finetune verify embedding / loop / evaluate
 compare: columns folds learners outcome / problem row / table / trials / *
 & predict
-report: tables charts / blocks figures / panels.tail / * / panels / page
+report: tables charts / blocks figures / panels.tail / * / panels / page / audit
 cli: terminal / sources / *
 paper: recipes results / settings / reproduce / large_scale / tables figures / page / *
 & skeletons: files ddnet recipes augment / clips single_clip figures / *

@@ -153,9 +153,9 @@ def test_a_test_table_is_read_as_the_training_table(tmp_path):
         ("x,y\ninf,a\n2,b\n3,b\n1,a\n", {}, "column 'x' of .* holds 1 infinite values"),
         ("x,x,y\n1,1,a\n2,2,b\n", {}, "are named twice: 'x'"),
         (
-            "x,y\n" + "".join(f"{i if i else '?'},{'ab'[i % 2]}\n" for i in range(90)),
+            "x,y\n" + "".join(f"{i if i else 'red'},{'ab'[i % 2]}\n" for i in range(90)),
             {},
-            "column 'x' of .* holds numbers and 1 other values such as '[?]'; .*--keep",
+            "column 'x' of .* holds numbers and 1 other values such as 'red'; .*--keep",
         ),
         ("x,g,y\n1,u,a\n2,u,a\n3,v,b\n1,w,b\n", {"groups": "g"}, "'a' has all their samples in one group"),
     ],

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from longtail.adjust import adjust_logits as adjust_logits
     from longtail.adjust import adjust_probabilities as adjust_probabilities
     from longtail.adjust import tune_adjustment as tune_adjustment
+    from longtail.auditing import Audit as Audit
+    from longtail.auditing import audit as audit
     from longtail.compare.problem import Problem as Problem
     from longtail.counts import ClassCounts as ClassCounts
     from longtail.counts import ClassWeights as ClassWeights
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from longtail.head import with_prior as with_prior
     from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
     from longtail.training import recipes as recipes
+    from longtail.training.embedding import embed as embed
     from longtail.weights import class_weight_dict as class_weight_dict
     from longtail.weights import class_weights as class_weights
     from longtail.weights import sample_weights as sample_weights
@@ -53,6 +56,9 @@ _NAMES = {
     "adjust_logits": "longtail.adjust",
     "adjust_probabilities": "longtail.adjust",
     "tune_adjustment": "longtail.adjust",
+    "embed": "longtail.training.embedding",
+    "audit": "longtail.auditing",
+    "Audit": "longtail.auditing",
     "Problem": "longtail.compare.problem",
 }
 _MODULES = {

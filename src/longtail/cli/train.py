@@ -145,6 +145,7 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
         raise ValueError("epochs is given twice, by --epochs and by --set; leave one of them out")
     from longtail.datasets import DATASETS
     from longtail.training import recipes
+    from longtail.training.files import read_json
 
     path = Path(name)
     annotations = path.name.startswith("train20") and path.suffix == ".json"
@@ -164,8 +165,8 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
     if not isinstance(chosen, recipes.ImageRecipe):
         return chosen, None
     try:
-        return chosen, json.loads((path.parent / "environment.json").read_bytes())["source"]
-    except (OSError, ValueError, KeyError):
+        return chosen, read_json(path.parent / "environment.json")["source"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(
             f"recipe {name!r} is for images, but no environment.json beside it says where they are; give the "
             "images, and the recipe's fields by --set"
@@ -178,7 +179,7 @@ def _field(text: str) -> tuple[str, object]:
         raise ValueError(f"--set needs FIELD=VALUE, got {text!r}")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from longtail import _checks
 from longtail.compare.folds import most_folds, small_classes
-from longtail.counts import encode
 from longtail.datasets import DATASETS, Dataset, Split, load
+from longtail.labels import encode
 from longtail.sources.arrays import read_arrays
 from longtail.sources.frames import Column, Frame, classes_of, read_frame
 

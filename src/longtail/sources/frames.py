@@ -6,8 +6,11 @@ storage, as Arrow's dictionaries are: encoding and imputation are the learners' 
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail import _arrays, _checks
 from longtail.sources import tables
-from longtail.sources.counted import in_order
+from longtail.sources.counted import Wanted, finish
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -114,7 +117,7 @@ def read_frame(
         raise ValueError(f"drop names {label if label in drop else groups!r}, which is the label or groups")
     labels = read.pop(label)
     together = None if groups is None else read.pop(groups)
-    if together is not None and (missing := sum(map(_is_missing, together.tolist()))):
+    if together is not None and (missing := sum(map(_arrays.is_missing, together.tolist()))):
         raise ValueError(f"groups {groups!r} is empty in {missing} rows of {name}; fill or drop these rows")
     columns = [_column(n, v, n in keep, n in texts, name) for n, v in read.items() if n not in drop]
     together = None if together is None else together.astype(str)
@@ -143,26 +146,34 @@ def _from_text(
     database: DuckDBPyConnection, path: str, label: str, as_text: Collection[str]
 ) -> tuple[dict[str, Array], tuple[Any, ...]]:
     """Read text; a column is numbers, or dates, where every value that is there is one."""
-    table = tables._table(database, path, label, False)
-    at = tables._position(table, label)
-    header = [label if i == at else name.strip() for i, name in enumerate(table.header)]
-    if twice := [name for name in header if name and header.count(name) > 1]:
-        raise ValueError(f"columns of {path!r} are named twice: {twice[0]!r}; rename one")
-    # an index that pandas wrote has no name
-    header = [name or f"column {i + 1}" for i, name in enumerate(header)]
-    classes = tuple(tables.count_text(database, [path], path, label)[0])  # refuses missing ones by line
-    places = list(range(len(header)))
-    aliases = ["a", "b", *(f"x{i}" for i in range(2, len(header)))][: len(header)]
-    tables._read(database, table, places, "SELECT count(*), bool_or(long) FROM {}", keep="t")
-    missing = tables._MISSING.pattern.replace("'", "''")
+    with contextlib.ExitStack() as stack:
+        file = tables._readable(path, stack)
+        table = tables._table(database, path, file, label, False)
+        at = tables._position(table, label)
+        header = [label if i == at else name.strip() for i, name in enumerate(table.header)]
+        if twice := [name for name in header if name and header.count(name) > 1]:
+            raise ValueError(f"columns of {path!r} are named twice: {twice[0]!r}; rename one")
+        # an index that pandas wrote has no name
+        header = [name or f"column {i + 1}" for i, name in enumerate(header)]
+        aliases = tables._names(len(header))
+        classes = _classes(database, path, label)
+        tables._read(
+            database, table, [*range(len(header))], "SELECT count(*), bool_or(long) FROM {}", keep="t"
+        )
+    # blank lines are no rows; a label that is missing is refused before
+    database.execute(f"DELETE FROM t WHERE {aliases[at]} IS NULL OR trim({aliases[at]}) = ''")
+    missing = _arrays._MISSING.pattern.replace("'", "''")
     read: dict[str, Array] = {}
     for i, (name, alias) in enumerate(zip(header, aliases, strict=True)):
         if i == at:
             (texts,) = _fetch(database, f"SELECT {alias} AS v FROM t", path)
             distinct, codes = np.unique(texts.astype(str), return_inverse=True)
-            read[name] = np.asarray(tables._numbers(distinct.tolist()))[codes]
+            rows = [(text,) for text in distinct.tolist()]
+            bare = [tables._unquoted(text, table, rows) for (text,) in rows]
+            named = [_arrays.one_form(x) for x in tables._numbers(bare, table.delimiter != ",")]
+            read[name] = np.asarray(named)[codes]
             continue
-        text = f"CASE WHEN regexp_full_match(trim({alias}), '{missing}|') THEN NULL ELSE trim({alias}) END"
+        text = f"CASE WHEN regexp_full_match({alias}, '{missing}') THEN NULL ELSE trim({alias}) END"
         database.execute(f"CREATE OR REPLACE TEMP VIEW w AS SELECT {text} AS v FROM t")
         there, numbers, dates, codes_ = database.execute(
             "SELECT count(v), count(TRY_CAST(v AS DOUBLE)), count(TRY_CAST(v AS TIMESTAMP)), "
@@ -177,6 +188,16 @@ def _from_text(
         else:
             read[name] = _fetch(database, "SELECT v FROM w", path)[0]
     return read, classes
+
+
+def _classes(database: DuckDBPyConnection, path: str, label: str) -> tuple[Any, ...]:
+    """Return the classes in the order of the weights; missing labels are refused by their line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of identifiers, which are refused later
+            return tuple(tables.count_text(database, [path], path, Wanted(label)).names)
+    except ValueError as error:
+        raise ValueError(str(error).replace(", or count them by missing_as_class=True", "")) from error
 
 
 def _from_parquet(database: DuckDBPyConnection, path: str) -> dict[str, Array]:
@@ -244,15 +265,11 @@ def _from_memory(source: Any) -> dict[str, Array]:
     return read
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or value != value or type(value).__name__ in ("NAType", "NaTType")
-
-
 def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column:
     """Make a column of what was read; as text if another table has it so."""
     if text and raw.dtype.kind != "O":
         known = raw.tolist()
-        raw = np.asarray([None if _is_missing(x) else x for x in known], dtype=object)
+        raw = np.asarray([None if _arrays.is_missing(x) else x for x in known], dtype=object)
     if raw.dtype.kind in "biuf":
         values = raw.astype(np.float64)
         if np.isinf(values).any():
@@ -268,7 +285,7 @@ def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column
     if raw.dtype.kind == "m":
         raise TypeError(f"column {name!r} of {table} holds durations; give numbers, or drop it")
     values = np.full(len(raw), np.nan)
-    there_at = np.asarray([not _is_missing(x) for x in raw.tolist()], dtype=bool)
+    there_at = np.asarray([not _arrays.is_missing(x) for x in raw.tolist()], dtype=bool)
     found = raw[there_at].tolist()
     kinds = {type(x) for x in found}
     if not text and kinds and all(issubclass(kind, int | float | bool | np.number) for kind in kinds):
@@ -288,7 +305,7 @@ def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column
         )
     texts = np.asarray([str(x) for x in found], dtype=object)
     distinct, codes = np.unique(texts, return_inverse=True)
-    numeric = np.asarray([tables._NUMBER.fullmatch(x) is not None for x in distinct.tolist()], dtype=bool)
+    numeric = np.asarray([_arrays.NUMBER.fullmatch(x) is not None for x in distinct.tolist()], dtype=bool)
     share = float(numeric[codes].mean()) if len(codes) else 0.0
     if not keep and 0.5 < share < 1 and len(distinct) > _MIXED:
         odd = distinct[~numeric][0]
@@ -303,11 +320,10 @@ def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column
 
 def classes_of(labels: Array, source: str) -> Array:
     """Refuse labels that are missing; whole floats become the integers that they are."""
-    counted: dict[Any, int] = {}
-    for value in labels.tolist():
-        value = None if _is_missing(value) and not isinstance(value, float) else value
-        counted[value] = counted.get(value, 0) + 1
-    in_order(counted.items(), source)
+    try:
+        finish(Counter(labels.tolist()).items(), source, Wanted("label"))
+    except TypeError as error:  # of remedies those that are there
+        raise TypeError(str(error).replace(", or count them by missing_as_class=True", "")) from error
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         return labels.astype(np.int64)
     return labels
