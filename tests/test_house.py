@@ -46,7 +46,7 @@ softmax / functional linear / module
 methods: schedules batches refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
-& evaluation: *
+& evaluation: intervals statistics curves reading / multi_label / single_label / *
 adapters: *
 & auditing: facts samples / duplicates findings sources / *
 training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
