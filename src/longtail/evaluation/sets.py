@@ -62,7 +62,8 @@ class SetEvaluation:
             f"coverage {100 * self.marginal_coverage:.1f} % of the samples, "
             f"{100 * self.macro_coverage:.1f} % on average over classes, "
             f"{100 * self.worst_coverage:.1f} % in the worst class {self.worst_class}; "
-            f"{self.mean_size:.2f} classes a set; {100 * self.below_half:.1f} % of the classes below half; {self.num_samples} samples"
+            f"{self.mean_size:.2f} classes a set; {100 * self.below_half:.1f} % of the classes below half; "
+            f"{self.num_samples} samples"
         )
 
 
