@@ -72,6 +72,7 @@ class ClassWeights(_PerClass):
     """
 
     __slots__ = ()
+    holds_weights = True
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
@@ -171,6 +172,7 @@ def class_counts(source: object, *, label: str | None = None, num_classes: int |
         >>> class_counts([0, 2, 2], num_classes=4).counts.tolist()
         [1, 0, 2, 0]
     """
+    _arrays.refuse_weights("source", source)
     if isinstance(source, (str, os.PathLike)):
         return _resize(ClassCounts(*read_counts(os.fspath(source), label)), num_classes)
     if hub.is_data_set(source):

@@ -52,7 +52,8 @@ def trainer_loss(criterion: ClassBalancedLoss) -> Callable[..., Tensor]:
         if labels is None:
             raise ValueError("the batch has no 'labels'; name the label column 'labels'")
         classes = criterion.weight.numel()
-        if logits.ndim < 2 or logits.shape[1] != classes:
+        one = classes == 2 and (logits.ndim == 1 or (logits.ndim > 1 and logits.shape[1] == 1))
+        if not one and (logits.ndim < 2 or logits.shape[1] != classes):
             raise ValueError(
                 f"the model's logits have shape {tuple(logits.shape)}, but the loss has the counts of "
                 f"{classes} classes; give the counts of this data set, and a model with one output a class"
@@ -65,7 +66,7 @@ def trainer_loss(criterion: ClassBalancedLoss) -> Callable[..., Tensor]:
         # one number; under DataParallel one a device, though the batch comes whole: the Trainer multiplies by
         # the number of devices afterwards
         total = torch.as_tensor(num_items_in_batch, device=logits.device).sum()
-        if labels.is_floating_point():
+        if labels.is_floating_point() and not one:
             total = total / classes
         step: Tensor = criterion(logits, labels, denominator=total)
         return step
