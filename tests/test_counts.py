@@ -444,3 +444,73 @@ def test_bad_class_counts(names, counts, error, message):
 def test_bad_input(source, kwargs, error, message):
     with pytest.raises(error, match=message):
         class_counts(source, **kwargs)
+
+
+# ---- masks and tags
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "tensors", "generator", "pictures"])
+def test_masks_by_image_and_by_pixel(kind, rng):
+    masks = rng.integers(0, 4, (6, 8, 5)).astype(np.uint8)
+    masks[0], masks[1:, :3], masks[3:][masks[3:] == 2] = 255, 0, 0
+
+    def source():
+        if kind == "array":
+            return masks
+        if kind == "tensors":
+            return pytest.importorskip("torch").from_numpy(masks)[
+                :, None
+            ]  # (1, H, W), as torchvision has them
+        if kind == "pictures":
+            image = pytest.importorskip("PIL.Image")
+            return [image.fromarray(mask) for mask in masks]
+        return list(masks) if kind == "list" else (mask for mask in masks)
+
+    known = masks[masks != 255]
+    pixels = class_counts(source(), ignore_index=255, per="pixel", num_classes=5)
+    assert pixels.counts.tolist() == np.bincount(known, minlength=5).tolist()
+    images = class_counts(source(), ignore_index=255, per="image", num_classes=5)
+    assert images.counts.tolist() == [int((masks == c).any((1, 2)).sum()) for c in range(5)]
+    assert images.counts[2] == 2
+    with pytest.raises(ValueError, match=r"masks hold 255.*ignore_index=255, or pass num_classes=256"):
+        class_counts(source(), per="image", num_classes=5)
+
+
+def test_tags_by_token_and_by_span():
+    text = [["O", "O", "B-PER", "I-PER", "I-PER", "B-PER", "B-PER", "O"], ["B-LOC"], []]
+    ids = [["O", "B-PER", "I-PER", "B-LOC"].index(tag) for tag in text[0]]
+    assert class_counts(text, per="token") == {"B-LOC": 1, "B-PER": 3, "I-PER": 2, "O": 3}
+    assert class_counts(text, per="span") == {"B-LOC": 1, "B-PER": 3, "I-PER": 1, "O": 2}
+    padded = np.array([[*ids, -100], [3] + [-100] * 8])
+    padded[0, 4] = -100  # the second part of a word
+    found = class_counts(padded, per="span", ignore_index=-100)
+    assert found.counts.tolist() == [2, 2, 1, 1]  # by ids two entities side by side are one run
+    with pytest.raises(ValueError, match="labels hold -100, which is no class; leave it out by"):
+        class_counts(padded, per="token")
+    assert class_counts([0, 1, 1, -100], ignore_index=-100) == {0: 1, 1: 2}
+
+
+@pytest.mark.parametrize(
+    ("source", "per", "message"),
+    [
+        (np.zeros((2, 4, 4), int), None, "of masks or tags say what one sample is: per='image'"),
+        ([[0, 1, 2], [0]], None, "of masks or tags say what one sample is: per='image'"),
+        (np.arange(6).reshape(2, 3), None, "not multi-hot.*of masks or tags say what"),
+        (np.zeros((2, 4, 4)), "pixel", "must hold integers.*read masks without scaling them"),
+        (
+            [(np.zeros((3, 4, 4)), np.zeros((4, 4), int))],
+            "pixel",
+            r"give masks alone, \(mask for _,",
+        ),
+        (np.zeros((2, 4, 4, 3), int), "pixel", "seems to be colours"),
+        (np.zeros((4, 4), int), "image", r"one after the other, got shape \(4,\); .* of one mask \[mask\]"),
+        ([np.zeros((2, 4, 4), int)], "image", "for mask in batch"),
+        (["O", "B-PER"], "span", "needs sequences of tags"),
+        (np.zeros((1, 4, 4), int), "imag", "did you mean 'image'"),
+        ("masks", "image", "but source is str 'masks'"),
+        ([np.full((2, 2), -1)], "pixel", "leave it out by ignore_index=-1"),
+    ],
+)
+def test_masks_that_cannot_be_counted_are_refused(source, per, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        class_counts(source, per=per)

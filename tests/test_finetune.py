@@ -34,6 +34,8 @@ from longtail.predict import Classifier
 from longtail.sampling import ClassAwareSampler
 from longtail.training import DivergedError, RunFolderError, evaluate_run, load_run
 from longtail.training.finetune import ImagesChangedError, evaluate_images, finetune
+from test_layouts import trainers_step
+from test_layouts import whole_gradient as gradient_of_labels
 from test_losses_distributed import COUNTS, OPTIONS, gradient, model, whole_gradient
 from test_losses_distributed import data as batch_of_12
 
@@ -500,9 +502,12 @@ def test_two_processes_are_one_and_survive_a_killed_rank(photos, tiny, tmp_path,
     for epoch, rows in enumerate(json.loads((tmp_path / "seen.json").read_text())):
         assert sorted(rows) == sorted(order.order(epoch).tolist())
     with np.load(tmp_path / "gradients.npz") as gradients:
-        assert set(gradients) == set(OPTIONS)
+        assert set(gradients) == {*OPTIONS, "tokens", "pixels"}
         for name, found in gradients.items():
-            expected = whole_gradient((name, "samples", "index"))
+            dense = name in ("tokens", "pixels")
+            expected = (
+                gradient_of_labels(name == "pixels") if dense else whole_gradient((name, "samples", "index"))
+            )
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
@@ -531,6 +536,8 @@ def one_process(photos, tiny, folder):
             with accelerator.accumulate(network):
                 accelerator.backward(criterion(network(x), t, denominator=total))
         gradients[name] = gradient(network)
+    for name in ("tokens", "pixels"):  # the Trainer counts their labels over both processes
+        gradients[name], _ = trainers_step(name == "pixels", 6, folder / name)
     if accelerator.is_main_process:
         (folder / "seen.json").write_text(json.dumps(seen))
         np.savez(folder / "gradients.npz", **gradients)

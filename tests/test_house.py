@@ -42,17 +42,17 @@ losses: __init__ forms fast reduction / batch fast.blocks fast.kernels / fast.fu
 softmax / functional linear / module
 & head
 & sampling
-methods: schedules refits / method / catalogue
+methods: schedules batches refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
 & evaluation: *
 adapters: *
-& audit
+& auditing: facts samples / duplicates findings sources / *
 training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune / loop / \
 evaluate
 compare: columns outcome / row / table / *
 & predict
-report: tables charts / blocks figures / panels.tail / * / panels / page
+report: tables charts / blocks figures / panels.tail / * / panels / page / audit
 cli: terminal / sources / *
 paper: recipes results / settings / reproduce / large_scale / tables figures / page / *
 & skeletons: files ddnet recipes augment / clips single_clip figures / *

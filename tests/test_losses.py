@@ -1169,7 +1169,7 @@ BAD_CALLS = {
         (torch.zeros(2, 5, 5, 3), torch.zeros(2, 5, 5).long()),
         {},
         ValueError,
-        r"target must have shape \(2, 5, 3\) for input of shape \(2, 5, 5, 3\), got \(2, 5, 5\)",
+        r"target must have shape \(2, 5, 3\) for input of shape \(2, 5, 5, 3\), got \(2, 5, 5\); .*movedim",
     ),
     "column target": ((X, Y[:, None]), {}, ValueError, r"target must have shape \(2,\) .*got \(2, 1\)"),
     "one-hot integers": ((X, X.long()), {}, ValueError, r"target .*\(2, 3\); one-hot .*target\.float\(\)"),

@@ -478,7 +478,7 @@ def test_every_row_tells_what_a_reader_wants_to_know():
         assert about.pitfall
 
 
-@pytest.mark.parametrize("name", ["crt", "tau_norm", "ncm"])
+@pytest.mark.parametrize("name", ["crt", "label_aware_smoothing", "tau_norm", "ncm"])
 def test_a_second_stage_changes_the_last_layer_alone(tmp_path, name):
     recipe = short(method=methods.get(name))
     run = train(recipe, tmp_path / "run", device="cpu", threads=1)

@@ -19,7 +19,7 @@ from longtail import class_weights
 from longtail.datasets import Dataset, Split, cifar10
 from longtail.paper.reproduce import jobs_for, reproduce
 from longtail.paper.results import add_rows, columns_of, read_rows
-from longtail.paper.settings import FILTERS, TABLES, Setting, cifar, measure, skeletons
+from longtail.paper.settings import FILTERS, TABLES, Setting, cifar, measure, rivals, skeletons
 from longtail.paper.tables import sheet
 from longtail.training import learning_rate_at, paper_cifar
 from longtail.training.files import locked
@@ -182,6 +182,33 @@ def test_a_grid_runs_resumes_and_skips(tiny: Dataset, tmp_path: Path) -> None:
     assert shown[0].difference() == pytest.approx(summary.mean - 13.61)
     assert shown[2].summary() is None
     assert all(m.summary() is None for m in measure([PLAIN], rows))  # 4 epochs are not the paper's 200
+
+
+def test_rivals_share_the_run_that_they_decide_after(tiny: Dataset, tmp_path: Path) -> None:
+    names = ["plain", "posthoc_logit_adjusted", "logit_adjusted"]
+    chosen = [
+        s.with_epochs(4).replace(imbalance_factor=10.0) for s in rivals(datasets=["cifar10"], methods=names)
+    ]
+    assert [s.published for s in chosen] == [{"error": 29.64}, {"error": 21.36}, {"error": 19.08}]
+    jobs, results = jobs_for(chosen[1:], 1, tmp_path / "runs"), tmp_path / "rivals.csv"
+    assert [(r.state, r.why) for r in reproduce(jobs, results, data=tiny, device="cpu")] == [("done", "")] * 2
+    # plain was trained on the way, and now only gets its row
+    alone = jobs_for(chosen[:1], 1, tmp_path / "runs")
+    assert reproduce(alone, results, data=tmp_path / "nowhere", device="cpu") == []
+    rows = {row["method"]: row for row in read_rows(results, "rivals")}
+    assert rows.keys() == set(names)
+    measured = measure(chosen, list(rows.values()))
+    gain = measured[1].gain()
+    assert gain is not None
+    assert gain.mean == pytest.approx(
+        float(rows["posthoc_logit_adjusted"]["error_percent"]) - float(rows["plain"]["error_percent"])
+    )
+    # the plain row is Table 2's, and a beta is that of CIFAR
+    assert rivals(methods=["plain"])[0].recipe == cifar("table2", losses=["softmax"], betas=[0])[0].recipe
+    (late,) = rivals(datasets=["cifar10"], methods=["deferred_effective"])
+    assert dict(late.recipe.method.weight.settings) == {"beta": 0.9999}
+    with pytest.raises(ValueError, match="method must be one of"):
+        rivals(methods=["smote"])
 
 
 def test_a_failing_cell_is_reported_and_the_rest_goes_on(tiny: Dataset, tmp_path: Path) -> None:

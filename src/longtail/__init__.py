@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from longtail.adjust import adjust_logits as adjust_logits
     from longtail.adjust import adjust_probabilities as adjust_probabilities
     from longtail.adjust import tune_adjustment as tune_adjustment
+    from longtail.auditing import Audit as Audit
+    from longtail.auditing import audit as audit
     from longtail.counts import ClassCounts as ClassCounts
     from longtail.counts import ClassWeights as ClassWeights
     from longtail.counts import class_counts as class_counts
@@ -53,6 +55,8 @@ _NAMES = {
     "adjust_logits": "longtail.adjust",
     "adjust_probabilities": "longtail.adjust",
     "tune_adjustment": "longtail.adjust",
+    "audit": "longtail.auditing",
+    "Audit": "longtail.auditing",
 }
 _MODULES = {
     "functional": "longtail.functional",

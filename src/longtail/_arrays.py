@@ -127,13 +127,14 @@ def check_real(name: str, values: Any, *, low: float, remedy: str) -> None:
         raise ValueError(f"{name} must be finite and >= {low:g}, got {float(flat[at])!r}{where}; {remedy}")
 
 
-def check_counts(name: str, source: object, values: Any) -> None:
+def check_counts(name: str, source: object, values: Any, *, strict: bool = False) -> None:
     """Refuse numbers that are no counts of samples: class weights, frequencies, or one label a sample.
 
     Args:
         name: of the argument.
         source: what the caller gave; names in a dict or `longtail.ClassCounts` say that it counts something.
         values: its numbers as an array, finite and >= 0.
+        strict: one number has to be whole; otherwise only where some are below 1 and all below 1000.
     """
     own = "weights of your own are ClassBalancedLoss(weight=...)"
     refuse_weights(name, source)
@@ -142,7 +143,10 @@ def check_counts(name: str, source: object, values: Any) -> None:
         return
     whole = values == xp.floor(values)
     high, seen = float(xp.max(values)), bool(xp.any(values > 0.0))
-    if seen and (high < 1.0 or not bool(xp.any(whole & (values > 0.0)))):
+    some = seen and bool(xp.any((values > 0.0) & (values < 1.0)))
+    if seen and (
+        high < 1.0 or ((strict or (some and high < 1000.0)) and not bool(xp.any(whole & (values > 0.0))))
+    ):
         what = "below 1" if high < 1.0 else "no whole numbers"
         raise ValueError(
             f"{name} must be numbers of training samples, got values that are all {what}, as frequencies or "

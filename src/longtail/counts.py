@@ -15,6 +15,8 @@ import numpy.typing as npt
 from longtail import _arrays, _checks
 from longtail.sources import hub, read_counts
 
+_DENSE = "; of masks or tags say what one sample is: per='image', 'pixel', 'token' or 'span'"
+
 
 class _PerClass(Mapping[Hashable, Any]):
     """Values by class name, in a fixed order; also an array and a mapping."""
@@ -86,6 +88,7 @@ class ClassCounts(_PerClass):
     Attributes:
         names: the classes, in order.
         counts: array of counts (int64 where they are whole, float64 otherwise), read-only.
+        num_samples: how many samples were counted, where one may have several classes or none; else None.
 
     Raises:
         ValueError: a count is negative, NaN or infinite, a name stands twice, or the lengths differ.
@@ -96,14 +99,24 @@ class ClassCounts(_PerClass):
         (10, 100, 9.0)
     """
 
-    __slots__ = ()
+    __slots__ = ("num_samples",)
 
-    def __init__(self, names: Iterable[Hashable], counts: npt.ArrayLike) -> None:
+    def __init__(
+        self, names: Iterable[Hashable], counts: npt.ArrayLike, num_samples: int | None = None
+    ) -> None:
         values = _arrays.to_numpy("counts", counts)
         if values.size:
             _arrays.check_real("counts", values, low=0.0, remedy="give the number of samples per class")
         whole = bool(np.all(values == np.floor(values))) and float(values.sum()) < 2.0**62
         super().__init__(names, np.asarray(counts).astype(np.int64) if whole else values)
+        self.num_samples = num_samples
+        if num_samples is not None:
+            remedy = "it counts samples, of which each class has no more"
+            low = math.ceil(values.max()) if values.size else 0
+            self.num_samples = _checks.integer("num_samples", num_samples, low=low, remedy=remedy)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.names, self._array, self.num_samples)
 
     @property
     def counts(self) -> npt.NDArray[Any]:
@@ -126,7 +139,14 @@ class ClassCounts(_PerClass):
         return ClassWeights(self.names, values)
 
 
-def class_counts(source: object, *, label: str | None = None, num_classes: int | None = None) -> ClassCounts:
+def class_counts(
+    source: object,
+    *,
+    label: str | None = None,
+    num_classes: int | None = None,
+    ignore_index: int | None = None,
+    per: str | None = None,
+) -> ClassCounts:
     """Count the samples of each class.
 
     Args:
@@ -148,12 +168,19 @@ def class_counts(source: object, *, label: str | None = None, num_classes: int |
               folders' names as text.
             - the path of a .json file of annotations, as COCO, LVIS and iNaturalist have them: annotations
               (not images) of each category, in the order of the categories' ids.
+            - masks or sequences of tags, with ``per``: an array (N, H, W) or (B, T), or anything that gives
+              one mask or one sequence after the other, in sizes of their own.
         label: the column that holds the label. A CSV file needs none where it has a column ``count``: then it
             is a table of counts, named by its first other column. Names in a CSV file become numbers where
             all of them are numbers; a Parquet column keeps its type. A Hugging Face data set needs
             none where it has one ``ClassLabel``. Of a .json file: the field of the categories that names the
             classes, such as ``"supercategory"`` or ``"id"``; default ``"name"``.
         num_classes: for integer labels 0..C-1: count all C classes, with 0 for those without samples.
+        ignore_index: labels of this value are left out, such as 255 (void pixels) or -100 (parts of words).
+        per: what one sample is, of masks or tags. "image": the masks that hold a class; "pixel" or "token":
+            every label; "span": runs of the same tag, of which each "B-" tag begins one. Pixels and tokens
+            come in millions, where effective numbers no longer tell classes apart (they saturate at
+            1 / (1 - beta)); images and spans are what differs from one sample to the next.
 
     Returns:
         The counts by class name, sorted by name (a mapping, a table of counts and a data set's classes
@@ -161,9 +188,9 @@ def class_counts(source: object, *, label: str | None = None, num_classes: int |
 
     Raises:
         TypeError: ``source`` is none of these, a single column of shape (N, 1) included, or its labels are
-            missing (None, NaN, null) or mixed.
+            missing (None, NaN, null) or mixed; masks that hold no integers.
         ValueError: labels outside 0..num_classes-1, a missing column, an empty field of a CSV file, an
-            unreadable count, a file that is not there, empty or unreadable.
+            unreadable count, a file that is not there, empty or unreadable; void that is not named.
         ModuleNotFoundError: DuckDB (for tables) or ijson (for annotations) is needed and not installed.
 
     Example:
@@ -171,8 +198,13 @@ def class_counts(source: object, *, label: str | None = None, num_classes: int |
         ClassCounts({'cat': 2, 'lynx': 1})
         >>> class_counts([0, 2, 2], num_classes=4).counts.tolist()
         [1, 0, 2, 0]
+        >>> masks = [[[0, 0, 0], [0, 1, 255]], [[0, 0], [0, 0]]]
+        >>> [class_counts(masks, ignore_index=255, per=per) for per in ("image", "pixel")]
+        [ClassCounts({0: 2, 1: 1}), ClassCounts({0: 8, 1: 1})]
     """
     _arrays.refuse_weights("source", source)
+    if per is not None or ignore_index is not None:
+        return _resize(_from_dense(source, per, ignore_index, num_classes), num_classes)
     if isinstance(source, (str, os.PathLike)):
         return _resize(ClassCounts(*read_counts(os.fspath(source), label)), num_classes)
     if hub.is_data_set(source):
@@ -223,12 +255,12 @@ def encode(labels: object) -> tuple[tuple[Hashable, ...], npt.NDArray[np.intp]]:
             array = _label_array(labels)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}"
+            f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}{_DENSE}"
         ) from error
     if array.ndim != 1:
         raise TypeError(
             f"labels must be one-dimensional, one label a sample, got shape {array.shape}; give one column, "
-            "as df['y'] or labels[:, 0]"
+            f"as df['y'] or labels[:, 0]{_DENSE}"
         )
     if array.dtype.kind in "OMm":
         missing = sum(map(_is_missing, array)) if array.dtype.kind == "O" else int(np.isnat(array).sum())
@@ -303,12 +335,12 @@ def _from_dataset(
         return class_counts(targets, num_classes=num_classes)
     counted = class_counts(targets)
     if all(isinstance(name, Integral) for name in counted.names):  # positions in classes
-        known = ClassCounts(classes, _resize(counted, len(classes)).counts)
+        known = ClassCounts(classes, _resize(counted, len(classes)).counts, counted.num_samples)
     else:
         unknown = [name for name in counted.names if name not in set(classes)]
         if unknown:
             raise ValueError(f"labels hold {_checks.shorten(unknown)}, which the data set's classes lack")
-        known = ClassCounts(classes, [counted.get(name, 0) for name in classes])
+        known = ClassCounts(classes, [counted.get(name, 0) for name in classes], counted.num_samples)
     return _resize(known, num_classes)
 
 
@@ -321,10 +353,93 @@ def _from_multi_hot(source: object, num_classes: int | None) -> ClassCounts:
         )
     if array.dtype.kind not in "buif" or not np.isin(array, (0, 1)).all():
         raise TypeError(
-            "source is two-dimensional but not multi-hot (0 and 1 alone); give one label a sample"
+            "source is two-dimensional but not multi-hot (0 and 1 alone); give one label a sample" + _DENSE
         )
     names = tuple(getattr(source, "columns", range(array.shape[1])))
-    return _resize(ClassCounts(names, array.astype(np.int64).sum(axis=0)), num_classes)
+    return _resize(ClassCounts(names, array.astype(np.int64).sum(axis=0), len(array)), num_classes)
+
+
+def _from_dense(
+    source: Any, per: str | None, ignore_index: int | None, num_classes: int | None
+) -> ClassCounts:
+    """Count masks and tags, one image or sequence at a time; without ``per``, labels but for one value."""
+    ignored = None if ignore_index is None else _checks.integer("ignore_index", ignore_index, low=-(2**63))
+    if per is not None:
+        _checks.choice("per", per, ("image", "pixel", "token", "span"))
+    if isinstance(source, (str, bytes, os.PathLike, Mapping)) or not hasattr(source, "__iter__"):
+        raise TypeError(
+            f"per and ignore_index are for labels, masks and tags, but source is {_checks.describe(source)}; "
+            "give those"
+        )
+    found: Counter[Hashable] = Counter()
+    whole = _arrays.is_array(source)
+    if per is None:
+        known, codes = encode(source)
+        found.update(dict(zip(known, np.bincount(codes, minlength=len(known)).tolist(), strict=True)))
+        found.pop(ignored, None)
+    for part in () if per is None else _host(source) if whole else source:
+        labels = _dense_labels(part, per, whole)
+        labels = labels if ignored is None or labels.dtype.kind == "U" else labels[labels != ignored]
+        if per == "span":
+            begins = np.ones(len(labels), dtype=bool)
+            begins[1:] = labels[1:] != labels[:-1]
+            if labels.dtype.kind == "U":
+                begins |= np.char.startswith(labels, "B-")
+            labels = labels[begins]
+        names, times = _tally(labels)
+        found.update(dict(zip(names, times if per != "image" else [1] * len(names), strict=True)))
+    if not found:
+        raise ValueError("source must hold at least one label, got none")
+    if negative := [name for name in found if isinstance(name, Integral) and name < 0]:
+        raise ValueError(
+            f"labels hold {_checks.shorten(negative)}, which is no class; leave it out by "
+            f"ignore_index={negative[0]}"
+        )
+    if per in ("image", "pixel") and (num_classes or 0) < 256 and 255 in found and 254 not in found:
+        raise ValueError(
+            "masks hold 255, which often marks pixels of no class; leave it out by ignore_index=255, or pass "
+            "num_classes=256 where it is a class"
+        )
+    order, _ = encode(list(found))
+    return ClassCounts(order, [found[name] for name in order])
+
+
+def _tally(labels: npt.NDArray[Any]) -> tuple[list[Any], list[int]]:
+    """The distinct labels, and how often each occurs; of small integers in one pass."""
+    if labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() < 2**16:
+        dense = np.bincount(labels)
+        return np.flatnonzero(dense).tolist(), dense[dense > 0].tolist()
+    names, times = np.unique(labels, return_counts=True)
+    return names.tolist(), times.tolist()
+
+
+def _dense_labels(part: Any, per: str | None, whole: bool) -> npt.NDArray[Any]:
+    """Return the labels of one mask or sequence, flat."""
+    try:
+        array = _host(part)
+    except ValueError:  # a pair of image and mask, say
+        array = np.empty(len(part), dtype=object)
+    if array.dtype.kind == "b" or array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iuU":
+        raise TypeError(
+            f"masks and tags must hold integers (tags also text), got {_checks.describe(array)}; read masks "
+            "without scaling them, and give masks alone, (mask for _, mask in data)"
+        )
+    if per == "image" and (array.ndim < 2 or (array.ndim > 2 and not whole and array.shape[0] != 1)):
+        raise ValueError(
+            f"per='image' needs masks of shape (H, W), one after the other, got shape {array.shape}; of "
+            "batches give (mask for batch in batches for mask in batch), of one mask [mask]"
+        )
+    if per != "span" and array.ndim > 2 and array.shape[0] > 1 and array.shape[-1] in (3, 4):
+        raise ValueError(
+            f"a mask has shape {array.shape}, which seems to be colours; turn colours into class indices"
+        )
+    if per == "span" and array.ndim != 1:
+        raise ValueError(
+            f"per='span' needs sequences of tags, one after the other, got one of shape {array.shape}"
+        )
+    return array.reshape(-1)
 
 
 def _resize(known: ClassCounts, num_classes: int | None) -> ClassCounts:
@@ -343,4 +458,4 @@ def _resize(known: ClassCounts, num_classes: int | None) -> ClassCounts:
         raise ValueError(
             f"labels must be in 0..{size - 1} for num_classes={size}, got {_checks.shorten(outside)}"
         )
-    return ClassCounts(range(size), [known.get(i, 0) for i in range(size)])
+    return ClassCounts(range(size), [known.get(i, 0) for i in range(size)], known.num_samples)

@@ -11,6 +11,9 @@ scheme             class drawn            known as
 "inverse_sqrt"     ~ sqrt(n)              square-root sampling
 "effective"        ~ n / E_n              between "none" (beta 0) and "inverse" (beta 1)
 "progressive"      from ~ n to ~ 1        progressively balanced; needs the number of `epochs`
+"oversampling"     ~ 1                    random over-sampling: in an epoch of the same length as "inverse"
+"undersampling"    ~ 1                    random under-sampling: of each class as many samples as the
+                                          smallest has, the same ones in every epoch
 =================  =====================  =====================================================
 """
 
@@ -28,13 +31,14 @@ from longtail._registry import Registry
 from longtail.counts import encode
 from longtail.weights import DEFAULT_BETA, class_weights
 
-__all__ = ["SAMPLING", "ClassAwareSampler", "Shares"]
+__all__ = ["CUTS", "SAMPLING", "ClassAwareSampler", "Shares"]
 
 Shares = Callable[..., npt.NDArray[np.float64]]
 
 SAMPLING: Final = Registry[Shares]("scheme")
 
 _CHUNK = 1 << 16  # indices turned into Python integers at a time
+_NO_EPOCH = 2**62  # the stream that chooses samples for all epochs
 _ROUNDING = 1e-9  # an expected number of draws this close below a whole number is that number
 
 
@@ -72,13 +76,28 @@ def progressive(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[n
     return mixed
 
 
+def oversampling(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
+    """Return equal shares: copies of the small classes' samples until all are as large as the largest."""
+    return _weighed(counts, "inverse")
+
+
+def undersampling(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
+    """Return equal shares; what is drawn at all is cut to the smallest class, see `CUTS`."""
+    return _weighed(counts, "inverse")
+
+
 def _weighed(counts: npt.NDArray[np.int64], scheme: str, **settings: Any) -> npt.NDArray[np.float64]:
     shares: npt.NDArray[np.float64] = class_weights(counts, scheme, normalize="samples", **settings) * counts
     return shares
 
 
-for _rule in (none, inverse, inverse_sqrt, effective, progressive):
+for _rule in (none, inverse, inverse_sqrt, effective, progressive, oversampling, undersampling):
     SAMPLING.register(_rule.__name__, _rule)
+
+# schemes that leave samples out: how many of each class are ever drawn
+CUTS: Final[dict[str, Callable[[npt.NDArray[np.int64]], int]]] = {
+    "undersampling": lambda counts: int(counts[counts > 0].min())
+}
 
 
 class ClassAwareSampler:
@@ -97,6 +116,8 @@ class ClassAwareSampler:
         beta: of the effective number, in [0, 1].
         epochs: of the whole training, for shares that change from epoch to epoch.
         num_samples: indices in an epoch; default: the number of labels.
+        cut: so many samples of a class, chosen by the seed, are ever drawn; None: all, but for schemes in
+            `CUTS`, which say it themselves.
         replacement: False deals each class's samples out like a deck of cards, none of them again before all
             were drawn, and gives each class its share to the last draw; True draws each index independently.
         seed: of the order, >= 0.
@@ -128,12 +149,15 @@ class ClassAwareSampler:
         beta: float = DEFAULT_BETA,
         epochs: int = 1,
         num_samples: int | None = None,
+        cut: int | None = None,
         replacement: bool = False,
         seed: int = 0,
     ) -> None:
         codes = _codes(labels)
         counts = np.bincount(codes)
         present = np.flatnonzero(counts)
+        if cut is None and isinstance(scheme, str) and scheme in CUTS:
+            cut = CUTS[scheme](counts)
         self._shares = scheme if callable(scheme) else SAMPLING[scheme]
         self._settings = {"beta": beta} if scheme == "effective" else {}
         self._counts, self._present = counts, present
@@ -145,6 +169,8 @@ class ClassAwareSampler:
         self.num_samples = _checks.integer("num_samples", size, low=1)
         self.replacement = bool(replacement)
         self.seed = _checks.integer("seed", seed, low=0)
+        if cut is not None:
+            self._cut(_checks.integer("cut", cut, low=1, remedy="leave it out for all samples"))
         self.epoch = 0
         self._start = self._position = 0
         self._shares_at(0)  # refuses what no epoch can use
@@ -238,6 +264,16 @@ class ClassAwareSampler:
         self._position = self._start
         if self._start == self.num_samples:  # that epoch is over
             self.epoch, self._start, self._position = self.epoch + 1, 0, 0
+
+    def _cut(self, most: int) -> None:
+        """Keep at most so many samples of each class, chosen by the seed."""
+        parts = np.split(self._members, self._firsts()[1:])
+        keys = np.split(words(self.seed, _NO_EPOCH).random_raw(len(self._members)), self._firsts()[1:])
+        kept = [
+            np.sort(part[np.argsort(key, kind="stable")[:most]])
+            for part, key in zip(parts, keys, strict=True)
+        ]
+        self._members, self._sizes = np.concatenate(kept), np.minimum(self._sizes, most)
 
     def _firsts(self) -> npt.NDArray[np.int64]:
         firsts: npt.NDArray[np.int64] = np.cumsum(self._sizes) - self._sizes

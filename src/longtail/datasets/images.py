@@ -52,6 +52,7 @@ __all__ = [
     "UnreadableImageError",
     "gtsrb",
     "in_memory",
+    "list_images",
     "load_images",
 ]
 
@@ -122,6 +123,18 @@ class ImageList:
                 cell = self.rows[int(index)][self.column]
                 image = pillow.open(io.BytesIO(cell["bytes"]) if cell.get("bytes") else cell["path"])
             return image
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of an image's file.
+
+        Raises:
+            UnreadableImageError: no such file.
+        """
+        with self._naming(index):
+            if self.files is not None:
+                return Path(self.name(index)).read_bytes()
+            cell = self.rows[int(index)][self.column]
+            return bytes(cell["bytes"]) if cell.get("bytes") else Path(cell["path"]).read_bytes()
 
     def decode(self, index: int, transform: Transform, draw: np.random.Generator) -> npt.NDArray[np.float32]:
         """Open an image and apply a transform.
@@ -271,6 +284,25 @@ def load_images(
         FileNotFoundError: image folder no/such/folder is not there; check the path
     """
     share = _checks.number("validation", validation, low=0, high=1, open_low=True, open_high=True)
+    train, test = list_images(source, image=image, label=label, root=root)
+    if test is not None:
+        return train, test
+    sizes = train.class_counts.counts
+    held = np.minimum(np.maximum(1, np.rint(share * sizes).astype(np.int64)), sizes - 1)
+    if not held.any():
+        raise ValueError("every class has one image, so that none can be held out; give test images")
+    out = long_tail_subset(train.targets, held, seed)
+    return train.select(np.setdiff1d(np.arange(len(train)), out)), train.select(out)
+
+
+def list_images(
+    source: Any,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> tuple[ImageList, ImageList | None]:
+    """List the images of a source as `load_images` does, but hold none out: without a test set it is None."""
     rows = hub.splits(source)
     for name, value, fits in (("image", image, rows), ("label", label, rows), ("root", root, rows is None)):
         if value is not None and (fits is None or fits is False):
@@ -285,14 +317,7 @@ def load_images(
             for files, targets in filter(None, (found.train, found.test))
         )
         test = rest[0] if rest else None
-    if test is not None:
-        return train, test
-    sizes = train.class_counts.counts
-    held = np.minimum(np.maximum(1, np.rint(share * sizes).astype(np.int64)), sizes - 1)
-    if not held.any():
-        raise ValueError("every class has one image, so that none can be held out; give test images")
-    out = long_tail_subset(train.targets, held, seed)
-    return train.select(np.setdiff1d(np.arange(len(train)), out)), train.select(out)
+    return train, test
 
 
 class TorchDataset:

@@ -83,7 +83,8 @@ class Batch:
         if self.weight is None or self.weighting != "sample":
             return None
         if self.soft is not None and self.binary:
-            return torch.lerp(self.weight[0], self.weight[1], self.soft).squeeze(1)
+            w = self.weight.to(self.soft.dtype)
+            return torch.lerp(w[0], w[1], self.soft).squeeze(1)
         if self.soft is not None:
             return _mean_weight(self.soft, self.weight)
         index = self.safe_index()
@@ -178,6 +179,8 @@ def check(
         raise ValueError(
             f"target is on {target.device} but input on {device}; move it with target.to(input.device)"
         )
+    if len(shape) > 2 and shape[1] != 1:
+        _check_layout(shape, target)
     if dtype is not torch.float64:
         dtype = torch.float32
     if weight is not None:
@@ -359,8 +362,6 @@ def _unfit_indices(input: Tensor, target: Tensor) -> str:
         hint = "; one-hot and multi-hot targets must be floating point, target.float()"
     elif found == (*shape[:1], 1, *shape[2:]):
         hint = "; drop its dimension of 1, target.squeeze(1)"
-    elif found == shape[:-1]:
-        hint = "; where the last dimension of input is that of the classes, input.movedim(-1, 1)"
     return f"target must have shape {wanted} for input of shape {shape}, got {found}{hint}"
 
 
@@ -470,7 +471,13 @@ def explain(index: Tensor | None, classes: int, ignore_index: int, error: Except
         if bad.numel():
             raise ValueError(
                 f"target must be in 0..{classes - 1} or ignore_index={ignore_index}, got {int(bad[0])} "
-                f"({bad.numel()} such); count the model's outputs"
+                f"({bad.numel()} such); "
+                + (
+                    "if it marks pixels of no class, pass ignore_index=255, or "
+                    "labels.long().masked_fill(labels == 255, -100)"
+                    if int(bad[0]) == 255
+                    else "count the model's outputs"
+                )
             ) from None
     raise error
 
@@ -525,6 +532,22 @@ def smoothing_limit(activation: str, span: float, classes: int) -> float:
     return 2.0 / (1.0 + math.sqrt(1.0 + 4.0 * over * (classes - 1) / classes))
 
 
+def _check_layout(shape: torch.Size, target: Tensor) -> None:
+    """Refuse (B, T, C) logits where the labels' shape tells them; say how they are read where it cannot."""
+    if target.shape != shape[:-1] or torch.compiler.is_compiling():
+        return
+    if target.shape != shape[:1] + shape[2:]:
+        raise ValueError(
+            f"target must have shape {tuple(shape[:1] + shape[2:])} for input of shape {tuple(shape)}, got "
+            f"{tuple(target.shape)}; classes are in input's last dimension, give logits.movedim(-1, 1)"
+        )
+    if len(shape) == 3:
+        _checks.warn(
+            f"input of shape {tuple(shape)} is read as (N, C, d1), its classes in dimension 1; if they are "
+            "in the last, as those of token classifiers, give logits.movedim(-1, 1)"
+        )
+
+
 def _check_vector(name: str, vector: Tensor, input: Tensor) -> None:
     if not isinstance(vector, Tensor) or not vector.dtype.is_floating_point:
         raise TypeError(
@@ -533,14 +556,18 @@ def _check_vector(name: str, vector: Tensor, input: Tensor) -> None:
         )
     outputs = 1 if input.ndim == 1 else input.shape[1]
     if vector.shape != (outputs,) and not (outputs == 1 and vector.shape == (2,)):
+        if input.ndim > 2 and vector.shape == input.shape[-1:]:
+            raise ValueError(
+                f"{name} has {vector.numel()} entries, as the last dimension of input of shape "
+                f"{tuple(input.shape)}, but classes are in dimension 1; give logits.movedim(-1, 1), and "
+                "float targets likewise"
+            )
         wanted = (
             f"must have one entry for each of input's {outputs} classes (dimension 1)"
             if outputs > 1
             else "must have two entries for one output, of label 0 and label 1"
         )
         remedy = "count as many classes as the model has outputs" if outputs > 1 else "count both classes"
-        if input.ndim > 2 and input.shape[-1:] == vector.shape:
-            remedy = "where input's last dimension is that of the classes, pass input.movedim(-1, 1)"
         raise ValueError(
             f"{name} {wanted}, got shape {tuple(vector.shape)} for input of shape {tuple(input.shape)}; "
             f"{remedy}"

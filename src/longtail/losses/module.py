@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -58,8 +59,16 @@ class ClassBalancedLoss(nn.Module):
         max_weight: no weight exceeds it.
         validate_args: False skips the checks that look at values of a batch; an out-of-range label or a NaN
             may then go unnoticed.
-        **settings: of the loss itself: gamma_neg, gamma_pos and clip of "asymmetric"; map_alpha, map_beta,
-            map_mu, neg_scale, init_bias and focal_balance of "distribution_balanced".
+        gamma_neg: of "asymmetric": exponent of the negatives, 4 by default.
+        gamma_pos: of "asymmetric": exponent of the positives, 1 by default.
+        clip: of "asymmetric": probability below which a negative costs nothing, 0.05 by default.
+        map_alpha: of "distribution_balanced", as all that follow: see
+            :func:`longtail.functional.class_balanced_distribution_balanced_loss`.
+        map_beta: likewise.
+        map_mu: likewise.
+        neg_scale: likewise.
+        init_bias: likewise.
+        focal_balance: likewise.
 
     Attributes:
         weight: float32, (C), on the module's device. It stays out of the state_dict (a saved loss weight
@@ -84,7 +93,7 @@ class ClassBalancedLoss(nn.Module):
 
     def __init__(
         self,
-        class_counts: Any = None,
+        class_counts: Any = inspect.Parameter.empty,  # without weight= it is required
         *,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "softmax",
         beta: Any = DEFAULT_BETA,
@@ -107,7 +116,15 @@ class ClassBalancedLoss(nn.Module):
         power: float = 0.5,
         max_weight: float | None = None,
         validate_args: bool = True,
-        **settings: float,
+        gamma_neg: float | None = None,
+        gamma_pos: float | None = None,
+        clip: float | None = None,
+        map_alpha: float | None = None,
+        map_beta: float | None = None,
+        map_mu: float | None = None,
+        neg_scale: float | None = None,
+        init_bias: float | None = None,
+        focal_balance: float | None = None,
     ) -> None:
         super().__init__()
         self._form = None
@@ -131,13 +148,16 @@ class ClassBalancedLoss(nn.Module):
         elif shifts:
             raise ValueError(f"{', '.join(shifts)} needs a named loss; shift the logits inside your callable")
         activation = "" if self._form is None else self._form.activation
-        own_settings = {} if self._form is None else self._form.settings
-        for name in settings:
-            if name not in own_settings:
-                raise TypeError(
-                    f"ClassBalancedLoss() got an unexpected keyword argument {name!r}; loss {loss!r} takes "
-                    f"{', '.join(own_settings) or 'no settings of its own'}"
-                )
+        own = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip, "map_alpha": map_alpha}
+        own |= {"map_beta": map_beta, "map_mu": map_mu, "neg_scale": neg_scale, "init_bias": init_bias}
+        own |= {"focal_balance": focal_balance}
+        settings = {name: value for name, value in own.items() if value is not None}
+        known = {} if self._form is None else self._form.settings
+        if unknown := [name for name in settings if name not in known]:
+            raise ValueError(
+                f"{unknown[0]}={settings[unknown[0]]!r} does nothing in loss {loss!r}, which takes "
+                f"{', '.join(known) or 'no settings of its own'}; leave it out"
+            )
         _checks.choice("scheme", scheme, EVERY_SCHEME)
         _checks.choice("weighting", weighting, batch.WEIGHTINGS)
         if weighting != "sample":
@@ -159,6 +179,7 @@ class ClassBalancedLoss(nn.Module):
         fused.check_backend(backend)
         self.ignore_index = batch.check_ignore_index(ignore_index)
         counts, named = None, None
+        class_counts = None if class_counts is inspect.Parameter.empty else class_counts
         if class_counts is not None:
             counts = named = _read_counts(class_counts)
         elif weight is None:
@@ -416,10 +437,9 @@ def _read_counts(class_counts: Any) -> Any:
         if class_counts.dtype is torch.bfloat16:
             class_counts = class_counts.double()
         class_counts = class_counts.numpy()
-    if _arrays.is_series(class_counts):
-        values = _arrays.unwrap("class_counts", class_counts)[0]
-        if values.ndim == 1 and np.isfinite(values).all():
-            _arrays.check_counts("class_counts", class_counts, values)
+    values = _arrays.unwrap("class_counts", class_counts)[0]
+    if values.ndim == 1 and np.isfinite(values).all():
+        _arrays.check_counts("class_counts", class_counts, values, strict=True)
     return _arrays.in_output_order("class_counts", class_counts)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from longtail.methods.batches import MIXINGS, REWEIGHTINGS
 from longtail.methods.catalogue import ABOUT, CATALOGUE, About, code, get, grid
 from longtail.methods.method import Method, Rule
 from longtail.methods.refits import REFITS
@@ -15,8 +16,10 @@ from longtail.methods.schedules import SCHEDULES
 __all__ = [
     "ABOUT",
     "CATALOGUE",
+    "MIXINGS",
     "NAMES",
     "REFITS",
+    "REWEIGHTINGS",
     "SCHEDULES",
     "About",
     "Method",

@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _arrays, _checks
+from longtail._random import draws
 from longtail._registry import Registry
 from longtail.adjust import ADJUSTMENTS, effective_prior
+from longtail.counts import encode
 from longtail.losses.forms import FORMS
+from longtail.methods.batches import MIXINGS, REWEIGHTINGS
 from longtail.methods.refits import REFITS
 from longtail.methods.schedules import SCHEDULES
-from longtail.sampling import SAMPLING, ClassAwareSampler
+from longtail.sampling import CUTS, SAMPLING, ClassAwareSampler
 from longtail.vectors import MARGINS, OFFSETS, SCALES, WEIGHTS
 from longtail.weights import SCHEMES
 
@@ -36,6 +39,8 @@ _PLACES: Final[dict[str, Registry[Any]]] = {
     "margin": MARGINS,
     "schedule": SCHEDULES,
     "sampling": SAMPLING,
+    "mixing": MIXINGS,
+    "reweighting": REWEIGHTINGS,
     "refit": REFITS,
     "adjustment": ADJUSTMENTS,
 }
@@ -145,6 +150,8 @@ class Method:
         normalizer: what a mean loss divides by: "samples" | "weights".
         schedule: rule of `longtail.methods.SCHEDULES` for from when weight and sampling act; None: always.
         sampling: rule of `longtail.sampling.SAMPLING` for how often classes are drawn; None shuffles.
+        mixing: rule of `longtail.methods.MIXINGS` that mixes the samples of a batch, or None.
+        reweighting: rule of `longtail.methods.REWEIGHTINGS` that weighs each sample of a batch anew, or None.
         refit: rule of `longtail.methods.REFITS` that makes the last layer anew after training, or None.
         adjustment: rule of `longtail.adjust.ADJUSTMENTS` for the logits after training, or None.
         prior_bias: whether the last bias starts at the class prior and is not decayed; "auto": with the
@@ -175,6 +182,8 @@ class Method:
     normalizer: str = "samples"
     schedule: Rule | None = None
     sampling: Rule | None = None
+    mixing: Rule | None = None
+    reweighting: Rule | None = None
     refit: Rule | None = None
     adjustment: Rule | None = None
     prior_bias: Literal["auto"] | bool = "auto"
@@ -201,6 +210,17 @@ class Method:
             raise ValueError(f"cosine={cosine:g} is given beside {other}, which needs a bias; leave one out")
         for place in _PLACES:
             self._check_rule(place)
+        if self.sampling is not None and self.sampling.name in CUTS and self.schedule is not None:
+            raise ValueError(
+                f"sampling {self.sampling.name!r} leaves samples out of the whole training and cannot begin "
+                "later; set schedule=None, or sampling=Rule('inverse')"
+            )
+        if self.reweighting is not None and (self.mixing is not None or self.adjustment is not None):
+            other = "mixing" if self.mixing is not None else "adjustment"
+            why = "takes no mixed targets" if self.mixing is not None else "leaves no prior that is known"
+            raise ValueError(
+                f"reweighting {self.reweighting.name!r} is given beside {other}, but {why}; leave one out"
+            )
 
     def __eq__(self, other: object) -> bool:
         return self.parts() == other.parts() if isinstance(other, Method) else NotImplemented
@@ -229,6 +249,10 @@ class Method:
                 function(_TRIAL, 0.0)
             elif place == "adjustment":
                 function(np.zeros((1, 3)), _TRIAL, _TRIAL / 6)
+            elif place == "mixing":
+                function(draws(0), 1)
+            elif place == "reweighting":
+                _checks.integer("per_class", dict(rule.settings)["per_class"], low=1)
             elif place == "refit" and rule != Rule(rule.name).filled(REFITS):
                 _try_refit(rule)
 
@@ -429,7 +453,8 @@ class Method:
             def acting(counts: npt.NDArray[np.int64], progress: float) -> npt.NDArray[np.float64]:
                 return cast("npt.NDArray[np.float64]", (shares if on(progress) else plain)(counts, progress))
 
-        return ClassAwareSampler(labels, acting, epochs=epochs, num_samples=num_samples, seed=seed)
+        cut = CUTS[rule.name](np.bincount(encode(labels)[1])) if rule.name in CUTS else None
+        return ClassAwareSampler(labels, acting, epochs=epochs, num_samples=num_samples, cut=cut, seed=seed)
 
     def prior(self, class_counts: Any, *, epochs: int | None = None) -> npt.NDArray[np.float64]:
         """Return the class shares that the optimiser saw at the end of training, see `longtail.adjust`.

@@ -8,6 +8,7 @@ and bias (C). A package of your own adds one by ``REFITS.register``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,7 +20,14 @@ from longtail.sampling import ClassAwareSampler
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["REFITS", "Refit", "classifier_retraining", "nearest_class_mean", "tau_normalisation"]
+__all__ = [
+    "REFITS",
+    "Refit",
+    "classifier_retraining",
+    "label_aware_retraining",
+    "nearest_class_mean",
+    "tau_normalisation",
+]
 
 Refit = Callable[..., "tuple[Tensor, Tensor]"]
 
@@ -73,12 +81,71 @@ def classifier_retraining(
 
     Source: Kang et al. (ICLR 2020), section 4, "classifier re-training".
     """
+    from torch.nn.functional import cross_entropy
+
+    smoothing = _checks.number("label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True)
+    told = (epochs, learning_rate, batch_size)
+    return _retrained(
+        features, targets, weight, bias, partial(cross_entropy, label_smoothing=smoothing), seed, *told
+    )
+
+
+def label_aware_retraining(
+    features: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    seed: int = 0,
+    epochs: int = 20,
+    learning_rate: float = 0.1,
+    batch_size: int = 64,
+    head_smoothing: float = 0.3,
+    tail_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Train a new last layer as `classifier_retraining` does, with targets smoothed more for larger classes.
+
+    A sample of class y has the target 1 - e of y and e / (C - 1) of the others; e is `head_smoothing` for the
+    largest class and falls to `tail_smoothing` for the smallest, e_t + (e_h - e_t) sin(pi/2 (n - n_min) /
+    (n_max - n_min)).
+
+    Source: Zhong et al. (CVPR 2021), "Improving calibration for long-tailed recognition" (MiSLAS), equations
+    5 and 6, the concave form; their second stage scales the old layer where this one makes a new one.
+    """
+    import torch
+
+    head = _checks.number("head_smoothing", head_smoothing, low=0.0, high=1.0, open_high=True)
+    tail = _checks.number("tail_smoothing", tail_smoothing, low=0.0, high=1.0, open_high=True)
+    counts = targets.bincount(minlength=len(weight)).double()
+    low, high = counts[counts > 0].min(), counts.max()
+    place = ((counts - low) / (high - low).clamp(min=1)).clamp(min=0)
+    epsilon = (tail + (head - tail) * torch.sin(0.5 * torch.pi * place)).to(features.dtype)
+    others = max(1, len(weight) - 1)
+
+    def loss(logits: Tensor, wanted: Tensor) -> Tensor:
+        log_p, eps = logits.log_softmax(1), epsilon[wanted]
+        own = log_p.gather(1, wanted[:, None])[:, 0]
+        return -((1 - eps) * own + eps / others * (log_p.sum(1) - own)).mean()
+
+    return _retrained(features, targets, weight, bias, loss, seed, epochs, learning_rate, batch_size)
+
+
+def _retrained(
+    features: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    seed: int,
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+) -> tuple[Tensor, Tensor]:
     import torch
 
     epochs = _checks.integer("epochs", epochs, low=1)
     batch_size = _checks.integer("batch_size", batch_size, low=1)
     rate = _checks.number("learning_rate", learning_rate, low=0.0, open_low=True, open_high=True)
-    smoothing = _checks.number("label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True)
     sampler = ClassAwareSampler(np.asarray(targets.cpu()), "inverse", seed=seed)
     # features of one scale whatever the network, or one learning rate would not fit all
     scale = features.std().clamp(min=1e-6)
@@ -91,9 +158,8 @@ def classifier_retraining(
         for epoch in range(epochs):
             order = torch.from_numpy(sampler.order(epoch)).to(targets.device)
             for rows in torch.split(order, batch_size):
-                logits = torch.nn.functional.linear(inputs[rows], *new)
-                loss = torch.nn.functional.cross_entropy(logits, targets[rows], label_smoothing=smoothing)
-                for tensor, slope in zip(new, torch.autograd.grad(loss, new), strict=True):
+                value = loss(torch.nn.functional.linear(inputs[rows], *new), targets[rows])
+                for tensor, slope in zip(new, torch.autograd.grad(value, new), strict=True):
                     tensor.grad = slope
                 optimizer.step()
                 schedule.step()
@@ -101,5 +167,6 @@ def classifier_retraining(
 
 
 REFITS.register("classifier_retraining", classifier_retraining)
+REFITS.register("label_aware_retraining", label_aware_retraining)
 REFITS.register("nearest_class_mean", nearest_class_mean)
 REFITS.register("tau_normalisation", tau_normalisation)

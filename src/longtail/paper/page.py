@@ -24,6 +24,9 @@ def page_section(measured: Sequence[MeasuredSetting]) -> Panel | None:
         f"{done} of {len(measured)} cells were run. Published: {source}. Nothing is filled in: a cell "
         "without a number was not published, or not run."
     )
+    if measured[0].setting.table == "rivals":
+        about = about.replace(source, "the methods' papers or their re-runs, whose recipes differ from ours")
+        skeletons = True  # a table alone: the grid is of losses and beta
     names = [] if skeletons else list(dict.fromkeys(m.setting.dataset for m in measured))
     grids = [
         _grid(i, name, [m for m in measured if m.setting.dataset == name]) for i, name in enumerate(names)

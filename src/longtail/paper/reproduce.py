@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,15 @@ def _load(name: str, root: str | os.PathLike[str] | None, environment: str | Non
     return datasets.load(name, root)
 
 
+def _trained_before(job: Job) -> Recipe:
+    """Return what a method with a later stage trains: the table's own recipe where it has it."""
+    wanted, recipe = job.recipe.method.training, job.recipe
+    for plain in job.setting.plain:
+        if plain.method == wanted:
+            return plain.replace(seed=recipe.seed, precision=recipe.precision)
+    return recipe.replace(method=wanted)
+
+
 def _on_gpu(device: str) -> bool:
     import torch
 
@@ -176,9 +185,12 @@ def _run(job: Job, data: Any, device: str, deadline: float | None, parallel: int
             else _load(job.recipe.dataset, data or None, os.environ.get("LONGTAIL_DATA"))
         )
         threads = None if parallel == 1 or _on_gpu(device) else max(1, cpu_count() // parallel)
-        run = train(
-            job.recipe, job.folder, dataset=dataset, device=device, threads=threads, deadline=deadline
-        )
+        run_in = partial(train, dataset=dataset, device=device, threads=threads, deadline=deadline)
+        trained = None
+        if job.recipe.method != job.recipe.method.training:  # what differs afterwards alone shares a run
+            before = _trained_before(job)
+            trained = run_in(before, job.folder.parent / before.short_hash).run_dir
+        run = run_in(job.recipe, job.folder, trained=trained)
     except InUseError:
         return Result(job, "waiting", None, "another process runs it")
     except PausedError as pause:

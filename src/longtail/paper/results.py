@@ -25,7 +25,9 @@ _LARGE = (
     *("top1_error_percent", "top5_error_percent"),
 )
 _SMALL_RUN = (*_ORIGIN, *_VERSIONS, "per_class_error_percent")
+_RIVALS = ("dataset", "imbalance_factor", "method", "seed", "error_percent")
 _OF_TABLES = {
+    "rivals": (*_RIVALS, *_SMALL_RUN),
     "ddnet": (*_SKELETONS, *_SMALL_RUN),
     "gtsrb": (*_SIGNS, *_SMALL_RUN),
     "table3": (*_LARGE, *_ORIGIN, "processes", *_VERSIONS),
@@ -110,6 +112,7 @@ def _setting(recipe: Recipe) -> dict[str, object]:
         "classes": data.removeprefix("jhmdb"),
         "split": split,
         "imbalance_factor": f"{recipe.imbalance_factor or 1:g}",
+        "method": recipe.method.name or "plain",
         "network": recipe.model,
         "filters": recipe.model.removeprefix("ddnet"),
         "input_size": getattr(recipe, "size", None),

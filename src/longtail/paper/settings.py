@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from longtail import recipes
 from longtail.evaluation import PairedDifference, Summary, paired_difference, summarize
 from longtail.extend import choice
+from longtail.methods import CATALOGUE, Method
 from longtail.paper.recipes import LARGE, paper_cifar, paper_large
 from longtail.training.recipes import RESNETS, Recipe
 
@@ -48,6 +49,18 @@ SIGN_GAMMA = 0.5  # the paper's for natural long tails
 SIZES = (224, 320)
 _SHORT = {"inat2017": "inaturalist2017", "inat2018": "inaturalist2018", "imagenet": "ilsvrc2012"}
 
+# errors on CIFAR-10 and CIFAR-100 at imbalance 100, ResNet-32, as the papers and their re-runs list them
+RIVALS: dict[str, tuple[float, float]] = {
+    "plain": (29.64, 61.68),  # Cui et al. (CVPR 2019), Table 2
+    "deferred_effective": (24.57, 61.94),  # a re-run, with focal in place of softmax
+    "ldam_drw": (22.97, 57.96),  # Cao et al. (NeurIPS 2019)
+    "balanced_softmax": (22.46, 57.01),  # a re-run
+    "posthoc_logit_adjusted": (21.36, 55.65),  # a re-run: post-hoc re-scaling of cross-entropy
+    "logit_adjusted": (19.08, 56.11),  # Menon et al. (ICLR 2021), the best variant of each
+    "mislas": (17.5, 53.0),  # Zhong et al. (CVPR 2021)
+}
+RIVAL_BETA = 0.9999  # on CIFAR, as Cao et al. have it
+
 _FIELDS = {
     "ddnet": ("accuracy",),
     "gtsrb": ("error", "balanced_error"),
@@ -60,7 +73,7 @@ class Setting:
     """One row of a table, to be run over seeds.
 
     Attributes:
-        table: "table2" | "fig8" | "fig9" | "fig10" | "table3" | "ddnet" | "gtsrb".
+        table: "table2" | "fig8" | "fig9" | "fig10" | "table3" | "ddnet" | "gtsrb" | "rivals".
         recipes: what is trained, with seed 0; of several, DD-Net's splits, a seed counts by their mean.
         published: in percent, by the name of what is measured, such as "error"; empty where nothing is.
         plain: the same without weights, over which a gain is measured; empty where that has no meaning.
@@ -94,7 +107,9 @@ class Setting:
 
     @property
     def method(self) -> str:
-        """The loss, with its gamma where it has one."""
+        """The loss, with its gamma where it has one; of the rivals, the method's name."""
+        if self.table == "rivals":
+            return self.recipe.method.name or "plain"
         return self.recipe.loss + ("" if self.gamma is None else f" γ={self.gamma:g}")
 
     @property
@@ -138,6 +153,8 @@ class Setting:
 
     def __str__(self) -> str:
         recipe = self.recipe
+        if self.table == "rivals":
+            return f"{self.dataset} imbalance {self.imbalance_factor} {self.method}"
         tail = "" if recipe.imbalance_factor is None else f" imbalance {self.imbalance_factor}"
         network = f" {recipe.model}" if self.table in ("ddnet", "table3") else ""
         size = f" {size}" if (size := getattr(recipe, "size", None)) else ""
@@ -274,7 +291,7 @@ def cifar(
         >>> str(cifar("fig9", losses=["focal"])[0])
         'cifar20 imbalance 100 focal gamma 1 beta 0'
     """
-    choice("table", table, TABLES, also=", 'table3', 'ddnet', 'gtsrb'")
+    choice("table", table, TABLES, also=", 'table3', 'rivals', 'ddnet', 'gtsrb'")
     chosen, kinds = _some("dataset", datasets, TABLES[table]), _some("loss", losses, LOSSES)
     factors = _some("imbalance", imbalances, IMBALANCES)
     some_betas, some_gammas = _some("beta", betas, BETAS), _some("gamma", gammas, GAMMAS)
@@ -290,6 +307,50 @@ def cifar(
         for dataset, (loss, gamma), beta in itertools.product(chosen, variants, part)
         if beta in some_betas and (factor != 1 or beta == 0.0)
     ]
+
+
+def rivals(
+    *,
+    datasets: Sequence[str] | None = None,
+    imbalances: Sequence[int] | None = None,
+    methods: Sequence[str] | None = None,
+) -> list[Setting]:
+    """Return the catalogue's methods with the recipe of Table 2, those with published errors first.
+
+    Args:
+        datasets: "cifar10", "cifar100", to take only some.
+        imbalances: any of 200, 100, 50, 20, 10; None for 100, of which errors are published.
+        methods: names of `longtail.methods.NAMES`, to take only some. The effective number has beta 0.9999,
+            as Cao et al. have it on CIFAR.
+
+    Raises:
+        ValueError: a name or number that the table does not have.
+
+    Example:
+        >>> rivals(methods=["logit_adjusted"])[0].published
+        {'error': 19.08}
+    """
+    chosen = _some("dataset", datasets, TABLES["table2"])
+    factors = _some("imbalance", imbalances or (100,), IMBALANCES[:-1])
+    names = [*RIVALS, *(name for name in CATALOGUE.names if name not in RIVALS)]
+    known = [name for name in names if name != "smote"]  # of features and tables
+    settings = []
+    for dataset, factor, name in itertools.product(chosen, factors, _some("method", methods, known)):
+        plain = _cifar_recipe(dataset, factor, "softmax", None, 0.0)
+        recipe = plain if name == "plain" else plain.replace(method=_rival(name))
+        published = {}
+        if factor == 100 and name in RIVALS:
+            published = {"error": RIVALS[name][dataset == "cifar100"]}
+        over = () if name == "plain" else (plain,)
+        settings.append(Setting("rivals", (recipe,), published, over))
+    return settings
+
+
+def _rival(name: str) -> Method:
+    method = CATALOGUE[name]
+    if method.weight.name == "effective":
+        return method.with_settings(name=method.name, beta=RIVAL_BETA)
+    return method
 
 
 def skeletons(

@@ -43,7 +43,7 @@ def table(measured: Sequence[MeasuredSetting]) -> Table:
     columns, caption = _layout(measured)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption)
     for column in columns:
-        left = column.head in ("data", "network", "loss", "weights")
+        left = column.head in ("data", "network", "loss", "weights", "method")
         shown.add_column(column.short or column.head, justify="left" if left else "right", no_wrap=True)
     for setting in measured:
         cells = [(column, column.make(setting)) for column in columns]
@@ -91,6 +91,7 @@ def _layout(measured: Sequence[MeasuredSetting]) -> tuple[tuple[Column, ...], st
         "ddnet": (_SKELETONS, _OF_SKELETONS),
         "gtsrb": (_SIGNS, _OF_SIGNS),
         "table3": (_LARGE, _OF_LARGE),
+        "rivals": (_RIVALS, _OF_RIVALS),
     }
     return layouts.get(measured[0].setting.table if measured else "", (_CIFAR, _OF_CIFAR))
 
@@ -198,6 +199,20 @@ _SIGNS = (
     Column("balanced error", _measured(1, "balanced_error"), "balanced"),
     Column("vs plain (balanced)", _gain(1, "balanced_error"), "vs plain", _two_lines),
     Column("seeds", _seeds, "n"),
+)
+_OF_RIVALS = (
+    "test error in %, ResNet-32 with the recipe of Cui et al., Table 2 (mean ± standard deviation over n "
+    "seeds); published: by the methods' papers or re-runs, whose recipes differ; vs plain: over the seeds "
+    "that both have"
+)
+_RIVALS = (
+    Column("data", _text(lambda m: m.setting.dataset)),
+    Column("imbalance", lambda m: _number(m.setting.imbalance_factor, "d"), "IF"),
+    Column("method", _text(lambda m: m.setting.method)),
+    Column("published", _published(2)),
+    Column("measured", _measured(2)),
+    Column("seeds", _seeds, "n"),
+    Column("vs plain", _gain(2), narrow=_mean_alone),
 )
 _OF_LARGE = "top-1 and top-5 error in %, paper and measured (mean ± standard deviation over seeds)"
 _LARGE = (

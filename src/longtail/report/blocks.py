@@ -22,6 +22,8 @@ __all__ = [
     "Fold",
     "Heading",
     "Panel",
+    "Picture",
+    "Pictures",
     "Side",
     "Spec",
     "Table",
@@ -181,6 +183,39 @@ class Classes(Block):
     """The searchable table of all classes, which the page's script fills."""
 
     kind: ClassVar = "classes"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, or text in its place, and what it is.
+
+    Attributes:
+        name: below it.
+        about: below that.
+        source: a data: address; "" where there is no picture.
+        text: in place of one.
+    """
+
+    name: str
+    about: str
+    source: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures(Block):
+    """Pictures side by side, to be compared.
+
+    Attributes:
+        pictures: two or more.
+        title: above them.
+        warn: whether they are set off.
+    """
+
+    kind: ClassVar = "pictures"
+    pictures: Sequence[Picture]
+    title: str = ""
+    warn: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ __all__ = ["report_page"]
 
 
 @dataclass(frozen=True)
-class _Section:
+class Section:
     """One training set on the page: its panels by name."""
 
     id: str
@@ -82,11 +82,11 @@ def report_page(
     sections = []
     for i, table in enumerate(shown):
         made = {name: PANELS[name](table) for name in PANELS.names}
-        sections.append(_Section(f"set{i}", table.title, {n: p for n, p in made.items() if p is not None}))
-    return _render(
+        sections.append(Section(f"set{i}", table.title, {n: p for n, p in made.items() if p is not None}))
+    return render(
         title or f"Long-tail report: {names if len(shown) < 4 else f'{len(shown)} training sets'}",
         sections,
-        first=None if first is None else _Section("first", first.title, {"first": first}),
+        first=None if first is None else Section("first", first.title, {"first": first}),
         left_out=[*left_out, *failed],
     )
 
@@ -110,11 +110,11 @@ def explorer_page(counts: ClassCounts, *, title: str = "Beta explorer", volume: 
         "explorer": explore(tail, volume),
         "classes": Panel("", [Heading("The classes"), Classes()]),
     }
-    return _render(title, [_Section("set0", "", panels, brief=False)])
+    return render(title, [Section("set0", "", panels, brief=False)])
 
 
-def _render(
-    title: str, sections: Sequence[_Section], first: _Section | None = None, left_out: Sequence[LeftOut] = ()
+def render(
+    title: str, sections: Sequence[Section], first: Section | None = None, left_out: Sequence[LeftOut] = ()
 ) -> str:
     from jinja2 import Environment, StrictUndefined
 

@@ -15,6 +15,7 @@ from longtail import _checks, datasets
 from longtail._random import derive_seed, generator
 from longtail.datasets import Dataset
 from longtail.datasets.kinds import KINDS
+from longtail.methods import MIXINGS
 from longtail.training.augment import Samples
 from longtail.training.recipe import Recipe
 from longtail.training.registries import AUGMENTATIONS
@@ -75,7 +76,9 @@ class TrainingData:
             )
         self.samples: Samples = augmentation.make(_tensor(data.train.inputs), self.images, device)
         # as they are, for what a method does after training
-        self._plain = _tensor(data.train.inputs) if recipe.method.refit is not None else None
+        method = recipe.method
+        afterwards = method.refit is not None or method.reweighting is not None
+        self._plain = _tensor(data.train.inputs) if afterwards else None
         self.tested = Samples(_tensor(data.test.inputs), self.images, device)
         self.targets = torch.from_numpy(data.train.targets.astype(np.int64)).to(device)
         self.test_targets = torch.from_numpy(data.test.targets.astype(np.int64)).to(device)
@@ -104,25 +107,64 @@ class TrainingData:
         """Return the epoch's random numbers, on the CPU, each tensor of shape (N, ...).
 
         The first is the order of the samples; the others are what the augmentation wants of the sample that
-        comes at that place.
+        comes at that place. Where samples are mixed, the share that each keeps comes before all that, and the
+        same of its partner behind.
         """
         if self.sampler is None:
             order = torch.randperm(len(self), generator=generator(self.recipe.seed, epoch, "order"))
         else:
             order = torch.from_numpy(self.sampler.order(epoch - 1))
-        return [order, *self.samples.draw(generator(self.recipe.seed, epoch, "augmentation"))]
+        drawn = [order, *self.samples.draw(generator(self.recipe.seed, epoch, "augmentation"))]
+        if (mixing := self.recipe.method.mixing) is None:
+            return drawn
+        seed = self.recipe.seed
+        random = np.random.default_rng(derive_seed(seed, epoch, "mixing"))
+        share = torch.from_numpy(mixing.of(MIXINGS)(random, len(self)).astype(np.float32))
+        partner = torch.randperm(len(self), generator=generator(seed, epoch, "partner"))
+        return [share, *drawn, *(of[partner] for of in drawn)]
 
     def gather(self, draws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets for some rows of what `draw` gave, moved to the device."""
+        """Return inputs and targets for some rows of what `draw` gave, moved to the device.
+
+        Where samples are mixed, targets are shares of the classes, (n, C) in float32.
+        """
+        if self.recipe.method.mixing is None:
+            rows, *drawn = draws
+            return scale(self.samples.gather(rows, drawn), self.recipe), self.targets[rows]
+        share, *both = draws
+        half = len(both) // 2
+        inputs, targets = zip(*(self._alone(part) for part in (both[:half], both[half:])), strict=True)
+        keep = share.view(-1, *(1,) * (inputs[0].ndim - 1))
+        return keep * inputs[0] + (1 - keep) * inputs[1], share[:, None] * targets[0] + (
+            1 - share[:, None]
+        ) * targets[1]
+
+    def _alone(self, draws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         rows, *drawn = draws
-        return scale(self.samples.gather(rows, drawn), self.recipe), self.targets[rows]
+        targets = torch.nn.functional.one_hot(self.targets[rows], len(self.counts)).float()
+        return scale(self.samples.gather(rows, drawn), self.recipe), targets
+
+    def balanced_part(self, per_class: int) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of a part of the training set: as many of each class, chosen by the seed.
+
+        As many as the smallest class has, if that is fewer. They are training samples, as Ren et al. take
+        them: a part from elsewhere would be more data than other methods see.
+        """
+        assert self._plain is not None
+        targets = self.targets.cpu()
+        key = torch.rand(len(targets), generator=generator(self.recipe.seed, 0, "balanced part"))
+        order = torch.argsort(key)
+        each = min(per_class, int(self.counts[self.counts > 0].min()))
+        rows = torch.cat([order[targets[order] == c][:each] for c in range(len(self.counts))])
+        samples = Samples(self._plain[rows], self.images, self.targets.device)
+        return scale(samples.planes(samples.inputs), self.recipe), self.targets[rows.to(self.targets.device)]
 
     def test_batches(self) -> Iterator[Tensor]:
         """Yield the test inputs in order."""
         return self._in_order(self.tested)
 
     def plain_batches(self) -> Iterator[Tensor]:
-        """Yield the training inputs in order, without augmentation; for methods with a refit only."""
+        """Yield the training inputs in order, without augmentation; for methods that need them."""
         assert self._plain is not None
         return self._in_order(Samples(self._plain, self.images, self.targets.device))
 

@@ -127,6 +127,11 @@ def finetune(
             f"method {method.label!r} refits or decides after training, which image files do not do yet; "
             "give method=recipe.method.training, and adjust its logits by longtail.adjust_logits"
         )
+    if method.mixing is not None or method.reweighting is not None:
+        raise ValueError(
+            f"method {method.label!r} mixes or weighs the samples of a batch, which image files do not take "
+            "yet; give another, or make an in-memory data set of the images (longtail.datasets.Dataset)"
+        )
     if method.cosine:
         raise ValueError(
             f"method {method.label!r} has a cosine head, which image files do not take yet; give another"

@@ -23,7 +23,7 @@ from longtail import _checks, _measured, models
 from longtail.datasets import Dataset
 from longtail.evaluation import Evaluation, evaluate
 from longtail.head import init_prior_bias_, parameter_groups
-from longtail.methods import REFITS, Rule
+from longtail.methods import REFITS, REWEIGHTINGS, Rule
 from longtail.models.cosine import with_cosine_head
 from longtail.training import checkpoint
 from longtail.training.acceleration import ACCELERATORS, Accelerator
@@ -206,6 +206,9 @@ class _Run:
         self.parameters = list(self.model.parameters())
         self.optimizer = _optimizer(recipe, self.model)
         self.criterion = self._criterion(1)
+        self.part: tuple[Tensor, Tensor] | None = None
+        if (rule := recipe.method.reweighting) is not None:
+            self.part = data.balanced_part(dict(rule.settings)["per_class"])
         self.one = torch.ones((), device=device)
         self.steps = math.ceil(len(data) / recipe.batch_size)
         capture = _captures(acceleration, recipe, self.model, device)
@@ -327,7 +330,8 @@ class _Run:
     def _criterion(self, epoch: int) -> nn.Module:
         """Return the loss that is in force in an epoch."""
         method = self.recipe.method.at(epoch, self.recipe.epochs)
-        return method.criterion(self.data.counts).to(self.device)
+        each = {"reduction": "none"} if method.reweighting is not None else {}
+        return method.criterion(self.data.counts, **each).to(self.device)
 
     def _train_epoch(self, epoch: int) -> float:
         """Train once over the data and return the mean loss; the only wait for the device is at the end."""
@@ -356,8 +360,11 @@ class _Run:
         """Make one update and return the loss; if it or its gradient is not finite, raise `stop` instead."""
         for parameter in self.parameters:
             parameter.grad = None
-        with self._precision():
-            loss = self.criterion(self.forward(inputs), targets)
+        if self.part is None:
+            with self._precision():
+                loss = self.criterion(self.forward(inputs), targets)
+        else:
+            loss = self._reweighed(inputs, targets)
         loss.backward()
         value: Tensor = loss.detach()
         # The guard of a gradient scaler: one kernel sets the flag to 1 where any value is not finite, and the
@@ -370,6 +377,18 @@ class _Run:
             group["lr"] = rate
         self.optimizer.step()
         return value
+
+    def _reweighed(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return a batch's loss, each sample weighed by what the balanced part gains from it."""
+        rule = self.recipe.method.reweighting
+        assert rule is not None
+        assert self.part is not None
+        with self._precision():
+            weigh = rule.of(REWEIGHTINGS)
+            weights = weigh(self.model, self.criterion, (inputs, targets), self.part)
+            losses: Tensor = self.criterion(self.forward(inputs), targets)
+            weighed: Tensor = (weights.detach() * losses).sum()
+            return weighed
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return autocast(self.recipe.precision, self.device)
@@ -458,11 +477,14 @@ def _captures(acceleration: str, recipe: Recipe, model: nn.Module, device: torch
         why = f"the optimizer is {recipe.optimizer!r}"
     elif recipe.method.schedule is not None:
         why = "the method has a schedule, which changes the loss on the way"
+    elif recipe.method.mixing is not None or recipe.method.reweighting is not None:
+        why = "the method mixes or weighs the samples of a batch"
     elif has_dropout(model):
         why = "the network has dropout, whose random numbers would differ"
     if acceleration == "graphs" and why is not None:
         raise ValueError(
-            f"acceleration='graphs' needs CUDA, SGD, no schedule and no dropout, but {why}; use 'auto'"
+            "acceleration='graphs' needs CUDA, SGD, no dropout, and a method without schedule, mixing and "
+            f"reweighting, but {why}; use 'auto'"
         )
     if acceleration == "none" or why is not None:
         return False
@@ -473,7 +495,10 @@ def _native(acceleration: str, recipe: Recipe, model: nn.Module, device: torch.d
     """Return the registered CPU kernels where they run; refuses where they were asked for and cannot."""
     if acceleration not in ("auto", "native"):
         return None
-    if "native" in ACCELERATORS:
+    why: str | None
+    if recipe.method.reweighting is not None:
+        why = "does not run a method that weighs the samples of a batch"
+    elif "native" in ACCELERATORS:
         why = ACCELERATORS["native"].applies(recipe, model, device)
         if why is None:
             return ACCELERATORS["native"]

@@ -1,0 +1,114 @@
+"""The file of features: what comes back, and what is refused in one line."""
+
+import numpy as np
+import pytest
+
+from longtail.datasets.features import Features
+
+
+def features(**changes):
+    given = {
+        "X": np.arange(12, dtype=np.float32).reshape(4, 3),
+        "y": np.array([0, 0, 1, 1]),
+        "class_names": ("cat", "lynx"),
+        "paths": np.array(["a.jpg", "b.jpg", "ü.jpg", "d.jpg"]),
+        "groups": np.array(["1", "1", "2", "3"]),
+        "X_test": np.ones((2, 3), np.float32),
+        "y_test": np.array([1, 0]),
+        "about": {"model": "vit", "pooling": "mean over tokens"},
+    }
+    return Features(**{**given, **changes})
+
+
+@pytest.mark.parametrize("changes", [{}, {"X_test": None, "y_test": None}, {"paths": None, "groups": None}])
+def test_what_is_saved_is_loaded(changes, tmp_path):
+    before = features(**changes)
+    after = Features.load(before.save(tmp_path / "new" / "features.npz"))
+    for name, value in vars(before).items():
+        if isinstance(value, np.ndarray):
+            assert getattr(after, name).dtype == value.dtype
+            np.testing.assert_array_equal(getattr(after, name), value)
+        else:
+            assert getattr(after, name) == value
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["features.npz"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "names", "y", "y_test"),
+    [
+        ({"y": ["b", "a", "b"], "y_test": ["a"]}, ("a", "b"), [1, 0, 1], [0]),
+        ({"y": ["b", "a", "b"], "y_test": ["a"], "class_names": ["b", "a"]}, ("b", "a"), [0, 1, 0], [1]),
+        ({"y": [7, 3, 7], "y_test": [3]}, ("3", "7"), [1, 0, 1], [0]),
+        ({"y": [1, 0, 1], "y_test": [0], "class_names": ["x", "y"]}, ("x", "y"), [1, 0, 1], [0]),
+    ],
+)
+def test_classes_are_names_or_numbers(arrays, names, y, y_test, tmp_path):
+    path = tmp_path / "f.npz"
+    np.savez(path, X=np.ones((3, 2)), X_test=np.ones((1, 2)), **{k: np.array(v) for k, v in arrays.items()})
+    loaded = Features.load(path)
+    assert loaded.class_names == names
+    assert loaded.y.tolist() == y
+    assert loaded.y_test.tolist() == y_test
+
+
+NAN = np.full((4, 3), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"X": NAN}, "^X has NaN or infinite features in 4 of 4 rows, first in row 0; leave"),
+        ({"X_test": np.full((2, 3), np.inf, np.float32)}, "^X_test has NaN or infinite .* of 2 rows"),
+        ({"X": np.ones((3, 3), np.float32)}, r"^y has shape \(4,\) for 3 rows of X"),
+        ({"X": np.ones((4, 3), int)}, "^X must hold floats of shape .N, D., got ndarray"),
+        ({"X": np.ones((4, 5), np.float32)}, "^X_test has 3 features and X 5; make both by one model"),
+        ({"y": np.array([0, 1, 2, 0])}, "^y must hold integers from 0 to 1, .* got int64 from 0 to 2"),
+        ({"y": np.array([0, -1, 1, 0])}, "got int64 from -1 to 1"),
+        ({"y_test": np.array([1])}, r"^y_test has shape \(1,\) for 2 rows of X_test"),
+        ({"y_test": None}, "^X_test and y_test belong together"),
+        ({"groups": np.array(["1"])}, r"^groups has shape \(1,\) for 4 rows of X"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        features(**changes)
+
+
+def written(tmp_path, **arrays):
+    np.savez(tmp_path / "f.npz", **arrays)
+    return tmp_path / "f.npz"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"y": [0]}, "has no X, only 'y'; name the features X"),
+        ({"a": [0]}, "has no X and no y"),
+        ({"X": np.ones((1, 2)), "y": np.array([None])}, "cannot be read .*plain arrays"),
+        ({"X": np.ones((2, 2)), "y": ["a", "b"], "class_names": ["a"]}, "class 'b' is none of the 1 classes"),
+        (
+            {"X": np.ones((1, 2)), "y": [0.5], "class_names": ["a"]},
+            "y must hold whole numbers or names, got fl",
+        ),
+        ({"X": np.ones((1, 2)), "y": [2], "class_names": ["a"]}, "y must hold integers from 0 to 0"),
+        ({"X": np.ones((1, 2)), "y": 2}, "y"),
+        ({"X": np.ones((1, 2)), "y": ["a"], "X_test": np.ones((1, 2)), "y_test": [1]}, "class 1 is none"),
+        ({"X": np.full((1, 2), np.nan), "y": [0]}, "f.npz: X has NaN"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused(arrays, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as caught:
+        Features.load(written(tmp_path, **arrays))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_npz_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        Features.load(tmp_path / "none.npz")
+    for content in (b"", b"PK\x03\x04 cut", b"text"):
+        (tmp_path / "f.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read"):
+            Features.load(tmp_path / "f.npz")
+    np.save(tmp_path / "f.npy", np.ones(3))
+    with pytest.raises(ValueError, match="cannot be read"):
+        Features.load(tmp_path / "f.npy")
