@@ -34,6 +34,7 @@ _registry
 & _measured
 effective
 sources: counted listing / coco hub lists tables / folders / __init__
+labels
 counts
 weights
 adjust
@@ -45,11 +46,11 @@ softmax / functional linear / module
 methods: schedules batches refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
-& evaluation: *
+& evaluation: intervals statistics curves reading / multi_label / single_label / *
 adapters: *
 & auditing: facts samples / duplicates findings sources / *
-training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune / loop / \
-evaluate
+training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
+graphs finetune verify embedding / loop / evaluate
 compare: columns outcome / row / table / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _arrays, _checks, effective
-from longtail.counts import ClassCounts, class_counts, encode
+from longtail.counts import ClassCounts, class_counts
+from longtail.labels import encode
 
 SCHEMES = ("none", "inverse", "inverse_sqrt", "effective")
 EVERY_SCHEME = (*SCHEMES, "power")

@@ -274,7 +274,7 @@ class Recipe(BaseModel):
         """
         try:
             fields = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"a recipe must be JSON, got text that is not: {error}") from None
         if not isinstance(fields, dict):
             raise ValueError(f"a recipe must be a JSON object of fields, got {type(fields).__name__}")
