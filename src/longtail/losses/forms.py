@@ -71,5 +71,8 @@ DISTRIBUTION_BALANCED = Form(
 )
 
 FORMS = Registry[Form]("loss")
-for _form in (SOFTMAX, SIGMOID, FOCAL, SOFTMAX_FOCAL, ASYMMETRIC, DISTRIBUTION_BALANCED):
+for _form in (SOFTMAX, SIGMOID, FOCAL, SOFTMAX_FOCAL):
     FORMS.register(_form.name, _form)
+
+# for many labels alone: ClassBalancedLoss knows them, recipes and methods, of one class a sample, do not
+MANY_LABELS = {form.name: form for form in (ASYMMETRIC, DISTRIBUTION_BALANCED)}

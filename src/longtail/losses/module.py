@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from longtail import _arrays, _checks
 from longtail.losses import batch, functional
 from longtail.losses.fast import fused
-from longtail.losses.forms import FORMS
+from longtail.losses.forms import FORMS, MANY_LABELS
 from longtail.losses.reduction import Reduction
 from longtail.weights import DEFAULT_BETA, EVERY_SCHEME, Default, positive_weights, weigh
 
@@ -131,10 +131,12 @@ class ClassBalancedLoss(nn.Module):
         shifts = {"offset": offset, "scale": scale, "margin": margin}
         shifts = {name: values for name, values in shifts.items() if values is not None}
         if isinstance(loss, str):
-            if loss not in FORMS:
+            if loss not in FORMS and loss not in MANY_LABELS:
                 suggestion = f"; did you mean {_KNOWN_AS[loss]!r}?" if loss in _KNOWN_AS else ""
-                _checks.choice("loss", loss, FORMS.names, also=" or a callable", hint=suggestion)
-            self._form = FORMS[loss]
+                _checks.choice(
+                    "loss", loss, (*FORMS.names, *MANY_LABELS), also=" or a callable", hint=suggestion
+                )
+            self._form = FORMS[loss] if loss in FORMS else MANY_LABELS[loss]
             self._formula = self._form.load()
         elif isinstance(loss, (type, nn.Module)) and (isinstance(loss, type) or _reduces(loss)):
             _refuse_torch_loss(loss)
