@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from longtail import adapters as adapters
+    from longtail import compare as compare
     from longtail import datasets as datasets
     from longtail import functional as functional
     from longtail import methods as methods
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from longtail.adjust import tune_adjustment as tune_adjustment
     from longtail.auditing import Audit as Audit
     from longtail.auditing import audit as audit
+    from longtail.compare.problem import Problem as Problem
     from longtail.counts import ClassCounts as ClassCounts
     from longtail.counts import ClassWeights as ClassWeights
     from longtail.counts import class_counts as class_counts
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from longtail.head import parameter_groups as parameter_groups
     from longtail.head import with_prior as with_prior
     from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
+    from longtail.suggest import suggest_beta as suggest_beta
     from longtail.training import recipes as recipes
     from longtail.training.embedding import embed as embed
     from longtail.weights import class_weight_dict as class_weight_dict
@@ -56,9 +59,11 @@ _NAMES = {
     "adjust_logits": "longtail.adjust",
     "adjust_probabilities": "longtail.adjust",
     "tune_adjustment": "longtail.adjust",
+    "suggest_beta": "longtail.suggest",
     "embed": "longtail.training.embedding",
     "audit": "longtail.auditing",
     "Audit": "longtail.auditing",
+    "Problem": "longtail.compare.problem",
 }
 _MODULES = {
     "functional": "longtail.functional",
@@ -66,6 +71,7 @@ _MODULES = {
     "recipes": "longtail.training.recipes",
     "methods": "longtail.methods",
     "adapters": "longtail.adapters",
+    "compare": "longtail.compare",
 }
 
 __all__ = [*_NAMES, *_MODULES]
