@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from longtail.training.embedding import embed as embed
     from longtail.weights import class_weight_dict as class_weight_dict
     from longtail.weights import class_weights as class_weights
+    from longtail.weights import positive_weights as positive_weights
     from longtail.weights import sample_weights as sample_weights
 
 _NAMES = {
@@ -50,6 +51,7 @@ _NAMES = {
     "class_weights": "longtail.weights",
     "sample_weights": "longtail.weights",
     "class_weight_dict": "longtail.weights",
+    "positive_weights": "longtail.weights",
     "ClassBalancedLoss": "longtail.losses.module",
     "init_prior_bias_": "longtail.head",
     "parameter_groups": "longtail.head",
