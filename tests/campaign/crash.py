@@ -1,6 +1,6 @@
 """Crash a run at its changes to files, go on from there, and compare the end; a line of JSON for each point.
 
-    LD_PRELOAD=shim.so python tests/campaign/crash.py WORK --kind images --points 12
+LD_PRELOAD=shim.so python tests/campaign/crash.py WORK --kind images --points 12
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from folders import write_photos, write_tiny
 from harness import KILLED, Runner, last_whole, same_end
+
+from folders import write_photos, write_tiny
 
 
 def prepare(work: Path, kinds: Sequence[str]) -> Runner:
