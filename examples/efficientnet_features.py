@@ -10,6 +10,7 @@ Killed and started again, it goes on.
 """
 
 import argparse
+import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -108,7 +109,8 @@ def features(network: torch.nn.Module, images: np.ndarray, size: int, folder: Pa
 
 def tracks(root: str | None, part: str) -> np.ndarray:
     """Return the class and track of every traffic sign, in the order of the data set."""
-    folder = next(f for f in (Path(root or "."), Path(root or ".") / "gtsrb") if (f / "train").is_dir())
+    start = Path(root or os.environ["LONGTAIL_DATA"])
+    folder = next(f for f in (start, start / "gtsrb") if (f / "train").is_dir())
     images = datasets.load_images(folder)[part == "test"]
     paths = [Path(images.name(i)) for i in range(len(images))]
     return np.array([f"{p.parent.name}/{p.name.partition('_')[0]}" for p in paths])

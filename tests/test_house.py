@@ -48,7 +48,7 @@ datasets: kinds decoding fetch pickles / long_tail / *
 & evaluation: *
 adapters: *
 & auditing: facts samples / duplicates findings sources / *
-training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune / loop / \
+training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune embedding / loop / \
 evaluate
 compare: columns outcome / row / table / *
 & predict

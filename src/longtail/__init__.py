@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from longtail.head import with_prior as with_prior
     from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
     from longtail.training import recipes as recipes
+    from longtail.training.embedding import embed as embed
     from longtail.weights import class_weight_dict as class_weight_dict
     from longtail.weights import class_weights as class_weights
     from longtail.weights import sample_weights as sample_weights
@@ -53,6 +54,7 @@ _NAMES = {
     "adjust_logits": "longtail.adjust",
     "adjust_probabilities": "longtail.adjust",
     "tune_adjustment": "longtail.adjust",
+    "embed": "longtail.training.embedding",
     "audit": "longtail.auditing",
     "Audit": "longtail.auditing",
 }

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from longtail._registry import add_installed
-from longtail.cli import audit, compare, data, methods, report, train, weights
+from longtail.cli import audit, compare, data, embed, methods, report, train, weights
 from longtail.cli.terminal import console, error_console, fail
 
 __all__ = ["app", "main"]
@@ -57,6 +57,6 @@ def _options(
     """Class-balanced training for long-tailed data."""
 
 
-for command in (weights, audit, methods, compare, train, report, data):
+for command in (weights, audit, methods, compare, embed, train, report, data):
     command.add(app)
 add_installed(COMMANDS, app)  # of applications, and of other people's packages

@@ -161,6 +161,22 @@ def cut(image: Image, box: Box, size: int, margin: float = 1.0) -> Image:
     return _rgb(image).resize((size, size), Resampling.BILINEAR, box=part)
 
 
+def upright(image: Image, size: int) -> Image:
+    """Return an image that was just opened, upright and in RGB.
+
+    A JPEG is decoded at a smaller scale if its shorter side then still has `MARGIN` pixels for each of
+    `size`; 0 decodes it whole.
+    """
+    from PIL.ImageOps import exif_transpose
+
+    scale = next((s for s in _SCALES if size and min(image.size) >= s * size * MARGIN), 1)
+    if scale > 1:
+        image.draft("RGB", (image.width // scale, image.height // scale))
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        exif_transpose(image, in_place=True)
+    return _rgb(image)
+
+
 def _rgb(image: Image) -> Image:
     if image.mode == "RGB":
         return image

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["Progress", "progress_bar", "tensorboard_log"]
+__all__ = ["Progress", "counted", "progress_bar", "tensorboard_log"]
 
 Progress = Callable[[int, int, float, float | None], None]
 """Called as ``(epoch, epochs, loss, test_error)``; the error is the last one measured, None before that."""
@@ -51,3 +52,34 @@ def tensorboard_log(folder: str | os.PathLike[str], first_epoch: int) -> Iterato
         yield report
     finally:
         writer.close()
+
+
+@contextlib.contextmanager
+def counted(title: str, *, every: float = 30.0) -> Iterator[Callable[[int, int], None]]:
+    """Show how many of how many are done: a bar in a terminal, else a line every half minute.
+
+    Yields:
+        To be called as ``(done, total)``.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        said = started = time.monotonic()
+        first = -1
+
+        def line(done: int, total: int) -> None:
+            nonlocal said, first
+            first, now = done if first < 0 else first, time.monotonic()
+            if now - said >= every:
+                left = (now - started) / max(1, done - first) * (total - done)
+                console.print(f"{title}: {done:,} of {total:,}, about {left:.0f} s left", soft_wrap=True)
+                said = now
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

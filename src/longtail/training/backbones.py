@@ -1,0 +1,351 @@
+"""Pretrained networks of the transformers library without their heads: what makes features."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from longtail import _checks
+from longtail.datasets.decoding import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, upright
+from longtail.models.image_classifiers import transformers_library
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["POOLINGS", "ImageBackbone", "TextBackbone", "image_backbone", "quiet", "text_backbone"]
+
+POOLINGS: Final = ("auto", "pooler", "mean", "first")
+_READ: Final = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
+_PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+# tensors that a model may lack without giving other features
+_SPARE: Final = re.compile(r"mask_token|position_ids|relative_position_index|num_batches_tracked")
+_TOKENS: Final = 512  # of a text, where a model sets no limit
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBackbone:
+    """A network that takes images to vectors.
+
+    Attributes:
+        name: as it was given.
+        model: in evaluation mode.
+        processor: of the transformers library, or an `EvalTransform`.
+        side: pixels of a side that the processor wants, as far as it says; 0 otherwise.
+        pooling: how its output becomes a vector, in words.
+        digest: sha256 of its files and of how images are prepared.
+    """
+
+    name: str
+    model: Any
+    processor: Any
+    side: int
+    pooling: str
+    digest: str
+
+    def prepare(self, image: Image) -> npt.NDArray[np.float32]:
+        """Return float32 (3, H, W) of an image that was just opened; a large JPEG is not decoded in full."""
+        if isinstance(self.processor, EvalTransform):
+            square: npt.NDArray[np.float32] = self.processor(image)
+            return square
+        whole = upright(image, self.side)
+        pixels = np.asarray(self.processor(images=whole, return_tensors="np")["pixel_values"], np.float32)
+        if pixels.ndim != 4:
+            raise ValueError(
+                f"model {self.name!r} takes images in parts, of shape {pixels.shape[1:]}; give another model"
+            )
+        one: npt.NDArray[np.float32] = pixels[0]
+        return one
+
+    def features(self, batch: Sequence[npt.NDArray[np.float32]], device: torch.device) -> Tensor:
+        """Return float32 features (N, D) of prepared images."""
+        if len({pixels.shape for pixels in batch}) > 1:
+            raise ValueError(
+                f"model {self.name!r} prepares images in different shapes; give size, which makes them alike"
+            )
+        pixels = torch.from_numpy(np.stack(batch)).to(device)
+        return _pooled(self.model, {"pixel_values": pixels}, self.pooling)
+
+
+@dataclass(frozen=True, eq=False)
+class TextBackbone:
+    """A network that takes texts to vectors: the mean of its last layer over each text's tokens.
+
+    Attributes:
+        name: as it was given.
+        model: in evaluation mode; the encoder of a model that has one.
+        tokenizer: of the transformers library.
+        tokens: of a text that are read; what is longer is cut.
+        digest: sha256 of its files and of how texts are prepared.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    tokens: int
+    digest: str
+    pooling: str = "mean over tokens"
+
+    def features(self, batch: Sequence[str], device: torch.device) -> Tensor:
+        """Return float32 features (N, D)."""
+        found = self.tokenizer(
+            list(batch), padding=True, truncation=True, max_length=self.tokens, return_tensors="pt"
+        )
+        given = {name: found[name].to(device) for name in ("input_ids", "attention_mask")}
+        hidden = self.model(**given).last_hidden_state.float()
+        mask = given["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        total: Tensor = (hidden * mask).sum(1)
+        mean: Tensor = total / mask.sum(1).clamp(min=1)
+        return mean
+
+
+def image_backbone(name: str, *, pooling: str = "auto", size: int | None = None) -> ImageBackbone:
+    """Load an image model of the transformers library, with its image processor.
+
+    Args:
+        name: a folder that ``save_pretrained`` wrote, with weights as safetensors; or a name of the hub.
+        pooling: "auto": image features where the model has text, too (CLIP, SigLIP); else its pooler's output
+            where the weights have one; else the mean over tokens, or over places. "pooler", "mean" and
+            "first" (the first token, CLS) ask for one.
+        size: None prepares images as the model's processor does; else height and width, for
+            `longtail.datasets.images.EvalTransform` with the processor's mean and standard deviation, or
+            ImageNet's where there is none.
+
+    Raises:
+        ValueError: no such model, one without weights or with pickled weights only, none that takes images,
+            none with an image processor, or one that cannot be pooled so.
+        ModuleNotFoundError: transformers is not installed.
+    """
+    _checks.choice("pooling", pooling, POOLINGS)
+    library = transformers_library()
+    with quiet(library):
+        folder = _folder(name)
+        processor, side = _processor(library, name, folder, size)
+        model, missing = _model(library, name, folder)
+        sees = hasattr(model, "get_image_features")
+        if not sees and getattr(model, "main_input_name", "") != "pixel_values":
+            raise ValueError(
+                f"model {name!r} ({type(model).__name__}) takes no images; give an image model, or a table "
+                "and the column of its text"
+            )
+        if missing and pooling == "pooler":
+            raise ValueError(f"model {name!r} has no weights for its pooler; give pooling 'mean' or 'first'")
+        draft = ImageBackbone(name, model, processor, side, "", "")
+        noise = np.random.default_rng(0).integers(0, 256, (max(side, 64), max(side, 64), 3), np.uint8)
+        from PIL.Image import fromarray
+
+        pixels = torch.from_numpy(draft.prepare(fromarray(noise))[None])
+        try:
+            with torch.inference_mode():
+                how = _pooling(model, pixels, pooling, missing, name)
+                features, again = (_pooled(model, {"pixel_values": pixels}, how) for _ in range(2))
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"model {name!r} ({type(model).__name__}) gives no features of an image of shape "
+                f"{tuple(pixels.shape[1:])}: {_first_line(error)}; give another model or size"
+            ) from error
+    if not torch.allclose(features, again, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise ValueError(
+            f"model {name!r} ({type(model).__name__}) draws random numbers, so that an image has other "
+            "features each time; give another model"
+        )
+    digest = _digest(folder, how, size, library.__version__)
+    return ImageBackbone(name, model, processor, side, how, digest)
+
+
+def text_backbone(name: str) -> TextBackbone:
+    """Load a text model of the transformers library, such as a sentence encoder, with its tokenizer.
+
+    Args:
+        name: a folder that ``save_pretrained`` wrote, with weights as safetensors; or a name of the hub.
+
+    Raises:
+        ValueError: no such model, one without weights or with pickled weights only, none that takes text, or
+            none with a tokenizer.
+        ModuleNotFoundError: transformers is not installed.
+    """
+    library = transformers_library()
+    with quiet(library):
+        folder = _folder(name)
+        try:
+            tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"model {name!r} has no tokenizer ({_first_line(error)}); give a text model's folder with "
+                "its tokenizer files"
+            ) from error
+        model, _ = _model(library, name, folder)
+        if getattr(model.config, "is_encoder_decoder", False):
+            model = model.get_encoder()
+        if getattr(model, "main_input_name", "") != "input_ids" or hasattr(model, "get_image_features"):
+            raise ValueError(
+                f"model {name!r} ({type(model).__name__}) takes no text alone; give a text model"
+            )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise ValueError(f"model {name!r} has a tokenizer without a padding token; give a sentence encoder")
+    limits = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
+    # positions begin after the padding's in RoBERTa and its like
+    spare = 2 if "roberta" in str(getattr(model.config, "model_type", "")) else 0
+    tokens = min(tokenizer.model_max_length, (limits[1] or _TOKENS) - spare, 8 * _TOKENS)
+    return TextBackbone(name, model, tokenizer, tokens, _digest(folder, "text", tokens, library.__version__))
+
+
+@contextlib.contextmanager
+def quiet(library: Any) -> Iterator[None]:
+    """Keep transformers from drawing bars and printing reports; what matters is checked and said here."""
+    log = library.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _folder(name: str) -> Path:
+    """Return the folder of a model, fetched from the hub if need be, without files that run code."""
+    if not isinstance(name, str):
+        raise TypeError(f"model must be a folder or a name of the hub, got {_checks.describe(name)}")
+    folder = _checks.folder("model", name)
+    if not folder.is_dir():
+        if folder.exists() or name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name:
+            raise ValueError(f"model folder {name!r} is not there; check the path")
+        import huggingface_hub
+
+        try:
+            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=[*_READ]))
+        except (OSError, ValueError, RuntimeError, huggingface_hub.errors.HfHubHTTPError) as error:
+            raise ValueError(
+                f"model {name!r} is no folder, and the Hugging Face hub did not give it "
+                f"({_first_line(error)}); check the name and the connection, or give a folder"
+            ) from error
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"model {name!r} has no config.json; give a folder that save_pretrained() wrote")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for kind in _PICKLED for p in folder.glob(kind))
+        if pickled:
+            raise ValueError(
+                f"model {name!r} has its weights only in {pickled[0]}, which runs code when it is read; load "
+                "it where you trust it and save it again by save_pretrained(), which writes safetensors"
+            )
+        raise ValueError(
+            f"model {name!r} has no weights (no .safetensors beside its config.json), and random ones make "
+            "no features; give a trained model"
+        )
+    return folder
+
+
+def _model(library: Any, name: str, folder: Path) -> tuple[Any, bool]:
+    """Load a model, and say whether its pooler lacks weights."""
+    try:
+        model, found = library.AutoModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        )
+    except Exception as error:  # transformers and safetensors raise many kinds here
+        raise ValueError(f"model {name!r} cannot be loaded: {_first_line(error)}; check its files") from error
+    lost = sorted(key for key in found["missing_keys"] if not _SPARE.search(key))
+    rest = [key for key in lost if "pooler" not in key and not key.startswith("head.")]
+    rest += [str(key) for key in found.get("mismatched_keys", ())]
+    if rest:
+        raise ValueError(
+            f"model {name!r} lacks {len(rest)} of its tensors, first {rest[0]}; random ones in their place "
+            "make no features, so give a whole model"
+        )
+    if getattr(model.config, "mask_ratio", 0):
+        model.config.mask_ratio = 0.0  # of masked autoencoders: features see the whole image
+    return model.eval().requires_grad_(False), bool(lost)
+
+
+def _processor(library: Any, name: str, folder: Path, size: int | None) -> tuple[Any, int]:
+    if size is not None:
+        _checks.integer("size", size, low=1)
+    try:
+        found = library.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        if size is not None:
+            return EvalTransform(size, IMAGENET_MEAN, IMAGENET_STD), size
+        raise ValueError(
+            f"model {name!r} has no image processor ({_first_line(error)}); give size, such as 224, which "
+            "prepares images as networks trained on ImageNet expect them"
+        ) from error
+    if size is not None:
+        mean, std = (
+            tuple(getattr(found, what, None) or other)
+            for what, other in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD))
+        )
+        return EvalTransform(size, mean, std), size
+    sides: list[int] = []
+    for what in ("size", "crop_size"):
+        wanted = getattr(found, what, None)
+        values = wanted if isinstance(wanted, int) else [*dict(wanted or {}).values()]
+        sides += [values] if isinstance(values, int) else [v for v in values if isinstance(v, int)]
+    return found, max(sides, default=0) if getattr(found, "do_resize", False) else 0
+
+
+def _pooling(model: Any, pixels: Tensor, asked: str, missing: bool, name: str) -> str:
+    """Say how a model's output becomes a vector."""
+    if asked == "auto" and hasattr(model, "get_image_features"):
+        return "image features"
+    output = _output(model, {"pixel_values": pixels})
+    pooler = getattr(output, "pooler_output", None)
+    if asked == "pooler" or (asked == "auto" and pooler is not None and not missing):
+        if pooler is None:
+            raise ValueError(f"model {name!r} has no pooler; give pooling 'mean'")
+        return "pooler output"
+    tokens = output.last_hidden_state.ndim == 3
+    if asked == "first":
+        if not tokens:
+            raise ValueError(f"model {name!r} has no tokens to take the first of; give pooling 'mean'")
+        return "first token"
+    return "mean over tokens" if tokens else "mean over places"
+
+
+def _output(model: Any, given: dict[str, Tensor]) -> Any:
+    vision = getattr(model, "vision_model", None)
+    return (vision if hasattr(model, "get_image_features") and isinstance(vision, nn.Module) else model)(
+        **given
+    )
+
+
+def _pooled(model: Any, given: dict[str, Tensor], how: str) -> Tensor:
+    if how == "image features":
+        found = model.get_image_features(**given)
+        return _flat(found if isinstance(found, Tensor) else found.pooler_output)
+    output = _output(model, given)
+    if how == "pooler output":
+        return _flat(output.pooler_output)
+    hidden = output.last_hidden_state
+    if how == "first token":
+        return _flat(hidden[:, 0])
+    return _flat(hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3)))
+
+
+def _flat(features: Tensor) -> Tensor:
+    return features.float().flatten(1)
+
+
+def _digest(folder: Path, *settings: object) -> str:
+    """Hash all that decides the features: the files' content, not their names' place on this machine."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for path in sorted({path for kind in _READ for path in folder.glob(kind)}):
+        with path.open("rb") as file:
+            digest.update(f"\n{path.name} ".encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,398 @@
+"""Features of images and texts by a pretrained model: each file once, whatever is killed meanwhile.
+
+Rows are kept in a cache under the hash of what is in the model's and the sample's files. Whoever computes
+holds the model's lock, so that a second process waits and then finds them there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import time
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from longtail import _checks
+from longtail.datasets.features import Features
+from longtail.datasets.images import ImageList, UnreadableImageError, list_images
+from longtail.training.backbones import ImageBackbone, image_backbone
+from longtail.training.device import exact_cudnn, select_device
+from longtail.training.files import write_atomic
+from longtail.training.progress import counted
+
+__all__ = ["embed"]
+
+_EVERY: Final = 20.0  # seconds of work that a kill may cost
+_AHEAD: Final = 2  # batches that are decoded while one is computed
+_FEW: Final = 100  # images that are decoded without threads
+
+Rows = dict[bytes, npt.NDArray[np.float32]]
+Report = Callable[[int, int], None]
+Pixels = npt.NDArray[np.float32] | None
+Compute = Callable[[Iterable[Sequence[bytes]]], Iterator[tuple[list[bytes], Tensor]]]
+Images = tuple[ImageList, ImageList | None]
+
+
+def embed(
+    source: str | os.PathLike[str] | Images,
+    model: str,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    groups_from: str | None = None,
+    pooling: str = "auto",
+    size: int | None = None,
+    batch_size: int = 32,
+    device: str | torch.device = "auto",
+    workers: int | None = None,
+    on_error: str = "raise",
+    cache: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Features:
+    r"""Make features of images by a pretrained model of the transformers library.
+
+    A row is computed once for each content of an image file and of the model's files, and kept in the cache:
+    a run that was killed goes on, other folders with the same pictures share them, and of two processes one
+    waits for the other.
+
+    Args:
+        source: where the images are, as for `longtail.datasets.images.load_images`; or training images and
+            test images or None. A source without a test set is not divided.
+        model: a folder that ``save_pretrained`` wrote, or a name of the Hugging Face hub; weights as
+            safetensors only.
+        out: an .npz file to write, too.
+        groups_from: a regular expression that finds an image's group in its path below the source's root:
+            its parentheses, joined by "/", or all that it matches. ``r"(\w+/\d+)_"`` takes class and track
+            of "stop/0004_17.jpg".
+        pooling: "auto" takes what the model gives for an image as a whole: image features (CLIP, SigLIP), or
+            its pooler's output where its weights have a pooler, or else the mean over tokens or places;
+            "pooler", "mean" and "first" (the first token, CLS) ask for one.
+        size: None prepares images as the model's own processor does; a number prepares them at that height
+            and width, as `longtail.datasets.images.EvalTransform`.
+        batch_size: images that are computed at a time.
+        device: "auto" takes CUDA where there is one, else the CPU.
+        workers: threads that decode; None takes the cores, at most 8; 0 decodes in turn.
+        on_error: "raise" refuses an image that cannot be read; "skip" leaves it out, with one warning.
+        cache: the folder that keeps rows; None takes ``longtail/features`` in the user's cache folder.
+        progress: show how far it is: a bar, or where nobody looks, a line every half minute.
+
+    Returns:
+        Features in float32, in the order of the images, with their paths.
+
+    Raises:
+        FileNotFoundError: images that are not there.
+        UnreadableImageError: an image cannot be read, or no image of a class can.
+        ValueError: no such model, none with safe weights, none that takes images or has an image processor;
+            a path without a group; features that are not finite; an unknown device.
+        OSError: the cache or `out` cannot be written.
+        ModuleNotFoundError: transformers is not installed.
+
+    Example:
+        >>> embed("no/such/folder", "google/vit-base-patch16-224")
+        Traceback (most recent call last):
+        FileNotFoundError: image folder no/such/folder is not there; check the path
+    """
+    _checks.choice("on_error", on_error, ("raise", "skip"))
+    _checks.integer("batch_size", batch_size, low=1)
+    target, pattern = select_device(device), _pattern(groups_from)
+    threads = min(8, os.cpu_count() or 1) if workers is None else _checks.integer("workers", workers, low=0)
+    train, test = source if isinstance(source, tuple) else list_images(source)
+    for images in filter(None, (train, test)):
+        _groups(images, pattern)
+    may_write(out)
+    backbone = image_backbone(model, pooling=pooling, size=size)
+    # what is wrong is said before anything long starts
+    train, test = train.checked(on_error), test and test.checked(on_error)
+    parts = [images for images in (train, test) if images is not None]
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(threads)) if threads else None
+        keys = [_keys(images, pool) for images in parts]
+        first = {
+            key: (images, i) for images, part in zip(parts, keys, strict=True) for i, key in enumerate(part)
+        }
+        report = stack.enter_context(counted(f"images by {Path(model).name}")) if progress else None
+        store = _Store(_cache(cache) / backbone.digest[:32])
+        work = _Images(backbone, target, first, on_error, pool if len(first) >= _FEW else None)
+        rows = store.filled([*first], work.features, batch_size, report)
+    found = []
+    for images, part in zip(parts, keys, strict=True):
+        kept = np.flatnonzero([key in rows for key in part])
+        if len(kept) < len(part):
+            images = _left(images, kept, work.bad)
+        found.append((images, np.stack([rows[part[i]] for i in kept])))
+    about = {"model": model, "pooling": backbone.pooling, "model_sha256": backbone.digest}
+    features = _features(found, pattern, about)
+    if out is not None:
+        features.save(out)
+    return features
+
+
+def may_write(out: str | os.PathLike[str] | None) -> None:
+    """Refuse to replace a file that no earlier run of this made, and what is no .npz file's name.
+
+    Raises:
+        ValueError: another file is there.
+    """
+    if out is None:
+        return
+    path = Path(out)
+    if path.suffix != ".npz":
+        raise ValueError(f"out must end in .npz, got {str(path)!r}; name the file of features")
+    if path.is_dir():
+        raise ValueError(f"out {str(path)!r} is a folder; give a file's name")
+    if path.exists():
+        try:
+            with zipfile.ZipFile(path) as file:
+                ours = {"X.npy", "y.npy", "about.npy"} <= {*file.namelist()}
+        except (OSError, zipfile.BadZipFile):
+            ours = False
+        if not ours:
+            raise ValueError(f"out {str(path)!r} is there and was not made by this; give another name")
+
+
+# ---- what is computed once
+
+
+@dataclass(eq=False)
+class _Images:
+    """Decodes and computes images by their keys."""
+
+    backbone: ImageBackbone
+    device: torch.device
+    places: dict[bytes, tuple[ImageList, int]]
+    on_error: str
+    pool: ThreadPoolExecutor | None
+    bad: list[UnreadableImageError] = field(default_factory=list)
+
+    def features(self, batches: Iterable[Sequence[bytes]]) -> Iterator[tuple[list[bytes], Tensor]]:
+        """Yield the keys of each batch that could be read, and their features."""
+        self.backbone.model.to(self.device)
+        for keys, pixels in self.decoded(iter(batches)):
+            good = [i for i, x in enumerate(pixels) if x is not None]
+            batch = [x for x in pixels if x is not None]
+            if batch:
+                features = self.backbone.features(batch, self.device)
+                finite = features.isfinite().all(1).tolist()
+                if not all(finite):
+                    name = self.name(keys[good[finite.index(False)]])
+                    raise ValueError(
+                        f"model {self.backbone.name!r} gives NaN or infinite features of {name}; give "
+                        "another model, or leave that image out"
+                    )
+                yield [keys[i] for i in good], features
+
+    def decoded(self, batches: Iterator[Sequence[bytes]]) -> Iterator[tuple[Sequence[bytes], list[Pixels]]]:
+        """Yield batches with their pixels; threads are at the next ones while one is computed."""
+        if self.pool is None:
+            for keys in batches:
+                yield keys, [self.pixels(key) for key in keys]
+            return
+        waiting: deque[tuple[Sequence[bytes], list[Future[Pixels]]]] = deque()
+        for keys in chain(batches, repeat(())):
+            if keys:
+                waiting.append((keys, [self.pool.submit(self.pixels, key) for key in keys]))
+            if not waiting:
+                return
+            if not keys or len(waiting) > _AHEAD:
+                first, futures = waiting.popleft()
+                yield first, [future.result() for future in futures]
+
+    def pixels(self, key: bytes) -> Pixels:
+        images, index = self.places[key]
+        try:
+            return images.decode(
+                index, lambda image, _: self.backbone.prepare(image), np.random.default_rng(0)
+            )
+        except UnreadableImageError as error:
+            if self.on_error == "raise":
+                raise
+            self.bad.append(error)
+            return None
+
+    def name(self, key: bytes) -> str:
+        images, index = self.places[key]
+        return images.name(index)
+
+
+@dataclass(frozen=True)
+class _Store:
+    """Rows of one model under their keys: files that are written once, each whole or not there."""
+
+    folder: Path
+
+    def filled(
+        self,
+        keys: Sequence[bytes],
+        compute: Compute,
+        batch_size: int,
+        report: Report | None,
+    ) -> Rows:
+        """Return the rows of all keys that can be computed; what is not there is, under the lock."""
+        rows = self.read(set(keys))
+        if rows.keys() >= set(keys):
+            return rows
+        with self.locked():
+            rows = self.read(set(keys))  # another process may have worked meanwhile
+            # the same batches whatever is there already, or a run that goes on would round otherwise
+            cuts = (keys[start : start + batch_size] for start in range(0, len(keys), batch_size))
+            missing = ([key for key in cut if key not in rows] for cut in cuts)
+            batches = [batch for batch in missing if batch]
+            done, fresh, written = len(rows), dict[bytes, npt.NDArray[np.float32]](), time.monotonic()
+            try:
+                with torch.inference_mode(), exact_cudnn():
+                    for read, features in compute(batches):
+                        fresh |= dict(zip(read, features.cpu().numpy(), strict=True))
+                        if report is not None:
+                            report(done + len(fresh), len(keys))
+                        if time.monotonic() - written > _EVERY:
+                            self.write(fresh)
+                            rows, done, fresh = rows | fresh, done + len(fresh), {}
+                            written = time.monotonic()
+            finally:
+                self.write(fresh)
+        return rows | fresh
+
+    def read(self, wanted: set[bytes]) -> Rows:
+        """Return what is there of the wanted rows; a damaged file is removed, its rows are computed again."""
+        rows: Rows = {}
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                with path.open("rb") as file:
+                    arrays = np.load(file, allow_pickle=False)
+                    keys = [key.tobytes() for key in arrays["keys"]]
+                    here = [i for i, key in enumerate(keys) if key in wanted]
+                    if here:
+                        found = arrays["rows"]
+                        rows |= {keys[i]: found[i] for i in here}
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                _checks.warn(f"cached features {path} cannot be read ({error}); they are computed again")
+                path.unlink(missing_ok=True)
+        return rows
+
+    def write(self, rows: Rows) -> None:
+        if not rows:
+            return
+        content = io.BytesIO()
+        keys = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+        np.savez(content, keys=keys, rows=np.stack([*rows.values()]))
+        number = sum(1 for _ in self.folder.glob("*.npz"))
+        while (path := self.folder / f"{number:06}.npz").exists():
+            number += 1
+        write_atomic(path, content.getvalue())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold this model's rows; wait for another process that does, and say so."""
+        from filelock import FileLock, Timeout
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                _checks.warn(f"another process makes features by this model ({self.folder}); waiting for it")
+                lock.acquire(poll_interval=0.2)
+        except OSError as error:
+            raise OSError(
+                f"cannot write features into {self.folder}: {error.strerror or error}; give another "
+                "cache folder"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _cache(folder: str | os.PathLike[str] | None) -> Path:
+    return _checks.cache_folder() / "features" if folder is None else _checks.folder("cache", folder)
+
+
+def _keys(images: ImageList, pool: ThreadPoolExecutor | None) -> list[bytes]:
+    """Hash what is in each image's file."""
+
+    def key(index: int) -> bytes:
+        return hashlib.sha256(images.read(index)).digest()
+
+    return [*(pool.map if pool is not None and images.files is not None else map)(key, range(len(images)))]
+
+
+# ---- what goes into the file
+
+
+def _left(images: ImageList, kept: npt.NDArray[Any], bad: Sequence[UnreadableImageError]) -> ImageList:
+    """Return the images that could be read; a class that lost all of them is an error."""
+    left = images.select(kept)
+    lost = np.flatnonzero((left.class_counts.counts == 0) & (images.class_counts.counts > 0))
+    if len(lost):
+        raise UnreadableImageError(f"class {images.class_names[lost[0]]!r} has no readable image: {bad[0]}")
+    _checks.warn(
+        f"{len(images) - len(left)} of {len(images)} images are left out, they cannot be read: {bad[0]}"
+    )
+    return left
+
+
+def _pattern(groups_from: str | None) -> re.Pattern[str] | None:
+    if groups_from is None:
+        return None
+    try:
+        return re.compile(groups_from)
+    except re.error as error:
+        raise ValueError(f"groups_from must be a regular expression, got {groups_from!r}: {error}") from None
+
+
+def _path(images: ImageList, index: int) -> str:
+    if images.files is not None:
+        return Path(os.fsdecode(images.files[index])).as_posix()
+    return images.name(index)
+
+
+def _groups(images: ImageList, pattern: re.Pattern[str] | None) -> npt.NDArray[np.str_] | None:
+    if pattern is None:
+        return None
+    groups = []
+    for index in range(len(images)):
+        found = pattern.search(path := _path(images, index))
+        if found is None:
+            raise ValueError(
+                f"groups_from {pattern.pattern!r} finds nothing in {path!r}; give an expression that finds "
+                "the group in every image's path"
+            )
+        groups.append("/".join(part or "" for part in found.groups()) if pattern.groups else found[0])
+    return np.array(groups)
+
+
+def _features(
+    parts: Sequence[tuple[ImageList, npt.NDArray[np.float32]]],
+    pattern: re.Pattern[str] | None,
+    about: dict[str, Any],
+) -> Features:
+    made: dict[str, Any] = {}
+    for end, (images, rows) in zip(("", "_test"), parts, strict=False):
+        paths = np.array([_path(images, i) for i in range(len(images))])
+        made |= {f"X{end}": rows, f"y{end}": images.targets, f"paths{end}": paths}
+        made[f"groups{end}"] = _groups(images, pattern)
+    shared: set[str] = set()
+    if pattern is not None and len(parts) > 1:
+        shared = {*made["groups"].tolist()} & {*made["groups_test"].tolist()}
+    if shared:
+        _checks.warn(
+            f"{len(shared)} groups are in both training and test images, such as {min(shared)!r}: the test "
+            "error will look better than it is"
+        )
+    return Features(**made, class_names=parts[0][0].class_names, about=about)
