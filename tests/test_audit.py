@@ -196,6 +196,28 @@ def test_planted_duplicates_are_all_found_and_no_other(photos: Path) -> None:
     assert found.counts["cat"] == 31  # counts are what lies there, duplicates and all
 
 
+def test_every_part_of_a_folder_is_compared(photos: Path) -> None:
+    (photos / "test").rename(photos / "val")
+    folder(photos, {"Test": {"cat": 2}})  # the first two of training
+    found = longtail.audit(photos, groups_from="([0-9]+)")
+    assert [sorted(names(d)) for d in found.leaks] == [
+        ["Test/cat/000.png", "train/cat/000.png"],
+        ["Test/cat/001.png", "train/cat/001.png"],
+    ]
+    assert [g.samples for g in found.shared_groups] == [{"train": 1, "Test": 1}] * 2
+    assert found.test_counts is not None
+    assert found.test_counts.total == 9
+    (photos / "Test" / "dog").mkdir()
+    with pytest.raises(ValueError, match="the test images have 1 classes that no training image has: 'dog'"):
+        longtail.audit(photos)
+
+
+def test_links_that_loop_are_walked_once(photos: Path) -> None:
+    (photos / "train" / "cat" / "again").symlink_to(photos / "train", target_is_directory=True)
+    found = longtail.audit(photos)
+    assert (found.counts.total, found.exact_duplicates) == (36, ())
+
+
 def test_what_only_looks_the_same_is_no_exact_duplicate(tmp_path: Path) -> None:
     root = folder(tmp_path, {"train": {"a": 1, "b": 1}}) / "train" / "a"
     base = np.full((20, 24), 256 * 77, np.uint16)
@@ -263,7 +285,7 @@ def test_a_file_that_vanishes_is_unreadable(photos: Path) -> None:
     def progress(done: int, total: int) -> None:
         seen.append((done, total))
 
-    content = samples.of_images(*datasets.images.list_images(photos), "photos")
+    content = samples.of_images(datasets.images.list_images(photos), ("train", "test"), "photos")
     gone.unlink()
     assert content.content is not None
     found = duplicates.look(content.content, len(content), 2, progress)
@@ -465,7 +487,7 @@ def test_the_command_prints_text_json_csv_and_a_page(
     assert run([photos, "--out", page], monkeypatch) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
-    assert "1 of 10 test samples also in training" in " ".join(shown.split())
+    assert "1 test sample stands in training, too" in " ".join(shown.split())
     assert "2 of 2 classes" not in shown
     assert "1 of 2 classes has fewer than 5 test samples (lynx)" in " ".join(shown.split())
     html = page.read_text(encoding="utf-8")

@@ -196,9 +196,8 @@ def digest(data: bytes, kind: str = "") -> bytes:
     ).digest()
 
 
-def of_images(train: ImageList, test: ImageList | None, title: str) -> Samples:
-    """Return images as samples."""
-    lists = (train,) if test is None else (train, test)
+def of_images(lists: tuple[ImageList, ...], parts: tuple[str, ...], title: str) -> Samples:
+    """Return images as samples, one list a part."""
     content = Pictures(lists)
     starts = [_start(images) for images in lists]
 
@@ -215,8 +214,8 @@ def of_images(train: ImageList, test: ImageList | None, title: str) -> Samples:
 
     return Samples(
         title,
-        train.class_names,
-        ("train", "test")[: len(lists)],
+        lists[0].class_names,
+        parts,
         np.repeat(np.arange(len(lists), dtype=np.int8), [len(images) for images in lists]),
         np.concatenate([images.targets for images in lists]),
         name,

@@ -15,9 +15,8 @@ from longtail.counts import encode
 from longtail.datasets import DATASETS, Dataset, load
 from longtail.datasets.features import Features
 from longtail.datasets.images import ImageList, list_images
-from longtail.sources import hub
-
-_TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
+from longtail.sources import folders, hub
+from longtail.sources.listing import names_array, refuse_unseen
 
 
 def read(
@@ -28,17 +27,45 @@ def read(
         return of_dataset(source)
     lists = source if isinstance(source, tuple) else (source,)
     if all(isinstance(images, ImageList) for images in lists) and len(lists) in (1, 2):
-        return of_images(lists[0], lists[1] if len(lists) > 1 else None, "the images")
+        return of_images(lists, ("train", "test")[: len(lists)], "the images")
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         if name in DATASETS and not os.path.exists(name):
             return of_dataset(load(name))
         if name.lower().endswith(".npz"):
             return _features(name, test)
-        return of_images(*list_images(source, label=label), Path(name).resolve().name)
+        return _images(source, label, Path(name).resolve().name)
     if hub.is_data_set(source):
-        return of_images(*list_images(source, label=label), "the data set")
+        return _images(source, label, "the data set")
     return _labels(source, test)
+
+
+def _images(source: Any, label: str | None, title: str) -> Samples:
+    """Read images of all parts: those that training uses, and what other parts a folder has beside them."""
+    train, test = list_images(source, label=label)
+    if test is None:
+        return of_images((train,), ("train",), title)
+    lists, names = [train, test], ["train", "test"]
+    found = (
+        folders.splits(source) if isinstance(source, (str, os.PathLike)) and os.path.isdir(source) else None
+    )
+    if found is not None:
+        used, *others = [name for name in found.tests if folders.subfolders(Path(source, name))] or ["test"]
+        names[1] = used
+        for name in others:
+            lists.append(_part(Path(source), name, train.class_names))
+            names.append(name)
+    return of_images(tuple(lists), tuple(names), title)
+
+
+def _part(root: Path, name: str, classes: tuple[str, ...]) -> ImageList:
+    files, targets = [], []
+    for folder in folders.subfolders(root / name):
+        refuse_unseen([] if folder in classes else [folder], str(root / name))
+        of_class = sorted(os.path.relpath(path, root) for path in folders.image_files(root / name / folder))
+        files += of_class
+        targets += [classes.index(folder)] * len(of_class)
+    return ImageList(np.array(targets, np.int64), classes, root, names_array(files))
 
 
 def _features(path: str, test: Any) -> Samples:
