@@ -432,14 +432,18 @@ def test_labels_alone() -> None:
         longtail.audit(["a", "b"], test=["c"])
 
 
-def test_a_data_set_in_memory_and_its_long_tail() -> None:
-    data, _ = datasets.load("digits").long_tailed(50, seed=0)
-    inputs = data.test.inputs.copy()
-    inputs[3] = data.train.inputs[7]
-    test = datasets.Split(inputs, data.test.targets)
-    found = longtail.audit(datasets.Dataset("d", data.train, test, data.class_names, kind=data.kind))
+def test_a_data_set_in_memory(rng: np.random.Generator) -> None:
+    train, test = (rng.integers(0, 17, (n, 1, 8, 8)).astype(np.float32) for n in (30, 9))
+    test[3] = train[7]
+    test[4] = np.clip(train[8] + 0.1, 0, 16)  # as good as the same
+    parts = [datasets.Split(x, np.arange(len(x)) % 3) for x in (train, test)]
+    found = longtail.audit(datasets.Dataset("d", *parts, ("a", "b", "c"), kind="images"))
     assert [names(d) for d in found.leaks] == [{"train 7", "test 3"}]
-    assert found.counts.counts.tolist() == data.class_counts.tolist()
+    assert [names(p) for p in found.probable_duplicates] == [{"train 8", "test 4"}]
+    assert "data:image/jpeg" in audit_page(found)
+    rows = [datasets.Split(part.inputs[:, 0, 0], part.targets) for part in parts]
+    vectors = datasets.Dataset("d", *rows, ("a", "b", "c"))
+    assert [d.kind for d in longtail.audit(vectors).leaks] == ["values"]
 
 
 def test_a_features_file_brings_its_groups(tmp_path: Path, rng: np.random.Generator) -> None:
