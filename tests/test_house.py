@@ -34,6 +34,7 @@ _registry
 & _measured
 effective
 sources: counted listing / coco hub lists tables / folders / __init__
+labels
 counts
 weights
 adjust

@@ -18,7 +18,7 @@ from longtail import _arrays, _checks
 from longtail._random import draws
 from longtail._registry import Registry
 from longtail.adjust import ADJUSTMENTS, effective_prior
-from longtail.counts import encode
+from longtail.labels import encode
 from longtail.losses.forms import FORMS
 from longtail.methods.batches import MIXINGS, REWEIGHTINGS
 from longtail.methods.refits import REFITS
