@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import math
@@ -13,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -446,6 +448,103 @@ def test_a_data_set_in_memory(rng: np.random.Generator) -> None:
     assert [d.kind for d in longtail.audit(vectors).leaks] == ["values"]
 
 
+TABLE = """id,text,n,who,kind
+1,The  cat sat,1.0,ann,good
+2,the CAT\tsat ,1,ann,good
+3,A dog,2,bob,bad
+4,A dog,2,eve,good
+5,A dog ,2.5,eve,bad
+6,Straße,3,eve,good
+7,STRASSE,3,eve,good
+8,ﬁsh,4,eve,bad
+9,fish,4,eve,bad
+10,,5,eve,bad
+11,NA,5,dan,bad
+12,007,9,dan,bad
+13,7,9,dan,bad
+14,12345678901234567890,9,dan,bad
+15,12345678901234567891,9,dan,bad
+"""
+SAME = {(1, 2): "text", (3, 4): "row", (6, 7): "text", (8, 9): "text", (10, 11): "text"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "gz", "frame", "mapping", "parquet"])
+def test_rows_are_compared_as_they_stand_and_after_normalisation(kind: str, tmp_path: Path) -> None:
+    rows = list(csv.reader(io.StringIO(TABLE)))
+    columns = {name: list(cells) for name, cells in zip(rows[0], zip(*rows[1:], strict=True), strict=True)}
+    source: object = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        (tmp_path / "t.csv").write_text(TABLE, encoding="utf-8")
+    elif kind == "tsv":
+        lines = ("\t".join(cell.replace("\t", " ") for cell in row) for row in rows)
+        (tmp_path / "t.tsv").write_text("\n".join(lines), encoding="utf-8")
+    elif kind == "gz":
+        source = tmp_path / "t.csv.gz"
+        source.write_bytes(gzip.compress(TABLE.replace(",", ";").encode()))
+    elif kind == "frame":
+        source = pd.DataFrame(columns)
+    elif kind == "mapping":
+        source = columns
+    else:
+        pd.DataFrame(columns).to_parquet(source)
+    found = longtail.audit(source, label="kind", group="who")
+    same = {tuple(sorted(s.index + 1 for s in d.samples)): d.kind for d in found.exact_duplicates}
+    assert same == SAME
+    assert [d.samples[0].index for d in found.label_conflicts] == [2]
+    assert found.counts.counts.tolist() == [10, 5]
+    assert found.groups is not None
+    assert [(c.name, c.groups) for c in found.groups.per_class] == [("bad", 3), ("good", 2)]
+    assert found.notes == (
+        "Rows are compared without 'id', whose values are all distinct and tell rows apart.",
+    )
+    assert "A dog | 2" in audit_page(found)
+
+
+def test_columns_left_out_and_a_test_table(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y,kind\n1,5,0\n2,6,10\n2,7,2\n")
+    (tmp_path / "b.csv").write_text("y,x,kind\n6,2,10\n9,9,2\n")
+    found = longtail.audit(tmp_path / "a.csv", label="kind", test=tmp_path / "b.csv")
+    assert [s.name for d in found.leaks for s in d.samples] == ["train row 2", "test row 1"]
+    assert found.counts.names == ("0", "2", "10")
+    assert found.test_counts is not None
+    assert found.test_counts.counts.tolist() == [0, 1, 1]
+    assert len(longtail.audit(tmp_path / "a.csv", label="kind", drop="y").exact_duplicates) == 1
+    (tmp_path / "b.csv").write_text("z,x,kind\n6,2,10\n")
+    with pytest.raises(
+        ValueError, match=r"test has other columns than a\.csv: 'y', 'z' stand in one of them"
+    ):
+        longtail.audit(tmp_path / "a.csv", label="kind", test=tmp_path / "b.csv")
+    (tmp_path / "b.csv").write_text("y,x,kind\n6,2,11\n")
+    with pytest.raises(ValueError, match="classes that no training image has: '11'"):
+        longtail.audit(tmp_path / "a.csv", label="kind", test=tmp_path / "b.csv")
+
+
+def test_labels_that_are_missing_and_no_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1.5,a\n2.5,\n1.5,b\n\n")
+    with pytest.raises(ValueError, match="missing_as_class=True"):
+        longtail.audit(tmp_path / "a.csv", label="2", header=False)
+    found = longtail.audit(tmp_path / "a.csv", label="2", header=False, missing_as_class=True)
+    assert dict(found.counts) == {"a": 1, "b": 1, "missing": 1}
+    assert len(found.label_conflicts) == 1
+    frame = pd.DataFrame({"x": [1, 2, 3], "y": ["a", None, "b"]})
+    assert dict(longtail.audit(frame, label="y", missing_as_class=True).counts) == {
+        "a": 1,
+        "b": 1,
+        "missing": 1,
+    }
+
+
+@given(st.lists(st.floats() | st.integers() | st.text(), min_size=2, max_size=2))
+def test_cells_are_one_only_if_they_read_the_same(cells: list[object]) -> None:
+    first, second = cells
+    one = samples.normal(first) == samples.normal(second)
+    if isinstance(first, int) and isinstance(second, int):
+        assert one == (first == second)
+    if isinstance(first, float) and isinstance(second, float):
+        assert one == (first == second or (first != first and second != second))
+    assert samples.normal(first) == samples.normal(first if not isinstance(first, str) else f" {first}\n")
+
+
 def test_a_features_file_brings_its_groups(tmp_path: Path, rng: np.random.Generator) -> None:
     x = rng.normal(size=(12, 5)).astype(np.float32)
     x[9], x[11] = x[0], 1.001 * x[2]
@@ -515,9 +614,18 @@ def test_the_command_prints_text_json_csv_and_a_page(
     ("arguments", "message"),
     [
         (["no/such"], "image folder no/such is not there; check the path"),
-        (["{photos}", "--groups-from", "x"], "groups_from 'x' has no parentheses"),
+        (["{photos}", "--groups-from", "x"], "--groups-from 'x' has no parentheses"),
         (["{photos}", "--group", "who"], "group 'who' is no column"),
         (["{photos}/train/cat"], "has no class folders"),
+        (["{photos}", "--test", "b.csv"], "test='b.csv' belongs to a table; leave it out for"),
+        (["{photos}/t.csv"], "is a table; name its label column, such as --label 'class'"),
+        (["{photos}/t.csv", "--label", "kinds"], "label 'kinds' is no column of"),
+        (
+            ["{photos}/t.csv", "--label", "kind", "--group", "who"],
+            "group of t.csv must be one of 'kind', 'n'",
+        ),
+        (["{photos}/t.csv", "--label", "kind", "--groups-from", "(.)"], "--groups-from needs names of files"),
+        (["{photos}/t.csv", "--label", "n"], "has one class, '1'; an audit needs two or more"),
         (["{photos}", "--features", "no.npz"], "features no.npz is not there"),
     ],
 )
@@ -528,6 +636,7 @@ def test_the_command_fails_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (photos / "t.csv").write_text("kind,n\na,1\nb,1\n")
     assert run([a.format(photos=photos) for a in arguments], monkeypatch) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -13,6 +13,7 @@ from longtail.auditing.samples import Samples
 from longtail.counts import ClassCounts
 
 _NAMED: Final = 3  # names in a sentence
+_COMPARED: Final = {"row": "rows as they stand", "text": "text after normalisation"}
 
 
 def harmless(name: object) -> str:
@@ -360,9 +361,11 @@ def _weightings(a: Audit) -> Finding | None:
     kept = [f"{_percent(s.share)} at beta {s.beta:g}" for s in a.effective_shares if s.scheme == "effective"]
     text += f", the effective number {', '.join(kept)} (Kish)."
     if idle:
-        text += f" Beta {', '.join(idle)} does nothing here."
+        text += f" Beta {' and '.join(idle)} {'does' if len(idle) == 1 else 'do'} nothing here."
     if same:
-        text += f" Beta {', '.join(same)} is inverse frequency."
+        text += (
+            f" Beta {' and '.join(same)} {'is' if len(same) == 1 else 'are'} as good as inverse frequency."
+        )
     return Finding(
         "note", "Weightings", text, "The less is left, the more the result depends on a few samples."
     )
@@ -423,7 +426,7 @@ def _first(d: Duplicate) -> str:
 
 
 def _in(a: Audit) -> str:
-    return "compared in " + " and ".join(dict.fromkeys(a.compared))
+    return "compared in " + " and ".join(_COMPARED.get(kind, kind) for kind in dict.fromkeys(a.compared))
 
 
 def _duplicates(a: Audit) -> Finding | None:
