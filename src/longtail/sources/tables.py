@@ -341,9 +341,14 @@ def _hint_of_one_hot(table: _Table) -> str:
 
 
 def _read(
-    database: DuckDBPyConnection, table: _Table, columns: list[int], select: str, blank: bool = False
+    database: DuckDBPyConnection,
+    table: _Table,
+    columns: list[int],
+    select: str,
+    blank: bool = False,
+    keep: str = "",
 ) -> list[Any]:
-    """Ask for columns of a table; rows may be short, or go on with empty fields.
+    """Ask for columns of a table, and keep them under a name; rows may go on with empty fields.
 
     Raises:
         ValueError: an unreadable file, or rows longer than the header.
@@ -352,6 +357,9 @@ def _read(
     while True:
         source, given = table.query(columns, width, pad, blank)
         try:
+            if keep:
+                _ask(database, f"CREATE TABLE {keep} AS SELECT * FROM {source}", given, table.path)
+                source, given = keep, []
             found = _group(database, select, source, given, table.path)
             break
         except _Unreadable as error:
