@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from longtail.head import parameter_groups as parameter_groups
     from longtail.head import with_prior as with_prior
     from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
+    from longtail.suggest import suggest_beta as suggest_beta
     from longtail.training import recipes as recipes
     from longtail.training.embedding import embed as embed
     from longtail.weights import class_weight_dict as class_weight_dict
     from longtail.weights import class_weights as class_weights
+    from longtail.weights import positive_weights as positive_weights
     from longtail.weights import sample_weights as sample_weights
 
 _NAMES = {
@@ -47,6 +49,7 @@ _NAMES = {
     "class_weights": "longtail.weights",
     "sample_weights": "longtail.weights",
     "class_weight_dict": "longtail.weights",
+    "positive_weights": "longtail.weights",
     "ClassBalancedLoss": "longtail.losses.module",
     "init_prior_bias_": "longtail.head",
     "parameter_groups": "longtail.head",
@@ -56,6 +59,7 @@ _NAMES = {
     "adjust_logits": "longtail.adjust",
     "adjust_probabilities": "longtail.adjust",
     "tune_adjustment": "longtail.adjust",
+    "suggest_beta": "longtail.suggest",
     "embed": "longtail.training.embedding",
     "audit": "longtail.auditing",
     "Audit": "longtail.auditing",
