@@ -186,7 +186,9 @@ def measured(logits: Tensor, data: TrainingData, recipe: Recipe) -> Evaluation:
     """Evaluate the logits of the test split, adjusted as the recipe's method says."""
     values = logits.float().cpu().numpy()
     decided = recipe.method.adjust(values, data.counts, epochs=recipe.epochs)
-    return evaluate(decided, data.test_targets.cpu().numpy(), data.counts, activation=recipe.activation)
+    targets = data.test_targets.cpu().numpy()
+    found: Evaluation = evaluate(decided, targets, data.counts, activation=recipe.activation)
+    return found
 
 
 class _Run:
