@@ -16,6 +16,7 @@ if keras.backend.backend() != "torch":
 
 import longtail  # noqa: E402
 from longtail.adapters.keras import ClassBalancedLoss  # noqa: E402
+from test_house import complaints  # noqa: E402
 
 # Keras's own: its variables do not know NumPy 2's copy=
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -244,3 +245,17 @@ def test_bad_calls_are_refused(labels, shape, options, message):
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ClassBalancedLoss(**{"class_counts": COUNTS, **options})
+
+
+def test_it_is_documented_and_typed():
+    assert complaints(ClassBalancedLoss) == []
+    assert longtail.adapters.keras.ClassBalancedLoss is ClassBalancedLoss
+
+
+def test_a_missing_backend_is_told(finish):
+    script = "import sys; sys.modules['tensorflow'] = None; import longtail.adapters.keras"
+    done = finish([sys.executable, "-c", script], env=os.environ | {"KERAS_BACKEND": "tensorflow"})
+    assert (
+        "tensorflow, which is not installed; set the environment variable KERAS_BACKEND to torch"
+        in done.stderr
+    )

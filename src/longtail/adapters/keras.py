@@ -22,8 +22,8 @@ except ModuleNotFoundError as error:
             "longtail.adapters.keras needs keras; pip install 'longtail[keras]'", name="keras"
         ) from error
     raise ModuleNotFoundError(
-        f"Keras's backend needs {error.name}, which is not installed; set the environment variable "
-        "KERAS_BACKEND to torch, jax or tensorflow before anything imports keras",
+        f"Keras's backend needs {(error.name or '').split('.')[0]}, which is not installed; set the "
+        "environment variable KERAS_BACKEND to torch, jax or tensorflow before anything imports keras",
         name=error.name,
     ) from error
 
