@@ -6,7 +6,7 @@ JOBS ?= 2
 GPU_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tests wheel lowest backends native native-test browser bench gpu clean
+.PHONY: help demo test lint check-tests docs wheel lowest backends native native-test browser bench gpu clean
 
 help: ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ native: $(READY) ## C++ kernels for CIFAR ResNets on this CPU, installed from ex
 
 native-test: native ## the tests of these kernels (minutes)
 	$(BIN)/python -m pytest -n $(JOBS) experiments/cifar_cpu/tests
+
+docs: $(READY) ## the documentation as a site, into site/; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 browser: ## chromium for the tests of the report's page, where one may be installed
 	@command -v chromium >/dev/null \
