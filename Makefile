@@ -59,6 +59,7 @@ browser: ## chromium for the tests of the report's page, where one may be instal
 
 bench: $(READY) native ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/counts.py
 	$(BIN)/python benchmarks/ddnet.py
 	$(BIN)/python benchmarks/images.py
