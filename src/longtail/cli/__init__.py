@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
 from longtail._registry import add_installed
 from longtail.cli import audit, compare, data, embed, methods, report, train, weights
-from longtail.cli.terminal import console, error_console, fail
+from longtail.cli.terminal import console, error_console, fail, note
 
 __all__ = ["app", "main"]
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    warnings.showwarning = _note
     try:
         app()
     except ModuleNotFoundError as error:
@@ -38,6 +40,10 @@ def main() -> None:
             text = "stopped; finished runs and checkpoints are kept, the same command goes on from them"
             error_console.print(text, soft_wrap=True)
         raise
+
+
+def _note(message: Warning | str, *place: Any, **more: Any) -> None:
+    note(str(message))
 
 
 def _print_version(wanted: bool) -> None:
