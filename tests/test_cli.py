@@ -81,6 +81,7 @@ OPTIONS = {
             "dry_run",
         ),
     ],
+    "verify": ["runs", "format"],
     "report": ["runs", "out", "format", "table", "group", "force"],
     "figures": ["source", "figure", "label", "results", "format", "out", "force"],
     "evaluate": ["run", "data", "format"],
