@@ -390,6 +390,14 @@ def read(path: Path) -> Listing:
     return _of_classes(root, train, classes, None)
 
 
+def every_test(path: Path) -> dict[str, dict[str, list[str]]]:
+    """Map each split beside the training one that holds class folders to its classes and their images."""
+    root = walk(path)
+    parts = splits(root)
+    found = {} if parts is None else {name: root.folders[name].inner() for name in parts.tests}
+    return {name: _classes(root, folder) for name, folder in found.items() if folder.folders}
+
+
 def _classes(root: Folder, folder: Folder) -> dict[str, list[str]]:
     """Map each class folder's name to its images, by their names from ``root``."""
     found: dict[str, list[str]] = {}
