@@ -287,10 +287,8 @@ def count_yolo(path: str) -> Counted:
 
 def voc_files(path: str) -> list[Path]:
     """Return the files of annotations in a folder of VOC's kind."""
-    for place in (Path(path), Path(path, "Annotations")):
-        if found := sorted(place.glob("*.xml")) if place.is_dir() else []:
-            return found
-    return []
+    place = Path(path) if Path(path).name == "Annotations" else Path(path, "Annotations")
+    return sorted(place.glob("*.xml")) if place.is_dir() else []
 
 
 def count_voc(files: list[Path]) -> Counted:
