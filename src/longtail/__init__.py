@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from longtail.counts import class_counts as class_counts
     from longtail.effective import effective_number as effective_number
     from longtail.evaluation import Evaluation as Evaluation
+    from longtail.evaluation import estimate_prior as estimate_prior
     from longtail.evaluation import evaluate as evaluate
+    from longtail.evaluation import prediction_sets as prediction_sets
     from longtail.head import init_prior_bias_ as init_prior_bias_
     from longtail.head import parameter_groups as parameter_groups
     from longtail.head import with_prior as with_prior
@@ -56,6 +58,8 @@ _NAMES = {
     "with_prior": "longtail.head",
     "Evaluation": "longtail.evaluation",
     "evaluate": "longtail.evaluation",
+    "estimate_prior": "longtail.evaluation",
+    "prediction_sets": "longtail.evaluation",
     "adjust_logits": "longtail.adjust",
     "adjust_probabilities": "longtail.adjust",
     "tune_adjustment": "longtail.adjust",
