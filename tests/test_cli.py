@@ -29,7 +29,10 @@ from longtail.cli.compare import _own_or_known
 from longtail.cli.train import _what_to_train
 
 OPTIONS = {
-    "weights": ["source", "label", "beta", "normalize", "format", "rows", "explore", "out", "force"],
+    "weights": [
+        *("source", "label", "labels", "separator", "header", "missing_as_class", "order"),
+        *("beta", "normalize", "format", "rows", "explore", "out", "force"),
+    ],
     "compare": [
         *(
             "dataset",
@@ -78,6 +81,7 @@ OPTIONS = {
             "dry_run",
         ),
     ],
+    "verify": ["runs", "format"],
     "report": ["runs", "out", "format", "table", "group", "force"],
     "figures": ["source", "figure", "label", "results", "format", "out", "force"],
     "evaluate": ["run", "data", "format"],

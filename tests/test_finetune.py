@@ -20,10 +20,13 @@ from torch import nn
 pytest.importorskip("transformers")
 
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_images
 from transformers import ConvNextConfig, Trainer, TrainerCallback, TrainingArguments, set_seed, trainer
 from transformers.utils import logging
 
+import longtail.training.finetune as finetune_module
+from folders import flip, unseal
 from longtail import ClassBalancedLoss, cli, recipes
 from longtail.adapters.transformers import TrainerMetrics, step_denominator, trainer_loss
 from longtail.compare.runs import find_runs
@@ -293,31 +296,183 @@ def fails_at(step, tiny, photos, folder, **changes):
     return finetune(recipe, photos, folder, model=network, **options)
 
 
-def test_a_run_that_died_within_an_epoch_goes_on_from_its_last_whole_checkpoint(tiny, photos, tmp_path):
-    # 3 updates an epoch, a checkpoint every 2
-    expected = fails_at(99, tiny, photos, tmp_path / "whole")
+def paused(tiny, photos, folder):
+    """A run with checkpoints after steps 6 and 8, stopped at the ninth."""
     with pytest.raises(RuntimeError, match="the machine went down"):
-        fails_at(8, tiny, photos, tmp_path / "run")
-    checkpoints = tmp_path / "run" / "checkpoints"
+        fails_at(8, tiny, photos, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(tiny, photos, tmp_path_factory):
+    return fails_at(99, tiny, photos, tmp_path_factory.mktemp("runs") / "whole")
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny, photos, tmp_path_factory):
+    return paused(tiny, photos, tmp_path_factory.mktemp("runs") / "stopped")
+
+
+def same_end(run, expected):
+    np.testing.assert_array_equal(curve(run), curve(expected))
+    assert run.evaluation == expected.evaluation
+    for one, other in zip(run.model.state_dict().values(), expected.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_run_that_died_within_an_epoch_goes_on_from_its_last_whole_checkpoint(
+    stopped, expected, tiny, photos, tmp_path
+):
+    # 3 updates an epoch, a checkpoint every 2
+    run = shutil.copytree(stopped, tmp_path / "run")
+    checkpoints = run / "checkpoints"
     assert sorted(p.name for p in checkpoints.iterdir()) == ["checkpoint-6", "checkpoint-8"]
     cut = checkpoints / "checkpoint-8" / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-40])  # as a kill in the middle of writing leaves it
     with pytest.warns(UserWarning, match=r"checkpoint-8 cannot be used .*trying the one before"):
-        resumed = fails_at(99, tiny, photos, tmp_path / "run")
-    np.testing.assert_array_equal(curve(resumed), curve(expected))
-    assert resumed.evaluation == expected.evaluation
-    assert fails_at(99, tiny, photos, tmp_path / "run").evaluation == resumed.evaluation  # read, not trained
+        resumed = fails_at(99, tiny, photos, run)
+    same_end(resumed, expected)
+    assert fails_at(99, tiny, photos, run).evaluation == resumed.evaluation  # read, not trained
     with pytest.raises(ValueError, match=r"is on a network of your own; give that as load_run\(model=\)"):
-        load_run(tmp_path / "run")
+        load_run(run)
     for name in ("optimizer.pt", "trainer_state.json"):
         for checkpoint in checkpoints.iterdir():
             (checkpoint / name).write_bytes((checkpoint / name).read_bytes()[:100])
-        (tmp_path / "run" / "evaluation.json").unlink(missing_ok=True)
+        (run / "evaluation.json").unlink(missing_ok=True)
         with (
             pytest.warns(UserWarning, match="cannot be used"),
             pytest.raises(RunFolderError, match=r"none of the 2 checkpoints in .* can be used; delete that"),
         ):
-            fails_at(99, tiny, photos, tmp_path / "run")
+            fails_at(99, tiny, photos, run)
+
+
+DAMAGES = [
+    *(("model.safetensors", -30), ("optimizer.pt", 700), ("rng_state.pth", 900), ("scheduler.pt", 400)),
+    *(("trainer_state.json", 40), ("manifest.json", 30), ("optimizer.pt", None), ("scheduler.pt", None)),
+    *(("rng_state.pth", None), ("model.safetensors", None)),
+]
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_line_and_the_one_before_is_taken(
+    stopped, expected, tiny, photos, tmp_path, recwarn
+):
+    for number, (name, at) in enumerate(DAMAGES):  # at None the file is missing
+        run = shutil.copytree(stopped, tmp_path / str(number)) / "checkpoints"
+        file = run / "checkpoint-8" / name
+        file.unlink() if at is None else flip(file, at)
+        found = finetune_module._last_checkpoint(run, sealed=True)
+        assert Path(found).name == "checkpoint-6"
+        said = [str(one.message) for one in recwarn.list if "set aside" in str(one.message)]
+        assert len(said) == number + 1
+        assert f"checkpoint-8 cannot be used ({name} " in said[-1]
+        assert "\n" not in said[-1]
+        assert sorted(p.name for p in run.iterdir()) == ["checkpoint-6", "set-aside-8"]
+    resumed = fails_at(99, tiny, photos, tmp_path / "0")
+    same_end(resumed, expected)
+    names = sorted(p.name for p in (tmp_path / "0" / "checkpoints").iterdir())
+    assert names == ["checkpoint-8", "checkpoint-9"]  # what was set aside is gone: that step was passed again
+
+
+@pytest.mark.parametrize("first", ["trainer_state.json", "optimizer.pt", "manifest.json"])
+def test_an_unfinished_first_checkpoint_is_set_aside_and_training_starts_anew(
+    first, stopped, expected, tiny, photos, tmp_path
+):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "checkpoint-8")
+    for name in {"manifest.json", first}:  # the manifest is the last that is written
+        (run / "checkpoints" / "checkpoint-6" / name).unlink()
+    with pytest.warns(
+        UserWarning,
+        match=r"checkpoint-6 cannot be used \(it was not written to its end\); "
+        r"it is set aside as set-aside-6, training starts anew",
+    ):
+        found = finetune_module._last_checkpoint(run / "checkpoints", sealed=True)
+    assert found is None
+    if first == "manifest.json":
+        same_end(fails_at(99, tiny, photos, run), expected)
+
+
+def test_the_newest_checkpoint_is_that_of_most_steps_and_durations_add_up(
+    stopped, expected, tiny, photos, tmp_path, monkeypatch
+):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    for step, clock in ((6, 3e9), (8, 1e9)):  # the clock was set back in between
+        for path in (run / "checkpoints" / f"checkpoint-{step}").rglob("*"):
+            os.utime(path, (clock, clock))
+        os.utime(run / "checkpoints" / f"checkpoint-{step}", (clock, clock))
+    about = json.loads((run / "environment.json").read_text())
+    assert about["seconds"] > 0  # known up to the last checkpoint
+    (run / "environment.json").write_text(json.dumps(about | {"seconds": 1000.0}))
+    monkeypatch.setattr(finetune_module.time, "time", lambda: -1e9)
+    kept = []
+    real = finetune_module._remove
+    monkeypatch.setattr(finetune_module, "_remove", lambda path: kept.append(path.name) or real(path))
+    resumed = fails_at(99, tiny, photos, run)
+    assert kept == ["checkpoint-6"]
+    assert 1000 < resumed.seconds < 2000
+    assert load_run(run, model=Failing(build_classifier(tiny, "abc"), 0)).seconds == resumed.seconds
+    same_end(resumed, expected)
+
+
+def test_checkpoints_of_earlier_versions_are_checked_by_their_own_checksums_and_sealed(
+    stopped, tiny, photos, tmp_path
+):
+    run = shutil.copytree(stopped, tmp_path / "run") / "checkpoints"
+    for checkpoint in run.iterdir():
+        (checkpoint / "manifest.json").unlink()
+    file = run / "checkpoint-8" / "optimizer.pt"
+    flip(file, file.read_bytes().index(b"data/0") + 3000 if file.stat().st_size > 20_000 else 300)
+    (run / "checkpoint-8" / "scheduler.pt").unlink()
+    with pytest.warns(UserWarning, match="checkpoint-8 cannot be used .*trying the one before"):
+        found = finetune_module._last_checkpoint(run, sealed=False)
+    assert (Path(found) / "manifest.json").exists()
+    assert Path(found).name == "checkpoint-6"
+    assert finetune_module._last_checkpoint(run, sealed=True) == found
+
+
+def test_a_finished_network_that_is_gone_headless_or_of_another_shape_is_refused(
+    whole, photos, tmp_path, monkeypatch, capsys
+):
+    picture = next((photos / "val").rglob("*.jpg"))
+    for number, change in enumerate(("gone", "headless", "shape", "config", "flip")):
+        run = shutil.copytree(whole.run_dir, tmp_path / str(number))
+        weights = run / "model.safetensors"
+        if change != "flip":
+            unseal(run)  # what tells is the network alone
+        tensors = load_file(weights)
+        if change == "gone":
+            weights.unlink()
+        elif change == "headless":
+            save_file({k: v for k, v in tensors.items() if "classifier" not in k}, weights, {"format": "pt"})
+        elif change == "shape":
+            tensors["classifier.weight"] = torch.zeros(4, 16)
+            save_file(tensors, weights, {"format": "pt"})
+        elif change == "config":
+            (run / "config.json").write_text((run / "config.json").read_text().replace("16", "32"))
+        else:
+            flip(weights, -5)
+        for command in (["evaluate", run], ["predict", run, picture]):
+            monkeypatch.setattr(sys, "argv", ["longtail", *map(str, command)])
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+            assert stop.value.code == 2
+            out, said = capsys.readouterr()
+            assert out == ""
+            assert said.count("\n") == 1
+            assert "is damaged (" in said
+            assert "weights" in said or "safetensors" in said
+
+
+def test_a_link_in_a_run_folder_is_replaced_not_followed(photos, tiny, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "run").mkdir()
+    recipe = recipe_of(tiny, epochs=1)
+    (tmp_path / "run" / "recipe.json").write_text(recipe.to_json())
+    for name in ("config.json", "model.safetensors", "metrics.jsonl", "manifest.json", "environment.json"):
+        (tmp_path / "run" / name).symlink_to(tmp_path / "precious") if name != "environment.json" else None
+    run = finetune(recipe, photos, tmp_path / "run", **ARGUMENTS)
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert load_run(tmp_path / "run").evaluation == run.evaluation
 
 
 def test_sigmoid_losses_start_at_the_prior_and_only_weights_are_decayed(photos, tiny, tmp_path):

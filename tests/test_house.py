@@ -33,7 +33,8 @@ _registry
 & _random
 & _measured
 effective
-sources: counted listing / coco hub lists tables / folders / __init__
+sources: counted listing / coco hub lists tables / folders frames / arrays / __init__
+labels
 counts
 weights
 adjust
@@ -45,12 +46,12 @@ softmax / functional linear / module
 methods: schedules batches refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
-& evaluation: *
+& evaluation: intervals statistics curves reading / multi_label / single_label / *
 adapters: *
 & auditing: facts samples / duplicates findings sources / *
-training: * / checkpoint recipe / acceleration recipes folder data / graphs finetune embedding / loop / \
-evaluate
-compare: columns outcome / row / table / *
+training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
+graphs finetune verify embedding / loop / evaluate
+compare: columns folds learners outcome / problem row / table / trials / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit
 cli: terminal / sources / *
@@ -418,7 +419,7 @@ for module in pkgutil.walk_packages(longtail.__path__, "longtail."):
 
 def taken():
     modules = {n for n in longtail.__all__ if isinstance(getattr(longtail, n), types.ModuleType)}
-    return modules ^ {"functional", "datasets", "recipes", "methods", "adapters"}
+    return modules ^ {"functional", "datasets", "recipes", "methods", "adapters", "compare"}
 
 assert not taken(), f"{taken()} became modules, or no longer are"
 assert longtail.effective_number(1, beta=0.5) == 1.0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from folders import unseal
 from longtail import cli, datasets, models
 from longtail.datasets import Dataset, Split
 from longtail.predict import Classifier, StreamClassifier
@@ -184,9 +185,7 @@ def test_a_wrong_image(image, message, image_run):
 
 def test_a_run_that_does_not_name_its_classes(skeleton_run, tmp_path):
     folder = shutil.copytree(skeleton_run.folder, tmp_path / "old")
-    about = json.loads((folder / "environment.json").read_text())
-    del about["class_names"]
-    (folder / "environment.json").write_text(json.dumps(about))
+    unseal(folder, without=("class_names",))
     with pytest.raises(ValueError, match=r"environment.json has no 'class_names' .*; train it again"):
         Classifier(folder)
     with pytest.raises(ValueError, match="holds no finished run"):

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import longtail
+from folders import unseal
 from longtail import recipes
 from longtail.compare import ComparisonTable, Outcome, advice, compare, runs
 from longtail.counts import ClassCounts
@@ -78,6 +79,8 @@ def test_what_is_no_finished_run_is_named_and_the_rest_reported(
     source = trained.folder / "softmax-none" / "seed0"
     for name in ("good", "again", "unfinished", "cut", "nan", "shape", "fields", "ownerless", "strange"):
         shutil.copytree(source, tmp_path / name)
+    for name in ("nan", "shape", "fields", "strange", "ownerless"):  # nothing but what it says tells
+        unseal(tmp_path / name)
     (tmp_path / "unfinished" / "evaluation.json").unlink()
     (tmp_path / "ownerless" / "recipe.json").unlink()
     (tmp_path / "strange" / "recipe.json").write_text("[]")
@@ -125,6 +128,7 @@ def test_evaluations_of_earlier_versions_are_read(trained: ComparisonTable, tmp_
         values = json.loads(file.read_text())
         del values["reliability"]
         file.write_text(json.dumps(values))
+        unseal(file.parent)
     found, left_out = runs.find_runs([tmp_path])
     assert left_out == []
     page = report_page(runs.comparisons(found))

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from folders import unseal
 from longtail import _registry, datasets, models
 from longtail._registry import Registry
 from longtail.datasets import Dataset, Split
@@ -324,6 +325,7 @@ def test_a_run_folder_holds_everything_and_is_read_back(tmp_path):
         "metrics.jsonl",
         "evaluation.json",
         "model.safetensors",
+        "manifest.json",
         "checkpoints",
     }
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
@@ -362,10 +364,7 @@ def test_a_run_on_data_of_your_own_is_evaluated_on_them_alone(tmp_path):
     fewer = Split(train_part.inputs[1:], train_part.targets[1:])
     with pytest.raises(ValueError, match=r"\(class_counts, train_sha256 differ\); give those"):
         evaluate_run(tmp_path, dataclasses.replace(mine, train=fewer))
-    about = json.loads((tmp_path / "environment.json").read_text())
-    of_now = ("test_sha256", "train_sha256", "class_names", "class_counts")
-    older = {key: value for key, value in about.items() if key not in of_now}
-    (tmp_path / "environment.json").write_text(json.dumps(older))
+    unseal(tmp_path, without=("test_sha256", "train_sha256", "class_names", "class_counts"))
     assert evaluate_run(tmp_path, mine) == run.evaluation  # an earlier version's run knows less
     with pytest.raises(ValueError, match=r"\(class_counts differ\); give those"):
         evaluate_run(tmp_path, dataclasses.replace(mine, train=fewer))
@@ -404,9 +403,7 @@ def test_a_run_paused_or_finished_on_other_data_is_refused(tmp_path):
     refused()
     assert train(recipe, tmp_path, dataset=mine).evaluation == run.evaluation
     # an earlier version's run knows less
-    about = json.loads((tmp_path / "environment.json").read_text())
-    older = {key: value for key, value in about.items() if key not in ("train_sha256", "class_counts")}
-    (tmp_path / "environment.json").write_text(json.dumps(older))
+    unseal(tmp_path, without=("train_sha256", "class_counts"))
     assert train(recipe, tmp_path, dataset=others["train_sha256"]).evaluation == run.evaluation
 
 

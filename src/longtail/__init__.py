@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from longtail import adapters as adapters
+    from longtail import compare as compare
     from longtail import datasets as datasets
     from longtail import functional as functional
     from longtail import methods as methods
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from longtail.adjust import tune_adjustment as tune_adjustment
     from longtail.auditing import Audit as Audit
     from longtail.auditing import audit as audit
+    from longtail.compare.problem import Problem as Problem
     from longtail.counts import ClassCounts as ClassCounts
     from longtail.counts import ClassWeights as ClassWeights
     from longtail.counts import class_counts as class_counts
@@ -57,6 +59,7 @@ _NAMES = {
     "embed": "longtail.training.embedding",
     "audit": "longtail.auditing",
     "Audit": "longtail.auditing",
+    "Problem": "longtail.compare.problem",
 }
 _MODULES = {
     "functional": "longtail.functional",
@@ -64,6 +67,7 @@ _MODULES = {
     "recipes": "longtail.training.recipes",
     "methods": "longtail.methods",
     "adapters": "longtail.adapters",
+    "compare": "longtail.compare",
 }
 
 __all__ = [*_NAMES, *_MODULES]

@@ -6,7 +6,11 @@ other libraries; it brings much of NumPy that nobody else needs, so it is import
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
@@ -17,6 +21,38 @@ from longtail import _checks
 _NUMPY = (np.ndarray, np.generic)
 _PLAIN = hasattr(np, "astype")  # NumPy 2.1
 _T = TypeVar("_T")
+NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*", re.ASCII)
+# what pandas.read_csv takes for a missing value, and "?"
+_MISSING = re.compile(
+    r"\s*(|\?|#N/A( N/A)?|#NA|-?1\.#(IND|QNAN)|-?(NaN|nan)|<NA>|N/A|n/a|NA|NULL|null|None)\s*"
+)
+
+
+def label_order(names: Iterable[Any]) -> list[Any]:
+    """Return names of classes in the order of scikit-learn's LabelEncoder, text of numbers as numbers.
+
+    It is the order of the classes wherever the caller has not fixed another one.
+    """
+    found = list(names)
+    if found and all(isinstance(name, str) and NUMBER.fullmatch(name) for name in found):
+        return sorted(found, key=lambda name: (float(name), name))
+    return sorted(found)
+
+
+def is_missing(label: object) -> bool:
+    """Whether a label is none: None, NaN, pandas' NA and NaT, empty text, and text such as NA, null or ?."""
+    if isinstance(label, str):
+        return bool(_MISSING.fullmatch(label))
+    if type(label).__name__ in ("NAType", "NaTType"):  # pandas' own, which do not compare
+        return True
+    if isinstance(label, (np.datetime64, np.timedelta64)):
+        return bool(np.isnat(label))
+    return label is None or (isinstance(label, (float, np.floating)) and math.isnan(label))
+
+
+def one_form(name: Any) -> Any:
+    """Return text in Unicode's composed form: a Mac writes file names decomposed, and they look alike."""
+    return unicodedata.normalize("NFC", name) if isinstance(name, str) and not name.isascii() else name
 
 
 def is_array(source: object) -> TypeGuard[Any]:
@@ -176,8 +212,9 @@ def names_of(source: object, size: int) -> list[Hashable]:
 def in_output_order(name: str, source: object) -> object:
     """Return values by class, a mapping or Series, as a dict in the order of a model's outputs.
 
-    Whole numbers, and so False, True and 1.0, are class indices; other names keep their order. Anything
-    without names is returned as it is.
+    Whole numbers, and so False, True and 1.0, are class indices. Other names of a Series or a Counter, which
+    come by frequency or by chance, are put into `label_order`, unless the Series' index is categorical; other
+    mappings keep the order that the caller gave them. Anything without names is returned as it is.
 
     Raises:
         ValueError: integer names that are not 0..C-1, or a name that stands twice.
@@ -185,6 +222,8 @@ def in_output_order(name: str, source: object) -> object:
     if not isinstance(source, Mapping) and not is_series(source):
         return source
     pairs = dict(source.items())
+    if isinstance(source, Counter) or is_series(source):
+        pairs = {key: pairs[key] for key in series_order(source)}
     if len(pairs) < len(source):
         raise ValueError(f"{name} has {len(source)} names of which {len(pairs)} differ; name each class once")
     if not all(map(_is_whole, pairs)):
@@ -196,6 +235,18 @@ def in_output_order(name: str, source: object) -> object:
             f"outputs 0..{len(pairs) - 1}; count with num_classes= or pass a list"
         )
     return {key: pairs[key] for key in outputs}
+
+
+def series_order(source: Any) -> list[Hashable]:
+    """Return the names of a Series or Counter of counts in the order of the classes."""
+    categories = getattr(getattr(source, "index", None), "categories", None)
+    names = list(dict.fromkeys(source.index if is_series(source) else source))
+    if categories is not None:
+        return [name for name in categories if name in set(names)]
+    try:
+        return label_order(names)
+    except TypeError:  # of several types, which nothing orders
+        return names
 
 
 def is_series(source: object) -> TypeGuard[Any]:

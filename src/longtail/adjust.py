@@ -700,4 +700,26 @@ def logit(
     return adjusted
 
 
+def tuned_logit(
+    logits: npt.NDArray[Any],
+    counts: Any,
+    prior: Any,
+    *,
+    held_out: tuple[Any, Any] | None = None,
+    activation: str = "softmax",
+) -> npt.NDArray[np.floating[Any]]:
+    """Take as much of the prior away as held-out logits and labels say: see `tune_adjustment`.
+
+    Source: of this house, not published: `logit` with tau chosen out of fold by the one-standard-error rule.
+    """
+    if held_out is None:
+        raise ValueError(
+            "adjustment 'tuned_logit' chooses by held-out predictions; give held_out=(logits, labels), or "
+            "compare it on a table or on features, where they are made"
+        )
+    tau = tune_adjustment(*held_out, prior).tau
+    return logit(logits, counts, prior, tau=tau, activation=activation)
+
+
 ADJUSTMENTS.register("logit", logit)
+ADJUSTMENTS.register("tuned_logit", tuned_logit)

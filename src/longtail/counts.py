@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _arrays, _checks
+from longtail.labels import encode, encode_missing, of_data_set, of_masks, several
 from longtail.sources import hub, read_counts
-
-_DENSE = "; of masks or tags say what one sample is: per='image', 'pixel', 'token' or 'span'"
+from longtail.sources.counted import Counted, Wanted, notice_joined, split, with_missing
+from longtail.sources.tables import has, marked
 
 
 class _PerClass(Mapping[Hashable, Any]):
@@ -87,9 +88,11 @@ class ClassCounts(_PerClass):
     Attributes:
         names: the classes, in order.
         counts: array of counts (int64 where they are whole, float64 otherwise), read-only.
+        num_samples: how many samples there are, where a sample may have several labels or none; else None.
 
     Raises:
-        ValueError: a count is negative, NaN or infinite, a name stands twice, or the lengths differ.
+        ValueError: a count is negative, NaN or infinite, or larger than ``num_samples``, a name stands twice,
+            or the lengths differ.
 
     Example:
         >>> counts = ClassCounts(["cat", "lynx"], [90, 10])
@@ -97,14 +100,30 @@ class ClassCounts(_PerClass):
         (10, 100, 9.0)
     """
 
-    __slots__ = ()
+    __slots__ = ("num_samples",)
 
-    def __init__(self, names: Iterable[Hashable], counts: npt.ArrayLike) -> None:
+    def __init__(
+        self, names: Iterable[Hashable], counts: npt.ArrayLike, num_samples: int | None = None
+    ) -> None:
         values = _arrays.to_numpy("counts", counts)
         if values.size:
             _arrays.check_real("counts", values, low=0.0, remedy="give the number of samples per class")
         whole = bool(np.all(values == np.floor(values))) and float(values.sum()) < 2.0**62
         super().__init__(names, np.asarray(counts).astype(np.int64) if whole else values)
+        self.num_samples = num_samples
+        if num_samples is not None:
+            most = float(values.max()) if values.size else 0.0
+            self.num_samples = _checks.integer(
+                "num_samples", num_samples, low=0, remedy="give the number of samples"
+            )
+            if most > self.num_samples:
+                raise ValueError(
+                    f"num_samples must be no less than the largest count, {most:g}, got {num_samples}; give "
+                    "the number of samples"
+                )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.names, self._array, self.num_samples)
 
     @property
     def counts(self) -> npt.NDArray[Any]:
@@ -130,8 +149,13 @@ class ClassCounts(_PerClass):
 def class_counts(
     source: object,
     *,
-    label: str | None = None,
+    label: str | int | None = None,
     num_classes: int | None = None,
+    labels: str | Sequence[str] | None = None,
+    separator: str | None = None,
+    header: bool = True,
+    missing_as_class: bool = False,
+    order: str | Iterable[Hashable] | None = None,
     ignore_index: int | None = None,
     per: str | None = None,
 ) -> ClassCounts:
@@ -140,17 +164,21 @@ def class_counts(
     Args:
         source: one of
 
-            - labels, one a sample: a list, NumPy array, pandas Series or tensor of integers, text,
-              booleans or floats. A pandas Categorical keeps its categories and their order, with
-              0 for those that no sample has.
-            - a two-dimensional array of 0 and 1 (multi-hot labels, N x C, C > 1): samples per column.
-            - a data set with ``targets`` or ``labels`` (and, where it has them, ``classes``), or a
-              ``torch.utils.data.Subset`` of one.
-            - a mapping name -> count, ``ClassCounts`` or ``Counter``: taken as counted.
+            - labels, one a sample: a list, NumPy array, pandas or polars Series, pyarrow array or tensor of
+              integers, text, booleans or floats. A pandas Categorical, and an Enum of polars, keeps its
+              categories and their order, with 0 for those that no sample has.
+            - several labels a sample: a two-dimensional array or frame of 0 and 1 (N x C, C > 1), also sparse
+              ones of SciPy and torch, or a list of sets or of lists of text. The answer has ``num_samples``.
+            - a data set: with ``targets``, ``labels`` or ``samples`` (and, where it has them, ``classes``), a
+              ``TensorDataset``, ``Subset``, ``ConcatDataset`` or ``DataLoader`` of torch, a ``Bunch`` of
+              scikit-learn. Nothing is loaded; where it would have to be, it is refused.
+            - a mapping name -> count, ``ClassCounts`` or ``Counter``, or what ``value_counts`` gives: a
+              Series or a frame's column called count. Taken as counted.
             - a Hugging Face ``datasets.Dataset`` (or a streamed one) with a label column. Classes are the
               names of a ``ClassLabel``, in its order, with 0 for those without samples.
             - the path of a table, or a pattern for several (``"data/*.csv"``, ``**`` for any depth): .csv,
-              .tsv, also with .gz, or .parquet (through DuckDB, ``pip install 'longtail[counts]'``), or any of
+              .tsv, also packed (.gz, .zst, .zip), or .parquet (through DuckDB,
+              ``pip install 'longtail[counts]'``), or any of
               them in an object store (``s3://``, ``gs://``, ``https://`` ...). A stream: see ``label``.
             - the path of a folder of images, a folder a class: image files at any depth, in the order of the
               folders' names as text.
@@ -164,6 +192,13 @@ def class_counts(
             none where it has one ``ClassLabel``. Of a .json file: the field of the categories that names the
             classes, such as ``"supercategory"`` or ``"id"``; default ``"name"``.
         num_classes: for integer labels 0..C-1: count all C classes, with 0 for those without samples.
+        labels: columns of 0 and 1, one a class: a list, ``"A,B,C"``, or patterns such as ``"is_*"``.
+        separator: what parts several labels in one field or text, such as ``"|"``; ``" "`` is any blanks.
+        header: False where the first line of a table is a row: then ``label`` is the number of the column,
+            from 1 on, or from -1 on from the end.
+        missing_as_class: count the samples without a label as a class, called missing, in place of refusing
+            them. Missing are None, NaN, null, empty text, and text such as NA, null, None or ?.
+        order: the classes' names in the order of the model's outputs, a list or ``"A,B,C"``.
         ignore_index: labels of this value are left out, such as 255 (void pixels) or -100 (parts of words).
         per: what one sample is, of masks or tags. "image": the masks that hold a class; "pixel" or "token":
             every label; "span": runs of the same tag, of which each "B-" tag begins one. Pixels and tokens
@@ -171,14 +206,16 @@ def class_counts(
             1 / (1 - beta)); images and spans are what differs from one sample to the next.
 
     Returns:
-        The counts by class name, sorted by name (a mapping, a table of counts and a data set's classes
-        keep their order).
+        The counts by class name, in the order of scikit-learn's ``LabelEncoder``, and text of numbers as
+        numbers. Only ``order``, a mapping, a table of counts, a folder, categories and a data set's classes
+        have an order of their own.
 
     Raises:
         TypeError: ``source`` is none of these, a single column of shape (N, 1) included, or its labels are
-            missing (None, NaN, null) or mixed; masks that hold no integers.
-        ValueError: labels outside 0..num_classes-1, a missing column, an empty field of a CSV file, an
-            unreadable count, a file that is not there, empty or unreadable; void that is not named.
+            missing (None, NaN, null, empty, NA) or mixed; masks that hold no integers.
+        ValueError: labels outside 0..num_classes-1 or not in ``order``, a missing column, an empty field of a
+            CSV file, an unreadable count, a file that is not there, empty or unreadable; void that is not
+            named.
         ModuleNotFoundError: DuckDB (for tables) or ijson (for annotations) is needed and not installed.
 
     Example:
@@ -186,141 +223,156 @@ def class_counts(
         ClassCounts({'cat': 2, 'lynx': 1})
         >>> class_counts([0, 2, 2], num_classes=4).counts.tolist()
         [1, 0, 2, 0]
+        >>> class_counts(["rust|dent", "rust"], separator="|")
+        ClassCounts({'dent': 1, 'rust': 2})
         >>> masks = [[[0, 0, 0], [0, 1, 255]], [[0, 0], [0, 0]]]
         >>> [class_counts(masks, ignore_index=255, per=per) for per in ("image", "pixel")]
         [ClassCounts({0: 2, 1: 1}), ClassCounts({0: 8, 1: 1})]
     """
     if per is not None or ignore_index is not None:
-        return _resize(_from_dense(source, per, ignore_index, num_classes), num_classes)
+        dense = _resize(ClassCounts(*of_masks(source, per, ignore_index, num_classes)), num_classes)
+        return dense if order is None else _ordered(dense, order)
+    counted = _counted(
+        source,
+        Wanted(
+            None if label is None else str(label),
+            tuple(labels.split(",") if isinstance(labels, str) else labels or ()),
+            separator,
+            header,
+            missing_as_class,
+        ),
+        num_classes,
+    )
+    return counted if order is None else _ordered(counted, order)
+
+
+def _counted(source: Any, wanted: Wanted, num_classes: int | None) -> ClassCounts:
     if isinstance(source, (str, os.PathLike)):
-        return _resize(ClassCounts(*read_counts(os.fspath(source), label)), num_classes)
+        return _resize(_named(read_counts(os.fspath(source), wanted)), num_classes)
     if hub.is_data_set(source):
-        return _resize(ClassCounts(*hub.count(source, label)), num_classes)
-    if label is not None:
-        raise TypeError(f"label={label!r} names a column of a file, but source is {_checks.describe(source)}")
+        return _resize(_named(hub.count(source, wanted)), num_classes)
+    if hasattr(source, "columns") and (wanted.label is not None or wanted.labels):
+        source = _columns(source, wanted)
+    elif wanted.label is not None or wanted.labels or not wanted.header:
+        name, value = ("label", wanted.label) if wanted.label is not None else ("labels", wanted.labels)
+        raise TypeError(
+            f"{name}={value!r} names a column of a file, but source is {_checks.describe(source)}"
+        )
     if isinstance(source, ClassCounts):
         return _resize(source, num_classes)
     if isinstance(source, Mapping):
-        if not source:
-            raise ValueError("source must name at least one class, got an empty mapping")
-        return _resize(ClassCounts(list(source), list(source.values())), num_classes)
-    if getattr(source, "ndim", 1) == 2:
-        return _from_multi_hot(source, num_classes)
-    if not (_arrays.is_array(source) or _arrays.is_series(source)):
-        found = _targets_of(source)
-        if found is not None:
-            return _from_dataset(*found, num_classes)
-    names, codes = encode(source)
+        if type(source).__name__ == "Bunch" and "target" in source:  # scikit-learn's
+            return _from_dataset(source["target"], source.get("target_names"), wanted, num_classes)
+        return _resize(_from_mapping(source), num_classes)
+    if _is_counted(source):
+        return _resize(_from_mapping(source), num_classes)
+    table = _table_of_counts(source)
+    if table is not None:
+        return _resize(table, num_classes)
+    tags = several(source)
+    if tags is not None:
+        names, counts, samples = tags
+        return _resize(ClassCounts(names, counts, num_samples=samples), num_classes)
+    found = of_data_set(source)
+    if found is not None:
+        return _from_dataset(*found, wanted, num_classes)
+    return _resize(_of_labels(source, wanted), num_classes)
+
+
+def _of_labels(source: Any, wanted: Wanted) -> ClassCounts:
+    source = list(source) if isinstance(source, Iterator) else source
+    names, codes = encode_missing(source) if wanted.missing_as_class or wanted.separator else encode(source)
     if len(codes) == 0:
         raise ValueError("source must hold at least one label, got none")
-    return _resize(ClassCounts(names, np.bincount(codes, minlength=len(names))), num_classes)
+    missing = int((codes < 0).sum())
+    counts = np.bincount(codes[codes >= 0], minlength=len(names)).tolist()
+    if wanted.separator is not None:
+        return _named(split(dict(zip(names, counts, strict=True)), missing, wanted.separator, "the labels"))
+    notice_joined(names, "the source")
+    return _named(with_missing(Counted(names, counts), missing))
 
 
-def encode(labels: object) -> tuple[tuple[Hashable, ...], npt.NDArray[np.intp]]:
-    """Return the distinct labels, sorted, and each sample's position among them.
+def _named(counted: Counted) -> ClassCounts:
+    return ClassCounts(counted.names, counted.counts, num_samples=counted.num_samples)
 
-    Raises:
-        TypeError: labels that are no sequence, not one-dimensional, missing or mixed.
-    """
-    if isinstance(labels, (str, bytes, Mapping, set, frozenset)):
-        raise TypeError(f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}")
-    categorical: Any = getattr(labels, "cat", labels) if _arrays.is_series(labels) else labels
-    categories = getattr(categorical, "categories", None)
-    if categories is not None:
-        codes = np.asarray(categorical.codes)
-        if (codes < 0).any():
-            raise TypeError(
-                f"labels are missing (NaN) for {int((codes < 0).sum())} samples; drop or name them"
-            )
-        return tuple(categories.tolist()), codes.astype(np.intp)
+
+def _ordered(counted: ClassCounts, given: str | Iterable[Hashable]) -> ClassCounts:
+    """Put counts into an order of the caller's; classes that it alone names have no samples."""
+    order = list(given)
+    if isinstance(given, str):  # as on the command line; names that are no text are written as text there
+        known = {str(name): name for name in counted.names}
+        order = [known.get(name.strip(), name.strip()) for name in given.split(",")]
+    lost = [name for name in counted.names if name not in set(order)]
+    if lost:
+        raise ValueError(f"order lacks {_checks.shorten(lost)}, which the labels hold; name every class once")
+    return ClassCounts(order, [counted.get(name, 0) for name in order], num_samples=counted.num_samples)
+
+
+def _is_counted(source: object) -> bool:
+    """Whether a Series holds counts: one named count, as ``value_counts`` gives it, or proportion."""
+    return _arrays.is_series(source) and getattr(source, "name", None) == "count"
+
+
+def _from_mapping(source: Any) -> ClassCounts:
+    if not len(source):
+        raise ValueError("source must name at least one class, got an empty mapping")
+    if _arrays.is_series(source):
+        if hasattr(source.index, "levels"):  # of a frame's value_counts
+            names = [key[0] if len(key) == 1 else key for key in source.index]
+            source = type(source)(source.to_numpy(), index=names, name=source.name)
+        pairs = dict(source.items())
+    else:
+        pairs = dict(source)
+    if not isinstance(source, Counter) and not _arrays.is_series(source):
+        return ClassCounts(list(pairs), list(pairs.values()))
+    bare = [name for name in pairs if not isinstance(name, str) and _arrays.is_missing(name)]
+    if bare:
+        raise TypeError(f"labels are missing ({bare[0]}) for {pairs[bare[0]]} samples; drop or name them")
+    order = _arrays.series_order(source)
+    return ClassCounts(list(order), [pairs[name] for name in order])
+
+
+def _table_of_counts(source: Any) -> ClassCounts | None:
+    """Read a frame with a column of labels and a column count, as polars' ``value_counts`` gives it."""
+    columns = list(getattr(source, "columns", ()))
+    if len(columns) != 2 or "count" not in columns or not hasattr(source, "__getitem__"):
+        return None
+    other = next((name for name in columns if name != "count"), None)
+    names, counts = list(source[other]), list(source["count"])
+    if any(map(_arrays.is_missing, names)):
+        raise TypeError(f"labels are missing in the column {other!r}; drop or name them")
     try:
-        if _arrays.is_series(labels):
-            array = labels.to_numpy()
-        elif _arrays.is_array(labels) or getattr(labels, "ndim", 1) != 1:  # a list of a frame is its columns
-            array = _host(labels)
-        else:
-            array = _label_array(labels)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"labels must be a sequence with one label a sample, got {_checks.describe(labels)}{_DENSE}"
-        ) from error
-    if array.ndim != 1:
-        raise TypeError(
-            f"labels must be one-dimensional, one label a sample, got shape {array.shape}; give one column, "
-            f"as df['y'] or labels[:, 0]{_DENSE}"
+        order = _arrays.label_order(names)
+    except TypeError:
+        order = names
+    return ClassCounts(order, [dict(zip(names, counts, strict=True))[name] for name in order])
+
+
+def _columns(source: Any, wanted: Wanted) -> Any:
+    """Return what a frame's column or columns hold."""
+    known = [str(name) for name in getattr(source, "column_names", source.columns)]
+    if wanted.labels:
+        places = marked(wanted.labels, known, "source")
+        chosen = source[[list(source.columns)[i] for i in places.values()]]
+        return chosen if len(places) > 1 else chosen[next(iter(chosen.columns))]
+    at = known.index(wanted.label) if wanted.label in known else -1
+    if at < 0:
+        raise ValueError(
+            f"label {wanted.label!r} is no column of source; it has {has(str(wanted.label), known)}"
         )
-    if array.dtype.kind in "OMm":
-        missing = sum(map(_is_missing, array)) if array.dtype.kind == "O" else int(np.isnat(array).sum())
-        if missing:
-            raise TypeError(f"labels are missing (None or NaN) for {missing} samples; drop or name them")
-    elif array.dtype.kind == "c":
-        raise TypeError(f"labels must be integers, text, booleans or floats, got {array.dtype}")
-    elif array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise TypeError(
-            f"labels are NaN or infinite for {int((~np.isfinite(array)).sum())} samples; drop or name them"
-        )
-    if array.dtype.kind == "O" and len({type(x) for x in array}) > 1:
-        kinds = sorted({type(x).__name__ for x in array})
-        raise TypeError(f"labels mix the types {', '.join(kinds)}; convert them to one")
-    try:
-        names, codes = np.unique(array, return_inverse=True)
-    except TypeError as error:
-        raise TypeError(f"labels cannot be sorted: {error}") from error
-    return tuple(names.tolist()), codes.reshape(-1)
-
-
-def _host(array: Any) -> npt.NDArray[Any]:
-    """Return an array or tensor, on any device, as NumPy."""
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-        array = array.double() if array.is_floating_point() else array  # NumPy has no bfloat16
-    return np.asarray(array)
-
-
-def _label_array(labels: Any) -> npt.NDArray[Any]:
-    # a column of a Hugging Face data set would decode row by row
-    items = list(labels[:] if type(labels).__module__.split(".")[0] == "datasets" else labels)
-    # np.asarray turns [1, "a"] into text and [True, 2] into integers: keep what was given instead
-    if len({type(x) for x in items}) > 1 and not all(
-        isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in items
-    ):
-        array = np.empty(len(items), dtype=object)
-        array[:] = items
-        return array
-    array = np.asarray(items)
-    # integers that no one integer type holds would become floats, and distinct labels one
-    lossy = array.dtype.kind == "f" and items and isinstance(items[0], Integral)
-    return np.array(items, dtype=object) if lossy else array
-
-
-def _is_missing(label: object) -> bool:
-    if type(label).__name__ in ("NAType", "NaTType"):  # pandas' own, which do not compare
-        return True
-    return label is None or (isinstance(label, (float, np.floating)) and bool(label != label))
-
-
-def _targets_of(source: Any) -> tuple[Any, Any] | None:
-    """Return a data set's labels and, where it has them, its classes' names."""
-    for attribute in ("targets", "labels"):
-        if hasattr(source, attribute):
-            return getattr(source, attribute), getattr(source, "classes", None)
-    if hasattr(source, "dataset") and hasattr(source, "indices"):  # torch.utils.data.Subset, also nested
-        whole = _targets_of(source.dataset)
-        if whole is not None:
-            targets, classes = whole
-            if not hasattr(targets, "ndim"):
-                return [targets[i] for i in source.indices], classes
-            rows = getattr(targets, "iloc", targets)  # a Series' own brackets look up by label
-            return rows[np.asarray(source.indices, dtype=np.intp)], classes
-    return None
+    if hasattr(source, "column_names"):  # a table of pyarrow
+        return source.column(at)
+    return source[list(source.columns)[at]]
 
 
 def _from_dataset(
-    targets: object, classes: Sequence[Hashable] | None, num_classes: int | None
+    targets: Any, classes: Sequence[Hashable] | None, wanted: Wanted, num_classes: int | None
 ) -> ClassCounts:
-    if classes is None:
-        return class_counts(targets, num_classes=num_classes)
-    counted = class_counts(targets)
+    counted = _counted(targets, wanted, num_classes if classes is None else None)
+    if classes is None or len(classes) == 0:
+        return counted
+    if counted.num_samples is not None and len(counted) == len(classes):  # columns of 0 and 1
+        return _resize(ClassCounts(classes, counted.counts, num_samples=counted.num_samples), num_classes)
     if all(isinstance(name, Integral) for name in counted.names):  # positions in classes
         known = ClassCounts(classes, _resize(counted, len(classes)).counts)
     else:
@@ -329,104 +381,6 @@ def _from_dataset(
             raise ValueError(f"labels hold {_checks.shorten(unknown)}, which the data set's classes lack")
         known = ClassCounts(classes, [counted.get(name, 0) for name in classes])
     return _resize(known, num_classes)
-
-
-def _from_multi_hot(source: object, num_classes: int | None) -> ClassCounts:
-    array = _host(source)
-    if array.shape[1] == 1:
-        raise TypeError(
-            f"source has shape {array.shape}, one column, which may be labels or multi-hot for one class; "
-            "give labels as df['y'] or labels[:, 0]"
-        )
-    if array.dtype.kind not in "buif" or not np.isin(array, (0, 1)).all():
-        raise TypeError(
-            "source is two-dimensional but not multi-hot (0 and 1 alone); give one label a sample" + _DENSE
-        )
-    names = tuple(getattr(source, "columns", range(array.shape[1])))
-    return _resize(ClassCounts(names, array.astype(np.int64).sum(axis=0)), num_classes)
-
-
-def _from_dense(
-    source: Any, per: str | None, ignore_index: int | None, num_classes: int | None
-) -> ClassCounts:
-    """Count masks and tags, one image or sequence at a time; without ``per``, labels but for one value."""
-    ignored = None if ignore_index is None else _checks.integer("ignore_index", ignore_index, low=-(2**63))
-    if per is not None:
-        _checks.choice("per", per, ("image", "pixel", "token", "span"))
-    if isinstance(source, (str, bytes, os.PathLike, Mapping)) or not hasattr(source, "__iter__"):
-        raise TypeError(
-            f"per and ignore_index are for labels, masks and tags, but source is {_checks.describe(source)}; "
-            "give those"
-        )
-    found: Counter[Hashable] = Counter()
-    whole = _arrays.is_array(source)
-    if per is None:
-        known, codes = encode(source)
-        found.update(dict(zip(known, np.bincount(codes, minlength=len(known)).tolist(), strict=True)))
-        found.pop(ignored, None)
-    for part in () if per is None else _host(source) if whole else source:
-        labels = _dense_labels(part, per, whole)
-        labels = labels if ignored is None or labels.dtype.kind == "U" else labels[labels != ignored]
-        if per == "span":
-            begins = np.ones(len(labels), dtype=bool)
-            begins[1:] = labels[1:] != labels[:-1]
-            if labels.dtype.kind == "U":
-                begins |= np.char.startswith(labels, "B-")
-            labels = labels[begins]
-        names, times = _tally(labels)
-        found.update(dict(zip(names, times if per != "image" else [1] * len(names), strict=True)))
-    if not found:
-        raise ValueError("source must hold at least one label, got none")
-    if negative := [name for name in found if isinstance(name, Integral) and name < 0]:
-        raise ValueError(
-            f"labels hold {_checks.shorten(negative)}, which is no class; leave it out by "
-            f"ignore_index={negative[0]}"
-        )
-    if per in ("image", "pixel") and (num_classes or 0) < 256 and 255 in found and 254 not in found:
-        raise ValueError(
-            "masks hold 255, which often marks pixels of no class; leave it out by ignore_index=255, or pass "
-            "num_classes=256 where it is a class"
-        )
-    order, _ = encode(list(found))
-    return ClassCounts(order, [found[name] for name in order])
-
-
-def _tally(labels: npt.NDArray[Any]) -> tuple[list[Any], list[int]]:
-    """The distinct labels, and how often each occurs; of small integers in one pass."""
-    if labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() < 2**16:
-        dense = np.bincount(labels)
-        return np.flatnonzero(dense).tolist(), dense[dense > 0].tolist()
-    names, times = np.unique(labels, return_counts=True)
-    return names.tolist(), times.tolist()
-
-
-def _dense_labels(part: Any, per: str | None, whole: bool) -> npt.NDArray[Any]:
-    """Return the labels of one mask or sequence, flat."""
-    try:
-        array = _host(part)
-    except ValueError:  # a pair of image and mask, say
-        array = np.empty(len(part), dtype=object)
-    if array.dtype.kind == "b" or array.size == 0:
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iuU":
-        raise TypeError(
-            f"masks and tags must hold integers (tags also text), got {_checks.describe(array)}; read masks "
-            "without scaling them, and give masks alone, (mask for _, mask in data)"
-        )
-    if per == "image" and (array.ndim < 2 or (array.ndim > 2 and not whole and array.shape[0] != 1)):
-        raise ValueError(
-            f"per='image' needs masks of shape (H, W), one after the other, got shape {array.shape}; of "
-            "batches give (mask for batch in batches for mask in batch), of one mask [mask]"
-        )
-    if per != "span" and array.ndim > 2 and array.shape[0] > 1 and array.shape[-1] in (3, 4):
-        raise ValueError(
-            f"a mask has shape {array.shape}, which seems to be colours; turn colours into class indices"
-        )
-    if per == "span" and array.ndim != 1:
-        raise ValueError(
-            f"per='span' needs sequences of tags, one after the other, got one of shape {array.shape}"
-        )
-    return array.reshape(-1)
 
 
 def _resize(known: ClassCounts, num_classes: int | None) -> ClassCounts:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail._random import uniform, words
 from longtail._registry import Registry
-from longtail.counts import encode
+from longtail.labels import encode
 from longtail.weights import DEFAULT_BETA, class_weights
 
 __all__ = ["CUTS", "SAMPLING", "ClassAwareSampler", "Shares"]

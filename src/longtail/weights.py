@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from longtail import _arrays, _checks, effective
-from longtail.counts import ClassCounts, class_counts, encode
+from longtail.counts import ClassCounts, class_counts
+from longtail.labels import encode
 
 SCHEMES = ("none", "inverse", "inverse_sqrt", "effective")
 

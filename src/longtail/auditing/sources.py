@@ -11,10 +11,10 @@ import numpy as np
 
 from longtail import _checks
 from longtail.auditing.samples import Samples, of_arrays, of_dataset, of_images
-from longtail.counts import encode
 from longtail.datasets import DATASETS, Dataset, load
 from longtail.datasets.features import Features
 from longtail.datasets.images import ImageList, list_images
+from longtail.labels import encode
 from longtail.sources import hub
 
 _TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")

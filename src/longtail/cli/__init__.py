@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import typer
 
 from longtail._registry import add_installed
-from longtail.cli import audit, compare, data, embed, methods, report, train, weights
+from longtail.cli import audit, compare, data, embed, methods, report, train, verify, weights
 from longtail.cli.terminal import console, error_console, fail
 
 __all__ = ["app", "main"]
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    warnings.formatwarning = _warning
     try:
         app()
     except ModuleNotFoundError as error:
@@ -38,6 +40,11 @@ def main() -> None:
             text = "stopped; finished runs and checkpoints are kept, the same command goes on from them"
             error_console.print(text, soft_wrap=True)
         raise
+
+
+def _warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> str:
+    """Write a warning in one line, without the line of code that gave it."""
+    return f"warning: {message}\n"
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,6 +64,6 @@ def _options(
     """Class-balanced training for long-tailed data."""
 
 
-for command in (weights, audit, methods, compare, embed, train, report, data):
+for command in (weights, audit, methods, compare, embed, train, verify, report, data):
     command.add(app)
 add_installed(COMMANDS, app)  # of applications, and of other people's packages

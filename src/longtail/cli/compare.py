@@ -11,14 +11,46 @@ from rich.markup import escape
 from longtail.cli.sources import recipe_for
 from longtail.cli.terminal import console, error_console, write
 
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
+
 
 def compare(
     dataset: Annotated[
-        str, typer.Argument(help="A data set that longtail knows, or a folder of small pictures.")
+        str,
+        typer.Argument(
+            help="A data set that longtail knows, a folder of pictures, a table (with --label), or features "
+            "(.npz, .parquet)."
+        ),
     ] = "digits",
+    label: Annotated[str | None, typer.Option(help="Of a table: the column of the class.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Of a table: a column whose equal values stay together.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Of a table: another one, the test set; default: folds.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Of a table: leave a column out; repeatable.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a table: take a column in, whatever it looks like; repeatable."),
+    ] = None,
+    learner: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a table: hist_gradient_boosting (default) | logistic_regression | lightgbm | xgboost | "
+            "catboost; repeatable. Of features: linear | mlp."
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What decides; default: balanced_error of tables and features.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Default: min(5, smallest class).")] = None,
+    repeats: Annotated[int, typer.Option(help="How often folds are shuffled and run.")] = 5,
     imbalance: Annotated[
         float | None,
-        typer.Option(help="Largest over smallest class; default 50, a folder of yours stays as it is."),
+        typer.Option(help="Largest over smallest class; default 50, data of yours stay as they are."),
     ] = None,
     loss: Annotated[
         list[str] | None, typer.Option(help="With every --scheme, in place of methods; repeatable.")
@@ -42,32 +74,37 @@ def compare(
     ] = None,
 ) -> None:
     """The main job: train with and without class balancing over several seeds; one honest table."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from longtail import compare as comparing
-    from longtail.report.figures import draw_comparison
-    from longtail.report.page import report_page
-    from longtail.report.tables import method_sheet, terminal_table
 
-    own, recipe = _own_or_known(dataset)
-    if own is None:
-        imbalance = 50.0 if imbalance is None else imbalance
-    dataset, tail = recipe.dataset, "" if imbalance is None else f", imbalance {imbalance:g}"
     given: dict[str, Any] = {"imbalance_factor": imbalance, "beta": beta, "gamma": gamma}
-    recipe = recipe.replace(**{k: v for k, v in given.items() if v is not None})
-    if epochs is not None:
-        recipe = recipe.with_epochs(epochs)
+    given = {k: v for k, v in given.items() if v is not None}
     if method and (loss or scheme):
         raise ValueError("--method is given beside --loss or --scheme; leave one of the two out")
     what: dict[str, Any] = {"methods": method} if method else {"losses": loss, "schemes": scheme}
-    methods, chosen = comparing.prepare(recipe, **what, seeds=seeds, device=device)
+    what |= {"seeds": seeds, "device": device, "metric": metric}
+    of_tables = {"--label": label, "--group": group, "--test": test, "--drop": drop, "--keep": keep}
+    told = [name for name, value in of_tables.items() if value]
+    if label is not None or dataset.lower().endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
+        if label is None:
+            raise ValueError(f"{dataset!r} is a table; name the column of the class by --label")
+        problem = comparing.Problem.from_table(
+            dataset, label, groups=group, test=test, drop=drop or (), keep=keep or ()
+        )
+        _compare_own(comparing, problem, what, given, learner, folds, repeats, method, out, jobs)
+        return
+    if told:
+        raise ValueError(f"{', '.join(told)} is for a table, with --label; leave it out for {dataset!r}")
+    if learner or folds is not None:
+        raise ValueError(f"--learner and --folds are for tables and features; leave them out for {dataset!r}")
+    own, recipe = _own_or_known(dataset)
+    if own is None:
+        imbalance = 50.0 if imbalance is None else imbalance
+        given["imbalance_factor"] = imbalance
+    dataset, tail = recipe.dataset, "" if imbalance is None else f", imbalance {imbalance:g}"
+    recipe = recipe.replace(**given)
+    if epochs is not None:
+        recipe = recipe.with_epochs(epochs)
+    methods, chosen = comparing.prepare(recipe, **what)
     total = len(methods) * len(chosen)
     shared = recipe.replace(loss="softmax", scheme="none", seed=0)
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"
@@ -75,56 +112,108 @@ def compare(
         f"{dataset}{tail}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
         f"{len(methods)} methods x {seeds} seeds = {total} runs",
     )
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=error_console,
-    )
-    with bar:
-        task = bar.add_task("starting", total=total)
+    with _Bar(total) as report:
+        result = comparing.compare(recipe, **what, dataset=own, out=folder, jobs=jobs, progress=report)
+    _show(result, f"{dataset}{tail}")
 
-        def report(done: int, total: int, outcome: comparing.Outcome) -> None:
-            error = "failed" if outcome.evaluation is None else f"{100 * outcome.evaluation.error:4.1f} %"
-            name = f"{outcome.recipe.method.label} seed {outcome.recipe.seed}"
-            bar.update(task, completed=done, description=f"{name:<28} {error:>6}")
 
-        result = comparing.compare(
-            recipe,
-            **what,
-            seeds=seeds,
-            dataset=own,
-            out=folder,
-            jobs=jobs,
-            device=device,
-            progress=report,
+def _compare_own(
+    comparing: Any,
+    problem: Any,
+    what: dict[str, Any],
+    given: dict[str, Any],
+    learners: list[str] | None,
+    folds: int | None,
+    repeats: int,
+    methods: list[str] | None,
+    out: Path | None,
+    jobs: int | None,
+) -> None:
+    """Compare on a table of the user's."""
+    if given:
+        told = ", ".join(f"--{name.removesuffix('_factor')}" for name in given)
+        raise ValueError(
+            f"{told} is for data sets that longtail knows; give a method its setting: effective:beta=0.99"
         )
+    what = what | {"learners": learners or None, "folds": folds, "repeats": repeats}
+    for note in problem.notes:
+        error_console.print(escape(note), soft_wrap=True)
+    if lacking := comparing.left_out(problem, methods):
+        error_console.print(escape(f"left out, as no learner of tables has it: {', '.join(lacking)}"))
+    shared, runs = comparing.prepare(problem, **what)
+    names = dict.fromkeys(one.model for one in shared)
+    classes, rows = len(problem.class_names), len(problem.targets)
+    cut = f"{shared[0].folds} folds x {repeats}" if shared[0].folds else "the test set as it is"
+    error_console.print(
+        f"{escape(problem.name)}: {rows:,} rows, {len(problem.columns)} columns, {classes} classes; "
+        f"{', '.join(names)}; {len(shared) // len(names)} methods, {cut}: {len(shared) * len(runs)} runs",
+        soft_wrap=True,
+    )
+    key = comparing.key(problem, shared)
+    folder = out or Path("runs") / f"compare-{problem.name}-{key}"
+    with _Bar(len(shared) * len(runs)) as report:
+        result = comparing.compare(problem, **what, out=folder, jobs=jobs, progress=report)
+    _show(result, problem.name)
+
+
+class _Bar:
+    """Progress of the runs."""
+
+    def __init__(self, total: int) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=error_console,
+        )
+        self.task = self.bar.add_task("starting", total=total)
+
+    def __enter__(self) -> Any:
+        self.bar.start()
+        return self.report
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def report(self, done: int, total: int, outcome: Any) -> None:
+        """Move the bar."""
+        recipe = outcome.recipe
+        value = None if outcome.evaluation is None else getattr(outcome.evaluation, recipe.metric)
+        error = "failed" if value is None else f"{100 * value:4.1f} %"
+        unit = "fold" if recipe.folds else "seed"
+        name = f"{recipe.method.label} {unit} {recipe.seed}"
+        self.bar.update(self.task, completed=done, description=f"{name:<28} {error:>6}")
+
+
+def _show(result: Any, title: str) -> None:
+    """Print the table, write the files, and end with 1 if a run failed."""
+    from longtail.report.figures import draw_comparison
+    from longtail.report.page import report_page
+    from longtail.report.tables import method_sheet, reading, terminal_table
+
+    folder = result.folder
     for failed in result.failures:
         error_console.print(f"[red]failed[/]: {escape(f'{failed.folder}: {failed.failure}')}")
     console.print(terminal_table(result))
     console.print(escape(result.verdict))
     if not result.outcomes:
         raise SystemExit(1)
-    many, few = result.evaluation.thresholds
-    counts = ", ".join(map(str, result.class_counts))
-    text = (
-        f"\nerror: mean ± standard deviation over seeds, {'balanced ' * _is_balanced(result)}test set. "
-        f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here "
-        f"{counts}). vs none: paired "
-        "difference to the same loss without re-weighting, negative is better, with its 95 % interval; "
-        "* significant after Bonferroni's correction."
-    )
+    text = reading(result)
     console.print(escape(text), style="dim")
     picture = draw_comparison(result, folder / "compare.png")
     page = write(folder / "compare.html", report_page([result]))
-    lines = [
-        f"# {dataset}{tail}\n",
-        method_sheet(result, "table").markdown(),
-        f"{result.verdict}\n{text}",
-        "",
-    ]
+    lines = [f"# {title}\n", method_sheet(result, "table").markdown(), f"{result.verdict}\n{text}", ""]
     write(folder / "compare.md", "\n".join(lines))
     console.print(
         f"\npage    {page}\npicture {picture}\ntables  {folder / 'compare.md'}, compare.csv, compare.json",
@@ -133,25 +222,15 @@ def compare(
         raise SystemExit(1)
 
 
-def _is_balanced(table: Any) -> bool:
-    """Whether every class has as many test samples as the others."""
-    confusion = table.evaluation.confusion
-    return confusion is not None and len({sum(row) for row in confusion}) == 1
-
-
 def _own_or_known(name: str) -> tuple[Any, Any]:
     """A folder's pictures and their recipe; None and the recipe of a data set that is known."""
+    from longtail.compare import Problem
     from longtail.datasets import DATASETS
-    from longtail.datasets.images import in_memory, load_images
-    from longtail.training import recipes
 
-    path = Path(name)
-    if name in DATASETS or not path.is_dir():
-        return None, recipe_for(name, also=", a folder of images or a recipe's .json file")
-    title = path.resolve().name
-    if title in DATASETS:
-        title += "-folder"  # not to be taken for the data set of that name
-    return in_memory(*load_images(path), 32, name=title), recipes.small_images(title)
+    if name in DATASETS or not Path(name).is_dir():
+        return None, recipe_for(name, also=", a folder of images, a table, features or a recipe's .json file")
+    problem = Problem.from_images(name)
+    return problem.dataset, problem.preset
 
 
 def add(app: typer.Typer) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from rich.progress import Progress, TaskID
 
 from longtail.cli.terminal import console, error_console, may_write, write
 
@@ -48,7 +49,9 @@ def report(
     from longtail.compare.runs import comparisons, find_runs
     from longtail.report.page import report_page
 
-    found, left_out = find_runs(runs)
+    with Progress(transient=True, console=error_console) as bar:
+        task = bar.add_task("reading runs", total=None, start=False)
+        found, left_out = find_runs(runs, progress=lambda done, total: _show(bar, task, done, total))
     compared = comparisons(found)
     for left in left_out:
         error_console.print(f"[yellow]left out[/]: {escape(f'{left.folder}: {left.why}')}")
@@ -73,6 +76,13 @@ def report(
     for one in compared if is_page else ():
         console.print(escape(f"{one.title}: {one.verdict}"))
     console.print(f"{'page' if is_page else 'table'} {target}")
+
+
+def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    if done == 0:
+        bar.start_task(task)
+    if done % 50 == 0 or done == total:
+        bar.update(task, completed=done, total=total)
 
 
 def _export(compared: list[ComparisonTable], format: ReportFormat, table: ReportTable) -> str:

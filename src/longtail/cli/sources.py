@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from longtail._checks import choice
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["read_counts", "recipe_for"]
 
 
-def read_counts(source: str, label: str | None) -> ClassCounts:
-    """Return the counts of a list of numbers, or of whatever holds labels."""
+def read_counts(source: str, label: str | None, **options: Any) -> ClassCounts:
+    """Return the counts of a list of numbers, or of whatever holds labels; options as of ``class_counts``."""
     from longtail.counts import class_counts
 
     numbers: dict[int, float] = {}
@@ -28,7 +28,7 @@ def read_counts(source: str, label: str | None) -> ClassCounts:
             if "," in source and "/" not in source and not Path(source).exists():
                 remedy = "separate them by commas" if part else "two commas have no number between them"
                 raise ValueError(f"counts must be numbers, got {part!r} in {source!r}; {remedy}") from None
-            return class_counts(source, label=label)
+            return class_counts(source, label=label, **options)
     return class_counts(numbers)
 
 

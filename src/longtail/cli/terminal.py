@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -17,6 +18,7 @@ from rich.markup import escape
 
 __all__ = [
     "Format",
+    "as_options",
     "console",
     "error_console",
     "fail",
@@ -75,7 +77,23 @@ def open_page(path: Path) -> None:
         webbrowser.open(path.resolve().as_uri())
 
 
+# what messages call an argument in Python, where the command line has an option
+_OPTIONS = {
+    r"\bheader=False\b": "--no-header",
+    r"\bmissing_as_class=True\b": "--missing-as-class",
+    r"\bon_error='skip'": "--skip-unreadable",
+    r"\b(label|labels|separator|order|image|root)=(?=['\"])": r"--\1 ",
+}
+
+
+def as_options(message: str) -> str:
+    """Write a message's remedies as options of the command line; control characters become visible."""
+    for argument, option in _OPTIONS.items():
+        message = re.sub(argument, option, message)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+
+
 def fail(message: str) -> NoReturn:
     """End with one line on standard error and exit status 2."""
-    error_console.print(f"[red]error[/]: {escape(message)}", soft_wrap=True)
+    error_console.print(f"[red]error[/]: {escape(as_options(message))}", soft_wrap=True)
     raise SystemExit(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from longtail.cli.sources import recipe_for
 from longtail.cli.terminal import Format, console, print_csv, print_json
-from longtail.evaluation import Evaluation
+from longtail.evaluation import Evaluation, Interval
 from longtail.losses.forms import FORMS
 
 if TYPE_CHECKING:
@@ -104,9 +105,17 @@ def evaluate(
     if format is Format.json:
         print_json(evaluation.to_dict())
     elif format is Format.csv:
-        rows = enumerate(zip(evaluation.class_counts, evaluation.per_class_error, strict=True))
-        lines = [(i, n, "" if e is None else e) for i, (n, e) in rows]
-        print_csv([("class", "count", "error"), *lines])
+        rows = enumerate(
+            zip(
+                evaluation.class_counts,
+                evaluation.per_class_error,
+                evaluation.per_class_interval,
+                evaluation.test_counts or [""] * len(evaluation.class_counts),
+                strict=True,
+            )
+        )
+        lines = [(i, n, "" if e is None else e, *(sides or ("", "")), m) for i, (n, e, sides, m) in rows]
+        print_csv([("class", "count", "error", "error_low", "error_high", "test_samples"), *lines])
     else:
         _print_evaluation(evaluation)
 
@@ -145,6 +154,7 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
         raise ValueError("epochs is given twice, by --epochs and by --set; leave one of them out")
     from longtail.datasets import DATASETS
     from longtail.training import recipes
+    from longtail.training.files import read_json
 
     path = Path(name)
     annotations = path.name.startswith("train20") and path.suffix == ".json"
@@ -164,8 +174,8 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
     if not isinstance(chosen, recipes.ImageRecipe):
         return chosen, None
     try:
-        return chosen, json.loads((path.parent / "environment.json").read_bytes())["source"]
-    except (OSError, ValueError, KeyError):
+        return chosen, read_json(path.parent / "environment.json")["source"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(
             f"recipe {name!r} is for images, but no environment.json beside it says where they are; give the "
             "images, and the recipe's fields by --set"
@@ -178,7 +188,7 @@ def _field(text: str) -> tuple[str, object]:
         raise ValueError(f"--set needs FIELD=VALUE, got {text!r}")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 
@@ -186,15 +196,54 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     from rich import box
 
     console.print(str(evaluation))
+    for line in _surely(evaluation):
+        console.print(line)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("class", "training samples", "error %"):
+    sure = f"{100 * evaluation.confidence:g} % interval"
+    for name in ("class", "training samples", "test samples", "error %", sure):
         table.add_column(name, justify="right")
-    rows = list(zip(evaluation.class_counts, evaluation.per_class_error, strict=True))
-    for i, (n, e) in sorted(enumerate(rows), key=lambda item: -item[1][0])[:50]:
-        table.add_row(str(i), f"{n:,}", "n/a" if e is None else f"{100 * e:.1f}")
-    if len(rows) > 50:
-        table.add_row("...", f"{len(rows) - 50} more", "")
+    tested = evaluation.test_counts or [None] * len(evaluation.class_counts)
+    intervals = evaluation.per_class_interval
+    rows = zip(evaluation.class_counts, tested, evaluation.per_class_error, intervals, strict=True)
+    ordered = sorted(enumerate(rows), key=lambda item: -item[1][0])
+    for i, (n, m, e, sides) in ordered[:50]:
+        told = "n/a" if e is None else f"{100 * e:.1f}"
+        table.add_row(str(i), f"{n:,}", "" if m is None else f"{m:,}", told, _ends(sides))
+    if len(ordered) > 50:
+        table.add_row("...", f"{len(ordered) - 50} more")
     console.print(table)
+
+
+def _surely(evaluation: Evaluation) -> Iterator[str]:
+    """How sure the test set is of its means, and where it says little."""
+    try:
+        balanced, natural = evaluation.balanced_error_interval, evaluation.natural_error_interval
+    except ModuleNotFoundError as error:
+        yield str(error)
+    else:
+        if balanced is not None:
+            sure = f"{100 * evaluation.confidence:g} % intervals from the test samples"
+            parts = [f"balanced error {_ends(balanced)} %", f"natural error {_ends(natural)} %"]
+            if (f1 := evaluation.macro_f1_interval) is not None:
+                parts.append(f"macro-F1 {f1.low:.3f} to {f1.high:.3f}")
+            yield f"{sure}: {', '.join(parts)}"
+    if evaluation.log_loss is not None and evaluation.brier_score is not None:
+        yield f"log-loss {evaluation.log_loss:.3f}, Brier score {evaluation.brier_score:.3f}"
+    if evaluation.rare_class is not None:
+        shares = {
+            "recall": evaluation.rare_recall,
+            "precision": evaluation.rare_precision,
+            "average precision": evaluation.rare_average_precision,
+            "ROC area": evaluation.rare_roc_auc,
+        }
+        told = ", ".join(f"{k} {'n/a' if v is None else f'{v:.3f}'}" for k, v in shares.items())
+        yield f"rare class {evaluation.rare_class}: {told}"
+    if evaluation.thin_text:
+        yield f"{evaluation.thin_text}: their errors are little more than chance"
+
+
+def _ends(sides: Interval | None) -> str:
+    return "n/a" if sides is None else f"{100 * sides.low:.1f} to {100 * sides.high:.1f}"
 
 
 def add(app: typer.Typer) -> None:

@@ -14,6 +14,7 @@ from longtail._checks import short
 from longtail.cli.sources import read_counts
 from longtail.cli.terminal import (
     Format,
+    as_options,
     console,
     error_console,
     may_write,
@@ -39,6 +40,23 @@ def weights(
     label: Annotated[
         str | None, typer.Option(help="The label column; without it, a .csv file's column 'count' is read.")
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Columns of 0 and 1, one a class; 'is_*' is a pattern."),
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="What parts several labels in one field, such as '|'.")
+    ] = None,
+    header: Annotated[
+        bool,
+        typer.Option("--header/--no-header", help="Without one, --label 3 is the third column, -1 the last."),
+    ] = True,
+    missing_as_class: Annotated[
+        bool, typer.Option("--missing-as-class", help="Count samples without a label as the class 'missing'.")
+    ] = False,
+    order: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="The classes in the order of the model's outputs.")
+    ] = None,
     beta: Annotated[
         list[float] | None, typer.Option(help="Repeat for several; default 0.9 0.99 0.999 0.9999.")
     ] = None,
@@ -56,7 +74,19 @@ def weights(
 
     import longtail
 
-    counts = read_counts(source, label)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        counts = read_counts(
+            source,
+            label,
+            labels=labels,
+            separator=separator,
+            header=header,
+            missing_as_class=missing_as_class,
+            order=order,
+        )
+    notes = [as_options(str(w.message)) for w in found]
+    read = len(notes)
     if explore:
         from longtail.report.page import explorer_page
 
@@ -69,7 +99,6 @@ def weights(
     # every digit of a beta, so that no two have one name
     betas = {repr(b).removesuffix(".0"): b for b in beta or (0.9, 0.99, 0.999, 0.9999)}
     scale = None if normalize == "none" else normalize
-    notes = []
     columns: dict[str, list[float]] = {}
     for text, b in betas.items():
         with warnings.catch_warnings(record=True) as caught:
@@ -86,6 +115,9 @@ def weights(
             for i in range(len(counts))
         ]
         facts = {"classes": len(counts), "samples": counts.total, "imbalance_factor": counts.imbalance_factor}
+        if counts.num_samples is not None:
+            facts["samples"] = counts.num_samples
+            facts["labels"] = counts.total
         print_json({**facts, "normalize": scale, "warnings": notes, "weights": classes})
         return
     if format is Format.csv:
@@ -93,10 +125,10 @@ def weights(
         print_csv([["class", "count", *columns], *lines])
     else:
         _print_weights(counts, columns, betas, rows)
-    if beta is None and len(notes) > 1:  # nobody chose these: one word on them is enough
-        notes = [f"{len(notes)} of these betas do nothing here. {notes[-1]}"]
+    if beta is None and len(notes) - read > 1:  # nobody chose these: one word on them is enough
+        notes[read:] = [f"{len(notes) - read} of these betas do nothing here. {notes[-1]}"]
     for note in notes:
-        error_console.print(f"[yellow]note[/]: {escape(note)}")
+        error_console.print(f"[yellow]note[/]: {escape(note)}", soft_wrap=True)
 
 
 def _print_weights(
@@ -106,9 +138,11 @@ def _print_weights(
 
     order = sorted(range(len(counts)), key=lambda i: -counts.counts[i])
 
-    console.print(
-        f"{len(counts)} classes, {counts.total:,} samples, imbalance factor {short(counts.imbalance_factor)}",
-    )
+    samples = f"{counts.total:,} samples"
+    if counts.num_samples is not None:
+        samples = f"{counts.num_samples:,} samples with {counts.total:,} labels"
+    factor = short(counts.imbalance_factor)
+    console.print(f"{len(counts)} classes, {samples}, imbalance factor {factor}")
     caption = "E: effective number of samples; w: class weight"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption)
     table.add_column("class")  # what gives way where the terminal is narrow; digits must not

@@ -1,9 +1,21 @@
-"""The main job: methods side by side over several seeds, in one table that is computed once."""
+"""The main job: methods side by side over several seeds or folds, in one table that is computed once.
+
+``longtail.compare(problem, methods)`` calls `longtail.compare.compare`: this module is called as a function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from types import ModuleType
+from typing import Any
 
 from longtail.compare.columns import COLUMNS, GROUPS, Column
+from longtail.compare.learners import LEARNERS, Learner
 from longtail.compare.outcome import Outcome
+from longtail.compare.problem import Problem
 from longtail.compare.row import Measure, Row
-from longtail.compare.running import compare, prepare
+from longtail.compare.running import MAIN, TABLES, compare, key, left_out, prepare
 from longtail.compare.table import CONFIDENCE, LOSSES, ComparisonTable
 from longtail.weights import SCHEMES
 
@@ -11,13 +23,32 @@ __all__ = [
     "COLUMNS",
     "CONFIDENCE",
     "GROUPS",
+    "LEARNERS",
     "LOSSES",
+    "MAIN",
     "SCHEMES",
+    "TABLES",
     "Column",
     "ComparisonTable",
+    "Learner",
     "Measure",
     "Outcome",
+    "Problem",
     "Row",
     "compare",
+    "key",
+    "left_out",
     "prepare",
 ]
+
+
+class _Called(ModuleType):
+    """A module that is called as its function of the same name."""
+
+    __signature__ = inspect.signature(compare)
+
+    def __call__(self, *args: Any, **options: Any) -> ComparisonTable:
+        return compare(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Called

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+from longtail import _checks
 
 View = Literal["table", "wide", "json", "runs", "methods"]
 
@@ -25,6 +27,7 @@ class Column:
             "wide": the page and papers; "json": compare.json; "runs": compare.csv, a line a run; "methods":
             the CSV of a line a method.
         spread: whether tables write the standard deviation beside the mean.
+        falls: whether less is better; errors and log-losses fall, scores rise.
     """
 
     name: str
@@ -32,6 +35,17 @@ class Column:
     kind: Literal["text", "percent", "number", "difference", "count"]
     views: tuple[View, ...]
     spread: bool = False
+    falls: bool | None = None
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether less is better: errors fall, scores rise."""
+        return self.kind == "percent" if self.falls is None else self.falls
+
+    @property
+    def in_words(self) -> str:
+        """The name as a sentence has it."""
+        return self.name.replace("_", " ").replace("f1", "F1")
 
     @property
     def measured(self) -> bool:
@@ -39,8 +53,8 @@ class Column:
         return self.kind in ("percent", "number")
 
     def is_better(self, difference: float) -> bool:
-        """Whether a difference is for the better: errors fall, scores rise."""
-        return difference < 0 if self.kind == "percent" else difference > 0
+        """Whether a difference is for the better."""
+        return difference < 0 if self.lower_is_better else difference > 0
 
 
 COLUMNS: Final = (
@@ -58,10 +72,33 @@ COLUMNS: Final = (
 )
 
 
-def columns(view: View) -> list[Column]:
-    """Return the columns of a view in their order; the wide one begins with those of the table."""
+def columns(view: View, metric: str = "error") -> list[Column]:
+    """Return the columns of a view in their order; the wide one begins with those of the table.
+
+    Args:
+        view: see `Column`.
+        metric: what decides; another one than the error stands before it in the table.
+    """
     chosen = [c for c in COLUMNS if view in c.views]
-    return [*columns("table"), *chosen] if view == "wide" else chosen
+    if view == "table" and metric != "error":
+        at = next(i for i, c in enumerate(chosen) if c.name == "error")
+        decides = replace(named(metric), spread=True)
+        chosen[at : at + 1] = [decides, replace(chosen[at], title="error", spread=False)]
+        chosen = [c for c in chosen if c.name != "medium_error"]  # a terminal has no room for all
+    if view == "wide":
+        table = columns("table", metric)
+        return [*table, *(c for c in chosen if c.name not in {t.name for t in table})]
+    return chosen
+
+
+def named(name: str) -> Column:
+    """Return a column by its name.
+
+    Raises:
+        ValueError: no measured column has it.
+    """
+    found = {c.name: c for c in COLUMNS if c.measured}
+    return found[_checks.choice("metric", name, tuple(found))]
 
 
 def as_csv(rows: Iterable[Sequence[object]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from longtail.evaluation import Evaluation
+from longtail.training.files import parse_json, read_json
 from longtail.training.recipe import Recipe
 
 # what a run was made with, as its environment.json names it
@@ -59,7 +59,7 @@ class Outcome:
     def environment(self) -> Mapping[str, object]:
         """The run's environment.json; empty where there is none."""
         try:
-            found = json.loads((self.folder / "environment.json").read_bytes())
+            found = read_json(self.folder / "environment.json")
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -85,7 +85,7 @@ class Outcome:
         read = []
         for line in lines:
             try:
-                row = json.loads(line)
+                row = parse_json(line, "metrics.jsonl")
                 read.append(Epoch(int(row["epoch"]), float(row["loss"]), row["test_error"]))
             except (ValueError, KeyError, TypeError):  # a kill can cut the last line short
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
 from functools import cached_property
 
 import numpy as np
@@ -118,12 +119,27 @@ class Row:
     @property
     def short_name(self) -> str:
         """The method's own name with its settings as words; loss and weighting where it has none."""
-        return self.method.name.replace(":loss=", " ").replace(":", " ") or f"{self.loss} {self.weights}"
+        if not self.method.name:
+            return f"{self.loss} {self.weights}"
+        name = self.method.name.replace(":loss=", " ").replace(":", " ")
+        return ", ".join([name, *self._around])
 
     @property
     def in_words(self) -> str:
         """The method as a sentence names it."""
         return self.short_name if self.method.name else f"{self.loss}, {self.weights} weights"
+
+    @property
+    def plain_words(self) -> str:
+        """How a sentence names it where nothing in it balances."""
+        return " ".join([f"{self.loss} without re-weighting", *self._around])
+
+    @property
+    def _around(self) -> list[str]:
+        """The settings that tell it apart and are none of the method's: the learner above all."""
+        fields = type(self.recipe).model_fields.keys() - {f.name for f in fields_of(Method)}
+        told = [(n, v) for n, v in self.settings if n in fields and n not in ("beta", "scheme")]
+        return [str(v) if n == "model" else f"{n}={_plain(v)}" for n, v in told]
 
     @property
     def is_plain(self) -> bool:

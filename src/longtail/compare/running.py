@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -10,19 +11,28 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from longtail import _checks
+from longtail.compare.columns import named
+from longtail.compare.learners import DEFAULT, learner, missing_part
 from longtail.compare.outcome import Outcome
+from longtail.compare.problem import Problem
 from longtail.compare.row import Row
 from longtail.compare.table import LOSSES, ComparisonTable
+from longtail.compare.trials import run_training, versions
 from longtail.datasets import DATASETS, Dataset, load
 from longtail.methods import Method, catalogue
 from longtail.training.files import in_parallel, write_atomic
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
-__all__ = ["MAIN", "AfterRun", "compare", "prepare"]
+__all__ = ["MAIN", "TABLES", "AfterRun", "compare", "key", "left_out", "prepare"]
 
 AfterRun = Callable[[int, int, Outcome], None]
 
+# of a table: what a learner without epochs can do
+TABLES = (
+    *("plain", "inverse_sqrt", "inverse", "effective", "oversampling", "undersampling"),
+    *("posthoc_logit_adjusted", "tuned_adjustment"),
+)
 # of the main job: no balancing, the paper's weights, and the simplest of what has been published since
 MAIN = (
     *("plain", "inverse", "effective", "plain:loss=focal", "inverse:loss=focal", "effective:loss=focal"),
@@ -31,12 +41,16 @@ MAIN = (
 
 
 def compare(
-    recipe: Recipe,
+    recipe: Recipe | Problem,
     methods: Sequence[Method | str] | None = None,
     *,
     losses: Sequence[str] | None = None,
     schemes: Sequence[str] | None = None,
     seeds: int | Sequence[int] = 5,
+    learners: str | Sequence[str] | None = None,
+    metric: str | None = None,
+    folds: int | None = None,
+    repeats: int = 5,
     dataset: Dataset | None = None,
     out: str | os.PathLike[str] = "runs/compare",
     jobs: int | None = None,
@@ -50,14 +64,21 @@ def compare(
     goes on where it was stopped. A run that fails is reported and the others go on.
 
     Args:
-        recipe: what all runs share; its method and seed are replaced.
+        recipe: what all runs share; its method and seed are replaced. Or a `Problem`: your own table or
+            features.
         methods: names of `longtail.methods.NAMES`, such as "effective:loss=focal", or methods of your own;
             default: `MAIN`. Where a name says no beta or gamma, the recipe's counts. Methods that differ in
             what they do after training share one run of it.
         losses: in place of methods, every loss of these with every scheme: any of "softmax", "sigmoid",
             "focal", "softmax_focal"; None with schemes: the first three.
         schemes: any of "none", "inverse", "inverse_sqrt", "effective"; None with losses: all.
-        seeds: how many (0, 1, ...), or which.
+        seeds: how many (0, 1, ...), or which. Of a problem that is cut into folds, repeats take their place.
+        learners: of a table: names of `longtail.compare.LEARNERS`; default "hist_gradient_boosting". Of
+            features: "linear" (the default) or "mlp".
+        metric: what decides: a column of the table; default: "error" of a recipe, "balanced_error" of a
+            problem.
+        folds: of a problem without a test set; default: min(5, samples of the smallest class).
+        repeats: how often the folds are shuffled and run.
         dataset: the data that the recipe names, if they are none of longtail's own.
         out: folder for the runs and for compare.json and compare.csv.
         jobs: runs at a time, in processes; default: one per available core on a CPU. A joblib backend
@@ -75,32 +96,57 @@ def compare(
 
     Source: the comparison of Cui et al. (CVPR 2019), Table 2, with the seeds and spread that it lacks.
     """
-    shared, chosen = prepare(recipe, methods, losses=losses, schemes=schemes, seeds=seeds, device=device)
+    shared, chosen = prepare(
+        recipe,
+        methods,
+        losses=losses,
+        schemes=schemes,
+        seeds=seeds,
+        device=device,
+        learners=learners,
+        metric=metric,
+        folds=folds,
+        repeats=repeats,
+    )
+    problem = recipe if isinstance(recipe, Problem) else None
+    if problem is not None and problem.kind == "dataset":
+        dataset = problem.dataset
     folder = Path(out)
     runs = [(one, one.replace(seed=seed)) for seed in chosen for one in shared]
-    slugs = Counter(one.method.slug for one in shared)
+    slugs = Counter(m.slug for m in {one.method for one in shared})
     # methods that differ in a number alone have one slug
     names = [
         m.slug if slugs[m.slug] == 1 else f"{m.slug}-{m.short_hash}" for m in (one.method for one, _ in runs)
     ]
     recipes = [r for _, r in runs]
-    places = [folder / name / f"seed{r.seed}" for name, r in zip(names, recipes, strict=True)]
+    several = len({r.model for r in recipes}) > 1
+    places = [
+        folder / Path(*[r.model] * several) / name / f"{'fold' if r.folds else 'seed'}{r.seed}"
+        for name, r in zip(names, recipes, strict=True)
+    ]
     for r, place in zip(recipes, places, strict=True):
-        _refuse_other_recipe(r, place)
-    if not all((place / "evaluation.json").is_file() for place in places):
-        _check_data(recipe, dataset)
+        _refuse_other_recipe(r, place, folder)
+    if not all((place / "evaluation.json").is_file() for place in places) and not _own(problem):
+        _check_data(shared[0], dataset)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
             f"out={str(out)!r} cannot be made a folder ({error.strerror}); choose another"
         ) from error
-    outcomes = list(_run_all(recipes, places, dataset, jobs, device, progress))
+    if problem is not None and problem.kind == "table":
+        outcomes = list(_run_table(problem, recipes, places, jobs, progress))
+    else:
+        outcomes = list(_run_all(recipes, places, dataset, jobs, device, progress))
     order = {place: i for i, place in enumerate(places)}
     outcomes.sort(key=lambda o: order[o.folder])
     rows = []
     for one in shared:
-        mine = [o for o in outcomes if o.recipe.method == one.method and o.evaluation]
+        mine = [
+            o
+            for o in outcomes
+            if o.evaluation and o.recipe.method == one.method and o.recipe.model == one.model
+        ]
         rows.append(Row(one, tuple(sorted(mine, key=lambda o: o.recipe.seed))))
     failures = tuple(o for o in outcomes if o.failure)
     table = ComparisonTable(recipes[0], tuple(rows), failures, folder)
@@ -110,13 +156,17 @@ def compare(
 
 
 def prepare(
-    recipe: Recipe,
+    recipe: Recipe | Problem,
     methods: Sequence[Method | str] | None = None,
     *,
     losses: Sequence[str] | None = None,
     schemes: Sequence[str] | None = None,
     seeds: int | Sequence[int] = 5,
     device: str = "auto",
+    learners: str | Sequence[str] | None = None,
+    metric: str | None = None,
+    folds: int | None = None,
+    repeats: int = 5,
 ) -> tuple[list[Recipe], list[int]]:
     """Check what `compare` is asked for, before anything starts; return one recipe a method, and the seeds.
 
@@ -126,6 +176,22 @@ def prepare(
     """
     if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
         _checks.choice("device", device, ("auto", "cpu", "cuda"))
+    if metric is not None:
+        named(metric)
+    if isinstance(recipe, Problem) and recipe.kind != "dataset":
+        if losses is not None or schemes is not None:
+            raise ValueError("losses and schemes are axes of a training by epochs; give methods")
+        return _prepared(recipe, methods, seeds, learners, metric or "balanced_error", folds, repeats)
+    if isinstance(recipe, Problem):
+        assert recipe.preset is not None
+        recipe = recipe.preset
+    for name, value in (("learners", learners), ("folds", folds)):
+        if value is not None:
+            raise ValueError(
+                f"{name}={value!r} is for tables and features; leave it out for {recipe.dataset!r}"
+            )
+    if metric is not None:
+        recipe = recipe.replace(metric=metric)
     if losses is not None or schemes is not None:
         if methods is not None:
             raise ValueError("methods are given beside losses or schemes; leave one of the two out")
@@ -135,7 +201,17 @@ def prepare(
         )
         pairs = itertools.product(*(_distinct(name, values) for name, values in axes))
         return [recipe.replace(loss=loss, scheme=scheme) for loss, scheme in pairs], _seeds(seeds)
-    methods = MAIN if methods is None else methods
+    chosen = _chosen(MAIN if methods is None else methods, recipe)
+    for method in chosen:
+        if getattr(method, "is_tuned", False):
+            raise ValueError(
+                f"method {method.label!r} chooses by held-out predictions, which this training does not "
+                "make; compare it on a table or on features, or use longtail.tune_adjustment"
+            )
+    return [recipe.replace(method=method) for method in chosen], _seeds(seeds)
+
+
+def _chosen(methods: Sequence[Method | str], recipe: Recipe) -> list[Method]:
     if isinstance(methods, str):
         raise TypeError(f"methods must be a list, got {methods!r}; write [{methods!r}]")
     chosen = [_named(method, recipe) if isinstance(method, str) else method for method in methods]
@@ -144,7 +220,66 @@ def prepare(
         twice = [str(name) for name, method in zip(names, chosen, strict=True) if chosen.count(method) > 1]
         which = f": {', '.join(twice)} do the same" if twice else ""
         raise ValueError(f"methods must name at least one, each once, got {names}{which}")
-    return [recipe.replace(method=method) for method in chosen], _seeds(seeds)
+    return chosen
+
+
+def _prepared(
+    problem: Problem,
+    methods: Sequence[Method | str] | None,
+    seeds: int | Sequence[int],
+    learners: str | Sequence[str] | None,
+    metric: str,
+    folds: int | None,
+    repeats: int,
+) -> tuple[list[Recipe], list[int]]:
+    """What `prepare` returns of a table: a recipe a learner and method, and the numbers of the runs."""
+    names = [DEFAULT] if learners is None else [learners] if isinstance(learners, str) else list(learners)
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"learners must name at least one, each once, got {names}")
+    classes = len(problem.class_names)
+    for name in names:
+        most = learner(name).classes
+        if most is not None and classes > most:
+            raise ValueError(
+                f"learner {name!r} grows trees for each of {classes:,} classes in every round, and takes at "
+                f"most {most}; choose 'logistic_regression'"
+            )
+    start = Recipe(
+        dataset=problem.name,
+        model=names[0],
+        epochs=1,
+        metric=metric,
+        folds=problem.folds(folds),
+        input_scale=None,
+    )
+    chosen = _chosen(TABLES if methods is None else methods, start)
+    able = [method for method in chosen if not missing_part(method)]
+    if not able:
+        why = "; ".join(f"{m.label} needs {missing_part(m)}" for m in chosen)
+        raise ValueError(f"methods: none can be done with a table's learner ({why}); {', '.join(TABLES)} can")
+    shared = [start.replace(model=name, method=method) for name in names for method in able]
+    repeats = _checks.integer("repeats", repeats, low=1, remedy="five are usual")
+    return shared, list(range(start.folds * repeats)) if start.folds else [0]
+
+
+def left_out(problem: Problem, methods: Sequence[Method | str] | None = None) -> list[str]:
+    """Return the methods that a table's learners cannot do, each with what it needs, in a line."""
+    if problem.kind != "table":
+        return []
+    start = Recipe(dataset=problem.name, model=DEFAULT, epochs=1)
+    chosen = _chosen(MAIN if methods is None else methods, start)
+    return [f"{m.label} (needs {why})" for m in chosen if (why := missing_part(m))]
+
+
+def key(problem: Problem, shared: Sequence[Recipe]) -> str:
+    """Return a few letters that tell comparisons on other data, folds or learners apart, for folders."""
+    told = [str(value) for value in problem.about.values()]
+    told += sorted({f"{r.model} {r.folds} {r.metric}" for r in shared})
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:6]
+
+
+def _own(problem: Problem | None) -> bool:
+    return problem is not None and problem.kind != "dataset"
 
 
 def _named(text: str, recipe: Recipe) -> Method:
@@ -183,6 +318,31 @@ def _run_all(
             yield outcome
 
 
+def _run_table(
+    problem: Problem, recipes: list[Recipe], places: list[Path], jobs: int | None, progress: AfterRun | None
+) -> Iterator[Outcome]:
+    """Run a table's trainings side by side, each with the methods that share it."""
+    from joblib import cpu_count
+
+    jobs = _checks.integer("jobs", jobs, low=1) if jobs is not None else cpu_count()
+    sharing: dict[tuple[str, int, Method], list[tuple[Recipe, Path]]] = {}
+    for r, place in zip(recipes, places, strict=True):
+        sharing.setdefault((r.model, r.seed, r.method.training), []).append((r, place))
+    made_with = versions()
+    todo = []
+    for (model, _, _), group in sharing.items():
+        mine = sorted(group, key=lambda pair: pair[0].method != pair[0].method.training)
+        one = made_with | {"learner": model}
+        todo.append((problem, learner(model), [r for r, _ in mine], [p for _, p in mine], one))
+    done = 0
+    for outcomes in in_parallel(run_training, todo, min(jobs, len(todo))):
+        for outcome in outcomes:
+            done += 1
+            if progress is not None:
+                progress(done, len(recipes), outcome)
+            yield outcome
+
+
 def _trained_already(recipes: list[Recipe], places: list[Path]) -> dict[Path, Path]:
     """Return the run of this comparison that each place shares its training with, where there is one."""
     trained = {(r.method, r.seed): place for r, place in zip(recipes, places, strict=True)}
@@ -212,13 +372,11 @@ def _run_one(
     return Outcome(recipe, result.evaluation, result.seconds, None, place)
 
 
-def _refuse_other_recipe(recipe: Recipe, place: Path) -> None:
+def _refuse_other_recipe(recipe: Recipe, place: Path, folder: Path) -> None:
     # found now rather than after an hour of other runs
     file = place / "recipe.json"
     if file.is_file() and Recipe.from_json(file.read_bytes()) != recipe:
-        raise ValueError(
-            f"out={str(place.parent.parent)!r} holds runs of another recipe; choose another folder"
-        )
+        raise ValueError(f"out={str(folder)!r} holds runs of another recipe; choose another folder")
 
 
 def _check_data(recipe: Recipe, dataset: Dataset | None) -> None:
@@ -226,7 +384,7 @@ def _check_data(recipe: Recipe, dataset: Dataset | None) -> None:
     if dataset is None:
         dataset = load(_checks.choice("dataset", recipe.dataset, DATASETS.names))
     if recipe.imbalance_factor is not None:
-        dataset.long_tailed(recipe.imbalance_factor, profile=recipe.profile)
+        dataset.long_tailed(recipe.imbalance_factor, profile=recipe.profile, max_count=recipe.max_count)
 
 
 def _distinct(name: str, values: Sequence[str]) -> list[str]:

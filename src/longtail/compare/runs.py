@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longtail.compare.outcome import Outcome
 from longtail.compare.table import ComparisonTable, identity, rows_of
 from longtail.evaluation import Evaluation
+from longtail.training.files import read_json
+from longtail.training.manifest import MANIFEST, DamagedError, check
 from longtail.training.recipe import Recipe
 
 __all__ = ["LeftOut", "comparisons", "find_runs"]
+
+
+_HASHED = 2**26  # of larger files, which a report does not read, the size alone is compared
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,14 @@ class LeftOut:
     why: str
 
 
-def find_runs(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Outcome], list[LeftOut]]:
+def find_runs(
+    paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int, int], object] | None = None
+) -> tuple[list[Outcome], list[LeftOut]]:
     """Read every finished run in some folders and below them.
 
     Args:
         paths: run folders, or folders that hold some at any depth.
+        progress: called as ``progress(done, total)`` before each run is read, and at the end.
 
     Returns:
         The finished runs in the order of their folders, and those left out: unfinished, damaged, or the
@@ -48,8 +55,7 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Outcome], l
     for path in given:
         if not path.is_dir():
             raise ValueError(f"{str(path)!r} is not a folder; give a run's folder or one that holds runs")
-        below = {file.parent for name in ("recipe.json", "evaluation.json") for file in path.rglob(name)}
-        places |= dict.fromkeys(sorted(below))
+        places |= dict.fromkeys(sorted(_runs_below(path)))
     if not places:
         raise ValueError(
             f"no runs found in {', '.join(repr(str(path)) for path in given) or 'nothing'}; "
@@ -57,7 +63,9 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Outcome], l
         )
     finished: dict[str, Outcome] = {}  # by what decides the result: a beta without effect makes no new run
     left_out = []
-    for place in places:
+    for done, place in enumerate(places):
+        if progress is not None:
+            progress(done, len(places))
         try:
             found = _read(place)
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -67,6 +75,8 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Outcome], l
                 continue
             found = f"the same settings and seed as {first.folder}"
         left_out.append(LeftOut(place, found))
+    if progress is not None:
+        progress(len(places), len(places))
     return list(finished.values()), left_out
 
 
@@ -94,6 +104,14 @@ def comparisons(outcomes: Sequence[Outcome]) -> list[ComparisonTable]:
     return found
 
 
+def _runs_below(path: Path) -> Iterator[Path]:
+    """Folders that hold a run; what is inside a run, such as its checkpoints, is not looked through."""
+    for folder, inner, files in os.walk(path):
+        if {"recipe.json", "evaluation.json"} & {*files}:
+            yield Path(folder)
+            inner[:] = [name for name in inner if name != "checkpoints"]
+
+
 def _read(place: Path) -> Outcome | str:
     if not (place / "recipe.json").is_file():
         return "damaged: it has no recipe.json"
@@ -102,7 +120,9 @@ def _read(place: Path) -> Outcome | str:
     if not (place / "evaluation.json").is_file():
         done = max((epoch.epoch for epoch in unread.history), default=0)
         return f"unfinished: {done} of {recipe.epochs} epochs; the same longtail train goes on from there"
-    values = json.loads((place / "evaluation.json").read_bytes())
+    if not check(place, hashed=_HASHED) and "manifest" in unread.environment:
+        raise DamagedError(f"{MANIFEST} is missing")
+    values = read_json(place / "evaluation.json")
     if not isinstance(values, dict):
         raise TypeError("evaluation.json is no object")
     evaluation = Evaluation.from_dict(values)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from longtail.compare.columns import COLUMNS, as_csv, columns
+from longtail.compare.columns import COLUMNS, Column, as_csv, columns, named
 from longtail.compare.outcome import ORIGIN, Outcome
 from longtail.compare.row import Floats, Measure, Row, Setting
 from longtail.evaluation import Evaluation, PairedDifference, bonferroni, paired_difference, summarize
@@ -67,12 +67,27 @@ class ComparisonTable:
         tests = sum(place is not None for place in places)
         measured = []
         for row, place in zip(rows, places, strict=True):
-            measures = _measures(row, None if place is None else rows[place], tests)
+            measures = _measures(row, None if place is None else rows[place], tests, self.test_to_train)
             measured.append(replace(row, baseline=place, measures=measures))
-        best = _lowest(measured, "error")
-        rows = [replace(row, best=row is best and row["error"].better) for row in measured]
+        best = _lowest(measured, self.metric)
+        rows = [replace(row, best=row is best and row[self.metric].better) for row in measured]
         object.__setattr__(self, "tests", tests)
         object.__setattr__(self, "rows", tuple(rows))
+
+    @property
+    def metric(self) -> str:
+        """The column that decides."""
+        return self.recipe.metric
+
+    @property
+    def unit(self) -> str:
+        """What runs of a method differ in: "seed", or "fold" of one data set."""
+        return "fold" if self.recipe.folds else "seed"
+
+    @property
+    def test_to_train(self) -> float:
+        """Test over training samples of a fold, by which intervals are corrected; 0 for seeds."""
+        return 1 / (self.recipe.folds - 1) if self.recipe.folds else 0.0
 
     @property
     def shown(self) -> tuple[Row, ...]:
@@ -88,9 +103,14 @@ class ComparisonTable:
         """Return the row of the same loss without balancing, if it is another with seeds."""
         return None if row.baseline is None else self.rows[row.baseline]
 
-    def lowest(self, column: str = "error", rows: Sequence[Row] | None = None) -> Row | None:
-        """Return the row (of all, or of some) with the lowest mean of a column; None where none has it."""
-        return _lowest(self.rows if rows is None else rows, column)
+    def lowest(self, column: str | None = None, rows: Sequence[Row] | None = None) -> Row | None:
+        """Return the row (of all, or of some) with the best mean of a column; None where none has it.
+
+        Args:
+            column: the lowest error, or the highest score; default: `metric`.
+            rows: to choose from.
+        """
+        return _lowest(self.rows if rows is None else rows, column or self.metric)
 
     @cached_property
     def best(self) -> Row | None:
@@ -113,7 +133,7 @@ class ComparisonTable:
 
     def paired(self, one: Row, other: Row, column: str) -> PairedDifference | None:
         """Return one row minus another over the seeds that both have; None where it does not apply."""
-        return _paired(one, other, column, CONFIDENCE)
+        return _paired(one, other, column, CONFIDENCE, self.test_to_train)
 
     @cached_property
     def change(self) -> ClassChange | None:
@@ -130,7 +150,9 @@ class ComparisonTable:
         if len(seeds) < 2 or classes > _INTERVAL_CLASSES:
             return ClassChange(mean, None, None)
         ends = [
-            (math.nan, math.nan) if np.isnan(m) else ((d := paired_difference(a, b, CONFIDENCE)).low, d.high)
+            (math.nan, math.nan)
+            if np.isnan(m)
+            else ((d := paired_difference(a, b, CONFIDENCE, test_to_train=self.test_to_train)).low, d.high)
             for m, a, b in zip(mean, ours.T, theirs.T, strict=True)
         ]
         low, high = np.asarray(ends, dtype=float).T
@@ -176,8 +198,9 @@ class ComparisonTable:
     def to_dict(self) -> dict[str, object]:
         """Return everything that was measured, as JSON knows it."""
         return {
+            **({} if self.metric == "error" else {"metric": self.metric}),
             "recipe": self.recipe.to_dict(),
-            "rows": [_row_to_dict(row) for row in self.rows],
+            "rows": [_row_to_dict(row, self.metric) for row in self.rows],
             "verdict": self.verdict,
             "comparisons": self.tests,
             "failures": [{"folder": str(o.folder), "why": o.failure} for o in self.failures],
@@ -189,6 +212,8 @@ class ComparisonTable:
         settings = ["dataset", "imbalance_factor", "loss", "scheme", "beta", "gamma", "seed"]
         if any("method" in o.recipe.to_dict() for o in self.outcomes):  # loss and scheme do not say all
             settings.insert(0, "method")
+        if len({o.recipe.model for o in self.outcomes}) > 1 or self.recipe.folds:
+            settings.insert(0, "model")
         lines: list[list[object]] = [[*settings, *names, "seconds", "recipe_hash", *ORIGIN]]
         for o in self.outcomes:
             values = [getattr(o.result, name) for name in names]
@@ -224,7 +249,7 @@ def identity(recipe: Recipe) -> str:
 # ---- how it is computed
 
 
-def _measures(row: Row, baseline: Row | None, tests: int) -> dict[str, Measure]:
+def _measures(row: Row, baseline: Row | None, tests: int, ratio: float) -> dict[str, Measure]:
     found = {}
     for column in (c for c in COLUMNS if c.measured):
         name = column.name
@@ -234,11 +259,13 @@ def _measures(row: Row, baseline: Row | None, tests: int) -> dict[str, Measure]:
             continue
         difference, better = None, False
         if baseline is not None:
-            difference = _paired(row, baseline, name, CONFIDENCE)
-            corrected = _paired(row, baseline, name, bonferroni(CONFIDENCE, tests))
+            difference = _paired(row, baseline, name, CONFIDENCE, ratio)
+            corrected = _paired(row, baseline, name, bonferroni(CONFIDENCE, tests), ratio)
             better = corrected is not None and corrected.significant and column.is_better(corrected.mean)
         numbers = tuple(values.values())
-        found[name] = Measure(numbers, summarize(numbers, CONFIDENCE), difference, better)
+        found[name] = Measure(
+            numbers, summarize(numbers, CONFIDENCE, test_to_train=ratio), difference, better
+        )
     return found
 
 
@@ -248,16 +275,18 @@ def _values(row: Row, column: str) -> dict[int, float]:
     return {} if any(v is None for v in values.values()) else values
 
 
-def _paired(one: Row, other: Row, column: str, confidence: float) -> PairedDifference | None:
+def _paired(one: Row, other: Row, column: str, confidence: float, ratio: float) -> PairedDifference | None:
     ours, theirs = _values(one, column), _values(other, column)
     seeds = [seed for seed in ours if seed in theirs]
     if not seeds:
         return None
-    return paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds], confidence)
+    pairs = [ours[s] for s in seeds], [theirs[s] for s in seeds]
+    return paired_difference(*pairs, confidence, test_to_train=ratio)
 
 
 def _lowest(rows: Sequence[Row], column: str) -> Row | None:
-    ranked = [(s.mean, i) for i, row in enumerate(rows) if (s := row[column].summary) is not None]
+    sign = 1 if named(column).lower_is_better else -1
+    ranked = [(sign * s.mean, i) for i, row in enumerate(rows) if (s := row[column].summary) is not None]
     return rows[min(ranked)[1]] if ranked else None
 
 
@@ -311,8 +340,8 @@ def _rank(weighting: str) -> tuple[int, str]:
     return (SCHEMES.index(weighting), "") if weighting in SCHEMES else (len(SCHEMES), weighting)
 
 
-def _row_to_dict(row: Row) -> dict[str, object]:
-    d = row["error"].difference
+def _row_to_dict(row: Row, metric: str) -> dict[str, object]:
+    d = row[metric].difference
     names = ("mean", "low", "high", "p_value", "confidence")
     means = {c.name: row[c.name].summary for c in columns("json")}
     return {
@@ -321,38 +350,45 @@ def _row_to_dict(row: Row) -> dict[str, object]:
         "seeds": list(row.seeds),
         **{name: None if s is None else {"mean": s.mean, "sd": s.sd} for name, s in means.items()},
         "difference_to_none": None if d is None else {name: getattr(d, name) for name in names},
-        "significantly_better": row["error"].better,
+        "significantly_better": row[metric].better,
         "best": row.best,
     }
 
 
 def _verdict(table: ComparisonTable) -> str:
-    best = table.best
-    if best is None or (summary := best["error"].summary) is None:
+    best, metric = table.best, named(table.metric)
+    if best is None or (summary := best[table.metric].summary) is None:
         return "No run finished, so there is nothing to compare."
-    lowest = f"{best.in_words}, {100 * summary.mean:.1f} %"
-    d = best["error"].difference
+    scale = 100 if metric.kind == "percent" else 1
+    value = f"{100 * summary.mean:.1f} %" if scale == 100 else f"{summary.mean:.3f}"
+    lowest, title = f"{best.in_words}, {value}", metric.in_words
+    d = best[table.metric].difference
+    leads = f"{'Lowest' if metric.lower_is_better else 'Highest'} mean {title}"
     if best.is_plain:
-        text = f"Lowest mean error: {best.loss} without re-weighting, {100 * summary.mean:.1f} %."
+        text = f"{leads}: {best.plain_words}, {value}."
     elif d is None:
-        text = f"Lowest mean error: {lowest}; there is no run without re-weighting to compare it with."
+        text = f"{leads}: {lowest}; there is no run without re-weighting to compare it with."
     elif d.low is None or d.high is None:
-        text = f"Lowest error: {lowest}, {_points(d)}; a single seed proves nothing."
+        lead = leads.replace("mean ", "")
+        alone = "seed" if not table.recipe.folds else "fold"
+        text = f"{lead}: {lowest}, {_points(d, metric)}; a single {alone} proves nothing."
     else:
-        interval = f"95 % interval {100 * d.low:+.1f} to {100 * d.high:+.1f}, {d.n} seeds"
+        low, high = (f"{scale * x:+.{1 if scale == 100 else 3}f}" for x in (d.low, d.high))
+        interval = f"95 % interval {low} to {high}, {d.n} {table.unit}s"
         if best.best:
             tests = f"significant after correction for {table.tests} tests"
-            return f"Best: {lowest}, {_points(d)} ({interval}; {tests})."
+            return f"Best: {lowest}, {_points(d, metric)} ({interval}; {tests})."
         text = (
-            f"Lowest mean error: {lowest}, {_points(d)} ({interval}); after correction for "
+            f"{leads}: {lowest}, {_points(d, metric)} ({interval}); after correction for "
             f"{table.tests} tests that may be chance, so no method is marked best."
         )
-    others = [row.short_name for row in table.rows if row["error"].better]
+    others = [row.short_name for row in table.rows if row[table.metric].better]
     if others:
         text += f" Significantly better than their own baseline: {', '.join(others)}."
     return text
 
 
-def _points(d: PairedDifference) -> str:
+def _points(d: PairedDifference, metric: Column) -> str:
     side = "below" if d.mean < 0 else "above"
-    return f"{abs(100 * d.mean):.1f} points {side} the same loss without re-weighting"
+    size = f"{abs(100 * d.mean):.1f} points" if metric.kind == "percent" else f"{abs(d.mean):.3f}"
+    return f"{size} {side} the same loss without re-weighting"

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from longtail import _checks
 from longtail._random import draws
-from longtail.counts import ClassCounts, encode
+from longtail.counts import ClassCounts
 from longtail.datasets.decoding import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -33,6 +33,7 @@ from longtail.datasets.decoding import (
 )
 from longtail.datasets.fetch import data_root
 from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset
+from longtail.labels import encode
 from longtail.sources import coco, folders, hub, lists
 from longtail.sources.counted import needs
 from longtail.sources.listing import Files, Listing, Targets, check_classes, refuse_unseen

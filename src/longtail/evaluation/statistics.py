@@ -87,12 +87,15 @@ class PairedDifference:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-def summarize(values: Sequence[float] | npt.ArrayLike, confidence: float = 0.95) -> Summary:
-    """Mean, standard deviation and t interval of one number measured over seeds.
+def summarize(
+    values: Sequence[float] | npt.ArrayLike, confidence: float = 0.95, *, test_to_train: float = 0.0
+) -> Summary:
+    """Mean, standard deviation and t interval of one number measured over seeds or folds.
 
     Args:
-        values: Finite numbers of shape (n,), one per seed.
+        values: Finite numbers of shape (n,), one per seed or fold.
         confidence: Of the interval, strictly between 0 and 1.
+        test_to_train: As in `paired_difference`.
 
     Returns:
         The summary; without spread and interval for one value, and with an interval of length 0 for equal
@@ -110,7 +113,7 @@ def summarize(values: Sequence[float] | npt.ArrayLike, confidence: float = 0.95)
     """
     confidence = _confidence(confidence)
     numbers = _finite("values", values)
-    mean, sd, low, high = _interval(numbers, confidence)
+    mean, sd, low, high = _interval(numbers, confidence, _ratio(test_to_train))
     return Summary(mean, sd, len(numbers), low, high, confidence)
 
 
@@ -118,13 +121,19 @@ def paired_difference(
     values: Sequence[float] | npt.ArrayLike,
     baseline: Sequence[float] | npt.ArrayLike,
     confidence: float = 0.95,
+    *,
+    test_to_train: float = 0.0,
 ) -> PairedDifference:
-    """Compare two methods over the same seeds by the paired t test.
+    """Compare two methods over the same seeds, or folds, by the paired t test.
 
     Args:
-        values: Finite numbers of shape (n,), one per seed.
+        values: Finite numbers of shape (n,), one per seed or fold.
         baseline: The baseline's numbers for the same seeds in the same order.
         confidence: Of the interval, strictly between 0 and 1.
+        test_to_train: For folds of one data set: test samples over training samples of a fold, 1 / (K - 1)
+            for K folds, however often they are repeated. The trainings share samples, so that the plain t
+            test is far too sure; the variance of the mean is the values' own times 1 / n + test_to_train. 0
+            for runs that share nothing.
 
     Returns:
         Statistics of values - baseline. A difference within the rounding of its operands counts as 0. If
@@ -138,6 +147,10 @@ def paired_difference(
     Example:
         >>> paired_difference([0.2, 0.3, 0.2], [0.4, 0.4, 0.5]).significant
         False
+
+    Source:
+        Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003: the corrected
+        resampled t test.
     """
     confidence = _confidence(confidence)
     ours, theirs = _finite("values", values), _finite("baseline", baseline)
@@ -149,8 +162,9 @@ def paired_difference(
         0.0 if abs(a - b) <= 4 * math.ulp(max(abs(a), abs(b))) else a - b
         for a, b in zip(ours, theirs, strict=True)
     ]
-    mean, sd, low, high = _interval(differences, confidence)
-    return PairedDifference(mean, sd, len(ours), low, high, _p_value(mean, sd, len(ours)), confidence)
+    ratio = _ratio(test_to_train)
+    mean, sd, low, high = _interval(differences, confidence, ratio)
+    return PairedDifference(mean, sd, len(ours), low, high, _p_value(mean, sd, len(ours), ratio), confidence)
 
 
 def interval_text(d: PairedDifference | None, scale: float = 100, digits: int = 1) -> str:
@@ -196,8 +210,13 @@ def _finite(name: str, values: object) -> list[float]:
     return [float(value) for value in array.tolist()]
 
 
+def _ratio(test_to_train: float) -> float:
+    remedy = "1 / (K - 1) for K folds, 0 for runs that share nothing"
+    return _checks.number("test_to_train", test_to_train, low=0.0, open_high=True, remedy=remedy)
+
+
 def _interval(
-    values: list[float], confidence: float
+    values: list[float], confidence: float, ratio: float
 ) -> tuple[float, float | None, float | None, float | None]:
     """Mean, standard deviation, and both ends of the t interval of the mean."""
     # statistics computes in exact fractions: equal values give their own mean and a deviation of exactly 0
@@ -205,16 +224,22 @@ def _interval(
     if len(values) == 1:
         return mean, None, None, None
     sd = statistics.stdev(values)
-    half = float(_special().stdtrit(len(values) - 1, (1 + confidence) / 2)) * sd / math.sqrt(len(values))
+    n = len(values)
+    half = float(_special().stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(_effective(n, ratio))
     return mean, sd, mean - half, mean + half
 
 
-def _p_value(mean: float, sd: float | None, n: int) -> float | None:
+def _effective(n: int, ratio: float) -> float:
+    """How many runs that share nothing would say as much; n itself, to the last bit, where none do."""
+    return n / (1 + n * ratio)
+
+
+def _p_value(mean: float, sd: float | None, n: int, ratio: float) -> float | None:
     if sd is None:
         return None
     if sd == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * _special().stdtr(n - 1, -abs(mean) / sd * math.sqrt(n)))
+    return float(2 * _special().stdtr(n - 1, -abs(mean) / sd * math.sqrt(_effective(n, ratio))))
 
 
 def _special() -> ModuleType:

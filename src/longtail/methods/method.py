@@ -18,7 +18,7 @@ from longtail import _arrays, _checks
 from longtail._random import draws
 from longtail._registry import Registry
 from longtail.adjust import ADJUSTMENTS, effective_prior
-from longtail.counts import encode
+from longtail.labels import encode
 from longtail.losses.forms import FORMS
 from longtail.methods.batches import MIXINGS, REWEIGHTINGS
 from longtail.methods.refits import REFITS
@@ -248,7 +248,8 @@ class Method:
             elif place == "sampling":
                 function(_TRIAL, 0.0)
             elif place == "adjustment":
-                function(np.zeros((1, 3)), _TRIAL, _TRIAL / 6)
+                held_out = {"held_out": (np.zeros((3, 3)), np.arange(3))} if self.is_tuned else {}
+                function(np.zeros((1, 3)), _TRIAL, _TRIAL / 6, **held_out)
             elif place == "mixing":
                 function(draws(0), 1)
             elif place == "reweighting":
@@ -275,6 +276,13 @@ class Method:
     def label(self) -> str:
         """A few words for tables: the name, or what the method does."""
         return self.name or " ".join([self.loss, self.weighting])
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether its adjustment chooses by held-out predictions, which a training has to keep for it."""
+        if self.adjustment is None:
+            return False
+        return "held_out" in inspect.signature(ADJUSTMENTS[self.adjustment.name]).parameters
 
     @property
     def weighting(self) -> str:
@@ -476,7 +484,12 @@ class Method:
         return effective_prior(counts, weight=weight, sampling=drawn, offset=offset)
 
     def adjust(
-        self, logits: npt.NDArray[Any], class_counts: Any, *, epochs: int | None = None
+        self,
+        logits: npt.NDArray[Any],
+        class_counts: Any,
+        *,
+        epochs: int | None = None,
+        held_out: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
     ) -> npt.NDArray[Any]:
         """Return the logits that decide, after training.
 
@@ -484,6 +497,8 @@ class Method:
             logits: of the trained network, shape (N, C).
             class_counts: training samples per class, as for `longtail.class_weights`.
             epochs: of the whole training, as for `prior`.
+            held_out: for a tuned adjustment, logits of samples that were held out of the training and their
+                labels: never those of the test set.
         """
         if self.adjustment is None:
             return logits
@@ -493,6 +508,8 @@ class Method:
         function = self.adjustment.of(ADJUSTMENTS)
         if "activation" in inspect.signature(function).parameters:
             function = partial(function, activation=self.activation)
+        if self.is_tuned:
+            function = partial(function, held_out=held_out)
         adjusted = np.asarray(function(logits, counts, self.prior(counts, epochs=epochs)))
         if adjusted.shape != logits.shape:
             raise ValueError(
@@ -558,7 +575,7 @@ def _try_refit(rule: Rule) -> None:
 def _settings_of(function: Any) -> tuple[str, ...]:
     parameters = inspect.signature(function).parameters.values()
     named = (p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
-    return tuple(name for name in named if name not in ("seed", "activation"))  # the run's and the loss's
+    return tuple(name for name in named if name not in ("seed", "activation", "held_out"))  # of a run
 
 
 def _short(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,10 +12,16 @@ from torch import nn
 from longtail.head import Head, last_layer
 from longtail.sources.counted import needs
 
-__all__ = ["RESNETS", "build_classifier", "head_of", "transformers_library"]
+__all__ = ["RESNETS", "build_classifier", "head_of", "read_classifier", "transformers_library"]
 
 RESNETS: Final = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 _WEIGHTS: Final = ("*.safetensors", "*.bin", "*.safetensors.index.json")
+_PROBLEMS: Final = {
+    "missing_keys": "lacks",
+    "mismatched_keys": "has another shape for",
+    "unexpected_keys": "has what the network does not:",
+    "error_msgs": "cannot be loaded:",
+}
 
 
 def build_classifier(name: str, class_names: Sequence[str]) -> nn.Module:
@@ -38,10 +45,7 @@ def build_classifier(name: str, class_names: Sequence[str]) -> nn.Module:
         ModuleNotFoundError: transformers is not installed.
     """
     library = transformers_library()
-    labels = {
-        "id2label": dict(enumerate(class_names)),
-        "label2id": {name: i for i, name in enumerate(class_names)},
-    }
+    labels = _labels(class_names)
     if name in RESNETS:
         config = library.ResNetConfig(
             depths=[*RESNETS[name]], hidden_sizes=[256, 512, 1024, 2048], layer_type="bottleneck", **labels
@@ -52,11 +56,13 @@ def build_classifier(name: str, class_names: Sequence[str]) -> nn.Module:
         raise ValueError(f"model folder {name} has no config.json; give one that save_pretrained() wrote")
     try:
         if folder.is_dir() and not any(found for kind in _WEIGHTS for found in folder.glob(kind)):
-            config = library.AutoConfig.from_pretrained(name, **labels)
-            model: nn.Module = library.AutoModelForImageClassification.from_config(config)
+            config = library.AutoConfig.from_pretrained(name, trust_remote_code=False, **labels)
+            model: nn.Module = library.AutoModelForImageClassification.from_config(
+                config, trust_remote_code=False
+            )
         else:
             model = library.AutoModelForImageClassification.from_pretrained(
-                name, ignore_mismatched_sizes=True, **labels
+                name, ignore_mismatched_sizes=True, trust_remote_code=False, **labels
             )
     except OSError as error:
         raise ValueError(
@@ -66,6 +72,43 @@ def build_classifier(name: str, class_names: Sequence[str]) -> nn.Module:
         ) from error
     except (ValueError, KeyError) as error:
         raise ValueError(f"model {name!r} is no image classifier: {_first_line(error)}") from error
+    return model
+
+
+def read_classifier(folder: Path, class_names: Sequence[str]) -> nn.Module:
+    """Read an image classifier back that ``save_pretrained`` wrote; nothing of it is drawn anew.
+
+    No code of the folder is run, and nothing is fetched.
+
+    Args:
+        folder: with config.json and the weights as safetensors.
+        class_names: one a class.
+
+    Raises:
+        ValueError: the weights are missing, or are not those of the network that config.json describes.
+        ModuleNotFoundError: transformers is not installed.
+    """
+    library = transformers_library()
+    if not any(found for kind in _WEIGHTS if "safetensors" in kind for found in folder.glob(kind)):
+        raise ValueError("model.safetensors is missing")
+    model: nn.Module
+    with _quiet(library):
+        model, found = library.AutoModelForImageClassification.from_pretrained(
+            str(folder),
+            **_labels(class_names),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    for problem, words in _PROBLEMS.items():
+        if names := sorted(str(x[0] if isinstance(x, tuple) else x) for x in found.get(problem, ())):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(f"model.safetensors {words} {names[0]!r}{more}")
+    outputs = head_of(model).weight.shape[0]
+    if outputs != len(class_names):
+        raise ValueError(f"config.json has {outputs} classes, and the run {len(class_names)}")
     return model
 
 
@@ -84,6 +127,28 @@ def head_of(model: nn.Module) -> Head:
 def transformers_library() -> Any:
     """Import transformers, or say how to get it."""
     return needs("transformers", "image classifiers need", "images")
+
+
+def _labels(class_names: Sequence[str]) -> dict[str, dict[Any, Any]]:
+    return {
+        "id2label": dict(enumerate(class_names)),
+        "label2id": {name: i for i, name in enumerate(class_names)},
+    }
+
+
+@contextlib.contextmanager
+def _quiet(library: Any) -> Iterator[None]:
+    """Silence the library's bar and its report on a file: what is wrong is said in one line here."""
+    logging = library.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _start_as_identity(model: nn.Module) -> nn.Module:

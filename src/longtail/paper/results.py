@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from longtail.evaluation import Evaluation
-from longtail.training.files import locked, write_atomic
+from longtail.training import manifest
+from longtail.training.files import locked, read_json, write_atomic
 from longtail.training.recipes import Recipe
 
 _ORIGIN = ("recipe_hash", "subset_sha256", "epochs", "precision", "device")
@@ -91,8 +91,9 @@ def add_rows(path: Path, table: str, rows: Sequence[Mapping[str, object]]) -> No
 def row_of(table: str, recipe: Recipe, folder: Path) -> dict[str, object] | None:
     """Return the row of a run from its folder; None where it is not finished, or damaged."""
     try:
-        evaluation = Evaluation.from_dict(json.loads((folder / "evaluation.json").read_bytes()))
-        made = json.loads((folder / "environment.json").read_bytes())
+        manifest.check(folder)
+        evaluation = Evaluation.from_dict(read_json(folder / "evaluation.json"))
+        made = read_json(folder / "environment.json")
         seconds = f"{made['seconds']:.1f}"
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -52,7 +52,8 @@ def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = 
 def _telling(rows: Sequence[Row]) -> Sequence[Row]:
     """Of many methods those that tell the most: plain ones and those of the lowest error, in their order."""
     ranked = sorted(
-        rows, key=lambda row: (not row.is_plain, s.mean if (s := row["error"].summary) else math.inf)
+        rows,
+        key=lambda row: (not row.is_plain, s.mean if (s := row[row.recipe.metric].summary) else math.inf),
     )
     chosen = ranked[:LINES]
     return [row for row in rows if row in chosen]

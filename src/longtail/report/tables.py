@@ -10,7 +10,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from longtail.compare.columns import Column, View, as_csv, columns
+from longtail.compare.columns import Column, View, as_csv, columns, named
 from longtail.evaluation import interval_text
 
 if TYPE_CHECKING:
@@ -81,14 +81,15 @@ class Sheet:
 
 def method_sheet(table: ComparisonTable, view: View = "wide") -> Sheet:
     """Return all methods as a sheet: what has room in a terminal ("table"), or all there is ("wide")."""
-    shown = columns(view)
+    shown = columns(view, table.metric)
     empty = "-" if view == "wide" else ""
-    rows = [[_cell(column, row, empty) for column in shown] for row in table.rows]
+    rows = [[_cell(column, row, empty, table.metric) for column in shown] for row in table.rows]
     return Sheet([c.title for c in shown], rows, [i for i, row in enumerate(table.rows) if row.best])
 
 
 def methods_csv(table: ComparisonTable) -> str:
     """Return one line a method with every mean, deviation and difference, as fractions."""
+    metric = table.metric
     names, ends = [c.name for c in columns("methods")], ("mean", "low", "high", "p_value")
     head = [
         *("dataset", "imbalance_factor", "loss", "weights", "seeds"),
@@ -100,11 +101,11 @@ def methods_csv(table: ComparisonTable) -> str:
     about = table.recipe.dataset, "" if factor is None else f"{factor:g}"
     lines = []
     for row in table.rows:
-        summaries, d = [row[name].summary for name in names], row["error"].difference
+        summaries, d = [row[name].summary for name in names], row[metric].difference
         values = [v for s in summaries for v in ((None, None) if s is None else (s.mean, s.sd))]
         values += [None if d is None else getattr(d, end) for end in ends]
         texts = ("" if v is None else f"{v:.6g}" for v in values)
-        lines.append([*about, row.loss, row.weights, len(row.seeds), *texts, int(row["error"].better)])
+        lines.append([*about, row.loss, row.weights, len(row.seeds), *texts, int(row[metric].better)])
     return as_csv([head, *lines])
 
 
@@ -132,6 +133,28 @@ def legend(thresholds: tuple[int, int]) -> str:
     )
 
 
+def reading(table: ComparisonTable) -> str:
+    """Say how a comparison is to be read, below the terminal's table."""
+    many, few = table.evaluation.thresholds
+    counts = ", ".join(map(str, table.class_counts))
+    confusion = table.evaluation.confusion
+    balanced = confusion is not None and len({sum(row) for row in confusion}) == 1
+    title = named(table.metric).title.removesuffix(" %")
+    tests = "test folds" if table.recipe.folds else f"{'balanced ' * balanced}test set"
+    folds = (
+        " Folds share training samples, which the intervals allow for (Nadeau and Bengio)."
+        if table.recipe.folds
+        else ""
+    )
+    return (
+        f"\n{title}: mean ± standard deviation over {table.unit}s, {tests}. "
+        f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here "
+        f"{counts}). vs none: paired "
+        "difference to the same loss without re-weighting, negative is better, with its 95 % interval; "
+        f"* significant after Bonferroni's correction.{folds}"
+    )
+
+
 def percent(share: float | None) -> Cell:
     """Write a share in percent."""
     return Cell("n/a") if share is None else Cell(f"{100 * share:.1f}", 100 * share)
@@ -141,7 +164,7 @@ def terminal_table(table: ComparisonTable) -> Table:
     """Return the comparison for the terminal, within 80 columns."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     named = any(row.method.name for row in table.rows)  # one name tells more than loss and weights
-    shown = [c for c in columns("table") if not (named and c.name == "loss")]
+    shown = [c for c in columns("table", table.metric) if not (named and c.name == "loss")]
     for column in shown:
         title = {"weights": "method", "medium_error": "med."}.get(column.name) if named else None
         drawn.add_column(
@@ -152,7 +175,7 @@ def terminal_table(table: ComparisonTable) -> Table:
         if not named and last is not None and row.loss != last:
             drawn.add_section()
         last = row.loss
-        texts = [_cell(column, row, "").text for column in shown]
+        texts = [_cell(column, row, "", table.metric).text for column in shown]
         if named:
             texts[0] = row.short_name
         if texts[-1].endswith("]"):
@@ -176,7 +199,7 @@ def _latex(text: str) -> str:
     return "".join({**special, **words, **signs}.get(c, c) for c in text)
 
 
-def _cell(column: Column, row: Row, empty: str) -> Cell:
+def _cell(column: Column, row: Row, empty: str, metric: str) -> Cell:
     """Write one column of one row; * marks a difference that is significant after the correction."""
     if column.kind == "text":
         best = " (best)" if row.best and column.name == "weights" else ""
@@ -184,9 +207,10 @@ def _cell(column: Column, row: Row, empty: str) -> Cell:
     if column.kind == "count":
         return Cell(str(len(row.seeds)), float(len(row.seeds)))
     if column.kind == "difference":
-        measure = row["error"]
-        text = interval_text(measure.difference) + "*" * measure.better
-        return Cell(text or empty, None if measure.difference is None else 100 * measure.difference.mean)
+        measure = row[metric]
+        scale, digits = (100, 1) if named(metric).kind == "percent" else (1, 3)
+        text = interval_text(measure.difference, scale, digits) + "*" * measure.better
+        return Cell(text or empty, None if measure.difference is None else scale * measure.difference.mean)
     summary = row[column.name].summary
     if summary is None:
         return Cell("n/a")

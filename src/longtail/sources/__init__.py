@@ -13,14 +13,20 @@ from pathlib import Path
 
 from longtail import _checks
 from longtail.sources import coco, folders, hub, tables
-from longtail.sources.counted import Counted
+from longtail.sources.counted import Counted, Wanted
 
 _STORES = ("s3", "gs", "gcs", "r2", "hf", "http", "https")
 _KINDS = "a .csv, .tsv or .parquet file, a .json file of annotations, or a folder of images"
-_SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".json": "json"}
+_SUFFIXES = {
+    **dict.fromkeys((".csv", ".data"), "csv"),
+    **dict.fromkeys((".tsv", ".tab"), "tsv"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
+    ".json": "json",
+}
+_PACKED = (".gz", ".zst", ".zip", ".bz2", ".xz")
 
 
-def read_counts(source: str, label: str | None) -> Counted:
+def read_counts(source: str, wanted: Wanted) -> Counted:
     """Return the classes' names and counts that ``source`` holds; see ``longtail.class_counts``.
 
     Raises:
@@ -28,13 +34,20 @@ def read_counts(source: str, label: str | None) -> Counted:
         ValueError: nothing there, another kind of file, an unreadable one, no such column.
         ModuleNotFoundError: the library that reads this kind is not installed.
     """
+    label = wanted.label
+    if wanted.labels and (label is not None or wanted.separator is not None):
+        other = "label" if label is not None else "separator"
+        raise ValueError(f"labels={','.join(wanted.labels)!r} and {other} are given; leave one of them out")
+    if label is None and not wanted.labels and (wanted.separator is not None or not wanted.header):
+        what = "separator" if wanted.header else "header=False"
+        raise ValueError(f"{what} needs the label column of {source!r}; give it, such as label='2'")
     store = re.match(r"(\w\w+)://", source)
     if store:
         _checks.choice("the scheme of a remote source", store[1].lower(), _STORES)
-        return _count_remote(source, label)
+        return _count_remote(source, wanted)
     if os.path.isdir(source):
         if hub.is_saved(source):
-            return hub.count(hub.load_saved(source), label, source)
+            return hub.count(hub.load_saved(source), wanted, source)
         if label is not None:
             raise TypeError(f"label={label!r} names a column of a file, but source {source!r} is a folder")
         return folders.count(source)
@@ -54,30 +67,34 @@ def read_counts(source: str, label: str | None) -> Counted:
         return coco.count(paths[0], label)
     if kind == "parquet":
         database = tables.connect("a Parquet file")
-        return tables.count_parquet(database, [glob.escape(path) for path in paths], source, label)
+        return tables.count_parquet(database, [glob.escape(path) for path in paths], source, wanted)
     database = tables.connect("a table")
-    if label is None:
+    if label is None and not wanted.labels:
         if len(paths) > 1:
             raise ValueError(f"source {source!r} matches {len(paths)} files; name their label column")
         return tables.read_counts(database, paths[0])
-    return tables.count_text(database, paths, source, label)
+    return tables.count_text(database, paths, source, wanted)
 
 
 def _kind(path: str) -> str:
-    kind = _SUFFIXES.get(Path(path.lower().removesuffix(".gz")).suffix)
-    if kind is None or (kind in ("parquet", "json") and path.lower().endswith(".gz")):
+    plain = path.lower()
+    plain = plain[: -len(Path(plain).suffix)] if plain.endswith(_PACKED) else plain
+    kind = _SUFFIXES.get(Path(plain).suffix)
+    if kind is None and path.lower().endswith(".zip"):  # its table may have any name
+        kind = "csv"
+    if kind is None or (kind in ("parquet", "json") and path.lower().endswith(_PACKED)):
         raise ValueError(f"source must be {_KINDS}, got {path!r}; read other formats into a list or Series")
     return kind
 
 
-def _count_remote(source: str, label: str | None) -> Counted:
+def _count_remote(source: str, wanted: Wanted) -> Counted:
     kind = _kind(source.partition("?")[0] if source.startswith("http") else source)
     if kind == "json":
         raise ValueError(f"source {source!r}: annotations are read from a local file; copy it here")
-    if label is None:
+    if wanted.label is None and not wanted.labels:
         raise ValueError(f"label is missing for source {source!r}; name the label column")
     database = tables.connect(f"reading {source}", remote=True)
     if kind == "parquet":
-        return tables.count_parquet(database, [source], source, label)
+        return tables.count_parquet(database, [source], source, wanted)
     paths = [source] if source.startswith("http") else tables.matches(database, source)
-    return tables.count_text(database, paths, source, label, remote=True)
+    return tables.count_text(database, paths, source, wanted, remote=True)

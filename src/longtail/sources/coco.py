@@ -47,7 +47,7 @@ def count(path: str, label: str | None = None) -> Counted:
     merged: Counter[Id] = Counter()
     for number, name in _names(path, categories, label).items():
         merged[name] += seen[number]
-    return list(merged), list(merged.values())
+    return Counted(list(merged), list(merged.values()))
 
 
 def read(train: Path) -> Listing:

@@ -161,7 +161,7 @@ def count(source: str) -> Counted:
     counts = [sum(1 for _ in image_files(root / name)) for name in names]
     if not any(counts):
         raise ValueError(f"source {source!r} has {len(names)} folders and no image in them; check the folder")
-    return list(names), counts
+    return Counted(list(names), counts)
 
 
 # ---- loading

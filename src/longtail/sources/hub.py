@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from longtail import _checks
-from longtail.sources.counted import Counted, in_order, needs
+from longtail.sources.counted import MISSING, Counted, Wanted, finish, needs, with_missing
 from longtail.sources.listing import TESTS
 
 
@@ -36,7 +36,7 @@ def load_saved(path: str) -> Any:
 # ---- counting
 
 
-def count(source: Any, label: str | None, path: str | None = None) -> Counted:
+def count(source: Any, wanted: Wanted, path: str | None = None) -> Counted:
     """Count a column of a ``datasets.Dataset``, batch by batch in Arrow; nothing else of it is read.
 
     Raises:
@@ -47,7 +47,7 @@ def count(source: Any, label: str | None, path: str | None = None) -> Counted:
         names = list(source)
         one = f"source[{names[0]!r}]" if path is None else f"'{path}/{names[0]}'"
         raise TypeError(f"source holds the splits {', '.join(names)}; give one, such as {one}")
-    features = source.features or {}  # a streamed one may not know them
+    label, features = wanted.label, source.features or {}  # a streamed one may not know them
     named = [column for column, feature in features.items() if hasattr(feature, "int2str")]
     if label is None and len(named) != 1:
         has = _checks.shorten(features, 20) or "unknown columns"
@@ -63,19 +63,21 @@ def count(source: Any, label: str | None, path: str | None = None) -> Counted:
     if feature is not None and getattr(feature, "pa_type", None) is None:
         raise TypeError(f"label {column!r} of the data set is a {feature}; one value a sample is needed")
     try:
-        names, counts = in_order(_arrow_counts(source, column), "the data set")
+        counted = finish(_arrow_counts(source, column), "the data set", wanted)
     except KeyError as error:  # from a streamed one that did not know its columns
         raise ValueError(f"label {column!r} is no column of the data set") from error
     if column not in named:
-        return names, counts
-    known, classes = dict(zip(names, counts, strict=True)), features[column].names
-    unknown = [name for name in names if not 0 <= name < len(classes)]
+        return counted
+    known: dict[Any, Any] = dict(zip(counted.names, counted.counts, strict=True))
+    missing = known.pop(MISSING, 0)
+    classes = features[column].names
+    unknown = [name for name in known if not 0 <= name < len(classes)]
     if unknown:
         raise ValueError(
             f"label {column!r} must be in 0..{len(classes) - 1}, got {_checks.shorten(unknown)}; "
             "drop the samples without a class"
         )
-    return list(classes), [known.get(i, 0) for i in range(len(classes))]
+    return with_missing(Counted(list(classes), [known.get(i, 0) for i in range(len(classes))]), missing)
 
 
 def _arrow_counts(source: Any, column: str) -> Iterator[tuple[Any, int]]:

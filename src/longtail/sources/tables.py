@@ -6,31 +6,40 @@ these rules is refused: no row is skipped.
 
 from __future__ import annotations
 
+import bz2
+import codecs
 import contextlib
 import csv
 import difflib
+import fnmatch
 import gzip
+import lzma
 import os
 import re
+import shutil
+import tempfile
+import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
-from longtail import _checks
-from longtail.sources.counted import Counted, in_order, needs
+from longtail import _arrays, _checks
+from longtail.sources.counted import Counted, Wanted, finish, needs, notice_joined, split, with_missing
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _CLASSES = 1 << 22  # more distinct labels than any classifier has, and few enough to hold
 _NESTED = "nested"
-# what pandas.read_csv takes for a missing value
-_MISSING = re.compile(r"#N/A( N/A)?|#NA|-?1\.#(IND|QNAN)|-?(NaN|nan)|<NA>|N/A|n/a|NA|NULL|null|None")
-_NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")
+_ALONE = 20  # labels that stand once each: from here on it is worth a word
 _CODE = re.compile(r"\s*[-+]?0[0-9]")
+_COMMA = re.compile(r"\s*[-+]?[0-9]+(,[0-9]+)?\s*", re.ASCII)
+_SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)  # of spreadsheets, for themselves
+_PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|tiff?|webp)\s*", re.IGNORECASE)
 _RAGGED = re.compile(r"on Line: (\d+)\n.*Expected Number of Columns: (\d+) Found: (\d+)", re.DOTALL)
 
 
@@ -84,121 +93,274 @@ class _Table:
     """A table of text and how it is written.
 
     Attributes:
-        path: the file.
-        header: the names in its first line.
+        path: the file, for messages.
+        file: the same as DuckDB can read it.
+        header: the names in its first line, or without one the columns' numbers from 1 on.
         delimiter: what parts its fields.
-        quoted: whether quotes hold a field together. Tab-separated text has none, as its first line shows:
-            there a quote is a character like any other.
-        remote: whether DuckDB alone reaches it.
+        quoted: whether quotes hold a field together. Tab-separated text has none, unless its first line shows
+            some: there a quote is a character like any other.
+        far: whether DuckDB alone reads it.
+        skip: lines before the header, or before the rows.
+        comments: whether lines that begin with # are none of its rows, as those before the header.
+        named: whether it has a header.
     """
 
     path: str
+    file: str
     header: list[str]
     delimiter: str
     quoted: bool
-    remote: bool
+    far: bool
+    skip: int = 0
+    comments: bool = False
+    named: bool = True
 
     def position(self, column: str) -> int | None:
         """Return where a column stands; blanks around a name do not matter where it is the only one."""
+        if not self.named and re.fullmatch(r"-[0-9]+", column):
+            return max(len(self.header) + int(column), -1) if -int(column) <= len(self.header) else None
         if column in self.header:
             return self.header.index(column)
-        alike = [i for i, name in enumerate(self.header) if name.strip() == column.strip()]
+        wanted = _arrays.one_form(column.strip())
+        alike = [i for i, name in enumerate(self.header) if _arrays.one_form(name.strip()) == wanted]
         return alike[0] if len(alike) == 1 else None
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield line and fields of each row, to say where something is; counting is DuckDB's part."""
-        with _open(self.path) as file:
-            rows = _fields(file, self.delimiter, self.quoted)
-            for row in rows:
-                yield rows.line_num, row
+        if self.far:
+            return
+        with _open(self.file) as file:
+            rows = _fields(islice(file, self.skip, None), self.delimiter, self.quoted)
+            for place, row in enumerate(rows):
+                if place or not self.named:
+                    yield self.skip + rows.line_num, row
 
-    def query(self, columns: list[int], width: int, pad: bool) -> tuple[str, list[str]]:
+    def query(
+        self, columns: list[int], width: int, pad: bool, blank: bool = False
+    ) -> tuple[str, list[object]]:
         """Write the query for some columns of ``width``, and what is to be put into it."""
         names = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(width))
         extra = ", ".join(f"c{i}" for i in range(len(self.header), width))
         long = f"coalesce({extra}, NULL) IS NOT NULL" if extra else "false"
-        wanted = [f"c{i} AS {name}" for i, name in zip(columns, "ab", strict=False)] + [f"{long} AS long"]
+        wanted = [f"c{i} AS {name}" for i, name in zip(columns, _names(len(columns)), strict=True)]
+        wanted.append(f"{long} AS long")
+        if blank:
+            wanted.append(f"coalesce({', '.join(f'c{i}' for i in range(width))}, NULL) IS NULL AS blank")
         table = (
-            f"(SELECT {', '.join(wanted)} FROM read_csv(?, auto_detect = false, header = true, "
-            f"columns = {{{names}}}, delim = ?, quote = ?, escape = ?, comment = '', nullstr = '', "
-            f"encoding = ?, null_padding = {str(pad).lower()}))"
+            f"(SELECT {', '.join(wanted)} FROM read_csv(?, auto_detect = false, "
+            f"header = {str(self.named).lower()}, skip = {self.skip}, columns = {{{names}}}, delim = ?, "
+            f"quote = ?, escape = ?, comment = '', nullstr = '', null_padding = {str(pad).lower()})"
+            + (" WHERE c0 IS NULL OR NOT starts_with(c0, '#'))" if self.comments else ")")
         )
         quote = '"' if self.quoted else ""
-        return table, [self.path, self.delimiter, quote, quote, _encoding(self.path)]
+        return table, [self.file, self.delimiter, quote, quote]
+
+
+def _names(number: int) -> list[str]:
+    """Return names for columns of a query: a, b, and then x2, x3, ..."""
+    return ["a", "b", *(f"x{i}" for i in range(2, number))][:number]
+
+
+# ---- text in other encodings, and packed
 
 
 def _open(path: str) -> TextIO:
     opened = gzip.open if path.lower().endswith(".gz") else open
-    encoding = "utf-16" if _encoding(path) == "utf-16" else "utf-8-sig"
-    return opened(path, "rt", newline="", encoding=encoding, errors="replace")
+    return opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace")
 
 
-def _encoding(path: str) -> str:
-    """Return DuckDB's name of a file's encoding, as the mark at its start shows it."""
-    if not os.path.isfile(path):
-        return "utf-8"
-    with open(path, "rb") as file:
-        return "utf-16" if file.read(2) == b"\xff\xfe" else "utf-8"
+def _encoding(start: bytes) -> str | None:
+    """Return the encoding that a file's first bytes show; None for UTF-8 and its like."""
+    for mark, name in ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")):
+        if start.startswith(mark):
+            return name
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    even, odd = start[0::2].count(0), start[1::2].count(0)
+    if max(even, odd) < len(start) / 8:  # text of Latin letters has a zero in nearly every second byte
+        return None
+    return "utf-16-le" if odd > even else "utf-16-be"
+
+
+def _unpack(path: str) -> BinaryIO:
+    """Open a packed file that DuckDB does not read."""
+    ending = Path(path.lower()).suffix
+    if ending == ".zip":
+        archive = zipfile.ZipFile(path)
+        inside = [n for n in archive.namelist() if not n.endswith("/") and not n.startswith("__MACOSX")]
+        if len(inside) != 1:
+            raise ValueError(
+                f"source {path!r} holds {len(inside)} files ({_checks.shorten(inside)}); unpack it, give one"
+            )
+        return cast(BinaryIO, archive.open(inside[0]))
+    opened: Any = {".bz2": bz2.open, ".xz": lzma.open, ".gz": gzip.open}.get(ending, open)
+    return cast(BinaryIO, opened(path, "rb"))
+
+
+def _readable(path: str, stack: contextlib.ExitStack) -> str:
+    """Return a file that DuckDB reads: the file itself, or its text in UTF-8 for as long as it is needed.
+
+    Raises:
+        ValueError: a broken archive, or bytes that are not of the encoding they seem to be.
+    """
+    packed = path.lower().endswith((".zip", ".bz2", ".xz"))
+    try:
+        with _unpack(path) as file:
+            encoding = _encoding(file.read(4096))
+        if encoding is None and not packed:
+            return path
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        copy = os.path.join(folder, "text")
+        with _unpack(path) as file, open(copy, "wb") as out:
+            if encoding is None:
+                shutil.copyfileobj(file, out)
+            else:
+                with codecs.getreader(encoding)(file) as text:
+                    shutil.copyfileobj(text, codecs.getwriter("utf-8")(out))
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"source {path!r} is not a readable table ({error}); check the file") from error
+    except UnicodeError as error:
+        raise ValueError(
+            f"source {path!r} seems to be {encoding}, but is not ({error}); convert it"
+        ) from error
+    return copy
+
+
+# ---- the header
 
 
 def _fields(lines: Iterable[str], delimiter: str, quoted: bool) -> Any:
     return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
 
 
-def _table(database: DuckDBPyConnection, path: str, column: str, remote: bool) -> _Table:
+def _table(
+    database: DuckDBPyConnection, path: str, file: str, column: str, remote: bool, header: bool = True
+) -> _Table:
     """Read a table's header; the delimiter is the first that makes ``column`` one of its names.
 
     Raises:
         ValueError: an empty or unreadable file.
     """
-    if remote:
+    far = remote or file.lower().endswith(".zst")
+    if far:
         options = "auto_detect = false, header = false, delim = ?, quote = '', escape = '', comment = ''"
-        query = f"SELECT x FROM read_csv(?, {options}, columns = {{'x': 'VARCHAR'}}) LIMIT 1"
-        lines = [row[0] or "" for row in _ask(database, query, [path, "\x01"], path)]
+        query = f"SELECT x FROM read_csv(?, {options}, columns = {{'x': 'VARCHAR'}}) LIMIT 100"
+        lines = [row[0] or "" for row in _ask(database, query, [file, "\x01"], path)]
     else:
         try:
-            with _open(path) as file:
-                lines = list(islice(file, 100))  # a name may go over lines
+            with _open(file) as text:
+                lines = list(islice(text, 100))  # a name may go over lines
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"source {path!r} is not a readable table ({error}); check the file") from error
-    if not lines or not lines[0].strip():
+    told = _SEPARATOR.fullmatch(lines[0]) if lines else None
+    skips = [int(told is not None)]
+    comments = next((i for i, line in enumerate(lines[skips[0] :]) if not line.startswith("#")), 0)
+    if comments:
+        skips.append(skips[0] + comments)
+    if len(lines) <= skips[0] or not lines[skips[0]].strip():
         raise ValueError(f"source {path!r} is empty; it needs a header line")
+    tabbed = re.search(r"\.(tsv|tab)(\.\w+)?(\?|$)", path.lower())
     tables = []
-    for delimiter in "\t" if re.search(r"\.tsv(\.gz)?(\?|$)", path.lower()) else ",;\t|":
-        quoted = delimiter != "\t" or '"' in lines[0]
-        header = next(_fields(lines, delimiter, quoted))
-        tables.append(_Table(path, header, delimiter, quoted, remote))
-        if tables[-1].position(column) is not None:
-            return tables[-1]
-    return max(tables, key=lambda table: len(table.header))
+    for skip in skips if header else skips[-1:]:
+        for delimiter in told[1] if told else "\t" if tabbed else ",;\t|":
+            quoted = delimiter != "\t" or '"' in lines[skip]
+            names = next(_fields(lines[skip:], delimiter, quoted))
+            if not header:
+                names = [str(i + 1) for i in range(len(names))]
+            hashes = skip > skips[0]
+            tables.append(_Table(path, file, names, delimiter, quoted, far, skip, hashes, header))
+            if header and tables[-1].position(column) is not None:
+                return tables[-1]
+    return max(tables, key=lambda table: (table.comments, len(table.header)))
 
 
 def _position(table: _Table, label: str | None) -> int:
     header, wanted = table.header, "count" if label is None else label
     if (at := table.position(wanted)) is not None:
         return at
-    has = _checks.shorten(header, 20)
-    if len(header) > 20:
-        has = f"{', '.join(map(repr, header[:10]))}, ... {', '.join(map(repr, header[-10:]))}"
-    near = difflib.get_close_matches(wanted, header, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near and label is not None else ""
-    if any(_NUMBER.fullmatch(name) for name in header):
-        hint += "; its first line looks like a row, and a table needs a header line"
-    raise ValueError(
-        f"label {wanted!r} is no column of {table.path!r}; it has {has}{hint}"
-        + ("; name the label column" if label is None else "")
+    if not table.named:
+        raise ValueError(
+            f"label {wanted!r} is no column of {table.path!r}, whose columns without a header are 1 to "
+            f"{len(header)}; give its number"
+        )
+    hint = ""
+    if _like_a_row(table):
+        hint = (
+            "; its first line looks like a row, and a table needs a header line, or else header=False and "
+            f"the number of the column, such as label={str(len(header))!r}"
+        )
+    elif label is None:
+        hint = f"; name the label column{_hint_of_one_hot(table)}"
+    raise ValueError(f"label {wanted!r} is no column of {table.path!r}; it has {has(wanted, header)}{hint}")
+
+
+def has(wanted: str, columns: Sequence[str]) -> str:
+    """Write which columns there are, the last ones as well, and which may be meant."""
+    text = _checks.shorten(columns, 20)
+    if len(columns) > 20:
+        text = f"{', '.join(map(repr, columns[:10]))}, ... {', '.join(map(repr, columns[-10:]))}"
+    folded = {name.strip().lower(): name for name in columns}
+    near = difflib.get_close_matches(wanted.strip().lower(), folded, n=3, cutoff=0.65)
+    return text + (f"; did you mean {' or '.join(repr(folded[n]) for n in near)}?" if near else "")
+
+
+def _like_a_row(table: _Table) -> bool:
+    """Whether a first line holds what names of columns do not: numbers, pictures, or what stands below it."""
+    cells = [name.strip() for name in table.header]
+    if any(_arrays.NUMBER.fullmatch(c) or _PICTURE.fullmatch(c) for c in cells):
+        return True
+    rows = [row for _, row in islice(table.rows(), 100)]
+    return any(
+        cell and any(len(row) > i and row[i].strip() == cell for row in rows) for i, cell in enumerate(cells)
     )
 
 
-def _read(database: DuckDBPyConnection, table: _Table, columns: list[int], select: str) -> list[Any]:
-    """Ask for columns of a table; rows may be short, or go on with empty fields."""
+def _hint_of_one_hot(table: _Table) -> str:
+    rows = [row for _, row in islice(table.rows(), 100)]
+    columns = [
+        name.strip()
+        for i, name in enumerate(table.header)
+        if rows and all(len(row) > i and row[i].strip() in ("0", "1", "0.0", "1.0") for row in rows)
+    ]
+    return f", or count columns of 0 and 1 by labels={','.join(columns)!r}" if len(columns) > 1 else ""
+
+
+# ---- the rows
+
+
+def _read(
+    database: DuckDBPyConnection,
+    table: _Table,
+    columns: list[int],
+    select: str,
+    blank: bool = False,
+    keep: str = "",
+) -> list[Any]:
+    """Ask for columns of a table, and keep them under a name; rows may go on with empty fields.
+
+    Raises:
+        ValueError: an unreadable file, or rows longer than the header.
+    """
     width, pad, line = len(table.header), False, ""
     while True:
-        source, given = table.query(columns, width, pad)
+        source, given = table.query(columns, width, pad, blank)
         try:
+            if keep:
+                _ask(database, f"CREATE TABLE {keep} AS SELECT * FROM {source}", given, table.path)
+                source, given = keep, []
             found = _group(database, select, source, given, table.path)
             break
         except _Unreadable as error:
+            if (
+                table.delimiter == "\t" and not table.quoted
+            ):  # does every row fit if quotes hold fields together?
+                with contextlib.suppress(_Unreadable):
+                    source, given = replace(table, quoted=True).query(
+                        columns, len(table.header), False, blank
+                    )
+                    return _group(database, select, source, given, table.path)
             ragged = _RAGGED.search(str(error.__cause__))
             # wider once, padded once: what is refused then stays refused
             if ragged is None or (pad and int(ragged[3]) <= width):
@@ -214,51 +376,97 @@ def _read(database: DuckDBPyConnection, table: _Table, columns: list[int], selec
 
 
 def count_text(
-    database: DuckDBPyConnection, paths: Iterable[str], source: str, label: str, *, remote: bool = False
+    database: DuckDBPyConnection, paths: Iterable[str], source: str, wanted: Wanted, *, remote: bool = False
 ) -> Counted:
-    """Count a column of tables of text.
+    """Count a column of tables of text, or columns of 0 and 1.
 
     Raises:
         ValueError: no such column, a missing label, rows that do not fit the header, an unreadable file.
     """
     counted: Counter[str] = Counter()
+    marked: Counter[str] = Counter()
+    samples = missing = 0
+    comma = True
     for path in paths:
-        table = _table(database, path, label, remote)
-        at = _position(table, label)
-        rows = _read(database, table, [at], "SELECT a, count(*), bool_or(long) FROM {} GROUP BY 1")
-        for name, count, _ in rows:
-            if name is None or not name.strip() or _MISSING.fullmatch(name.strip()):
-                _refuse_missing(table, at, name, count, label)
-            else:
-                counted[name] += count
-    if not counted:
+        with contextlib.ExitStack() as stack:
+            file = path if remote else _readable(path, stack)
+            if wanted.labels:
+                table = _table(database, path, file, _plain(wanted.labels), remote, wanted.header)
+                ones, rows = _count_marks(database, table, wanted.labels)
+                samples += rows
+                marked.update(ones)
+                continue
+            label = wanted.label or ""
+            table = _table(database, path, file, label, remote, wanted.header)
+            at = _position(table, label)
+            bare = wanted.missing_as_class or wanted.separator is not None
+            select = "SELECT a, count(*), {} bool_or(long) FROM {{}} GROUP BY 1{}"
+            select = select.format("blank,", ", blank") if bare else select.format("", "")
+            comma = comma and table.delimiter != ","
+            found = _read(database, table, [at], select, bare)
+            for name, count, *rest in found:
+                if name is not None and not _arrays.is_missing(name):
+                    counted[_unquoted(name, table, found)] += count
+                elif bare:
+                    missing += count * (not rest[0])
+                else:
+                    _refuse_missing(table, at, name, count, label)
+            if table.named and table.header[at].strip() in map(str.strip, counted):
+                raise ValueError(
+                    f"{table.header[at]!r} is a column of {table.path!r} and a label in it. If it "
+                    f"has no header, give header=False and label={str(at + 1)!r}; if its header stands in "
+                    "it twice, remove that line; else rename the column"
+                )
+    if wanted.labels:
+        return Counted(list(marked), list(marked.values()), samples)
+    if wanted.separator is not None:
+        return split(counted, missing, wanted.separator, f"source {source!r}")
+    if not counted and not missing:
         raise ValueError(f"source {source!r} has no rows below its header")
-    return _classes(counted)
+    notice_joined(counted, f"source {source!r}")
+    if len(counted) >= _ALONE and max(counted.values()) == 1:
+        _checks.warn(
+            f"each of the {len(counted)} labels of source {source!r} stands once; is {wanted.label!r} the "
+            "column of the class?"
+        )
+    return with_missing(_classes(counted, comma), missing)
+
+
+def _unquoted(name: str, table: _Table, found: list[Any]) -> str:
+    """Return a label of tab-separated text without its quotes, where every label has some."""
+    if table.quoted or not all(re.fullmatch('".*"', row[0] or '""') for row in found):
+        return name
+    return name[1:-1].replace('""', '"')
 
 
 def _refuse_missing(table: _Table, at: int, name: str | None, count: int, label: str) -> None:
     """Refuse a missing label, by its line where the file is at hand; blank lines at the end are no rows."""
+    remedy = "count them by missing_as_class=True"
     if name is not None and name.strip():
-        where = "" if table.remote else f", first in line {_line(table, at, name)}"
+        where = "" if table.far else f", first in line {_line(table, at, name)}"
         raise ValueError(
             f"label {label!r} is missing ({name.strip()}) in {count} rows of {table.path!r}{where}; drop "
-            "these rows or rename the class"
+            f"these rows or rename the class, or {remedy}"
         )
-    if table.remote:
-        raise ValueError(f"label {label!r} is empty in {count} rows of {table.path!r}; fill them")
-    _check_filled(table, [at])
+    if table.far:
+        raise ValueError(
+            f"label {label!r} is empty in {count} rows of {table.path!r}; fill them, or {remedy}"
+        )
+    _check_filled(table, [at], f", or {remedy}")
 
 
 def _line(table: _Table, at: int, value: str) -> int:
     return next((line for line, row in table.rows() if len(row) > at and row[at].strip() == value.strip()), 0)
 
 
-def _check_filled(table: _Table, columns: list[int]) -> None:
+def _check_filled(table: _Table, columns: list[int], remedy: str = "") -> None:
     """Find the first row that lacks a value, and refuse it."""
     blank = 0
     for line, row in table.rows():
         if not row:
             blank = blank or line
+            continue
+        if table.comments and row[0].startswith("#"):
             continue
         if blank and len(table.header) == 1:
             line, row = blank, [""]
@@ -269,7 +477,8 @@ def _check_filled(table: _Table, columns: list[int]) -> None:
                 )
             if not row[at].strip():
                 raise ValueError(
-                    f"line {line} of {table.path!r} has an empty field where a value is needed; fill it"
+                    f"line {line} of {table.path!r} has an empty field where a value is needed; "
+                    f"fill it{remedy}"
                 )
 
 
@@ -279,69 +488,154 @@ def read_counts(database: DuckDBPyConnection, path: str) -> Counted:
     Raises:
         ValueError: no such column, a count that is no number, a class that stands twice, an empty field.
     """
-    table = _table(database, path, "count", False)
-    at = _position(table, None)
-    others = [i for i in range(len(table.header)) if i != at]
-    # pandas writes its index into a first column without a name
-    named = next((i for i in others if table.header[i].strip()), others[0] if others else at)
-    counts: dict[str, float] = {}
-    for name, text, _ in _read(database, table, [named, at], "SELECT a, b, long FROM {}"):
-        if text is None or name is None or not text.strip() or not name.strip():
-            _check_filled(table, [at, named])
-            continue
-        try:
-            value = float(text)
-        except ValueError:
-            line = _line(table, at, text)
-            raise ValueError(f"count {text!r} in line {line} of {path!r} is no number") from None
-        name = name if others else str(len(counts))
-        if name in counts:
-            lines = [line for line, row in table.rows() if len(row) > named and row[named] == name]
-            raise ValueError(f"class {name!r} stands twice in {path!r} (line {lines[-1]})")
-        counts[name] = value
+    with contextlib.ExitStack() as stack:
+        table = _table(database, path, _readable(path, stack), "count", False)
+        at = _position(table, None)
+        others = [i for i in range(len(table.header)) if i != at]
+        # pandas writes its index into a first column without a name
+        named = next((i for i in others if table.header[i].strip()), others[0] if others else at)
+        counts: dict[str, float] = {}
+        for name, text, _ in _read(database, table, [named, at], "SELECT a, b, long FROM {}"):
+            if text is None or name is None or not text.strip() or not name.strip():
+                _check_filled(table, [at, named])
+                continue
+            plain = text.replace(",", ".") if table.delimiter != "," and _COMMA.fullmatch(text) else text
+            try:
+                value = float(plain)
+            except ValueError:
+                line = _line(table, at, text)
+                raise ValueError(f"count {text!r} in line {line} of {path!r} is no number") from None
+            name = name if others else str(len(counts))
+            if name in counts:
+                lines = [line for line, row in table.rows() if len(row) > named and row[named] == name]
+                raise ValueError(f"class {name!r} stands twice in {path!r} (line {lines[-1]})")
+            counts[name] = value
     if not counts:
         raise ValueError(f"source {path!r} has no rows below its header")
-    return _numbers(list(counts)), list(counts.values())
+    return Counted(_numbers(list(counts), table.delimiter != ","), list(counts.values()))
 
 
-def _numbers(names: list[str]) -> list[Any]:
-    """Return names that are numbers as such, where every one is: 3 of "3", " 3" and "3.0"; "03" is a code."""
-    if not all(map(_NUMBER.fullmatch, names)) or any(map(_CODE.match, names)):
+def _numbers(names: list[str], comma: bool) -> list[Any]:
+    """Return names as pandas reads a column of them: as numbers or truth values, where every one is.
+
+    "3", " 3", "3.0" and a stray "03" are 3. Names of which half begin with 0, or some where all have one
+    length, are codes, such as 007, and stay text.
+    """
+    if comma and not all(map(_arrays.NUMBER.fullmatch, names)) and all(map(_COMMA.fullmatch, names)):
+        names = [name.replace(",", ".") for name in names]
+    if names and all(name.lower() in ("true", "false") for name in names):
+        return [name.lower() == "true" for name in names]
+    if not all(map(_arrays.NUMBER.fullmatch, names)):
+        return names
+    codes = sum(bool(_CODE.match(name)) for name in names)
+    if codes and (2 * codes >= len(names) or len(set(map(len, names))) == 1):
         return names
     values = [float(name) if re.search(r"[.eE]", name) else int(name) for name in names]
     return [int(x) for x in values] if all(x == int(x) for x in values) else [float(x) for x in values]
 
 
-def _classes(counted: Counter[str]) -> Counted:
-    """Sort classes as numbers where all are numbers, else as text; what is one number is one class."""
+def _classes(counted: Counter[str], comma: bool) -> Counted:
+    """Sort classes; what is one number is one class."""
     merged: Counter[Any] = Counter()
-    for name, count in zip(_numbers(list(counted)), counted.values(), strict=True):
-        merged[name] += count
-    codes = all(isinstance(name, str) and _NUMBER.fullmatch(name) for name in merged)
-    names = sorted(merged, key=lambda name: (float(name), name)) if codes else sorted(merged)
-    return names, [merged[name] for name in names]
+    for name, count in zip(_numbers(list(counted), comma), counted.values(), strict=True):
+        merged[_arrays.one_form(name)] += count
+    names = _arrays.label_order(merged)
+    return Counted(names, [merged[name] for name in names])
+
+
+# ---- columns of 0 and 1
+
+
+def _plain(labels: tuple[str, ...]) -> str:
+    """Return a column to know the delimiter by."""
+    return next((label for label in labels if "*" not in label), "")
+
+
+def marked(wanted: tuple[str, ...], columns: Sequence[str], source: str) -> dict[str, int]:
+    """Return names and places of the columns that are asked for, in the order asked for.
+
+    Raises:
+        ValueError: a name or a pattern that fits no column.
+    """
+    found: dict[str, int] = {}
+    names = [name.strip() for name in columns]
+    for label in wanted:
+        fits = [i for i, name in enumerate(names) if name == label.strip()]
+        if "*" in label and not fits:
+            fits = [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, label.strip())]
+        if not fits:
+            raise ValueError(f"labels: {label!r} is no column of {source!r}; it has {has(label, columns)}")
+        found |= {names[i]: i for i in fits}
+    return found
+
+
+def _mark_query(columns: Sequence[str]) -> str:
+    """Write what counts the rows, and of each column the ones and an example of neither 0 nor 1."""
+    parts = ["count(*)"]
+    for name in columns:
+        text = f"lower(trim(CAST({name} AS VARCHAR)))"
+        value = f"CASE {text} WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE try_cast({text} AS DOUBLE) END"
+        parts.append(f"count(*) FILTER (({value}) = 1)")
+        parts.append(
+            f"first(coalesce(CAST({name} AS VARCHAR), '')) FILTER (coalesce({value}, 2) NOT IN (0, 1))"
+        )
+    return f"SELECT {', '.join(parts)}"
+
+
+def _read_marks(row: Sequence[Any], found: Mapping[str, int], source: str) -> tuple[dict[str, int], int]:
+    """Return the ones of each column and the number of rows.
+
+    Raises:
+        ValueError: no rows, or a value that is neither 0 nor 1.
+    """
+    if not row[0]:
+        raise ValueError(f"source {source!r} has no rows below its header")
+    for place, name in enumerate(found):
+        other = row[2 + 2 * place]
+        if other is not None:
+            raise ValueError(
+                f"labels: column {name!r} of {source!r} holds {other!r}, and 0 and 1 alone are counted; "
+                "write 0 or 1, or leave this column out"
+            )
+    return {name: row[1 + 2 * place] for place, name in enumerate(found)}, row[0]
+
+
+def _count_marks(
+    database: DuckDBPyConnection, table: _Table, labels: tuple[str, ...]
+) -> tuple[dict[str, int], int]:
+    found = marked(labels, table.header, table.path)
+    select = _mark_query(_names(len(found))) + ", bool_or(long) FROM {}"
+    if len(table.header) > 1:
+        select += " WHERE NOT blank"
+    return _read_marks(_read(database, table, list(found.values()), select, True)[0], found, table.path)
 
 
 # ---- Parquet
 
 
-def count_parquet(database: DuckDBPyConnection, paths: list[str], source: str, label: str | None) -> Counted:
-    """Count one column of Parquet files, as ``class_counts`` counts the same values in memory.
+def count_parquet(database: DuckDBPyConnection, paths: list[str], source: str, wanted: Wanted) -> Counted:
+    """Count one column of Parquet files, as ``class_counts`` counts it in memory, or several of 0 and 1.
 
     Raises:
         TypeError: labels that are missing, of several types, or no single values.
         ValueError: no such column, or an unreadable file.
     """
     query = "SELECT file_name, name, num_children, duckdb_type FROM parquet_schema(?)"
+    label = wanted.label
     types: dict[str, str] = {}  # of the label column, with the first file that has it so
     for path, rows in groupby(_ask(database, query, [paths], source), key=lambda row: row[0]):
         columns = list(_top_level(rows))
-        has = _checks.shorten([name for name, _ in columns], 20)
+        names = [name for name, _ in columns]
+        if wanted.labels:
+            types = dict.fromkeys(marked(wanted.labels, names, path), path)
+            continue
         if label is None:
-            raise ValueError(f"label is missing for {path!r}; name the label column, one of {has}")
+            raise ValueError(
+                f"label is missing for {path!r}; name the label column, one of {_checks.shorten(names, 20)}"
+            )
         kind = dict(columns).get(label)
         if kind is None:
-            raise ValueError(f"label {label!r} is no column of {path!r}; it has {has}")
+            raise ValueError(f"label {label!r} is no column of {path!r}; it has {has(label, names)}")
         if sum(name.lower() == label.lower() for name, _ in columns) > 1:
             raise ValueError(f"columns of {path!r} differ from {label!r} in case alone; rename them")
         if kind == _NESTED:
@@ -349,15 +643,23 @@ def count_parquet(database: DuckDBPyConnection, paths: list[str], source: str, l
                 f"label {label!r} of {path!r} holds lists or fields; one value a sample is needed"
             )
         types.setdefault(kind, path)
+    read = "read_parquet(?, union_by_name = true, hive_partitioning = false)"
+    if wanted.labels:
+        select = f"{_mark_query([_quote(name) for name in types])} FROM {read}"
+        ones, rows_read = _read_marks(
+            _ask(database, select, [paths], source)[0], dict.fromkeys(types, 0), source
+        )
+        return Counted(list(ones), list(ones.values()), rows_read)
     if len({_family(kind) for kind in types}) > 1:
         found = ", ".join(f"{kind} in {path!r}" for kind, path in types.items())
         raise TypeError(f"labels mix the types {found}; convert them to one")
-    column = '"' + str(label).replace('"', '""') + '"'
-    table = f"(SELECT {column} AS a FROM read_parquet(?, union_by_name = true, hive_partitioning = false))"
-    return in_order(
-        _group(database, "SELECT a, count(*) FROM {} GROUP BY 1", table, [paths], source, str(label)),
-        f"source {source!r}",
-    )
+    table = f"(SELECT {_quote(str(label))} AS a FROM {read})"
+    counted = _group(database, "SELECT a, count(*) FROM {} GROUP BY 1", table, [paths], source, str(label))
+    return finish(counted, f"source {source!r}", wanted)
+
+
+def _quote(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'
 
 
 def _top_level(rows: Iterable[tuple[str, str, int | None, str]]) -> Iterator[tuple[str, str]]:

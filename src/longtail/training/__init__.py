@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from longtail.training.folder import load_run as load_run
     from longtail.training.loop import PausedError as PausedError
     from longtail.training.loop import train as train
+    from longtail.training.manifest import FileCheck as FileCheck
     from longtail.training.recipe import ImageRecipe as ImageRecipe
     from longtail.training.recipe import Recipe as Recipe
     from longtail.training.recipe import learning_rate_at as learning_rate_at
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from longtail.training.recipes import gtsrb as gtsrb
     from longtail.training.recipes import images as images
     from longtail.training.recipes import small_images as small_images
+    from longtail.training.verify import verify_run as verify_run
 
 _ROOMS = {
     ".recipe": ("ImageRecipe", "Recipe", "learning_rate_at"),
@@ -41,6 +43,8 @@ _ROOMS = {
     ".evaluate": ("evaluate_run",),
     ".folder": ("EpochMetrics", "RunResult", "load_run"),
     ".files": ("RunFolderError",),
+    ".manifest": ("FileCheck",),
+    ".verify": ("verify_run",),
     ".data": ("derive_seed",),
 }
 _NAMES = {name: room for room, names in _ROOMS.items() for name in names}

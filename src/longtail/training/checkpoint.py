@@ -16,9 +16,9 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from longtail import _checks
-from longtail.training.files import RunFolderError, write_atomic
+from longtail.training.files import RunFolderError, parse_json, write_atomic
 
-__all__ = ["Checkpoint", "load_latest", "save"]
+__all__ = ["Checkpoint", "damage", "load_latest", "save"]
 
 FORMAT: Final = 1
 _KEY: Final = "longtail"  # the one metadata entry, JSON, so that its checksum covers all of it
@@ -103,6 +103,15 @@ def load_latest(folder: str | os.PathLike[str], recipe_hash: str) -> Checkpoint 
     return None
 
 
+def damage(path: Path) -> str | None:
+    """Say why a file is no checkpoint that can be trusted, or None."""
+    try:
+        _read(path)
+    except (_Unusable, SafetensorError, OSError) as error:
+        return f"cannot be used: {error}"
+    return None
+
+
 class _Unusable(Exception):
     """Why a file is not a checkpoint that can be trusted."""
 
@@ -113,7 +122,7 @@ def _read(path: Path) -> tuple[Checkpoint, str]:
         if text is None:
             raise _Unusable("it is a safetensors file that longtail did not write")
         try:
-            meta = json.loads(text)
+            meta = parse_json(text, "its description")
             version, claimed = meta["format"], meta.pop("sha256")
             epoch, owner, extra = int(meta["epoch"]), str(meta["recipe_hash"]), dict(meta["extra"])
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -136,4 +145,7 @@ def _digest(tensors: Mapping[str, Tensor], meta: Mapping[str, object]) -> str:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*.safetensors"), reverse=True)
+    found = [
+        p for p in folder.glob("checkpoint-*.safetensors") if p.stem.removeprefix("checkpoint-").isdecimal()
+    ]
+    return sorted(found, key=lambda p: int(p.stem.removeprefix("checkpoint-")), reverse=True)

@@ -53,7 +53,9 @@ class TrainingData:
         self.subset_sha256: str | None = None
         if recipe.imbalance_factor is not None:
             seed = recipe.seed if recipe.subset_seed is None else recipe.subset_seed
-            data, kept = data.long_tailed(recipe.imbalance_factor, profile=recipe.profile, seed=seed)
+            data, kept = data.long_tailed(
+                recipe.imbalance_factor, profile=recipe.profile, seed=seed, max_count=recipe.max_count
+            )
             self.subset_sha256 = datasets.subset_sha256(kept)
         self.recipe, self.counts, self.images = recipe, data.class_counts, data.kind == "images"
         dtype, shape = data.train.inputs.dtype.name, data.train.inputs.shape[1:]

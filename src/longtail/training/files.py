@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["InUseError", "RunFolderError", "in_parallel", "locked", "write_atomic"]
+__all__ = ["InUseError", "RunFolderError", "in_parallel", "locked", "parse_json", "read_json", "write_atomic"]
 
 _T = TypeVar("_T")
 
@@ -54,6 +55,29 @@ def write_atomic(path: Path, data: bytes) -> None:
             f"cannot write {path}: {error.strerror or error}; free some space or choose a folder that can "
             "be written, then start the same run again: what was already written is intact"
         ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of JSON that anyone may have written.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or nested deeper than any file of longtail.
+    """
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(text: str | bytes, name: str) -> Any:
+    """Read JSON that anyone may have written; errors call it `name`.
+
+    Raises:
+        ValueError: as `read_json`.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{name} is no JSON that longtail wrote ({why})") from None
 
 
 @contextlib.contextmanager

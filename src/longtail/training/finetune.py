@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import os
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -31,9 +31,10 @@ from longtail.evaluation import Evaluation, Evaluator
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.models.image_classifiers import build_classifier, head_of, transformers_library
 from longtail.sampling import ClassAwareSampler
+from longtail.training import manifest
 from longtail.training.data import derive_seed
 from longtail.training.device import DivergedError, autocast, select_device
-from longtail.training.files import RunFolderError, locked
+from longtail.training.files import RunFolderError, locked, read_json
 from longtail.training.folder import (
     EpochMetrics,
     RunFolder,
@@ -50,12 +51,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ImagesChangedError", "evaluate_images", "finetune", "split_batch"]
 
+_ASIDE = "set-aside-"  # and the step of a checkpoint that cannot be used
 _FEW = 1000  # images that are decoded before worker processes have started
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 _FROM_RECIPE = (
     *("output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
     *("gradient_accumulation_steps", "average_tokens_across_devices", "seed", "bf16", "use_cpu"),
     *("learning_rate", "weight_decay", "max_grad_norm", "label_smoothing_factor", "dataloader_drop_last"),
+    "save_only_model",  # which keeps nothing to go on from
 )
 
 Images = tuple[ImageList, ImageList]
@@ -322,7 +325,7 @@ def _about(
 
 def _same_images(folder: RunFolder, about: dict[str, object]) -> None:
     """Refuse to go on with other images than those a run began with."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError):
         before = environment_of(folder.path).get("subset_sha256")
         if before not in (None, about["subset_sha256"]):
             raise ImagesChangedError(
@@ -369,7 +372,8 @@ class _ImageRun:
         on_error: str,
         arguments: Mapping[str, object] | None,
     ) -> None:
-        self.started = time.perf_counter()
+        self.started, self.earlier = time.perf_counter(), 0.0
+        self.about: dict[str, object] = {}
         self.recipe, self.folder, self.world, self.device = recipe, folder, world, device
         self.counts = train.class_counts.counts
         self.report: Callable[[int, int, float, float | None], None] | None = None
@@ -394,13 +398,10 @@ class _ImageRun:
     def finish(self, about: dict[str, object], tensorboard: bool) -> RunResult:
         """Train what is left, evaluate, write the results."""
         folder, main, trainer = self.folder, self.world.rank == 0, self.trainer
-        found = _agreed(_last_checkpoint(folder.path / "checkpoints") if main else None)
-        about = environment(self.device) | about
-        earlier = 0.0
+        found = _agreed(self._go_on_from() if main else None)
+        self.about = environment(self.device) | about
         if main:
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                earlier = float(environment_of(folder.path)["seconds"])
-            folder.write_json("environment.json", about | {"seconds": earlier})
+            folder.write_environment(self.about | {"seconds": self.earlier})
             if tensorboard:
                 _log_to_tensorboard(trainer, folder.path, int(found.rpartition("-")[2]) if found else 0)
         try:
@@ -429,19 +430,44 @@ class _ImageRun:
                 f"{seen} of {len(self.test)} test images were evaluated; this is a bug of longtail"
             )
         history = self.history()
-        seconds = earlier + time.perf_counter() - self.started
+        seconds = self.seconds()
         model = trainer.accelerator.unwrap_model(trainer.model)
         if main:
+            names = ["model.safetensors"]
             if callable(save := getattr(model, "save_pretrained", None)):
-                save(folder.path)
+                names = folder.take_files(save)
             else:
                 folder.write_model(model, {})
             folder.write_metrics(history)
-            folder.write_json("environment.json", about | {"seconds": seconds})
-            folder.write_json("evaluation.json", evaluation.to_dict())
-        if self.world.size > 1 and dist.is_initialized():
-            dist.barrier()
+            folder.write_environment(self.about | {"seconds": seconds})
+            folder.finish(evaluation, names)
+        _wait()
         return RunResult(self.recipe, evaluation, history, seconds, folder.path, model.to("cpu").eval())
+
+    def _go_on_from(self) -> str | None:
+        """The checkpoint to go on from, where there is one, and how long the run took before."""
+        before: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            before = environment_of(self.folder.path)
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            self.earlier = float(before["seconds"])
+        return _last_checkpoint(self.folder.path / "checkpoints", sealed="manifest" in before or not before)
+
+    def seconds(self) -> float:
+        """How long the run took, with its earlier starts up to their last checkpoints."""
+        return self.earlier + time.perf_counter() - self.started
+
+    def saved(self, checkpoint: Path, keep: int | None, best: str | None) -> None:
+        """Seal a checkpoint whose files all processes have written, and remove those that it outdates."""
+        manifest.seal(checkpoint, _files(checkpoint))
+        self.folder.write_metrics(self.history())
+        self.folder.write_environment(self.about | {"seconds": self.seconds()})
+        kept = [p for p in _by_step(checkpoint.parent) if best is None or p.name != Path(best).name]
+        for old in kept[max(keep, 1) :] if keep else ():
+            _remove(old)
+        for left in checkpoint.parent.glob(f"{_ASIDE}*"):  # training has passed that step again
+            if _step(left) <= _step(checkpoint):
+                _remove(left)
 
     def _loss(self, epoch: int) -> Callable[..., torch.Tensor]:
         """Return the loss that is in force in an epoch, as the Trainer wants it."""
@@ -508,6 +534,7 @@ class _ImageRun:
             "disable_tqdm": True,
             "log_level": "error",
         }
+        keep = _checks.integer("save_total_limit", chosen.pop("save_total_limit") or 0, low=0)
         options = transformers.TrainingArguments(**chosen)
         # without torchrun the Trainer would use all GPUs by DataParallel, with another batch than asked for
         _, options._n_gpu = options.device, min(1, options.n_gpu)
@@ -526,6 +553,17 @@ class _ImageRun:
                     lambda step: learning_rate_at(recipe, step, run.steps) / recipe.learning_rate,
                 )
                 return self.lr_scheduler
+
+            def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+                checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                if run.world.rank == 0 and os.path.lexists(checkpoint):  # what an earlier start left
+                    _remove(checkpoint)
+                _wait()
+                super()._save_checkpoint(model, trial)
+                _wait()  # each process writes the state of its own random numbers
+                if run.world.rank == 0:
+                    run.saved(checkpoint, keep, self.state.best_model_checkpoint)
+                _wait()
 
         class Epochs(transformers.TrainerCallback):
             def on_epoch_begin(
@@ -559,12 +597,6 @@ class _ImageRun:
                 self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
             ) -> None:
                 run.show(state)
-
-            def on_save(
-                self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
-            ) -> None:
-                if run.world.rank == 0:
-                    run.folder.write_metrics(run.history())
 
         trainer = Epochwise(
             model=network,
@@ -612,36 +644,116 @@ def _optimizer(recipe: ImageRecipe, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; one that a kill cut short is passed over with a warning.
+def _last_checkpoint(folder: Path, *, sealed: bool) -> str | None:
+    """The newest whole checkpoint; later ones are set aside, with a warning that names each.
+
+    Args:
+        folder: of the checkpoints.
+        sealed: whether a whole checkpoint has a manifest; those of earlier versions get theirs here.
 
     Raises:
-        RunFolderError: there are checkpoints, and none of them is whole.
+        RunFolderError: there are finished checkpoints, and all are damaged.
     """
-    found = [p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal()]
-    for path in sorted(found, key=lambda p: -int(p.name.rpartition("-")[2])):
-        if (why := _damage(path)) is None:
-            return str(path)
-        _checks.warn(f"checkpoint {path} cannot be used ({why}); trying the one before")
-    if found:
+    found = _by_step(folder)
+    refused: list[tuple[Path, Exception]] = []
+    for path in found:
+        try:
+            if not manifest.check(path):
+                if sealed:
+                    raise _UnfinishedError("it was not written to its end")
+                _check_unsealed(path)
+                manifest.seal(path, _files(path))
+        except (OSError, ValueError, SafetensorError) as error:
+            refused.append((path, error))
+            continue
+        for one, why in refused:
+            _set_aside(one, why, "trying the one before")
+        return str(path)
+    if not all(isinstance(why, _UnfinishedError) for _, why in refused):
+        for path, why in refused:
+            _checks.warn(f"checkpoint {path} cannot be used ({why})")
         raise RunFolderError(
             f"none of the {len(found)} checkpoints in {folder} can be used; delete that folder to train from "
             "the start"
         )
+    for path, why in refused:
+        _set_aside(path, why, "training starts anew")
     return None
 
 
-def _damage(path: Path) -> str | None:
-    """Why a checkpoint is not whole; trainer_state.json is written after all else."""
+class _UnfinishedError(ValueError):
+    """A kill came while the checkpoint was written."""
+
+
+def _check_unsealed(path: Path) -> None:
+    """Refuse a checkpoint of an earlier version that is not whole; trainer_state.json is its last file."""
+    if not (path / "trainer_state.json").is_file():
+        raise _UnfinishedError("it was not written to its end")
+    read_json(path / "trainer_state.json")
+    if (path / "config.json").exists():
+        read_json(path / "config.json")
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt"):
+        if not (path / name).is_file() and not (name[0] == "m" and any(path.glob("*.safetensors"))):
+            raise ValueError(f"{name} is missing")
+    for file in path.glob("*.safetensors"):
+        with safe_open(file, framework="pt"):  # refuses a file that is shorter than it says
+            pass
+    for file in path.glob("*.pt*"):
+        if file.is_file():
+            _check_archive(file)
+
+
+def _check_archive(file: Path) -> None:
+    """Refuse a file of torch.save whose parts do not match their checksums."""
     try:
-        json.loads((path / "trainer_state.json").read_bytes())
-        for file in path.glob("*.safetensors"):
-            with safe_open(file, framework="pt"):  # refuses a file that is shorter than it says
-                pass
-    except (OSError, ValueError, SafetensorError) as error:
-        return str(error)
-    cut = [p.name for p in path.glob("*.pt*") if p.is_file() and not zipfile.is_zipfile(p)]
-    return f"{cut[0]} is cut short" if cut else None
+        with zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file.name} is cut short or damaged ({error})") from None
+    if broken is not None:
+        raise ValueError(f"{file.name} is damaged")
+
+
+def _by_step(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, those of most steps first; no clock has a say in it."""
+    return sorted((p for p in folder.glob("checkpoint-*") if _step(p) >= 0), key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def _files(checkpoint: Path) -> list[str]:
+    return [p.relative_to(checkpoint).as_posix() for p in checkpoint.rglob("*") if p.is_file()]
+
+
+def _set_aside(path: Path, why: Exception, then: str) -> None:
+    place = path.with_name(f"{_ASIDE}{_step(path)}")
+    try:
+        if os.path.lexists(place):
+            _remove(place)
+        path.rename(place)
+    except OSError as error:
+        raise RunFolderError(
+            f"checkpoint {path} cannot be used ({why}), nor moved away ({error.strerror}); delete it"
+        ) from error
+    _checks.warn(f"checkpoint {path} cannot be used ({why}); it is set aside as {place.name}, {then}")
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; first what makes it one, so that a kill leaves nothing that looks whole."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    (path / manifest.MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _wait() -> None:
+    """Let all processes come to this point."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
 
 
 def _agreed(value: str | None) -> str | None:

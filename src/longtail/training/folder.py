@@ -6,8 +6,9 @@ import functools
 import json
 import os
 import platform
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,14 +20,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from longtail import models
+from longtail import _checks, models
 from longtail.evaluation import Evaluation
 from longtail.models.cosine import with_cosine_head
-from longtail.models.image_classifiers import build_classifier
-from longtail.training.files import RunFolderError, write_atomic
+from longtail.models.image_classifiers import read_classifier
+from longtail.training import manifest
+from longtail.training.files import RunFolderError, parse_json, read_json, write_atomic
 from longtail.training.recipe import ImageRecipe, Recipe
 
-__all__ = ["EpochMetrics", "RunFolder", "RunResult", "environment_of", "load_run"]
+__all__ = ["EpochMetrics", "RunFolder", "RunResult", "check_run", "environment_of", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,24 @@ class RunFolder:
         if not (self.path / "recipe.json").exists():
             write_atomic(self.path / "recipe.json", recipe.to_json().encode())
 
-    def write_json(self, name: str, content: Mapping[str, object]) -> None:
-        """Write one of the folder's JSON files."""
-        write_atomic(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+    def write_environment(self, about: Mapping[str, object]) -> None:
+        """Write environment.json, which also says that the finished run has a manifest."""
+        write_atomic(self.path / "environment.json", _json(dict(about) | {"manifest": manifest.FORMAT}))
+
+    def finish(self, evaluation: Evaluation, names: Iterable[str]) -> None:
+        """Write the manifest of the run's files, and evaluation.json, which ends the run.
+
+        Args:
+            evaluation: of the trained network.
+            names: the files of the network, beside those that every run has.
+
+        Raises:
+            RunFolderError: they cannot be written.
+        """
+        last = {"evaluation.json": _json(evaluation.to_dict())}
+        manifest.seal(self.path, {"recipe.json", "environment.json", "metrics.jsonl", *names}, last)
+        for name, content in last.items():
+            write_atomic(self.path / name, content)
 
     def write_metrics(self, history: Sequence[EpochMetrics]) -> None:
         """Write metrics.jsonl anew, dropping lines of epochs that will be trained again."""
@@ -131,6 +148,31 @@ class RunFolder:
                 f"cannot write {path}: {error.strerror}; free some space, then start the same run again: "
                 "it resumes"
             ) from error
+
+    def take_files(self, save: Callable[[Path], object]) -> list[str]:
+        """Let `save` write files into a folder of their own, and move them here when it is done.
+
+        Returns:
+            Their names.
+
+        Raises:
+            RunFolderError: they cannot be written.
+        """
+        staging = self.path / ".model"
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            save(staging)
+            names = sorted(p.name for p in staging.iterdir() if p.is_file())
+            for name in names:
+                os.replace(staging / name, self.path / name)  # never through a link that lies there
+            shutil.rmtree(staging, ignore_errors=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write the network into {self.path}: {error.strerror or error}; free some space, "
+                "then start the same run again: it goes on from its last checkpoint"
+            ) from error
+        return names
 
     def write_model(self, model: nn.Module, shape: Mapping[str, int]) -> None:
         """Write model.safetensors, with what `longtail.models.build` needs to make the network."""
@@ -154,13 +196,17 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
     if not (folder / "evaluation.json").is_file():
         raise ValueError(f"{folder} holds no finished run; train into that folder until it is finished")
     try:
+        check_run(folder)
         recipe = _recipe_of(folder)
-        evaluation = Evaluation.from_dict(json.loads((folder / "evaluation.json").read_bytes()))
+        evaluation = Evaluation.from_dict(read_json(folder / "evaluation.json"))
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        history = tuple(EpochMetrics(**json.loads(line)) for line in lines)
-        seconds = float(environment_of(folder)["seconds"])
+        history = tuple(EpochMetrics(**parse_json(line, "metrics.jsonl")) for line in lines)
+        about = environment_of(folder)
+        seconds = float(about["seconds"])
         if (folder / "config.json").is_file():
-            model = build_classifier(str(folder), environment_of(folder)["class_names"])
+            model = read_classifier(folder, about["class_names"])
+        elif not (folder / "model.safetensors").is_file():
+            raise ValueError("model.safetensors is missing")
         else:
             weights, shape = _read_model(folder / "model.safetensors")
             if model is not None:
@@ -174,13 +220,35 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
     except _UnknownHereError:
         raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        kind = "" if type(error) in (ValueError, manifest.DamagedError) else f"{type(error).__name__}: "
+        why = " ".join(str(error).split()) or "no reason given"
         raise ValueError(
-            f"the run in {folder} is damaged ({type(error).__name__}: {error}); "
+            f"the run in {folder} is damaged ({kind}{why}); put back a copy of what is damaged, or "
             "delete the folder and train again"
         ) from error
     if model is None:
         raise ValueError(f"the run in {folder} is on a network of your own; give that as load_run(model=)")
     return RunResult(recipe, evaluation, history, seconds, folder, model.eval())
+
+
+def check_run(folder: Path, *, hashed: float = float("inf")) -> None:
+    """Refuse a finished run's folder with a file that is not what was written.
+
+    Args:
+        folder: of a finished run; one of an earlier version has no manifest, and passes.
+        hashed: files of more bytes are compared by their size alone.
+
+    Raises:
+        DamagedError: a file is damaged or missing.
+    """
+    if manifest.check(folder, hashed=hashed):
+        return
+    try:
+        sealed = "manifest" in environment_of(folder)
+    except (OSError, ValueError):
+        return  # whoever reads that file says what is wrong with it
+    if sealed:
+        raise manifest.DamagedError(f"{manifest.MANIFEST} is missing")
 
 
 class _UnknownHereError(ValueError):
@@ -192,7 +260,7 @@ def _recipe_of(folder: Path) -> Recipe:
     try:
         return Recipe.from_json(text)
     except (ValueError, TypeError) as error:
-        if not isinstance(json.loads(text), dict):
+        if not isinstance(parse_json(text, "recipe.json"), dict):
             raise
         raise _UnknownHereError(
             f"{folder / 'recipe.json'} cannot be read here: {error}. If another package or a file of yours "
@@ -201,8 +269,19 @@ def _recipe_of(folder: Path) -> Recipe:
 
 
 def environment_of(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a run was made with: device, versions, commit, seconds, subset's hash, inputs, classes."""
-    found: dict[str, Any] = json.loads((Path(run_dir) / "environment.json").read_bytes())
+    """Read what a run was made with: device, versions, commit, seconds, subset's hash, inputs, classes.
+
+    Raises:
+        OSError: environment.json cannot be read.
+        ValueError: it is damaged.
+    """
+    path = Path(run_dir) / "environment.json"
+    try:
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} must hold a JSON object, got {_checks.describe(found)}")
+    except ValueError as error:
+        raise ValueError(f"{error}; put back a copy of it, or train into another folder") from None
     return found
 
 
@@ -220,9 +299,18 @@ def environment(device: torch.device) -> dict[str, object]:
     }
 
 
+def _json(content: Mapping[str, object]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
 def _read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
     with safe_open(path, framework="pt") as file:
-        shape = json.loads(file.metadata()["longtail"])
+        about = (file.metadata() or {}).get("longtail")
+        if about is None:
+            raise ValueError(
+                f"{path.name} is of a network that longtail did not build, and config.json is missing"
+            )
+        shape = parse_json(about, path.name)
         return {name: file.get_tensor(name) for name in file.keys()}, shape  # noqa: SIM118  (not a mapping)
 
 

@@ -126,6 +126,8 @@ def train(
         raise ValueError("tensorboard=True needs a place for its events; give run_dir")
     if deadline is not None and run_dir is None:
         raise ValueError("deadline needs a place for the checkpoint; give run_dir")
+    if deadline is not None:
+        deadline = time.monotonic() + deadline - time.time()  # the clock may be set meanwhile
     _checks.choice("acceleration", acceleration, ACCELERATIONS)
     target = select_device(device)
     folder = None if run_dir is None else RunFolder(Path(run_dir))
@@ -184,7 +186,9 @@ def measured(logits: Tensor, data: TrainingData, recipe: Recipe) -> Evaluation:
     """Evaluate the logits of the test split, adjusted as the recipe's method says."""
     values = logits.float().cpu().numpy()
     decided = recipe.method.adjust(values, data.counts, epochs=recipe.epochs)
-    return evaluate(decided, data.test_targets.cpu().numpy(), data.counts, activation=recipe.activation)
+    targets = data.test_targets.cpu().numpy()
+    found: Evaluation = evaluate(decided, targets, data.counts, activation=recipe.activation)
+    return found
 
 
 class _Run:
@@ -245,7 +249,7 @@ class _Run:
                     "acceleration": self.acceleration,
                 }
             )
-            folder.write_json("environment.json", about)
+            folder.write_environment(about)
             folder.write_metrics(self.history)
         saved = time.perf_counter()
         error = next((m.test_error for m in reversed(self.history) if m.test_error is not None), None)
@@ -268,7 +272,7 @@ class _Run:
             if (
                 folder is not None
                 and deadline is not None
-                and time.time() >= deadline
+                and time.monotonic() >= deadline
                 and epoch < recipe.epochs
             ):
                 self._save(folder)
@@ -285,8 +289,8 @@ class _Run:
         if folder is not None:
             folder.write_model(self.model, self.data.shape)
             folder.write_metrics(self.history)
-            folder.write_json("environment.json", about | {"seconds": self._seconds()})
-            folder.write_json("evaluation.json", evaluation.to_dict())
+            folder.write_environment(about | {"seconds": self._seconds()})
+            folder.finish(evaluation, ["model.safetensors"])
         path = None if folder is None else folder.path
         model = self.model.to("cpu").eval()
         return RunResult(recipe, evaluation, tuple(self.history), self._seconds(), path, model)

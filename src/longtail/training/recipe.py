@@ -61,6 +61,11 @@ class Recipe(BaseModel):
             "skeleton" for clips.
         prior_bias: start the last bias at the class prior and leave it out of weight decay; "auto" does so
             for the sigmoid and focal losses, as the paper does.
+        metric: what decides between methods: a column of a comparison.
+        folds: 0 where a test set is given. Otherwise the data are cut into so many folds, and the seed
+            counts them: fold ``seed % folds`` of repetition ``seed // folds`` is the test set.
+        max_count: samples of the largest class of the tail that `imbalance_factor` cuts; None takes as many
+            as the smallest class of the data has.
         eval_every: epochs between two measurements of the test error for the history; the last epoch is
             always measured, and no measurement ever influences training.
 
@@ -99,6 +104,9 @@ class Recipe(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     eval_every: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
+    metric: str = Field(default="error", exclude=True)
+    folds: int = Field(default=0, ge=0, exclude=True)
+    max_count: int | None = Field(default=None, ge=1, exclude=True)
     method: InstanceOf[Method] = Field(default=None, exclude=True)  # type: ignore[assignment]
 
     if not TYPE_CHECKING:  # type checkers keep the signature that pydantic derives from the fields
@@ -254,8 +262,9 @@ class Recipe(BaseModel):
         """
         content: dict[str, Any] = self.model_dump(mode="json")
         for name, about in type(self).model_fields.items():
-            if name not in _FIRST_FIELDS and name in content and getattr(self, name) == about.default:
-                del content[name]
+            if name not in _FIRST_FIELDS and name != "method":
+                value = content.pop(name, getattr(self, name))
+                content |= {} if getattr(self, name) == about.default else {name: value}
         if self.method != self._told():
             content = {k: v for k, v in content.items() if k not in _FIRST_VERSION}
             content["method"] = self.method.to_dict()
@@ -274,7 +283,7 @@ class Recipe(BaseModel):
         """
         try:
             fields = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"a recipe must be JSON, got text that is not: {error}") from None
         if not isinstance(fields, dict):
             raise ValueError(f"a recipe must be a JSON object of fields, got {type(fields).__name__}")
@@ -351,7 +360,8 @@ _FIRST_VERSION = (
     *("loss", "scheme", "beta", "gamma", "normalizer", "label_smoothing", "prior_bias", "sampling"),
 )
 # all fields that the first version had: they are written and hashed even at their default
-_FIRST_FIELDS = frozenset({*Recipe.model_fields, "size", "mean", "std", "sampling", "flip"} - {"method"})
+_LATER = {"method", "metric", "folds", "max_count"}
+_FIRST_FIELDS = frozenset({*Recipe.model_fields, "size", "mean", "std", "sampling", "flip"} - _LATER)
 
 
 def _as_parts(told: Mapping[str, Any], method: Method) -> dict[str, Any]:

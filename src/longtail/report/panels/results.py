@@ -24,7 +24,7 @@ def panel(table: ComparisonTable) -> Panel:
 def _errors(table: ComparisonTable) -> Chart:
     styles = looks(table)
     names = [style.name for style in styles]
-    summaries = [s for row in table.shown if (s := row["error"].summary)]
+    summaries = [s for row in table.shown if (s := row[table.metric].summary)]
     texts = [
         f"{name}: {100 * s.mean:.1f}{'' if s.sd is None else f' ± {100 * s.sd:.1f}'} %"
         for name, s in zip(names, summaries, strict=True)
@@ -35,7 +35,7 @@ def _errors(table: ComparisonTable) -> Chart:
     dots = [
         (name, seed, value)
         for name, row in zip(names, table.shown, strict=True)
-        for seed, value in zip(row.seeds, row["error"].values, strict=True)
+        for seed, value in zip(row.seeds, row[table.metric].values, strict=True)
     ]
     at, on = [value for _, _, value in dots], [name for name, _, _ in dots]
     texts = [f"seed {seed}: {100 * value:.1f} %" for _, seed, value in dots]
@@ -52,7 +52,9 @@ def _differences(table: ComparisonTable) -> Chart:
         "better; filled: significant after correction"
     )
     rows = [
-        (inert(row.name), d, row["error"].better) for row in table.shown if (d := row["error"].difference)
+        (inert(row.name), d, row[table.metric].better)
+        for row in table.shown
+        if (d := row[table.metric].difference)
     ]
     if not rows:
         note = "n/a: no method has a run of the same loss without re-weighting beside it."

@@ -1,0 +1,88 @@
+"""Folds: which samples train and which test, run by run, the same for all methods."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail import _checks
+
+__all__ = ["fold", "most_folds", "small_classes"]
+
+Integers = npt.NDArray[np.int64]
+MOST = 5
+
+
+def most_folds(targets: Integers, groups: Integers | None, names: Sequence[str], folds: int | None) -> int:
+    """Return the number of folds: min(5, samples of the smallest class), or its groups where they are given.
+
+    Args:
+        targets: class indices, int of shape (N,).
+        groups: one a sample, or None.
+        names: of the classes.
+        folds: what the user asks for, or None.
+
+    Raises:
+        ValueError: a class that cannot be both learned and tested, or more folds than it has samples.
+    """
+    if groups is None:
+        sizes, what = np.bincount(targets, minlength=len(names)), "sample"
+    else:
+        pairs = np.unique(np.stack([targets, groups]), axis=1)
+        sizes, what = np.bincount(pairs[0], minlength=len(names)), "group"
+    smallest = int(sizes.argmin())
+    if sizes[smallest] < 2:
+        alone = [names[c] for c in np.flatnonzero(sizes < 2).tolist()]
+        where = "one sample" if what == "sample" else "all their samples in one group"
+        raise ValueError(
+            f"groups or label: {_checks.shorten(alone)} {'has' if len(alone) == 1 else 'have'} {where}, and "
+            "cannot be both learned and tested; add samples, merge or leave out the class, or give a test set"
+        )
+    if folds is None:
+        return min(MOST, int(sizes[smallest]))
+    folds = _checks.integer("folds", folds, low=2, remedy="leave it out for min(5, smallest class)")
+    if folds > sizes[smallest]:
+        raise ValueError(
+            f"folds must be at most {sizes[smallest]}, the {what}s of the smallest class "
+            f"{names[smallest]!r}, got {folds}; lower it"
+        )
+    return folds
+
+
+def small_classes(targets: Integers, groups: Integers | None, names: Sequence[str], folds: int) -> list[str]:
+    """Say which classes are so small that their error rests on little."""
+    sizes = np.bincount(targets, minlength=len(names))
+    notes = []
+    for c in np.flatnonzero(sizes == 2).tolist():
+        notes.append(
+            f"class {names[c]!r} has two samples: each fold learns it from one and tests it on the other, so "
+            "its error is 0, 50 or 100 % and says next to nothing"
+        )
+    if groups is not None:
+        runs = [fold(targets, groups, folds, run)[1] for run in range(folds)]
+        away = [names[c] for c in range(len(names)) if any((targets[test] == c).sum() == 0 for test in runs)]
+        if away:
+            notes.append(
+                f"{_checks.shorten(away)} {'is' if len(away) == 1 else 'are'} in too few groups to be in "
+                "every fold; a fold without the class says nothing of it"
+            )
+    return notes
+
+
+def fold(targets: Integers, groups: Integers | None, folds: int, run: int) -> tuple[Integers, Integers]:
+    """Return the training and the test samples of a run, ascending: fold ``run % folds`` of a shuffle.
+
+    Stratified, of whole groups where they are given; each repetition shuffles anew.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splitter = kind(folds, shuffle=True, random_state=run // folds)
+    with warnings.catch_warnings():  # of classes with fewer samples than folds, which are named elsewhere
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        parts = list(splitter.split(np.zeros((len(targets), 1)), targets, groups))
+    train, test = parts[run % folds]
+    return np.sort(train).astype(np.int64), np.sort(test).astype(np.int64)

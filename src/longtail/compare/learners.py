@@ -1,0 +1,244 @@
+"""Learners of tables: scikit-learn's, and LightGBM, XGBoost and CatBoost where they are installed.
+
+A learner is a preparation of the columns and a classifier, both fitted on a run's training samples alone.
+Another package adds one by ``LEARNERS.register``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail._registry import Registry
+from longtail.methods import Method, Rule
+from longtail.sampling import SAMPLING
+
+__all__ = ["DEFAULT", "LEARNERS", "Learner", "learner", "missing_part"]
+
+Array = npt.NDArray[Any]
+_CATEGORIES = 100  # of one column that are told apart where each is an input
+_BINS = 254  # of one column of HistGradientBoosting
+FLOOR: Final = 1e-6  # what a probability of 0 is taken for, as in longtail.adjust_probabilities
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How a table is learned.
+
+    Attributes:
+        model: makes a classifier of scikit-learn's kind, whose ``fit`` takes ``sample_weight``, from a seed
+            and the number of inputs that are categories, which come first.
+        prepare: makes a transformer from the kind of each column; see `encoded` and `ordinal`.
+        module: what must be installed.
+        classes: with more than these a training would take hours; None for any number.
+    """
+
+    model: Callable[[int, int], Any]
+    prepare: Callable[[Sequence[str]], Any]
+    module: str = "sklearn"
+    classes: int | None = 200
+
+
+LEARNERS: Final = Registry[Learner]("learner")
+DEFAULT: Final = "hist_gradient_boosting"
+
+
+def learner(name: str) -> Learner:
+    """Return a learner by its name.
+
+    Raises:
+        ValueError: no such learner.
+        ModuleNotFoundError: its library is not installed.
+    """
+    found = LEARNERS[name]
+    if importlib.util.find_spec(found.module) is None:
+        raise ModuleNotFoundError(
+            f"learner {name!r} needs {found.module}; pip install {found.module}, or choose {DEFAULT!r}",
+            name=found.module,
+        )
+    return found
+
+
+def missing_part(method: Method) -> str:
+    """Return what a method needs that no learner of tables has; "" where it has all."""
+    if method.loss != "softmax":
+        return f"the loss {method.loss!r}"
+    for part in ("offset", "scale", "margin", "schedule", "refit", "mixing", "reweighting"):
+        if getattr(method, part) is not None:
+            return f"a rule of {part} in a training by epochs"
+    if method.cosine or method.label_smoothing:
+        return "a cosine head" if method.cosine else "label smoothing"
+    if method.sampling is not None:
+        shares, counts = method.sampling.of(SAMPLING), np.array([3.0, 2.0, 1.0])
+        if not np.allclose(shares(counts, 0.0), shares(counts, 0.5)):
+            return "sampling that changes from epoch to epoch"
+    return ""
+
+
+def fit(
+    how: Learner,
+    kinds: Sequence[str],
+    inputs: Array,
+    targets: npt.NDArray[np.int64],
+    method: Method,
+    seed: int,
+    classes: int,
+) -> Callable[[Array], npt.NDArray[np.float64]]:
+    """Train, and return a function that gives log-probabilities of shape (N, classes).
+
+    A class that these training samples lack gets the floor.
+    """
+    counts = np.bincount(targets, minlength=classes)
+    rows = np.arange(len(targets))
+    if method.sampling is not None:
+        present = counts[counts > 0]
+        # a table is sampled once: to the size that the scheme is named for, or to its own
+        whole = {"oversampling": present.max(), "undersampling": present.min()}
+        size = int(whole.get(method.sampling.name, 0)) * len(present) or None
+        rows = np.sort(method.sampler(targets, num_samples=size, seed=seed).order(0))
+    found, local = np.unique(targets[rows], return_inverse=True)
+    if len(found) == 1:
+        constant = np.full(classes, np.log(FLOOR))
+        constant[found] = 0.0
+        return lambda given: np.tile(constant, (len(given), 1))
+    weight = None
+    if method.weight != Rule("none"):
+        per_class = _weights(method, counts)
+        weight = per_class[targets[rows]]
+        weight = weight / weight.mean()
+    with warnings.catch_warnings():
+        _hush()
+        prepared = how.prepare(kinds)
+        ready = prepared.fit_transform(inputs[rows])
+        model = how.model(seed, sum(kind == "category" for kind in kinds))
+        model.fit(ready, local.reshape(-1), sample_weight=weight)
+
+    def say(given: Array) -> npt.NDArray[np.float64]:
+        scores = np.full((len(given), classes), np.log(FLOOR))
+        with warnings.catch_warnings():
+            _hush()
+            shares = np.asarray(model.predict_proba(prepared.transform(given)), dtype=np.float64)
+        scores[:, found] = np.log(np.maximum(shares, FLOOR))
+        return scores
+
+    return say
+
+
+def _weights(method: Method, counts: Array) -> npt.NDArray[np.float64]:
+    from longtail.vectors import WEIGHTS
+
+    return np.asarray(method.weight.of(WEIGHTS)(counts.astype(np.float64)), dtype=np.float64)
+
+
+def _hush() -> None:
+    """What the libraries say of names that arrays have not, and of steps that were not enough."""
+    for text in ("X does not have valid feature names", "lbfgs failed to converge", "Skipping features"):
+        warnings.filterwarnings("ignore", text)
+    warnings.filterwarnings("ignore", "Found unknown categories", UserWarning)
+
+
+# ---- columns
+
+
+def encoded(kinds: Sequence[str]) -> Any:
+    """Numbers filled with the median and scaled, each category an input: for linear models."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    filled = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    numbers = make_pipeline(filled, StandardScaler())
+    return ColumnTransformer(
+        [("numbers", numbers, _of(kinds, False)), ("categories", _one_hot(), _of(kinds, True))]
+    )
+
+
+def one_hot(kinds: Sequence[str]) -> Any:
+    """Numbers as they are, each category an input: for trees that know no categories."""
+    from sklearn.compose import ColumnTransformer
+
+    return ColumnTransformer(
+        [
+            ("numbers", "passthrough", _of(kinds, False)),
+            ("categories", _one_hot(dense=True), _of(kinds, True)),
+        ]
+    )
+
+
+def ordinal(kinds: Sequence[str]) -> Any:
+    """Numbers as they are, categories as numbers behind them: for trees that know categories."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.preprocessing import OrdinalEncoder
+
+    places = OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=np.nan,
+        encoded_missing_value=np.nan,
+        max_categories=_BINS,
+    )
+    return ColumnTransformer(
+        [("categories", places, _of(kinds, True)), ("numbers", "passthrough", _of(kinds, False))]
+    )
+
+
+def _one_hot(dense: bool = False) -> Any:
+    from sklearn.preprocessing import OneHotEncoder
+
+    return OneHotEncoder(
+        handle_unknown="infrequent_if_exist", max_categories=_CATEGORIES, sparse_output=not dense
+    )
+
+
+def _of(kinds: Sequence[str], categories: bool) -> list[int]:
+    return [i for i, kind in enumerate(kinds) if (kind == "category") == categories]
+
+
+# ---- classifiers, at their libraries' defaults but for one thread, and no samples held out inside
+
+
+def _logistic(seed: int, categories: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=1000)
+
+
+def _hist(seed: int, categories: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(
+        early_stopping=False, random_state=seed, categorical_features=list(range(categories)) or None
+    )
+
+
+def _lightgbm(seed: int, categories: int) -> Any:
+    from lightgbm import LGBMClassifier
+
+    return LGBMClassifier(n_jobs=1, verbose=-1, random_state=seed, deterministic=True, force_col_wise=True)
+
+
+def _xgboost(seed: int, categories: int) -> Any:
+    from xgboost import XGBClassifier
+
+    return XGBClassifier(n_jobs=1, random_state=seed)
+
+
+def _catboost(seed: int, categories: int) -> Any:
+    from catboost import CatBoostClassifier
+
+    return CatBoostClassifier(
+        iterations=200, thread_count=1, verbose=False, allow_writing_files=False, random_seed=seed
+    )
+
+
+LEARNERS.register("logistic_regression", Learner(_logistic, encoded, classes=None))
+LEARNERS.register("hist_gradient_boosting", Learner(_hist, ordinal))
+LEARNERS.register("lightgbm", Learner(_lightgbm, one_hot, "lightgbm"))
+LEARNERS.register("xgboost", Learner(_xgboost, one_hot, "xgboost"))
+LEARNERS.register("catboost", Learner(_catboost, one_hot, "catboost"))

@@ -1,0 +1,449 @@
+"""Your own data as a problem: a table, features, a folder of pictures, or a data set that is known."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail import _checks
+from longtail.compare.folds import most_folds, small_classes
+from longtail.datasets import DATASETS, Dataset, Split, load
+from longtail.labels import encode
+from longtail.sources.arrays import read_arrays
+from longtail.sources.frames import Column, Frame, classes_of, read_frame
+
+if TYPE_CHECKING:
+    from longtail.training.recipe import Recipe
+
+__all__ = ["Problem"]
+
+Array = npt.NDArray[Any]
+_FEW = 20  # rows below which values that are all distinct say nothing
+_CONTINUOUS = 20  # distinct numbers that are not whole, beyond which a label is a measure
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What methods are compared on. Made by one of the four functions below, not by hand.
+
+    Attributes:
+        name: what to call it in tables and folders.
+        kind: "table" | "features" | "dataset".
+        inputs: floats of shape (N, D); of a category of a table its place in `columns`. None for a data set.
+        targets: class indices, int64 of shape (N,); None for a data set.
+        class_names: one a class, in the order of the targets.
+        columns: of a table, name and kind of each input; empty for features.
+        groups: one a sample, int64 of shape (N,), or None: what shares a group is never split.
+        test: inputs and targets of a given test set, or None: then the data are cut into folds.
+        notes: what was left out, and what to know, a line each.
+        dataset: the pictures of a folder, or None.
+        preset: the recipe of a data set that is known, or None.
+
+    Example:
+        >>> problem = Problem.from_table({"x": [0.1, 0.2, 0.9, 0.8], "y": ["a", "a", "b", "b"]}, label="y")
+        >>> problem.class_names, problem.inputs.shape
+        (('a', 'b'), (4, 1))
+    """
+
+    name: str
+    kind: Literal["table", "features", "dataset"]
+    inputs: Array | None = None
+    targets: npt.NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
+    columns: tuple[tuple[str, str], ...] = ()
+    groups: npt.NDArray[np.int64] | None = None
+    test: tuple[Array, npt.NDArray[np.int64]] | None = None
+    notes: tuple[str, ...] = ()
+    dataset: Dataset | None = field(default=None, repr=False)
+    preset: Recipe | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        label: str,
+        *,
+        groups: str | None = None,
+        test: Any = None,
+        drop: Sequence[str] = (),
+        keep: Sequence[str] = (),
+        name: str | None = None,
+    ) -> Problem:
+        """Make a problem of a table.
+
+        Columns that tell rows apart (all values distinct) and columns that repeat the label are left out, and
+        named in `notes`; so is a column of one value.
+
+        Args:
+            table: a .csv, .tsv or Parquet file, a data frame of pandas or polars, or a mapping of columns.
+            label: the column of the class.
+            groups: a column whose equal values are never split between training and test, such as a customer.
+            test: another such table, which is then the test set; None cuts folds.
+            drop: columns to leave out.
+            keep: columns to take in whatever they look like.
+            name: what to call it; default: that of the file.
+
+        Returns:
+            The problem.
+
+        Raises:
+            ValueError: no such column; a label that is constant, continuous or tells rows apart; a class with
+                one sample; a test table with other columns or unseen classes; no column left to learn from.
+            TypeError: missing labels, or columns of mixed types.
+        """
+        drop, keep = ([x] if isinstance(x, str) else list(x) for x in (drop, keep))
+        read = read_frame(table, label=label, groups=groups, drop=drop, keep=keep)
+        source = _called(table)
+        labels = classes_of(read.labels, source)
+        _check_label(label, labels, source)
+        names = encode(labels)[0] if read.classes is None else read.classes
+        targets = _known(labels, names)
+        columns, notes = _usable(read, targets, keep)
+        if not columns:
+            raise ValueError(f"{source} has no column to learn {label!r} from; --keep takes one in")
+        tested = None
+        if test is not None:
+            tested = _test_table(test, label, groups, drop, read, columns, names)
+        together = None if read.groups is None else np.unique(read.groups, return_inverse=True)[1]
+        return cls(
+            name or _title(table, "table"),
+            "table",
+            np.column_stack([c.values for c in columns]),
+            targets,
+            tuple(map(str, names)),
+            tuple((c.name, c.kind) for c in columns),
+            None if together is None else together.reshape(-1).astype(np.int64),
+            tested,
+            tuple(notes),
+        )._checked()
+
+    @classmethod
+    def from_features(
+        cls,
+        features: Any,
+        labels: Any = None,
+        *,
+        groups: Any = None,
+        test: tuple[Any, Any] | None = None,
+        label: str = "y",
+        name: str | None = None,
+    ) -> Problem:
+        """Make a problem of features, such as a pretrained network gives.
+
+        Args:
+            features: floats of shape (N, D); or a .npz file with ``X``, ``y`` and, if there are any,
+                ``class_names``, ``groups``, ``X_test`` and ``y_test``, as ``longtail embed`` writes it; or a
+                Parquet file with a column of labels and columns of numbers.
+            labels: one a sample, of any kind, where `features` is an array.
+            groups: one a sample: samples of one group are never split between training and test.
+            test: features and labels of a test set; None takes that of the file, or cuts folds.
+            label: the column of the labels in a Parquet file.
+            name: what to call it; default: that of the file.
+
+        Returns:
+            The problem.
+
+        Raises:
+            ValueError: NaN or infinite features, features and labels of different lengths, a label that is
+                constant, continuous or tells samples apart, a class with one sample, unseen classes in the
+                test set, a file without these arrays.
+            TypeError: features that are no numbers; missing or mixed labels.
+        """
+        names_given: tuple[str, ...] = ()
+        if isinstance(features, str | os.PathLike):
+            if labels is not None:
+                raise ValueError(
+                    "labels are given beside a file of features, which holds them; leave one out"
+                )
+            arrays = read_arrays(os.fspath(features), label)
+            name = name or _title(features, "features")
+            features, labels = arrays["X"], arrays["y"]
+            groups = arrays.get("groups") if groups is None else groups
+            names_given = tuple(map(str, arrays["class_names"])) if "class_names" in arrays else ()
+            if test is None and "X_test" in arrays:
+                test = (arrays["X_test"], arrays["y_test"])
+        elif labels is None:
+            raise ValueError("labels are missing; give one a sample: Problem.from_features(features, labels)")
+        inputs = _features("features", features)
+        y = np.asarray(labels)
+        if len(y) != len(inputs):
+            raise ValueError(f"labels must be one a sample, {len(inputs)} as features has, got {len(y)}")
+        y = classes_of(y, "the labels")
+        _check_label("y", y, "the features")
+        given, codes = encode(y)
+        if names_given and y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(names_given):
+            names, targets = names_given, y.astype(np.int64)
+            if empty := [n for c, n in enumerate(names) if c not in set(given)]:
+                raise ValueError(f"classes {_checks.shorten(empty)} have no training sample; leave them out")
+        else:
+            names, targets = tuple(map(str, given)), codes.astype(np.int64)
+        tested = None
+        if test is not None:
+            x, t = _features("test features", test[0]), classes_of(np.asarray(test[1]), "the test labels")
+            if x.shape[1] != inputs.shape[1]:
+                raise ValueError(
+                    f"test features have {x.shape[1]} columns and features {inputs.shape[1]}; make both alike"
+                )
+            if len(t) != len(x):
+                raise ValueError(f"test labels must be one a sample, {len(x)}, got {len(t)}")
+            tested = (x, _known(t, given) if names is not names_given else _known(t, range(len(names))))
+        together = None
+        if groups is not None:
+            together = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1].reshape(-1)
+            if len(together) != len(inputs):
+                raise ValueError(f"groups must be one a sample, {len(inputs)}, got {len(together)}")
+            together = together.astype(np.int64)
+        return cls(name or "features", "features", inputs, targets, names, (), together, tested)._checked()
+
+    @classmethod
+    def from_images(
+        cls, folder: str | os.PathLike[str], features: Any = None, *, name: str | None = None
+    ) -> Problem:
+        """Make a problem of a folder of pictures, a folder a class.
+
+        Args:
+            folder: the folder; train and test parts are found as everywhere.
+            features: a model whose features of the pictures are compared, as for ``longtail embed``; None
+                takes the pictures themselves at 32 x 32 pixels.
+            name: what to call it; default: that of the folder.
+
+        Returns:
+            The problem.
+
+        Raises:
+            ValueError: as the reader of folders, and `from_features`.
+        """
+        path = Path(folder)
+        title = name or path.resolve().name
+        if features is None:
+            from longtail.datasets.images import in_memory, load_images
+            from longtail.training import recipes
+
+            title += "-folder" * (title in DATASETS)  # not to be taken for the data set of that name
+            data = in_memory(*load_images(path), 32, name=title)
+            return cls(title, "dataset", dataset=data, preset=recipes.small_images(title))
+        raise NotImplementedError
+
+    @classmethod
+    def from_dataset(cls, name: str, imbalance_factor: float | None = 50.0, **changes: Any) -> Problem:
+        """Make a problem of a data set that longtail knows, with the recipe that its name stands for.
+
+        Args:
+            name: "digits", "cifar10", "cifar20", "cifar100", "gtsrb", or what an application adds.
+            imbalance_factor: largest over smallest class of the tail that is cut; None takes all samples.
+            **changes: other fields of the recipe, such as ``epochs``.
+
+        Returns:
+            The problem.
+
+        Raises:
+            ValueError: no such data set, or a field that recipes do not have.
+        """
+        from longtail.training import recipes
+
+        preset = recipes.default(_checks.choice("dataset", name, DATASETS.names))
+        if "epochs" in changes:
+            preset = preset.with_epochs(changes.pop("epochs"))
+        preset = preset.replace(imbalance_factor=imbalance_factor, **changes)
+        return cls(name, "dataset", preset=preset)
+
+    # ---- what it is asked for
+
+    @property
+    def class_counts(self) -> npt.NDArray[np.int64]:
+        """Samples of every class, the test set not counted."""
+        if self.targets is None:
+            return (self.dataset or load(self.name)).class_counts
+        return np.bincount(self.targets, minlength=len(self.class_names)).astype(np.int64)
+
+    @property
+    def about(self) -> dict[str, object]:
+        """What tells these data from others, as a run's environment.json keeps it."""
+        assert self.inputs is not None
+        assert self.targets is not None
+        test = (self.inputs[:0], self.targets[:0]) if self.test is None else self.test
+        shape = list(self.inputs.shape[1:])
+        found: dict[str, object] = {
+            "inputs": {"kind": "vectors", "shape": shape, "dtype": self.inputs.dtype.name},
+            "class_names": list(self.class_names),
+            "class_counts": self.class_counts.tolist(),
+            "train_sha256": sha256(self.inputs, self.targets.astype("<i8")),
+            "test_sha256": sha256(test[0], test[1].astype("<i8")),
+        }
+        if self.columns:
+            found["columns"] = [list(column) for column in self.columns]
+        return found
+
+    def folds(self, folds: int | None = None) -> int:
+        """Return into how many folds the data are cut; 0 where a test set is given.
+
+        Raises:
+            ValueError: more than the smallest class has samples or groups, or any beside a test set.
+        """
+        assert self.targets is not None
+        if self.test is not None:
+            if folds is not None:
+                raise ValueError(f"folds={folds} is given beside a test set, which is used as it is")
+            return 0
+        return most_folds(self.targets, self.groups, self.class_names, folds)
+
+    def _checked(self) -> Problem:
+        """Find what would end a comparison later; note what is good to know."""
+        assert self.targets is not None
+        if self.test is not None:
+            tested = np.bincount(self.test[1], minlength=len(self.class_names)) > 0
+            away = [n for n, there in zip(self.class_names, tested, strict=True) if not there]
+            more = [f"the test set has no sample of {_checks.shorten(away)}: n/a"] if away else []
+        else:
+            more = small_classes(self.targets, self.groups, self.class_names, self.folds())
+        return replace(self, notes=(*self.notes, *more))
+
+
+def sha256(*arrays: Array) -> str:
+    """Return the hash of some arrays' bytes; large ones are read in parts."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        rows = max(1, (1 << 24) // max(1, array[:1].nbytes))
+        for start in range(0, len(array), rows):
+            digest.update(np.ascontiguousarray(array[start : start + rows]).data)
+    return digest.hexdigest()
+
+
+def _title(source: Any, default: str) -> str:
+    if not isinstance(source, str | os.PathLike):
+        return default
+    title = Path(source).name.removesuffix(".gz").rpartition(".")[0] or default
+    return title + f"-{default}" * (title in DATASETS)  # not to be taken for the data set of that name
+
+
+def _called(source: Any) -> str:
+    return repr(str(source)) if isinstance(source, str | os.PathLike) else "the table"
+
+
+def _features(name: str, given: Any) -> Array:
+    array = given if isinstance(given, np.ndarray) else np.asarray(given)
+    if array.dtype.kind not in "biuf" or array.ndim != 2:
+        raise TypeError(f"{name} must be numbers of shape (N, D), got {_checks.describe(array)}")
+    rows = max(1, (1 << 24) // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):  # a file larger than memory is looked at in parts
+        part = array[start : start + rows]
+        if part.dtype.kind == "f" and not np.isfinite(part).all():
+            at = start + int(np.argmin(np.isfinite(part).all(axis=1)))
+            raise ValueError(f"{name} hold NaN or infinity, first in row {at}; mend or leave out such rows")
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def _check_label(label: str, labels: Array, source: str) -> None:
+    distinct = len(np.unique(labels))
+    if distinct == 1:
+        raise ValueError(
+            f"label {label!r} of {source} has one value, {str(labels[0])!r}; there is nothing to learn"
+        )
+    if labels.dtype.kind == "f" and distinct > _CONTINUOUS:
+        raise ValueError(
+            f"label {label!r} of {source} is continuous: {distinct} values that are not whole; name a column "
+            "of classes, or cut it into classes first"
+        )
+    if distinct == len(labels) or (distinct > 50 and distinct > len(labels) / 2):
+        raise ValueError(
+            f"label {label!r} of {source} looks like an identifier: {distinct} values in {len(labels)} rows; "
+            "name the column of the class"
+        )
+
+
+def _usable(
+    read: Frame, targets: npt.NDArray[np.int64], keep: Sequence[str]
+) -> tuple[list[Column], list[str]]:
+    """Leave out what tells rows apart, repeats the label or says nothing."""
+    columns, notes = [], []
+    classes = len(np.unique(targets))
+    for column in read.columns:
+        values = np.where(np.isnan(column.values), np.inf, column.values)  # missing is a value here
+        distinct, codes = np.unique(values, return_inverse=True)
+        pairs = len(np.unique(codes.reshape(-1) * np.int64(classes) + targets))
+        why = ""
+        if len(distinct) == 1:
+            why = "has one value"
+        elif column.whole and len(distinct) == len(targets) >= _FEW:
+            why = "is an identifier: every row has another value"
+        elif pairs == len(distinct) == classes:
+            why = "repeats the label: each of its values goes with one class"
+        if why and column.name not in keep:
+            notes.append(f"left out: {column.name!r} {why} (--keep {column.name} takes it in)")
+        else:
+            columns.append(column)
+    return columns, notes
+
+
+def _known(labels: Array, names: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """Return the places of test labels among the classes."""
+    places = {name: i for i, name in enumerate(names)}
+    values = labels.tolist()
+    unseen = sorted({str(v) for v in values if v not in places})
+    if unseen:
+        raise ValueError(
+            f"the test set has classes without a training sample: {_checks.shorten(unseen)}; leave these "
+            "rows out of it"
+        )
+    return np.asarray([places[v] for v in values], dtype=np.int64)
+
+
+def _test_table(
+    test: Any,
+    label: str,
+    groups: str | None,
+    drop: Sequence[str],
+    train: Frame,
+    columns: Sequence[Column],
+    names: Sequence[Any],
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Read the test table as the training table was read."""
+    source = _called(test)
+    read = read_frame(test, label=label, drop=drop, like=train)
+    there = {c.name: c for c in read.columns}
+    ours = {c.name for c in train.columns}
+    if away := [c.name for c in columns if c.name not in there]:
+        raise ValueError(f"{source} lacks columns of the training table: {_checks.shorten(away)}; add them")
+    extra = [n for n in there if n not in ours and n not in (*drop, groups)]
+    if extra:
+        raise ValueError(
+            f"{source} has columns that the training table has not: {_checks.shorten(extra)}; leave them out"
+        )
+    parts = []
+    for column in columns:
+        other = there[column.name]
+        if other.kind != column.kind and not np.isnan(other.values).all():
+            raise ValueError(
+                f"column {column.name!r} holds a {column.kind} in the training table and a {other.kind} in "
+                f"{source}; make both alike"
+            )
+        values = other.values
+        if column.kind == "category" and other.categories:
+            places = {text: i for i, text in enumerate(column.categories)}
+            new = len(places)  # what training has not seen; learners know what to do with it
+            codes = np.asarray([places.get(text, new) for text in other.categories], dtype=np.float64)
+            known = ~np.isnan(values)
+            values = np.full(len(values), np.nan)
+            values[known] = codes[other.values[known].astype(np.int64)]
+        parts.append(values)
+    labels = classes_of(read.labels, source)
+    if train.labels.dtype.kind in "UO" and labels.dtype.kind in "iuf":
+        labels = labels.astype(str)
+    return np.column_stack(parts), _known(labels, names)
+
+
+def as_dataset(problem: Problem, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> Dataset:
+    """Return one fold of features as a data set of its own, for a training alone."""
+    assert problem.inputs is not None
+    assert problem.targets is not None
+    x, y = problem.inputs, problem.targets
+    return Dataset(
+        problem.name, Split(x[train], y[train]), Split(x[test], y[test]), problem.class_names, "vectors"
+    )

@@ -1,0 +1,176 @@
+"""Runs on a table: a learner trained on a fold's training samples, its scores kept, every method decided.
+
+Methods that differ in what they do afterwards share a training. Nothing but the last evaluation sees a test
+sample: what a tuned adjustment chooses by are predictions of models trained inside the training samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.compare.folds import MOST, fold
+from longtail.compare.learners import FLOOR, Learner, fit
+from longtail.compare.outcome import Outcome
+from longtail.evaluation import Evaluation, evaluate
+from longtail.training.files import locked, write_atomic
+
+if TYPE_CHECKING:
+    from longtail.compare.problem import Problem
+    from longtail.training.recipe import Recipe
+
+__all__ = ["run_training", "split", "versions"]
+
+Integers = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+
+
+def split(problem: Problem, recipe: Recipe) -> tuple[Integers, Integers | None]:
+    """Return the training samples of a run, and its test samples; None where a test set is given."""
+    assert problem.targets is not None
+    if recipe.folds == 0:
+        return np.arange(len(problem.targets)), None
+    return fold(problem.targets, problem.groups, recipe.folds, recipe.seed)
+
+
+def run_training(
+    problem: Problem,
+    how: Learner,
+    recipes: Sequence[Recipe],
+    places: Sequence[Path],
+    made_with: dict[str, object],
+) -> list[Outcome]:
+    """Run one training and decide every method that shares it; what is finished already is read.
+
+    Args:
+        problem: the table.
+        how: the learner.
+        recipes: of methods that share a training and a fold.
+        places: their folders.
+        made_with: versions and machine, for environment.json.
+    """
+    try:
+        with locked(places[0]):
+            return _run(problem, how, recipes, places, made_with)
+    except Exception as error:  # one failing run must not cost the others
+        why = f"{type(error).__name__}: {error}"
+        return [Outcome(r, None, 0.0, why, p) for r, p in zip(recipes, places, strict=True)]
+
+
+def _run(
+    problem: Problem,
+    how: Learner,
+    recipes: Sequence[Recipe],
+    places: Sequence[Path],
+    made_with: dict[str, object],
+) -> list[Outcome]:
+    assert problem.inputs is not None
+    assert problem.targets is not None
+    started = time.perf_counter()
+    about = problem.about
+    done = {p: found for r, p in zip(recipes, places, strict=True) if (found := _finished(r, p, about))}
+    if len(done) == len(places):
+        return [done[p] for p in places]
+    train, test = split(problem, recipes[0])
+    x, y = problem.inputs, problem.targets
+    if test is None:
+        assert problem.test is not None
+        tested, truth, rows = (*problem.test, np.arange(len(problem.test[1])))
+    else:
+        tested, truth, rows = x[test], y[test], test
+    groups = None if problem.groups is None else problem.groups[train]
+    kinds = [kind for _, kind in problem.columns] or ["number"] * x.shape[1]
+    method, seed, classes = recipes[0].method.training, recipes[0].seed, len(problem.class_names)
+
+    def trained(inside: Integers, asked: npt.NDArray[Any]) -> Scores:
+        return fit(how, kinds, x[train][inside], y[train][inside], method, seed, classes)(asked)
+
+    kept = places[0] / "scores.npz"  # everything out of fold: later adjustments need no training
+    scores = _kept(kept)
+    if "test" not in scores:
+        scores["test"] = trained(np.arange(len(train)), tested)
+        scores["rows"] = rows
+    if any(r.method.is_tuned for r in recipes) and "held_out" not in scores:
+        scores |= _held_out(trained, x[train], y[train], groups, classes)
+    buffer = io.BytesIO()
+    np.savez(buffer, **scores)  # type: ignore[arg-type]
+    write_atomic(kept, buffer.getvalue())
+    counts = np.bincount(y[train], minlength=classes)
+    outcomes = []
+    for recipe, place in zip(recipes, places, strict=True):
+        if place in done:
+            outcomes.append(done[place])
+            continue
+        inner = (scores["held_out"], y[train][scores["held_out_rows"]]) if recipe.method.is_tuned else None
+        decided = recipe.method.adjust(scores["test"], counts, held_out=inner)
+        evaluation = evaluate(decided, truth, problem.class_counts)
+        seconds = time.perf_counter() - started
+        environment = made_with | about | {"seconds": seconds}
+        for name, content in (
+            ("recipe.json", recipe.to_dict()),
+            ("environment.json", environment),
+            ("evaluation.json", evaluation.to_dict()),  # last: it says that the run is finished
+        ):
+            write_atomic(place / name, (json.dumps(content, indent=2) + "\n").encode())
+        outcomes.append(Outcome(recipe, evaluation, seconds, None, place))
+    return outcomes
+
+
+def versions() -> dict[str, object]:
+    """Return what runs are made with: libraries, machine and commit."""
+    import torch
+
+    from longtail.training.folder import environment
+
+    found = environment(torch.device("cpu")) | {"torch": ""}  # which a table does not need
+    for name in ("scikit-learn", "lightgbm", "xgboost", "xgboost-cpu", "catboost", "imbalanced-learn"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _held_out(
+    trained: Any, x: npt.NDArray[Any], y: Integers, groups: Integers | None, classes: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Return out-of-fold scores of the training samples, and of which: a class of one sample is in none."""
+    sizes = np.bincount(y, minlength=classes)
+    inner = min(MOST, max(2, int(sizes[sizes > 0].min())))
+    scores, held = np.full((len(y), classes), np.log(FLOOR)), np.zeros(len(y), dtype=bool)
+    for run in range(inner):
+        inside, outside = fold(y, groups, inner, run)
+        if len(inside) and len(outside):
+            scores[outside], held[outside] = trained(inside, x[outside]), True
+    rows = np.flatnonzero(held)
+    return {"held_out": scores[rows], "held_out_rows": rows}
+
+
+def _finished(recipe: Recipe, place: Path, about: dict[str, object]) -> Outcome | None:
+    """Return a run that is there already, or None."""
+    file = place / "environment.json"
+    if not file.is_file() or not (place / "evaluation.json").is_file():
+        return None
+    environment = json.loads(file.read_bytes())
+    if other := [key for key, value in about.items() if environment.get(key, value) != value]:
+        raise ValueError(
+            f"run folder {place} holds a run on other data ({', '.join(other)} differ); choose another "
+            "folder (--out), or delete this one to start anew"
+        )
+    evaluation = Evaluation.from_dict(json.loads((place / "evaluation.json").read_bytes()))
+    return Outcome(recipe, evaluation, float(environment.get("seconds", 0.0)), None, place)
+
+
+def _kept(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the scores that an earlier start left; none where there are none."""
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

@@ -1,0 +1,88 @@
+"""Features with their labels: .npz files, of which large ones are mapped and not read, and Parquet."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail import _checks
+from longtail.sources.frames import read_frame
+
+__all__ = ["ARRAYS", "read_arrays"]
+
+Array = npt.NDArray[Any]
+# what a file of features may hold
+ARRAYS = ("X", "y", "class_names", "groups", "paths", "X_test", "y_test", "groups_test", "paths_test")
+_MAPPED = 1 << 26  # bytes from which an array stays on the disk
+
+
+def read_arrays(path: str, label: str = "y") -> dict[str, Array]:
+    """Read a file of features.
+
+    Args:
+        path: .npz with ``X`` and ``y``, and any other of `ARRAYS`; or .parquet.
+        label: in a Parquet file, the column of the labels; all others are features.
+
+    Returns:
+        The arrays by name; large ones of an .npz that is not compressed are memory maps.
+
+    Raises:
+        ValueError: another kind of file, one that cannot be read, or one without ``X`` and ``y``.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"source {path!r} is no file; check the path")
+    suffix = Path(path).suffix.lower()
+    if suffix in (".parquet", ".pq"):
+        read = read_frame(path, label=label)
+        if text := [c.name for c in read.columns if c.kind != "number"]:
+            raise ValueError(
+                f"{path!r} has columns that are no numbers: {_checks.shorten(text)}; features are numbers "
+                "alone, a table is compared by --label COLUMN"
+            )
+        return {"X": np.column_stack([c.values for c in read.columns]).astype(np.float32), "y": read.labels}
+    if suffix != ".npz":
+        raise ValueError(f"features must be a .npz or .parquet file, got {path!r}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = file.files
+            found = {name: _mapped(path, name) for name in names if name in ARRAYS}
+            read_now = {name: file[name] for name, array in found.items() if array is None}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path!r} is not a readable .npz of plain arrays ({why}); write it anew") from error
+    arrays = {name: array for name, array in found.items() if array is not None} | read_now
+    if "X" not in arrays or "y" not in arrays:
+        raise ValueError(
+            f"{path!r} must hold X and y, got {_checks.shorten(names)}; longtail embed writes both"
+        )
+    if ("X_test" in arrays) != ("y_test" in arrays):
+        raise ValueError(f"{path!r} holds one of X_test and y_test; give both or neither")
+    return arrays
+
+
+def _mapped(path: str, name: str) -> Array | None:
+    """Return a large array of an .npz as a memory map; None where it is small or compressed."""
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        about = archive.getinfo(f"{name}.npy")
+        if about.compress_type != zipfile.ZIP_STORED or about.file_size < _MAPPED:
+            return None
+        file.seek(about.header_offset)
+        # a local header says the lengths of its own name and extra field, which need not be the index's
+        header = file.read(30)
+        file.seek(about.header_offset + 30 + sum(struct.unpack("<HH", header[26:30])))
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(file)
+        if dtype.hasobject:
+            return None
+        at = file.tell()
+    flat: Array = np.memmap(path, dtype=dtype, mode="r", offset=at, shape=(int(np.prod(shape)),))
+    return flat.reshape(shape, order="F" if fortran else "C")

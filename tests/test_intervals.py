@@ -1,0 +1,117 @@
+"""Intervals of a test set against SciPy, and how often they hold what is true, simulated at fixed seeds."""
+
+import pickle
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from longtail.evaluation import Interval, evaluate, jeffreys_interval, mean_interval, wilson_interval
+
+# classes, their test samples and their true recall: what the choice in mean_interval rests on
+SETTINGS = {
+    "10 classes, recall falling": (np.geomspace(500, 5, 10), np.linspace(0.95, 0.5, 10)),
+    "10 classes, recall equal": (np.geomspace(500, 5, 10), np.full(10, 0.95)),
+    "100 classes": (np.geomspace(50, 2, 100), np.linspace(0.9, 0.3, 100)),
+    "5 classes": (np.array([300, 40, 10, 5, 3]), np.linspace(0.95, 0.5, 5)),
+}
+
+
+def coverage(setting, interval, runs=1500):
+    samples, recall = SETTINGS[setting]
+    samples = np.rint(samples).astype(int)
+    rng = np.random.default_rng(21)
+    errors = rng.binomial(samples, 1 - recall, size=(runs, len(samples))) / samples
+    held = [low <= 1 - recall.mean() <= high for low, high in (interval(e, samples) for e in errors)]
+    return np.mean(held)
+
+
+def test_the_interval_of_balanced_error_holds_what_it_promises():
+    found = [coverage(setting, mean_interval) for setting in SETTINGS]
+    assert min(found) >= 0.87
+    assert np.mean(found) >= 0.91
+
+
+def test_neither_of_the_two_rules_would_do_alone(monkeypatch):
+    monkeypatch.setattr("longtail.evaluation.intervals.FEW_CLASSES", 0)  # the standard error everywhere
+    assert coverage("10 classes, recall equal", mean_interval) < 0.87
+    monkeypatch.setattr("longtail.evaluation.intervals.FEW_CLASSES", 1000)  # MOVER everywhere
+    assert coverage("100 classes", mean_interval) < 0.91
+
+
+@pytest.mark.parametrize(("k", "m"), [(0, 3), (3, 3), (1, 4), (40, 43), (499, 500), (0, 1)])
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+def test_intervals_of_a_share_are_scipys(k, m, confidence):
+    theirs = stats.binomtest(k, m).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(k, m, confidence) == pytest.approx((theirs.low, theirs.high), abs=1e-14)
+    low, high = stats.beta(k + 0.5, m - k + 0.5).interval(confidence)
+    ours = jeffreys_interval(k, m, confidence)
+    assert ours == pytest.approx((0 if k == 0 else low, 1 if k == m else high))
+    assert ours.confidence == confidence
+
+
+def test_the_mean_of_one_class_is_its_own_interval_and_extremes_have_width():
+    assert mean_interval([0.25], [4]) == pytest.approx(jeffreys_interval(1, 4))
+    assert mean_interval([0.25, 0.9], [4, 0]) == pytest.approx(jeffreys_interval(1, 4))
+    assert mean_interval([0.25, 0.9], [4, 8], [1, 0]) == pytest.approx(jeffreys_interval(1, 4))
+    assert mean_interval([0.5], [0]) is None
+    low, high = mean_interval([0.0] * 100, [3] * 100)
+    assert low == 0 < high
+    low, high = mean_interval([0.0] * 60 + [1.0] * 40, [1] * 100)  # one sample a class: as 40 of 100
+    half = 1.959964 * np.sqrt(0.4 * 0.6 / 100)
+    assert (low, high) == pytest.approx((0.4 - half, 0.4 + half))
+
+
+def test_an_interval_is_a_pair_that_knows_its_confidence():
+    pair = pickle.loads(pickle.dumps(Interval(0.1, 0.3, 0.9)))
+    assert (pair, pair.low, pair.high, pair.confidence) == ((0.1, 0.3), 0.1, 0.3, 0.9)
+
+
+def test_an_evaluation_says_how_sure_it_is():
+    result = evaluate([0, 0, 0, 1, 0, 1], [0, 0, 0, 0, 1, 1], [500, 10, 3], confidence=0.9)
+    assert result.per_class_interval[0] == wilson_interval(1, 4, 0.9)
+    assert result.per_class_interval[1] == wilson_interval(1, 2, 0.9)
+    assert result.per_class_interval[2] is None
+    assert result.balanced_error_interval == mean_interval([0.25, 0.5], [4, 2], confidence=0.9)
+    assert result.natural_error_interval == mean_interval([0.25, 0.5], [4, 2], [500, 10], 0.9)
+    assert result.error_under([0.2, 0.8, 0]) == pytest.approx(0.2 * 0.25 + 0.8 * 0.5)
+    assert result.interval_under([0.2, 0.8, 0]) == mean_interval([0.25, 0.5], [4, 2], [0.2, 0.8], 0.9)
+    assert result.balanced_error_interval.confidence == 0.9
+    assert result.macro_f1_interval.low <= result.macro_f1 <= result.macro_f1_interval.high
+    assert result.thin_text == "3 of 3 classes have fewer than 5 test samples, 1 of them none"
+    assert evaluate([0] * 5, [0] * 5, [3]).thin_text == ""
+    with pytest.raises(ValueError, match="prior must be 3 shares"):
+        result.error_under([0.5, 0.5])
+    with pytest.raises(ValueError, match="prior is 0 for every class that has test samples"):
+        result.error_under([0, 0, 1])
+
+
+def test_groups_replace_samples():
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], [40, 12])
+    said = np.where(rng.random(52) < 0.7, truth, 1 - truth)
+    single = evaluate(said, truth, [500, 10])
+    # ten copies of each sample, a track: nothing more is known
+    copies = evaluate(
+        np.repeat(said, 10), np.repeat(truth, 10), [500, 10], groups=np.repeat(np.arange(52), 10)
+    )
+    np.testing.assert_allclose(copies.per_class_interval, single.per_class_interval)
+    assert copies.balanced_error_interval == pytest.approx(single.balanced_error_interval)
+    assert copies.macro_f1_interval == pytest.approx(single.macro_f1_interval, abs=0.02)
+    without = evaluate(np.repeat(said, 10), np.repeat(truth, 10), [500, 10])
+    assert np.diff(without.macro_f1_interval) < 0.5 * np.diff(copies.macro_f1_interval)
+    assert "groups of test samples" in evaluate([0, 0], [0, 0], [5, 3], groups=["a", "a"]).thin_text
+    with pytest.raises(ValueError, match="groups must be one a sample, 52, got 3"):
+        evaluate(said, truth, [500, 10], groups=[1, 2, 3])
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95, float("nan")])
+def test_errors(confidence):
+    with pytest.raises(ValueError, match=r"confidence must be in \(0, 1\)"):
+        evaluate([0], [0], [5], confidence=confidence)
+    with pytest.raises(ValueError, match=r"confidence must be in \(0, 1\)"):
+        wilson_interval(1, 2, confidence)
+    with pytest.raises(ValueError, match=r"k must be in \[0, 2\], got 3"):
+        wilson_interval(3, 2)
+    with pytest.raises(ValueError, match="one number a class"):
+        mean_interval([0.5], [1, 2])

@@ -1,0 +1,551 @@
+"""Your own data: tables and features as problems, folds and their statistics, learners, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.preprocessing import FunctionTransformer
+
+import longtail
+from longtail import Problem, cli
+from longtail.compare import LEARNERS, TABLES, ComparisonTable, Learner, compare, left_out
+from longtail.compare.folds import fold
+from longtail.compare.learners import fit, learner
+from longtail.compare.trials import run_training
+from longtail.evaluation import paired_difference, summarize
+from longtail.methods import Method, Rule
+from longtail.methods import get as method
+from longtail.training.recipe import Recipe
+
+SIZES = (60, 24, 6)
+
+
+def table(seed: int = 0, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    x = rng.normal(size=(len(y), 3)) + 1.5 * np.eye(3)[y % 3]
+    x[::17, 0] = np.nan
+    towns = np.array(["Oslo", "Rome", "Bern"], dtype=object)[rng.integers(0, 3, len(y))]
+    return {
+        "a": x[:, 0],
+        "b": x[:, 1],
+        "c": x[:, 2],
+        "town": towns,
+        "kind": np.array(["fine", "bent", "cracked"])[y % 3],
+    }
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return Problem.from_table(table(), "kind", name="parts")
+
+
+@pytest.fixture(scope="module")
+def compared(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> ComparisonTable:
+    out = tmp_path_factory.mktemp("parts")
+    return longtail.compare(problem, learners="logistic_regression", repeats=2, out=out, jobs=1)
+
+
+# ---- reading
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+CSV = "row,age,town,seen,code,always,class_code,churn\n" + "".join(
+    f"{i},{20 + i % 7 / 2},{'NA' if i == 3 else ['Rome', 'Oslo'][i % 2]},2024-0{1 + i % 9}-02,00{i % 4},x,"
+    f"{'ABC'[i % 3]},{['yes', 'no', 'maybe'][i % 3]}\n"
+    for i in range(24)
+)
+
+
+def test_a_table_is_read_as_it_is(tmp_path):
+    found = Problem.from_table(write(tmp_path / "train.csv", CSV), "churn")
+    assert found.name == "train"
+    assert found.class_names == ("maybe", "no", "yes")
+    kinds = {"age": "number", "town": "category", "seen": "date", "code": "category"}
+    assert dict(found.columns) == kinds
+    assert found.inputs[0].tolist()[0] == 20
+    assert np.isnan(found.inputs[3, 1])  # a missing category
+    assert found.inputs[0, 2] == (np.datetime64("2024-01-02") - np.datetime64("1970-01-01")).astype(int)
+    assert [note.split("'")[1] for note in found.notes] == ["row", "always", "class_code"]
+    assert "is an identifier" in found.notes[0]
+    assert "has one value" in found.notes[1]
+    assert "repeats the label" in found.notes[2]
+
+
+def test_drop_and_keep_overrule(tmp_path):
+    path = write(tmp_path / "train.csv", CSV)
+    found = Problem.from_table(path, "churn", drop=["age"], keep=["row", "class_code"])
+    assert dict(found.columns).keys() == {"row", "town", "seen", "code", "class_code"}
+
+
+def test_files_and_frames_make_the_same_problem(tmp_path):
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    text = "a,b,town,kind\n" + "".join(
+        f"{i % 5}.5,{i % 3},{'xyz'[i % 4 % 3]},{'pq'[i % 2]}\n" for i in range(20)
+    )
+    path = write(tmp_path / "t.csv", text)
+    frame = pandas.read_csv(path)
+    frame.to_parquet(tmp_path / "t.parquet")
+    tsv = write(tmp_path / "t.tsv", text.replace(",", "\t"))
+    first = Problem.from_table(path, "kind")
+    for source in (frame, polars.read_csv(path), tmp_path / "t.parquet", tsv, frame.to_dict("list")):
+        other = Problem.from_table(source, "kind")
+        assert np.array_equal(first.inputs, other.inputs)
+        assert (first.columns, first.class_names) == (other.columns, other.class_names)
+        assert np.array_equal(first.targets, other.targets)
+
+
+def test_classes_are_those_that_weights_counts(tmp_path):
+    for text in (
+        "y,x\n10,1\n2,0\n10,0\n2,1\n",
+        "y,x\n2.0,1\n10.0,1\n2.0,0\n10,1\n",
+        "y,x\n010,1\n02,1\n010,2\n02,3\n",
+    ):
+        path = write(tmp_path / "t.csv", text)
+        counts = longtail.class_counts(str(path), label="y")
+        found = Problem.from_table(path, "y")
+        assert found.class_names == tuple(map(str, counts))
+        assert found.class_counts.tolist() == list(counts.values())
+
+
+def test_a_test_table_is_read_as_the_training_table(tmp_path):
+    train = write(tmp_path / "train.csv", "x,town,y\n1,7,a\n2,Rome,b\n3,7,a\n2,Rome,b\n")
+    test = write(tmp_path / "test.csv", "y,town,x\nb,7,5\na,9,\n")
+    found = Problem.from_table(train, "y", test=test, keep=["town"])
+    assert found.columns == (("x", "number"), ("town", "category"))
+    x, y = found.test
+    assert y.tolist() == [1, 0]
+    assert x[0].tolist() == [5, 0]
+    assert np.isnan(x[1, 0])
+    assert x[1, 1] == 2  # a town that training has not seen
+    table = compare(found, ["plain"], learners="logistic_regression", out=tmp_path / "out", jobs=1)
+    assert table.rows[0].outcomes[0].result.num_samples == 2
+    assert table.recipe.folds == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("x,y\n1,a\n2,a\n", {}, "label 'y' of .* has one value, 'a'"),
+        ("x,y\n" + "".join(f"1,{i}.5\n" for i in range(30)), {}, "is continuous: 30 values"),
+        ("x,y\n" + "".join(f"1,id{i}\n" for i in range(30)), {}, "looks like an identifier: 30 values in 30"),
+        ("x,y\n1,a\n2,\n3,b\n", {}, "line 3 of .* has an empty field"),
+        ("x,y\n1,a\n2,NA\n3,b\n", {}, "label 'y' is missing .NA. in 1 rows"),
+        ("x,y\n1,a\n2,b\n3,b\n", {}, "'a' has one sample, and cannot be both learned and tested"),
+        ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"label": "z"}, "label 'z' is no column of .*'x', 'y'"),
+        ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"drop": ["w"]}, "drop of .* must be one of 'x', 'y', got 'w'"),
+        ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"groups": "g"}, "groups of .* must be one of 'x', 'y', got 'g'"),
+        ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"drop": ["x"]}, "has no column to learn 'y' from"),
+        ("x,y\ninf,a\n2,b\n3,b\n1,a\n", {}, "column 'x' of .* holds 1 infinite values"),
+        ("x,x,y\n1,1,a\n2,2,b\n", {}, "are named twice: 'x'"),
+        (
+            "x,y\n" + "".join(f"{i if i else 'red'},{'ab'[i % 2]}\n" for i in range(90)),
+            {},
+            "column 'x' of .* holds numbers and 1 other values such as 'red'; .*--keep",
+        ),
+        ("x,g,y\n1,u,a\n2,u,a\n3,v,b\n1,w,b\n", {"groups": "g"}, "'a' has all their samples in one group"),
+    ],
+)
+def test_bad_tables_are_one_line(tmp_path, text, options, message):
+    path = write(tmp_path / "t.csv", text)
+    with pytest.raises((ValueError, TypeError), match=message) as error:
+        Problem.from_table(path, options.pop("label", "y"), **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"x": [1, "a", 2.0, 3], "y": list("abab")},
+            "column 'x' of the table mixes the types float, int, str",
+        ),
+        ({"x": [[1], [2], [3], [4]], "y": list("abab")}, "column 'x' must be one value a row|holds lists"),
+        ({"x": [1, 2, 3], "y": list("abab")}, "columns differ in length"),
+        ({"x": [1, 2, 3, 4], "y": ["a", None, "b", "a"]}, "labels are missing"),
+        ({"x": [1, 2, 3, 4], "y": [1.0, np.nan, 2.0, 1.0]}, "labels are NaN"),
+        (3, "a table must be a path, a data frame or a mapping"),
+    ],
+)
+def test_bad_frames_are_one_line(columns, message):
+    if isinstance(columns, dict) and isinstance(columns["x"][1], str):
+        columns["x"] = np.array(columns["x"], dtype=object)
+    with pytest.raises((ValueError, TypeError), match=message):
+        Problem.from_table(columns, "y")
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ("z,y\n1,a\n", "lacks columns of the training table: 'x'"),
+        ("x,z,y\n1,1,a\n", "has columns that the training table has not: 'z'"),
+        ("x,y\n1,c\n", "classes without a training sample: 'c'"),
+        ("x,y\nred,a\n", "holds a number in the training table and a category in"),
+        ("x,w\n1,a\n", "label 'y' is no column"),
+    ],
+)
+def test_bad_test_tables_are_one_line(tmp_path, test, message):
+    train = write(tmp_path / "train.csv", "x,y\n1,a\n2,b\n3,b\n1,a\n")
+    with pytest.raises(ValueError, match=message):
+        Problem.from_table(train, "y", test=write(tmp_path / "test.csv", test))
+
+
+# ---- folds
+
+
+def test_folds_are_stratified_repeated_and_cover_all():
+    y = np.repeat([0, 1, 2], [50, 20, 5])
+    for repeat in range(3):
+        tests = [fold(y, None, 5, 5 * repeat + k)[1] for k in range(5)]
+        assert np.array_equal(np.sort(np.concatenate(tests)), np.arange(75))
+        assert all(np.bincount(y[t]).tolist() == [10, 4, 1] for t in tests)
+    assert not np.array_equal(fold(y, None, 5, 0)[1], fold(y, None, 5, 5)[1])
+
+
+def test_groups_are_never_split():
+    rng = np.random.default_rng(0)
+    y, groups = rng.integers(0, 3, 90), rng.integers(0, 20, 90)
+    for run in range(10):
+        train, test = fold(y, groups, 5, run)
+        assert not set(groups[train]) & set(groups[test])
+        assert len(train) + len(test) == 90
+
+
+def test_the_number_of_folds_is_that_of_the_smallest_class():
+    assert Problem.from_table(table(sizes=(20, 9, 3)), "kind").folds() == 3
+    two = Problem.from_table(table(sizes=(20, 9, 2)), "kind")
+    assert two.folds() == 2
+    assert any("class 'cracked' has two samples: each fold learns it from one" in note for note in two.notes)
+    with pytest.raises(
+        ValueError, match=r"folds must be at most 2, the samples of the smallest class 'cracked'"
+    ):
+        two.folds(3)
+
+
+# ---- statistics
+
+
+def test_the_corrected_interval_is_nadeaus_and_bengios(rng):
+    a, b = rng.normal(size=(2, 25))
+    d = paired_difference(a, b, 0.9, test_to_train=1 / 4)
+    t = np.mean(a - b) / np.sqrt((1 / 25 + 1 / 4) * np.var(a - b, ddof=1))
+    half = stats.t.ppf(0.95, 24) * np.sqrt((1 / 25 + 1 / 4) * np.var(a - b, ddof=1))
+    assert d.p_value == pytest.approx(2 * stats.t.sf(abs(t), 24), rel=1e-9)
+    assert (d.low, d.high) == pytest.approx((np.mean(a - b) - half, np.mean(a - b) + half))
+    assert summarize(a, test_to_train=0.25).low < summarize(a).low
+    with pytest.raises(ValueError, match="test_to_train must be in"):
+        paired_difference(a, b, test_to_train=-1)
+
+
+def test_the_naive_test_is_far_too_sure_and_the_corrected_one_is_not():
+    """Two learners of equal merit: nearest mean by one feature or by another that is as good."""
+    rng, naive, corrected, trials = np.random.default_rng(0), 0, 0, 150
+    for _ in range(trials):
+        y = np.repeat([0, 1], 30)
+        x = rng.normal(size=(60, 2)) + 0.7 * y[:, None]
+        errors = []
+        for run in range(25):
+            train, test = fold(y, None, 5, run)
+            middle = (x[train][y[train] == 0].mean(0) + x[train][y[train] == 1].mean(0)) / 2
+            errors.append(((x[test] > middle) != y[test][:, None]).mean(0))
+        one, other = np.array(errors).T
+        naive += paired_difference(one, other).significant
+        corrected += paired_difference(one, other, test_to_train=1 / 4).significant
+    assert naive / trials > 0.25  # it promises 0.05
+    assert corrected / trials < 0.1
+
+
+# ---- comparing
+
+
+def test_every_method_is_run_on_the_same_folds(compared, problem):
+    assert [row.method.name for row in compared.rows] == list(TABLES)
+    assert not compared.failures
+    for row in compared.rows:
+        assert row.seeds == tuple(range(10))
+    assert compared.metric == "balanced_error"
+    plain, adjusted = compared.rows[0], compared.rows[6]
+    mine, theirs = plain["balanced_error"].values, adjusted["balanced_error"].values
+    d = paired_difference(theirs, mine, test_to_train=1 / 4)
+    assert adjusted["balanced_error"].difference == d
+    assert "folds" in compared.verdict
+    for run in range(10):
+        counts = np.sum(plain.outcomes[run].result.confusion, axis=1)
+        assert (
+            counts.tolist() == np.bincount(problem.targets[fold(problem.targets, None, 5, run)[1]]).tolist()
+        )
+
+
+def test_scores_out_of_fold_are_kept_and_decide(compared, problem):
+    place = compared.rows[0].outcomes[3].folder
+    with np.load(place / "scores.npz") as kept:
+        scores, rows, inner, inside = (kept[n] for n in ("test", "rows", "held_out", "held_out_rows"))
+    train, test = fold(problem.targets, None, 5, 3)
+    assert np.array_equal(rows, test)
+    assert np.array_equal(np.sort(inside), np.arange(len(train)))
+    counts = np.bincount(problem.targets[train])
+    tau = longtail.tune_adjustment(inner, problem.targets[train][inside], counts).tau
+    for name, t in (("plain", 0.0), ("posthoc_logit_adjusted", 1.0), ("tuned_adjustment", tau)):
+        decided = longtail.adjust_logits(scores, counts, tau=t).argmax(1)
+        row = next(r for r in compared.rows if r.method.name == name)
+        confusion = np.zeros((3, 3), dtype=int)
+        np.add.at(confusion, (problem.targets[test], decided), 1)
+        assert np.array_equal(confusion, row.outcomes[3].result.confusion)
+
+
+def test_a_second_call_and_a_third_after_a_kill_say_the_same(compared, problem, tmp_path):
+    options = {"learners": "logistic_regression", "repeats": 2, "out": compared.folder, "jobs": 1}
+    before = {p: p.stat().st_mtime_ns for p in compared.folder.rglob("scores.npz")}
+    assert compare(problem, **options).to_dict() == compared.to_dict()
+    assert before == {p: p.stat().st_mtime_ns for p in compared.folder.rglob("scores.npz")}
+    # what kills at several moments leave: no scores, scores without a decision, a decision missing
+    texts = {p: p.read_bytes() for p in compared.folder.rglob("evaluation.json")}
+    for name in ("plain/fold1/scores.npz", "plain/fold1/evaluation.json", "plain/fold2/evaluation.json"):
+        (compared.folder / name).unlink()
+    (compared.folder / "tuned_adjustment/fold4/evaluation.json").unlink()
+    (compared.folder / "inverse/fold0/environment.json").unlink()
+    assert compare(problem, **options).to_dict() == compared.to_dict()
+    assert texts == {p: p.read_bytes() for p in compared.folder.rglob("evaluation.json")}
+    other = Problem.from_table(table(seed=1), "kind", name="parts")
+    failed = compare(other, ["plain"], **options).failures
+    assert "holds a run on other data (train_sha256 differ)" in failed[0].failure
+
+
+def test_nothing_is_chosen_by_the_test_set(tmp_path):
+    """The same training data, and test labels that would make any peeking choose otherwise."""
+    train, test = table(), table(seed=5, sizes=(30, 30, 30))
+    decided = []
+    for name, labels in (("honest", test["kind"]), ("turned", np.roll(np.asarray(test["kind"]), 41))):
+        problem = Problem.from_table(train, "kind", test={**test, "kind": labels})
+        made = compare(problem, TABLES, learners="logistic_regression", out=tmp_path / name, jobs=1)
+        assert not made.failures
+        decided.append([np.sum(row.outcomes[0].result.confusion, axis=0).tolist() for row in made.rows])
+        with np.load(tmp_path / name / "plain" / "seed0" / "scores.npz") as kept:
+            decided[-1].append(kept["test"].tolist())
+            decided[-1].append(kept["held_out"].tolist())
+    assert decided[0] == decided[1]
+
+
+def test_held_out_scores_do_not_know_their_own_labels(problem, tmp_path):
+    """Every score is of a model that was trained without the sample: turning its label changes nothing."""
+    recipe = Recipe(
+        dataset="p", model="logistic_regression", epochs=1, folds=5, seed=2, method=method("tuned_adjustment")
+    )
+    seen = []
+
+    def spy(how: Any, kinds: Any, x: Any, y: Any, m: Any, seed: int, classes: int) -> Any:
+        seen.append(x.copy())
+        said = fit(how, kinds, x, y, m, seed, classes)
+
+        def checked(asked: Any) -> Any:
+            trained = {row.tobytes() for row in x}
+            assert not any(row.tobytes() in trained for row in asked)
+            return said(asked)
+
+        return checked
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("longtail.compare.trials.fit", spy)
+        (done,) = run_training(problem, learner("logistic_regression"), [recipe], [tmp_path / "run"], {})
+    assert done.failure is None
+    assert len(seen) == 1 + 5
+    held = {row.tobytes() for row in problem.inputs[fold(problem.targets, None, 5, 2)[1]]}
+    assert not any(row.tobytes() in held for x in seen for row in x)
+
+
+@pytest.mark.parametrize(
+    "name", ["logistic_regression", "hist_gradient_boosting", "lightgbm", "xgboost", "catboost"]
+)
+def test_learners_know_categories_missing_values_and_a_class_that_a_fold_lacks(name):
+    if LEARNERS[name].module != "sklearn":
+        pytest.importorskip(LEARNERS[name].module)
+    found = Problem.from_table(table(sizes=(150, 60, 60)), "kind")
+    kinds = [kind for _, kind in found.columns]
+    x, y = found.inputs, found.targets
+    lacking = found.class_names.index("bent")
+    inside = (y != lacking) & (np.arange(len(y)) % 3 != 0)
+    asked = x[~inside].copy()
+    asked[0, 3] = 3.0  # a town that training has not seen
+    for m in (method("inverse"), method("class_aware")):
+        scores = fit(learner(name), kinds, x[inside], y[inside], m, 0, 3)(asked)
+        assert scores.shape == (len(asked), 3)
+        assert np.isfinite(scores).all()
+        assert (scores[:, lacking] <= np.log(1e-6) + 1e-9).all()
+        assert (scores.argmax(1) == y[~inside])[y[~inside] != lacking].mean() > 0.6
+
+
+class Recorder:
+    def __init__(self, seen: list[Any]) -> None:
+        self.seen = seen
+
+    def fit(self, x: Any, y: Any, sample_weight: Any = None) -> None:
+        self.seen.append(y)
+
+
+def test_weights_and_sampling_reach_the_learner():
+    found = Problem.from_table(table(sizes=(200, 20, 6)), "kind")
+    kinds = [kind for _, kind in found.columns]
+    said = {}
+    for m in (
+        method("plain"),
+        method("inverse"),
+        method("class_aware"),
+        Method(weight=Rule("effective", beta=0.0)),
+    ):
+        say = fit(learner("logistic_regression"), kinds, found.inputs, found.targets, m, 0, 3)
+        said[m.label] = np.exp(say(found.inputs)).mean(0)
+    assert said["plain"] == pytest.approx(found.class_counts / found.class_counts.sum(), abs=0.02)
+    assert said["softmax effective"] == pytest.approx(said["plain"])  # beta 0 weighs nothing
+    sizes = {"oversampling": 3 * 200, "undersampling": 3 * 6}
+    for name, size in sizes.items():
+        learned: list[Any] = []
+        how = Learner(lambda *_, seen=learned: Recorder(seen), lambda _: FunctionTransformer())
+        fit(how, kinds, found.inputs, found.targets, method(name), 0, 3)
+        assert np.bincount(learned[0]).tolist() == [size // 3] * 3
+    small = found.class_names.index("cracked")
+    assert said["inverse"][small] > 3 * said["plain"][small]
+    assert said["class_aware"][small] > 3 * said["plain"][small]
+
+
+def test_methods_that_need_epochs_are_named_and_left_out(problem, tmp_path):
+    names = [text.partition(" ")[0] for text in left_out(problem)]
+    assert {"deferred_effective", "logit_adjusted", "ldam_drw"} <= set(names)
+    made = compare(
+        problem, ["plain", "ldam", "vs"], learners="logistic_regression", repeats=1, out=tmp_path, jobs=1
+    )
+    assert [row.method.name for row in made.rows] == ["plain"]
+    with pytest.raises(
+        ValueError, match=r"none can be done with a table's learner .ldam needs a rule of margin"
+    ):
+        compare(problem, ["ldam"], out=tmp_path)
+    with pytest.raises(ValueError, match="chooses by held-out predictions"):
+        compare(longtail.recipes.digits(), ["tuned_adjustment"], out=tmp_path)
+
+
+def test_several_learners_stand_in_one_table(problem, tmp_path):
+    names = ["logistic_regression", "hist_gradient_boosting"]
+    made = compare(problem, ["plain", "inverse"], learners=names, folds=2, repeats=1, out=tmp_path, jobs=1)
+    assert [row.short_name for row in made.rows] == [f"{m}, {n}" for n in names for m in ("plain", "inverse")]
+    assert [row.baseline for row in made.rows] == [None, 0, None, 2]
+    from longtail.compare.runs import comparisons, find_runs
+
+    outcomes, missing = find_runs([tmp_path])
+    (again,) = comparisons(outcomes)
+    assert not missing
+    values = [sorted((r.recipe.model, r["balanced_error"].values) for r in t.rows) for t in (again, made)]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "acuracy"}, "metric must be one of .*'balanced_error'"),
+        (
+            {"learners": "hist_gradient_bosting"},
+            "learner must be one of .*did you mean 'hist_gradient_boosting'",
+        ),
+        ({"folds": 1}, "folds must be in"),
+        ({"folds": 7}, "folds must be at most 6"),
+        ({"repeats": 0}, "repeats must be in"),
+        ({"losses": ["focal"]}, "losses and schemes are axes of a training by epochs"),
+        ({"methods": ["plain", "plain"]}, "methods must name at least one, each once"),
+    ],
+)
+def test_bad_arguments(problem, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        compare(problem, out=tmp_path, **options)
+
+
+def test_a_score_can_decide(problem, tmp_path):
+    made = compare(
+        problem,
+        ["plain", "inverse"],
+        learners="logistic_regression",
+        metric="macro_f1",
+        repeats=1,
+        out=tmp_path,
+        jobs=1,
+    )
+    values = [row["macro_f1"].summary.mean for row in made.rows]
+    assert made.best is made.rows[int(np.argmax(values))]
+    assert "Highest mean macro F1" in made.verdict or "Best" in made.verdict
+
+
+# ---- the command line
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["longtail", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+def lines_of(columns: dict[str, Any]) -> str:
+    rows = zip(*columns.values(), strict=True)
+    return "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]) + "\n"
+
+
+def test_the_command_line_compares_a_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "parts.csv", lines_of({"id": range(90), **table()}))
+    arguments = ("compare", "parts.csv", "--label", "kind", "--learner", "logistic_regression", "--jobs", 1)
+    assert run(monkeypatch, *arguments, "--repeats", 1, "--out", "out") == 0
+    done = capsys.readouterr()
+    assert "left out: 'id' is an identifier" in done.err.replace("\n", " ")
+    assert "ldam_drw (needs a rule of margin" in done.err.replace("\n", " ")
+    assert "8 methods, 5 folds x 1: 40 runs" in done.err
+    assert "tuned_adjustment" in done.out
+    stored = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert stored["metric"] == "balanced_error"
+    assert len((tmp_path / "out" / "compare.csv").read_text().splitlines()) == 41
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "balanced" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["t.csv"], "is a table; name the column of the class by --label"),
+        (["t.csv", "--label", "z"], "label 'z' is no column"),
+        (["nothing.csv", "--label", "y"], "is no file"),
+        (["digits", "--group", "g"], "--group is for a table"),
+        (["digits", "--learner", "lightgbm"], "--learner and --folds are for tables and features"),
+        (["t.csv", "--label", "y", "--imbalance", "9"], "--imbalance is for data sets that longtail knows"),
+        (["t.csv", "--label", "y", "--learner", "svm"], "learner must be one of"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "t.csv", "x,y\n1,a\n2,b\n3,b\n1,a\n")
+    assert run(monkeypatch, "compare", *arguments) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_killed_comparison_goes_on_with_the_same_result(tmp_path, compared, monkeypatch):
+    path = write(tmp_path / "parts.csv", lines_of(table()))
+    command = [sys.executable, "-m", "longtail", "compare", str(path), "--label", "kind", "--repeats", "2"]
+    command += ["--learner", "logistic_regression", "--jobs", "1", "--out", str(tmp_path / "out")]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while child.poll() is None and len(list(tmp_path.rglob("evaluation.json"))) < 3:
+        time.sleep(0.02)
+    if child.poll() is None:
+        os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert run(monkeypatch, *command[3:]) == 0
+    mine = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert mine["rows"] == json.loads(json.dumps(compared.to_dict()))["rows"]
