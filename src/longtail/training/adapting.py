@@ -30,7 +30,20 @@ __all__ = [
 
 # of attention: its query and value, as networks of the transformers library and of others name them
 _ADAPTED: Final = frozenset(
-    ("query", "value", "q_proj", "v_proj", "q_lin", "v_lin", "to_q", "to_v", "q", "v", "qkv", "query_key_value")
+    (
+        "query",
+        "value",
+        "q_proj",
+        "v_proj",
+        "q_lin",
+        "v_lin",
+        "to_q",
+        "to_v",
+        "q",
+        "v",
+        "qkv",
+        "query_key_value",
+    )
 )
 
 
@@ -52,6 +65,7 @@ def with_cosine_classifier(model: nn.Module, scale: float, *, keep: bool = False
             "another model, or a method without a cosine head"
         )
     made = CosineLinear(head.in_features, head.out_features, scale).to(head.weight)
+    made.had_bias = head.bias is not None
     if keep:
         made.weight = head.weight
     _replace(model, head, made)
@@ -83,8 +97,8 @@ def train_little(model: nn.Module, *, lora_rank: int | None, seed: int) -> nn.Mo
         ]
         if not names:
             raise ValueError(
-                f"model {type(model).__name__} has no attention for LoRA's adapters; freeze_backbone trains its "
-                "head alone"
+                f"model {type(model).__name__} has no attention for LoRA's adapters; freeze_backbone trains "
+                "its head alone"
             )
         needs("peft", "LoRA needs", "peft")
         from peft import LoraConfig
@@ -93,7 +107,9 @@ def train_little(model: nn.Module, *, lora_rank: int | None, seed: int) -> nn.Mo
         config = LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=names)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            LoraModel(model, {"default": config}, "default")  # works on the model itself, and freezes the rest
+            LoraModel(
+                model, {"default": config}, "default"
+            )  # works on the model itself, and freezes the rest
     head.requires_grad_(True)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
@@ -171,10 +187,11 @@ def as_plain_linear(model: nn.Module) -> Iterator[None]:
     if not isinstance(head, CosineLinear):
         yield
         return
-    plain = nn.Linear(head.in_features, head.out_features).to(head.weight)
+    plain = nn.Linear(head.in_features, head.out_features, bias=head.had_bias).to(head.weight)
     with torch.no_grad():
         plain.weight.copy_(nn.functional.normalize(head.weight, dim=-1))
-        plain.bias.zero_()
+        if plain.bias is not None:
+            plain.bias.zero_()
     _replace(model, head, plain)
     try:
         yield

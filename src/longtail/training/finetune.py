@@ -31,7 +31,7 @@ from longtail.evaluation import Evaluation, Evaluator
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.models.image_classifiers import build_classifier, head_of, transformers_library
 from longtail.sampling import ClassAwareSampler
-from longtail.training import manifest
+from longtail.training import adapting, manifest
 from longtail.training.data import derive_seed
 from longtail.training.device import DivergedError, autocast, select_device
 from longtail.training.files import RunFolderError, locked, read_json
@@ -134,10 +134,6 @@ def finetune(
         raise ValueError(
             f"method {method.label!r} mixes or weighs the samples of a batch, which image files do not take "
             "yet; give another, or make an in-memory data set of the images (longtail.datasets.Dataset)"
-        )
-    if method.cosine:
-        raise ValueError(
-            f"method {method.label!r} has a cosine head, which image files do not take yet; give another"
         )
     library = transformers_library()
     target, folder, world = select_device(device), RunFolder(Path(run_dir)), _World.here()
@@ -343,6 +339,8 @@ def _network(recipe: ImageRecipe, train: ImageList, model: nn.Module | None) -> 
         torch.default_generator.manual_seed(derive_seed(recipe.seed, 0, "weights"))
         if model is None:
             model = build_classifier(recipe.model, train.class_names)
+            if recipe.frozen:
+                _check_trained(recipe.model)
     head = head_of(model)
     outputs = head.weight.shape[0]
     if outputs != train.num_classes:
@@ -352,7 +350,23 @@ def _network(recipe: ImageRecipe, train: ImageList, model: nn.Module | None) -> 
         )
     if recipe.uses_prior_bias:
         init_prior_bias_(head)
+    seed = derive_seed(recipe.seed, 0, "weights")
+    if recipe.method.cosine:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed + 1)
+            adapting.with_cosine_classifier(model, recipe.method.cosine)
+    if recipe.frozen:
+        adapting.train_little(model, lora_rank=recipe.lora_rank if recipe.lora else None, seed=seed + 2)
     return model
+
+
+def _check_trained(name: str) -> None:
+    folder = Path(name)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"model {name!r} has no weights (no .safetensors), and frozen random ones are of no use; give a "
+            "trained model"
+        )
 
 
 class _ImageRun:
@@ -400,10 +414,15 @@ class _ImageRun:
         folder, main, trainer = self.folder, self.world.rank == 0, self.trainer
         found = _agreed(self._go_on_from() if main else None)
         self.about = environment(self.device) | about
+        if self.recipe.frozen:
+            trained, whole = adapting.trained_share(trainer.model)
+            self.about |= {"trained_parameters": trained, "parameters": whole}
         if main:
             folder.write_environment(self.about | {"seconds": self.earlier})
             if tensorboard:
                 _log_to_tensorboard(trainer, folder.path, int(found.rpartition("-")[2]) if found else 0)
+        if self.recipe.head_start == "class_means" and found is None:
+            adapting.start_at_class_means(trainer.model, self._in_order(), trainer.args.device)
         try:
             trainer.train(resume_from_checkpoint=found)
         except torch.OutOfMemoryError as error:
@@ -431,18 +450,28 @@ class _ImageRun:
             )
         history = self.history()
         seconds = self.seconds()
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = adapting.merge_adapters(trainer.accelerator.unwrap_model(trainer.model))
         if main:
             names = ["model.safetensors"]
-            if callable(save := getattr(model, "save_pretrained", None)):
-                names = folder.take_files(save)
-            else:
-                folder.write_model(model, {})
+            with adapting.as_plain_linear(model):
+                if callable(save := getattr(model, "save_pretrained", None)):
+                    names = folder.take_files(save)
+                else:
+                    folder.write_model(model, {})
             folder.write_metrics(history)
             folder.write_environment(self.about | {"seconds": seconds})
             folder.finish(evaluation, names)
         _wait()
         return RunResult(self.recipe, evaluation, history, seconds, folder.path, model.to("cpu").eval())
+
+    def _in_order(self) -> DataLoader[Any]:
+        """This process's part of the training images, as evaluation sees them."""
+        recipe, images = self.recipe, self.train.images
+        part = images.select(np.arange(self.world.rank, len(images), self.world.size))
+        rows: Any = TorchDataset(
+            part, EvalTransform(recipe.size, recipe.mean, recipe.std), on_error=self.train.on_error
+        )
+        return DataLoader(rows, batch_size=64, num_workers=self.trainer.args.dataloader_num_workers)
 
     def _go_on_from(self) -> str | None:
         """The checkpoint to go on from, where there is one, and how long the run took before."""
