@@ -6,13 +6,14 @@ Its pieces fit a Trainer or a loop of your own: `longtail.adapters.transformers`
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -583,6 +585,16 @@ class _ImageRun:
                 )
                 return self.lr_scheduler
 
+            def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+                with _names_as_they_are(self.accelerator.unwrap_model(self.model)):
+                    super()._save(output_dir, state_dict)
+
+            def _load_from_checkpoint(self, checkpoint: str, model: nn.Module | None = None) -> None:
+                if self.is_fsdp_enabled or not Path(checkpoint, "model.safetensors").is_file():
+                    super()._load_from_checkpoint(checkpoint, model)
+                else:
+                    _load_weights(self.accelerator.unwrap_model(model or self.model), Path(checkpoint))
+
             def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
                 checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
                 if run.world.rank == 0 and os.path.lexists(checkpoint):  # what an earlier start left
@@ -671,6 +683,52 @@ def _optimizer(recipe: ImageRecipe, model: nn.Module) -> torch.optim.Optimizer:
     if recipe.optimizer == "adam":
         return torch.optim.Adam(groups, lr=recipe.learning_rate)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+
+
+@contextlib.contextmanager
+def _names_as_they_are(network: nn.Module) -> Iterator[None]:
+    """Let save_pretrained keep the names of the network's tensors, or its Trainer does not find them again.
+
+    By default it writes the names of earlier versions of transformers, which from_pretrained alone reads.
+    """
+    save = getattr(network, "save_pretrained", None)
+    if not isinstance(network, transformers_library().PreTrainedModel) or save is None:
+        yield
+        return
+    network.__dict__["save_pretrained"] = functools.partial(save, save_original_format=False)
+    try:
+        yield
+    finally:
+        del network.__dict__["save_pretrained"]
+
+
+def _load_weights(network: nn.Module, checkpoint: Path) -> None:
+    """Load a checkpoint's weights, all of them; names of earlier versions of transformers are understood.
+
+    Raises:
+        RunFolderError: they are not those of the network.
+    """
+    if _fits(network, load_file(checkpoint / "model.safetensors")):
+        return
+    if isinstance(network, transformers_library().PreTrainedModel) and not any(
+        hasattr(module, "base_layer") for module in network.modules()
+    ):
+        read = type(network).from_pretrained(checkpoint, local_files_only=True, use_safetensors=True)
+        if _fits(network, read.state_dict()):
+            return
+    raise RunFolderError(
+        f"checkpoint {checkpoint} has other tensors than the network; delete the run's folder to train from "
+        "the start"
+    )
+
+
+def _fits(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> bool:
+    """Load weights if they are all that the network has; tensors that share their memory count as one."""
+    wanted = network.state_dict()
+    there = {wanted[name].data_ptr() for name in weights if name in wanted}
+    if any(name not in weights and t.data_ptr() not in there for name, t in wanted.items()):
+        return False
+    return not network.load_state_dict(dict(weights), strict=False).unexpected_keys
 
 
 def _last_checkpoint(folder: Path, *, sealed: bool) -> str | None:
