@@ -509,6 +509,8 @@ def test_columns_left_out_and_a_test_table(tmp_path: Path) -> None:
     assert found.test_counts is not None
     assert found.test_counts.counts.tolist() == [0, 1, 1]
     assert len(longtail.audit(tmp_path / "a.csv", label="kind", drop="y").exact_duplicates) == 1
+    both = longtail.audit(tmp_path / "a.csv", label="kind", test=tmp_path / "a.csv", drop="y")
+    assert "2 samples repeat another of the same part, such as train row 2" in str(both)
     (tmp_path / "b.csv").write_text("z,x,kind\n6,2,10\n")
     with pytest.raises(
         ValueError, match=r"test has other columns than a\.csv: 'y', 'z' stand in one of them"

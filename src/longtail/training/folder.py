@@ -128,6 +128,8 @@ class RunFolder:
         Raises:
             RunFolderError: they cannot be written.
         """
+        for left in self.path.glob(".*.tmp"):  # what a kill in the middle of a write left behind
+            left.unlink(missing_ok=True)
         last = {"evaluation.json": _json(evaluation.to_dict())}
         manifest.seal(self.path, {"recipe.json", "environment.json", "metrics.jsonl", *names}, last)
         for name, content in last.items():
