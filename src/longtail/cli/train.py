@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from longtail import _checks
-from longtail.cli.sources import recipe_for
+from longtail.cli.sources import look_at_images, recipe_for
 from longtail.cli.terminal import Format, console, error_console, print_csv, print_json, write
 from longtail.evaluation import Evaluation, Interval
 from longtail.losses.forms import FORMS
@@ -56,6 +56,12 @@ def train(
     set: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Change any field; repeatable.")
     ] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="For images: train adapters and a cosine head, freeze the rest.")
+    ] = False,
+    freeze_backbone: Annotated[
+        bool, typer.Option("--freeze-backbone", help="For images: train the head alone, a cosine head.")
+    ] = False,
     device_batch: Annotated[
         int | None, typer.Option(help="For images: samples on a device at a time; more are accumulated.")
     ] = None,
@@ -66,6 +72,8 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events into the run folder.")] = False,
 ) -> None:
     """One run; started again, it goes on where it was stopped. With images, also under torchrun."""
+    if _are_images(recipe):
+        look_at_images(recipe)
     from longtail.training.recipe import ImageRecipe
 
     options: dict[str, Any] = {
@@ -73,6 +81,7 @@ def train(
         **{"batch_size": batch_size, "learning_rate": learning_rate, "size": size, "seed": seed},
     }
     changes = {name: value for name, value in options.items() if value is not None}
+    changes |= {"lora": True} if lora else {"freeze_backbone": True} if freeze_backbone else {}
     if method is not None:
         from longtail import methods
 
@@ -94,6 +103,12 @@ def train(
         result = run(chosen, folder, **shared)
     if os.environ.get("RANK", "0") == "0":  # one voice for all processes
         _print_evaluation(result.evaluation)
+        if isinstance(chosen, ImageRecipe) and chosen.frozen:
+            from longtail.training.folder import environment_of
+
+            about = environment_of(folder)
+            trained, whole = about["trained_parameters"], about["parameters"]
+            console.print(f"trained {trained:,} of {whole:,} parameters ({trained / whole:.2%})")
         console.print(f"run folder {folder}")
 
 
@@ -280,19 +295,26 @@ def _prior_of(run: Path) -> PriorEstimate:
         raise ValueError(f"{run / PRIOR} is damaged ({error}); estimate it again") from None
 
 
+def _are_images(name: str) -> bool:
+    """Whether an argument is a folder or a list of images, also one that is not there."""
+    from longtail.datasets import DATASETS
+
+    path = Path(name)
+    annotations = path.name.startswith("train20") and path.suffix == ".json"
+    images = path.is_dir() or path.suffix == ".txt" or annotations
+    images = images or ("/" in name and path.suffix != ".json")
+    return images and name not in DATASETS and not name.startswith("hf:")
+
+
 def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tuple[Recipe, Any]:
     """The recipe, and for images where they are."""
     if epochs is not None and "epochs" in changes:
         raise ValueError("epochs is given twice, by --epochs and by --set; leave one of them out")
-    from longtail.datasets import DATASETS
     from longtail.training import recipes
     from longtail.training.files import read_json
 
     path = Path(name)
-    annotations = path.name.startswith("train20") and path.suffix == ".json"
-    images = path.is_dir() or path.suffix == ".txt" or annotations or name.startswith("hf:")
-    images = images or ("/" in name and path.suffix != ".json")  # a folder that is not there
-    if images and name not in DATASETS:
+    if name.startswith("hf:") or _are_images(name):
         title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
         given = {} if epochs is None else {"epochs": epochs}
         return recipes.images(title.replace("/", "-"), **given | changes), name
