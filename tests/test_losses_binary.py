@@ -772,3 +772,33 @@ def test_many_chunks_of_half_precision_lose_nothing(chunks, monkeypatch):
         for rows in (slice(None), slice(classes // 2, None)):
             error = (ours.grad[rows].double() - theirs.grad[rows]).norm() / theirs.grad[rows].norm()
             assert error < 0.005
+
+
+@pytest.mark.parametrize("normalizer", ["samples", "weights"])
+@pytest.mark.parametrize("validate_args", [True, False])
+def test_the_short_way_of_small_batches_is_the_long_one(normalizer, validate_args):
+    criterion = ClassBalancedLoss(COUNTS, normalizer=normalizer, validate_args=validate_args).double()
+    long = ClassBalancedLoss(COUNTS, normalizer=normalizer, reduction="none").double()
+
+    def expected(z, y):
+        known = y[y != -100]
+        divisor = len(known) if normalizer == "samples" else long.weight[known].sum()
+        return long(z, y).sum().item() / float(divisor)
+
+    z, y = normal(6, 3), torch.tensor([0, 1, 2, 0, 1, 1])
+    for labels in (y, y, torch.tensor([0, -100, 2, 0, 1, 1]), y):
+        assert criterion(z, labels).item() == pytest.approx(expected(z, labels), rel=1e-12)
+    maps, of_maps = normal(2, 3, 4, 5), torch.randint(3, (2, 4, 5), generator=rng())
+    assert criterion(maps, of_maps).item() == pytest.approx(
+        long(maps, of_maps).sum().item()
+        / (40 if normalizer == "samples" else long.weight[of_maps].sum().item())
+    )
+    with pytest.raises(ValueError, match=r"target must be in 0..2 .*got 3"):
+        criterion(z, y + 1)
+    with pytest.raises(ValueError, match=r"got shape"):
+        criterion(normal(6, 4), y)
+    criterion.weight[1:] = 0.0  # seen, though it is the same tensor
+    ones = torch.ones(2, dtype=torch.long)
+    assert criterion(z[:2], ones).item() == 0
+    if validate_args:
+        assert criterion(z, torch.full_like(y, -100)).item() == 0
