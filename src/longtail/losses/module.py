@@ -62,6 +62,9 @@ class ClassBalancedLoss(nn.Module):
             of small batches on a CPU with ``normalizer="weights"``: torch's kernel alone then decides what is
             ignored. A batch where all is ignored has the loss NaN, as in torch, and the gradient of a NaN in
             the logits of an ignored label is NaN.
+        smooth_to: what label smoothing moves labels to: "uniform", 1 / C (1 / 2 of labels of their own), or
+            "prior", the classes' shares of the samples. Towards the prior, no smoothing outweighs an offset
+            of the log prior.
         gamma_neg: of "asymmetric": exponent of the negatives, 4 by default.
         gamma_pos: of "asymmetric": exponent of the positives, 1 by default.
         clip: of "asymmetric": probability below which a negative costs nothing, 0.05 by default.
@@ -119,6 +122,7 @@ class ClassBalancedLoss(nn.Module):
         power: float = 0.5,
         max_weight: float | None = None,
         validate_args: bool = True,
+        smooth_to: str = "uniform",
         gamma_neg: float | None = None,
         gamma_pos: float | None = None,
         clip: float | None = None,
@@ -233,7 +237,17 @@ class ClassBalancedLoss(nn.Module):
         # the buffer only tells where the module is, and in which dtype
         self.class_counts = None if counts is None else _vector(counts, torch.float64)
         self._shifts = {name: _shift(name, values, named) for name, values in shifts.items()}
-        if offset is not None and activation:
+        _checks.choice("smooth_to", smooth_to, ("uniform", "prior"))
+        self.smooth_to = smooth_to
+        if smooth_to == "prior":
+            if not activation or counts is None:
+                raise ValueError(
+                    "smooth_to='prior' needs class_counts and a named loss; give both, or smooth_to='uniform'"
+                )
+            sizes = _vector(counts, torch.float64)
+            total = sizes.sum() if num_samples is None else float(num_samples)
+            self._shifts["prior"] = (sizes / total).float()
+        elif offset is not None and activation:
             batch.check_offset(self._shifts["offset"], activation, self.label_smoothing)
         self._settings: dict[str, Any] = {}
         if self._form is not None and self._form.settings:
@@ -345,6 +359,7 @@ class ClassBalancedLoss(nn.Module):
             offset,
             sample_weight,
             self.weighting,
+            self._placed("prior") if self.smooth_to == "prior" else None,
         )
 
     def _is_plain(self, input: Tensor, target: Tensor, weight: Tensor) -> bool:
@@ -454,7 +469,7 @@ class ClassBalancedLoss(nn.Module):
         if self._form is not None and self._form.takes_gamma:
             parts.append(f"gamma={self.gamma:g}")
         parts += [f"{name}={value:g}" for name, value in self._settings.items()]
-        parts += [f"{name}=..." for name in self._shifts if name != "counts"]
+        parts += [f"{name}=..." for name in self._shifts if name not in ("counts", "prior")]
         if self.weighting != "sample":
             parts.append(f"weighting={self.weighting!r}")
         parts += [f"reduction={self.reduction!r}", f"normalizer={self.normalizer!r}"]
