@@ -6,7 +6,7 @@ JOBS ?= 2
 GPU_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tests wheel lowest backends native native-test browser bench gpu clean
+.PHONY: help demo test lint check-tests docs wheel lowest backends native native-test browser bench gpu clean
 
 help: ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ native: $(READY) ## C++ kernels for CIFAR ResNets on this CPU, installed from ex
 native-test: native ## the tests of these kernels (minutes)
 	$(BIN)/python -m pytest -n $(JOBS) experiments/cifar_cpu/tests
 
+docs: $(READY) ## the documentation as a site, into site/; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 browser: ## chromium for the tests of the report's page, where one may be installed
 	@command -v chromium >/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && timeout 150 sh -c '{ apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 </dev/null'; } \
@@ -56,6 +59,7 @@ browser: ## chromium for the tests of the report's page, where one may be instal
 
 bench: $(READY) native ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/counts.py
 	$(BIN)/python benchmarks/ddnet.py
 	$(BIN)/python benchmarks/images.py

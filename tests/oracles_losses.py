@@ -30,15 +30,17 @@ def one_hot(index, classes, ignore_index=-100):
 
 
 def sample_weight(target, weight):
-    """Target-weighted mean of the class weights; 1 where no class is positive."""
+    """Target-weighted mean of the class weights; 1 where none is positive, mixed below a sum of 1/2."""
     if weight is None:
         return np.ones(len(target))
     mass = target.sum(axis=1)
-    return np.array([row @ weight / m if m > 0 else 1.0 for row, m in zip(target, mass, strict=True)])
+    return np.array(
+        [(row @ weight + max(0.5 - m, 0)) / max(m, 0.5) for row, m in zip(target, mass, strict=True)]
+    )
 
 
-def per_sample(kind, logits, target, weight=None, gamma=0.0, smoothing=0.0):
-    """Weighted loss of each sample."""
+def per_sample(kind, logits, target, weight=None, gamma=0.0, smoothing=0.0, labels=False):
+    """Weighted loss of each sample; ``labels``: each output is one, so that smoothing goes towards 1/2."""
     z, target = np.asarray(logits, np.float64), np.asarray(target, np.float64)
     classes = z.shape[1]
     of_sample = sample_weight(target, weight)
@@ -53,7 +55,7 @@ def per_sample(kind, logits, target, weight=None, gamma=0.0, smoothing=0.0):
         per_class = np.exp(gamma * others) * (log_sum - z) if gamma else log_sum - z
         smooth = smoothing / classes * per_class.sum(axis=1) * of_sample
         return (1 - smoothing) * (target * of_class * per_class).sum(axis=1) + smooth
-    t = (1 - smoothing) * target + smoothing / classes
+    t = (1 - smoothing) * target + smoothing / (2 if labels else classes)
     minus_log_p, minus_log_q = np.logaddexp(0, -z), np.logaddexp(0, z)
     cross_entropy = t * minus_log_p + (1 - t) * minus_log_q
     p, q = np.exp(-minus_log_p), np.exp(-minus_log_q)
@@ -71,7 +73,7 @@ def reduce(losses, weights, valid, reduction, normalizer="samples", denominator=
     return losses.sum() / denominator if denominator else 0.0
 
 
-def exact_sample(kind, z, t, of_class, of_sample, gamma, smoothing=0.0):
+def exact_sample(kind, z, t, of_class, of_sample, gamma, smoothing=0.0, labels=False):
     """One sample's loss at mpmath's working precision."""
     classes = len(z)
     gamma = mp.mpf(gamma) if "focal" in kind else mp.mpf(0)
@@ -86,13 +88,13 @@ def exact_sample(kind, z, t, of_class, of_sample, gamma, smoothing=0.0):
         return loss
     loss = mp.mpf(0)
     for x, y in zip(z, t, strict=True):
-        y = (1 - smoothing) * y + smoothing / classes
+        y = (1 - smoothing) * y + smoothing / (2 if labels else classes)
         p, q = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
         loss += (p * (1 - y) + q * y) ** gamma * -(y * mp.log(p) + (1 - y) * mp.log(q))
     return of_sample * loss
 
 
-def exact(kind, logits, target, weight=None, gamma=0.0, smoothing=0.0, digits=60):
+def exact(kind, logits, target, weight=None, gamma=0.0, smoothing=0.0, labels=False, digits=60):
     """Per-sample losses and their gradients by central differences, each to about ``digits`` / 2 digits."""
     logits, target = np.asarray(logits, np.float64), np.asarray(target, np.float64)
     samples, classes = logits.shape
@@ -103,7 +105,7 @@ def exact(kind, logits, target, weight=None, gamma=0.0, smoothing=0.0, digits=60
         h = mp.mpf(10) ** (-digits // 3)
         for i in range(samples):
             z, t = [mp.mpf(float(x)) for x in logits[i]], [mp.mpf(float(x)) for x in target[i]]
-            rest = (t, of_class, float(of_sample[i]), gamma, smoothing)
+            rest = (t, of_class, float(of_sample[i]), gamma, smoothing, labels)
             losses[i] = exact_sample(kind, z, *rest)
             for c in range(classes):
                 up, down = list(z), list(z)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import math
@@ -13,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -196,6 +198,28 @@ def test_planted_duplicates_are_all_found_and_no_other(photos: Path) -> None:
     assert found.counts["cat"] == 31  # counts are what lies there, duplicates and all
 
 
+def test_every_part_of_a_folder_is_compared(photos: Path) -> None:
+    (photos / "test").rename(photos / "val")
+    folder(photos, {"Test": {"cat": 2}})  # the first two of training
+    found = longtail.audit(photos, groups_from="([0-9]+)")
+    assert [sorted(names(d)) for d in found.leaks] == [
+        ["Test/cat/000.png", "train/cat/000.png"],
+        ["Test/cat/001.png", "train/cat/001.png"],
+    ]
+    assert [g.samples for g in found.shared_groups] == [{"train": 1, "Test": 1}] * 2
+    assert found.test_counts is not None
+    assert found.test_counts.total == 9
+    (photos / "Test" / "dog").mkdir()
+    with pytest.raises(ValueError, match="the test images have 1 classes that no training image has: 'dog'"):
+        longtail.audit(photos)
+
+
+def test_links_that_loop_are_walked_once(photos: Path) -> None:
+    (photos / "train" / "cat" / "again").symlink_to(photos / "train", target_is_directory=True)
+    found = longtail.audit(photos)
+    assert (found.counts.total, found.exact_duplicates) == (36, ())
+
+
 def test_what_only_looks_the_same_is_no_exact_duplicate(tmp_path: Path) -> None:
     root = folder(tmp_path, {"train": {"a": 1, "b": 1}}) / "train" / "a"
     base = np.full((20, 24), 256 * 77, np.uint16)
@@ -263,7 +287,7 @@ def test_a_file_that_vanishes_is_unreadable(photos: Path) -> None:
     def progress(done: int, total: int) -> None:
         seen.append((done, total))
 
-    content = samples.of_images(*datasets.images.list_images(photos), "photos")
+    content = samples.of_images(datasets.images.list_images(photos), ("train", "test"), "photos")
     gone.unlink()
     assert content.content is not None
     found = duplicates.look(content.content, len(content), 2, progress)
@@ -410,14 +434,115 @@ def test_labels_alone() -> None:
         longtail.audit(["a", "b"], test=["c"])
 
 
-def test_a_data_set_in_memory_and_its_long_tail() -> None:
-    data, _ = datasets.load("digits").long_tailed(50, seed=0)
-    inputs = data.test.inputs.copy()
-    inputs[3] = data.train.inputs[7]
-    test = datasets.Split(inputs, data.test.targets)
-    found = longtail.audit(datasets.Dataset("d", data.train, test, data.class_names, kind=data.kind))
+def test_a_data_set_in_memory(rng: np.random.Generator) -> None:
+    train, test = (rng.integers(0, 17, (n, 1, 8, 8)).astype(np.float32) for n in (30, 9))
+    test[3] = train[7]
+    test[4] = np.clip(train[8] + 0.1, 0, 16)  # as good as the same
+    parts = [datasets.Split(x, np.arange(len(x)) % 3) for x in (train, test)]
+    found = longtail.audit(datasets.Dataset("d", *parts, ("a", "b", "c"), kind="images"))
     assert [names(d) for d in found.leaks] == [{"train 7", "test 3"}]
-    assert found.counts.counts.tolist() == data.class_counts.tolist()
+    assert [names(p) for p in found.probable_duplicates] == [{"train 8", "test 4"}]
+    assert "data:image/jpeg" in audit_page(found)
+    rows = [datasets.Split(part.inputs[:, 0, 0], part.targets) for part in parts]
+    vectors = datasets.Dataset("d", *rows, ("a", "b", "c"))
+    assert [d.kind for d in longtail.audit(vectors).leaks] == ["values"]
+
+
+TABLE = """id,text,n,who,kind
+1,The  cat sat,1.0,ann,good
+2,the CAT\tsat ,1,ann,good
+3,A dog,2,bob,bad
+4,A dog,2,eve,good
+5,A dog ,2.5,eve,bad
+6,Straße,3,eve,good
+7,STRASSE,3,eve,good
+8,ﬁsh,4,eve,bad
+9,fish,4,eve,bad
+10,,5,eve,bad
+11,NA,5,dan,bad
+12,007,9,dan,bad
+13,7,9,dan,bad
+14,12345678901234567890,9,dan,bad
+15,12345678901234567891,9,dan,bad
+"""
+SAME = {(1, 2): "text", (3, 4): "row", (6, 7): "text", (8, 9): "text", (10, 11): "text"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "gz", "frame", "mapping", "parquet"])
+def test_rows_are_compared_as_they_stand_and_after_normalisation(kind: str, tmp_path: Path) -> None:
+    rows = list(csv.reader(io.StringIO(TABLE)))
+    columns = {name: list(cells) for name, cells in zip(rows[0], zip(*rows[1:], strict=True), strict=True)}
+    source: object = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        (tmp_path / "t.csv").write_text(TABLE, encoding="utf-8")
+    elif kind == "tsv":
+        lines = ("\t".join(cell.replace("\t", " ") for cell in row) for row in rows)
+        (tmp_path / "t.tsv").write_text("\n".join(lines), encoding="utf-8")
+    elif kind == "gz":
+        source = tmp_path / "t.csv.gz"
+        source.write_bytes(gzip.compress(TABLE.replace(",", ";").encode()))
+    elif kind == "frame":
+        source = pd.DataFrame(columns)
+    elif kind == "mapping":
+        source = columns
+    else:
+        pd.DataFrame(columns).to_parquet(source)
+    found = longtail.audit(source, label="kind", group="who")
+    same = {tuple(sorted(s.index + 1 for s in d.samples)): d.kind for d in found.exact_duplicates}
+    assert same == SAME
+    assert [d.samples[0].index for d in found.label_conflicts] == [2]
+    assert found.counts.counts.tolist() == [10, 5]
+    assert found.groups is not None
+    assert [(c.name, c.groups) for c in found.groups.per_class] == [("bad", 3), ("good", 2)]
+    assert found.notes == (
+        "Rows are compared without 'id', whose values are all distinct and tell rows apart.",
+    )
+    assert "A dog | 2" in audit_page(found)
+
+
+def test_columns_left_out_and_a_test_table(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y,kind\n1,5,0\n2,6,10\n2,7,2\n")
+    (tmp_path / "b.csv").write_text("y,x,kind\n6,2,10\n9,9,2\n")
+    found = longtail.audit(tmp_path / "a.csv", label="kind", test=tmp_path / "b.csv")
+    assert [s.name for d in found.leaks for s in d.samples] == ["train row 2", "test row 1"]
+    assert found.counts.names == ("0", "2", "10")
+    assert found.test_counts is not None
+    assert found.test_counts.counts.tolist() == [0, 1, 1]
+    assert len(longtail.audit(tmp_path / "a.csv", label="kind", drop="y").exact_duplicates) == 1
+    (tmp_path / "b.csv").write_text("z,x,kind\n6,2,10\n")
+    with pytest.raises(
+        ValueError, match=r"test has other columns than a\.csv: 'y', 'z' stand in one of them"
+    ):
+        longtail.audit(tmp_path / "a.csv", label="kind", test=tmp_path / "b.csv")
+    (tmp_path / "b.csv").write_text("y,x,kind\n6,2,11\n")
+    with pytest.raises(ValueError, match="classes that no training image has: '11'"):
+        longtail.audit(tmp_path / "a.csv", label="kind", test=tmp_path / "b.csv")
+
+
+def test_labels_that_are_missing_and_no_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1.5,a\n2.5,\n1.5,b\n\n")
+    with pytest.raises(ValueError, match="missing_as_class=True"):
+        longtail.audit(tmp_path / "a.csv", label="2", header=False)
+    found = longtail.audit(tmp_path / "a.csv", label="2", header=False, missing_as_class=True)
+    assert dict(found.counts) == {"a": 1, "b": 1, "missing": 1}
+    assert len(found.label_conflicts) == 1
+    frame = pd.DataFrame({"x": [1, 2, 3], "y": ["a", None, "b"]})
+    assert dict(longtail.audit(frame, label="y", missing_as_class=True).counts) == {
+        "a": 1,
+        "b": 1,
+        "missing": 1,
+    }
+
+
+@given(st.lists(st.floats() | st.integers() | st.text(), min_size=2, max_size=2))
+def test_cells_are_one_only_if_they_read_the_same(cells: list[object]) -> None:
+    first, second = cells
+    one = samples.normal(first) == samples.normal(second)
+    if isinstance(first, int) and isinstance(second, int):
+        assert one == (first == second)
+    if isinstance(first, float) and isinstance(second, float):
+        assert one == (first == second or (first != first and second != second))
+    assert samples.normal(first) == samples.normal(first if not isinstance(first, str) else f" {first}\n")
 
 
 def test_a_features_file_brings_its_groups(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -465,7 +590,7 @@ def test_the_command_prints_text_json_csv_and_a_page(
     assert run([photos, "--out", page], monkeypatch) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
-    assert "1 of 10 test samples also in training" in " ".join(shown.split())
+    assert "1 test sample stands in training, too" in " ".join(shown.split())
     assert "2 of 2 classes" not in shown
     assert "1 of 2 classes has fewer than 5 test samples (lynx)" in " ".join(shown.split())
     html = page.read_text(encoding="utf-8")
@@ -489,9 +614,18 @@ def test_the_command_prints_text_json_csv_and_a_page(
     ("arguments", "message"),
     [
         (["no/such"], "image folder no/such is not there; check the path"),
-        (["{photos}", "--groups-from", "x"], "groups_from 'x' has no parentheses"),
+        (["{photos}", "--groups-from", "x"], "--groups-from 'x' has no parentheses"),
         (["{photos}", "--group", "who"], "group 'who' is no column"),
         (["{photos}/train/cat"], "has no class folders"),
+        (["{photos}", "--test", "b.csv"], "test='b.csv' belongs to a table; leave it out for"),
+        (["{photos}/t.csv"], "is a table; name its label column, such as --label 'class'"),
+        (["{photos}/t.csv", "--label", "kinds"], "label 'kinds' is no column of"),
+        (
+            ["{photos}/t.csv", "--label", "kind", "--group", "who"],
+            "group of t.csv must be one of 'kind', 'n'",
+        ),
+        (["{photos}/t.csv", "--label", "kind", "--groups-from", "(.)"], "--groups-from needs names of files"),
+        (["{photos}/t.csv", "--label", "n"], "has one class, '1'; an audit needs two or more"),
         (["{photos}", "--features", "no.npz"], "features no.npz is not there"),
     ],
 )
@@ -502,6 +636,7 @@ def test_the_command_fails_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (photos / "t.csv").write_text("kind,n\na,1\nb,1\n")
     assert run([a.format(photos=photos) for a in arguments], monkeypatch) == 2
     error = capsys.readouterr().err
     assert message in error

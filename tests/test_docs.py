@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from collections import defaultdict
 from importlib.resources import files
@@ -86,6 +88,26 @@ def test_longtail_commands_run(
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert not stop.value.code, capsys.readouterr().err
+
+
+def test_the_site_is_built_and_its_links_lead_somewhere(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    shown = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert {f"{page.parent.name}.md" for page in tmp_path.glob("*/index.html")} >= shown - {"index.md"}
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert not [name for name in sorted(shown) if name not in navigation], (
+        "give the page a place in mkdocs.yml"
+    )
+    reference = (tmp_path / "reference" / "adjust" / "index.html").read_text(encoding="utf-8")
+    assert "log(prior it saw)" in reference
 
 
 def _make_data() -> None:

@@ -48,6 +48,7 @@ datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
 & evaluation: intervals statistics curves reading / multi_label / single_label / *
 adapters: *
+& suggest
 & auditing: facts samples / duplicates findings sources / *
 training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
 graphs finetune verify embedding / loop / evaluate

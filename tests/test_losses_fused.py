@@ -107,7 +107,7 @@ def test_fused_is_plain(form, dtype, device, rng):
 
 
 @forms
-@pytest.mark.parametrize("classes", [1, 2, 31, 1000, 8142])
+@pytest.mark.parametrize("classes", [2, 31, 1000, 8142])
 def test_any_number_of_classes(form, classes, device, rng):
     agree(form, *problem(rng, (3, classes), device=device), rtol=5e-5)
 

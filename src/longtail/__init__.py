@@ -28,15 +28,19 @@ if TYPE_CHECKING:
     from longtail.counts import class_counts as class_counts
     from longtail.effective import effective_number as effective_number
     from longtail.evaluation import Evaluation as Evaluation
+    from longtail.evaluation import estimate_prior as estimate_prior
     from longtail.evaluation import evaluate as evaluate
+    from longtail.evaluation import prediction_sets as prediction_sets
     from longtail.head import init_prior_bias_ as init_prior_bias_
     from longtail.head import parameter_groups as parameter_groups
     from longtail.head import with_prior as with_prior
     from longtail.losses.module import ClassBalancedLoss as ClassBalancedLoss
+    from longtail.suggest import suggest_beta as suggest_beta
     from longtail.training import recipes as recipes
     from longtail.training.embedding import embed as embed
     from longtail.weights import class_weight_dict as class_weight_dict
     from longtail.weights import class_weights as class_weights
+    from longtail.weights import positive_weights as positive_weights
     from longtail.weights import sample_weights as sample_weights
 
 _NAMES = {
@@ -47,15 +51,19 @@ _NAMES = {
     "class_weights": "longtail.weights",
     "sample_weights": "longtail.weights",
     "class_weight_dict": "longtail.weights",
+    "positive_weights": "longtail.weights",
     "ClassBalancedLoss": "longtail.losses.module",
     "init_prior_bias_": "longtail.head",
     "parameter_groups": "longtail.head",
     "with_prior": "longtail.head",
     "Evaluation": "longtail.evaluation",
     "evaluate": "longtail.evaluation",
+    "estimate_prior": "longtail.evaluation",
+    "prediction_sets": "longtail.evaluation",
     "adjust_logits": "longtail.adjust",
     "adjust_probabilities": "longtail.adjust",
     "tune_adjustment": "longtail.adjust",
+    "suggest_beta": "longtail.suggest",
     "embed": "longtail.training.embedding",
     "audit": "longtail.auditing",
     "Audit": "longtail.auditing",

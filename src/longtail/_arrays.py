@@ -163,6 +163,52 @@ def check_real(name: str, values: Any, *, low: float, remedy: str) -> None:
         raise ValueError(f"{name} must be finite and >= {low:g}, got {float(flat[at])!r}{where}; {remedy}")
 
 
+def check_counts(name: str, source: object, values: Any, *, strict: bool = False) -> None:
+    """Refuse numbers that are no counts of samples: class weights, frequencies, or one label a sample.
+
+    Args:
+        name: of the argument.
+        source: what the caller gave; names in a dict or `longtail.ClassCounts` say that it counts something.
+        values: its numbers as an array, finite and >= 0.
+        strict: one number has to be whole; otherwise only where some are below 1 and all below 1000.
+    """
+    own = "weights of your own are ClassBalancedLoss(weight=...)"
+    refuse_weights(name, source)
+    xp = namespace(values)
+    if not values.shape[0]:
+        return
+    whole = values == xp.floor(values)
+    high, seen = float(xp.max(values)), bool(xp.any(values > 0.0))
+    some = seen and bool(xp.any((values > 0.0) & (values < 1.0)))
+    if seen and (
+        high < 1.0 or ((strict or (some and high < 1000.0)) and not bool(xp.any(whole & (values > 0.0))))
+    ):
+        what = "below 1" if high < 1.0 else "no whole numbers"
+        raise ValueError(
+            f"{name} must be numbers of training samples, got values that are all {what}, as frequencies or "
+            f"weights are; multiply frequencies by the number of samples; {own}"
+        )
+    # one label a sample: many values, all small, from 0 on; a class rarely has none and never all so few
+    size = int(values.shape[0])
+    named = isinstance(source, Mapping) or (is_series(source) and source.name == "count")
+    if named or size < 20 or size < 10 * (high + 1.0) or not bool(xp.all(whole)):
+        return
+    if float(xp.min(values)) == 0.0 and 2 * int(xp.unique_values(values).shape[0]) > high + 1.0 and high:
+        raise ValueError(
+            f"{name} must be one number a class, got {size} numbers from 0 to {high:g}, as labels are; count "
+            f"them, class_counts(labels); if they are counts, give them names, dict(enumerate(counts))"
+        )
+
+
+def refuse_weights(name: str, source: object) -> None:
+    """Refuse what `longtail.class_weights` answers where the counts are asked for."""
+    if getattr(source, "holds_weights", False):
+        raise TypeError(
+            f"{name} must be numbers of training samples, got {type(source).__name__}, which are weights "
+            "already; give the counts that they were made of, or ClassBalancedLoss(weight=...)"
+        )
+
+
 def parameter(name: str, value: object, values: Any, low: float, high: float, remedy: str) -> Any:
     """Return a number, or one a class, as an array beside ``values``; all within ``low`` and ``high``."""
     if not isinstance(value, (list, tuple)) and not (is_array(value) and value.ndim):

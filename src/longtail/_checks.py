@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 
-def choice(name: str, value: object, options: Iterable[str], *, also: str = "") -> str:
+def choice(name: str, value: object, options: Iterable[str], *, also: str = "", hint: str = "") -> str:
     """Return ``value`` if it is one of ``options``; suggest the nearest one otherwise.
 
-    ``also`` names what the caller accepts beside them.
+    ``also`` names what the caller accepts beside them, ``hint`` the option that is surely meant.
     """
     options = tuple(options)
     if isinstance(value, str) and value in options:
         return value
     near = difflib.get_close_matches(str(value), options, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = hint or (f"; did you mean {near[0]!r}?" if near else "")
     raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}{also}, got {value!r}{hint}")
 
 

@@ -117,14 +117,14 @@ def adjust_logits(
         offset=offset,
         sampling=sampling,
         tau=tau,
-        activation=activation,
+        activation="softmax" if one else activation,  # of one logit they are the same
         num_samples=num_samples,
     )
     if one:
         if cost is not None:
             raise ValueError("cost needs one column a class, got one logit; give both classes' logits")
-        odds = shift[1] if activation == "sigmoid" else shift[1] - shift[0]
-        return same(values + _like(odds, values, xp))
+        _checks.choice("activation", activation, ("softmax", "sigmoid"))
+        return same(values + _like(shift[1] - shift[0], values, xp))
     adjusted = values + _like(shift, values, xp)
     if cost is not None:
         matrix = _cost(cost, len(sizes))
@@ -507,13 +507,20 @@ class _Spread:
 
 def _counts(counts: Any) -> Vector:
     """Check counts, and return them as float64 of shape (C,)."""
+    _arrays.refuse_weights("counts", counts)
     values, _ = _arrays.unwrap("counts", _arrays.in_output_order("counts", counts))
     sizes = _to_numpy(values).astype(np.float64)
     if sizes.ndim != 1 or not len(sizes):
         raise ValueError(f"counts must be one number a class, got shape {sizes.shape}")
     if not np.isfinite(sizes).all() or (sizes < 0).any():
         raise ValueError("counts must be finite and >= 0; give the number of training samples per class")
-    if not (sizes > 0).any():
+    filled = int((sizes > 0).sum())
+    if filled > 1 and abs(sizes.sum() - filled) < 1e-5 * filled and (sizes != np.floor(sizes)).any():
+        raise ValueError(
+            f"counts must be numbers of training samples, got values that sum to the number of classes, "
+            f"{filled}, as class weights do; give the counts, and weights as weight="
+        )
+    if not filled:
         raise ValueError(f"counts must have a class with samples, got {len(sizes)} classes of 0")
     return sizes
 

@@ -75,6 +75,7 @@ class ClassWeights(_PerClass):
     """
 
     __slots__ = ()
+    holds_weights = True
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
@@ -229,6 +230,7 @@ def class_counts(
         >>> [class_counts(masks, ignore_index=255, per=per) for per in ("image", "pixel")]
         [ClassCounts({0: 2, 1: 1}), ClassCounts({0: 8, 1: 1})]
     """
+    _arrays.refuse_weights("source", source)
     if per is not None or ignore_index is not None:
         dense = _resize(ClassCounts(*of_masks(source, per, ignore_index, num_classes)), num_classes)
         return dense if order is None else _ordered(dense, order)

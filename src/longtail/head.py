@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from longtail import _arrays, _checks
 from longtail.adjust import logit_shift
+from longtail.counts import ClassCounts
 
 Layer = TypeVar("Layer", bound=nn.Module)
 Head = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -36,6 +37,8 @@ def init_prior_bias_(layer: Layer, prior: object = None) -> Layer:
         layer: the last layer (Linear, Conv, or any module with a 1-D ``bias``).
         prior: pi, in (0, 1): a number or one a class, in the order of the outputs; or a mapping or Series
             from class to pi, whole numbers being class indices. Default: 1 / C for C outputs.
+            `longtail.ClassCounts` are divided by the number of samples; of two shares or counts and one
+            output, pi is that of class 1.
 
     Returns:
         ``layer``, its bias set to ``-log((1 - pi) / pi)``.
@@ -58,8 +61,13 @@ def init_prior_bias_(layer: Layer, prior: object = None) -> Layer:
         if size == 1:
             raise ValueError("prior of a single output cannot be 1 / C = 1; pass the positive class's share")
         prior = 1.0 / size
+    _arrays.refuse_weights("prior", prior)
     values, _ = _arrays.unwrap("prior", _arrays.in_output_order("prior", prior))
     pi = torch.as_tensor(values, dtype=torch.float64)
+    if isinstance(prior, ClassCounts):
+        pi = pi / (getattr(prior, "num_samples", None) or prior.total)
+    if size == 1 and pi.shape == (2,) and bool((pi > 0).all()):  # both classes of one output
+        pi = pi[1] / pi.sum()
     if pi.ndim > 1 or (pi.ndim == 1 and pi.numel() != size):
         raise ValueError(
             f"prior must be a number or {size} numbers, one per output, got shape {tuple(pi.shape)}"
@@ -115,6 +123,8 @@ def with_prior(
     head = last_layer(model)
     if head is None:
         raise ValueError("model has no Linear or Conv layer; give the layer that makes the logits")
+    outputs = head.weight.shape[0]
+    _checks.choice("activation", activation, ("softmax", "sigmoid"))
     shift = logit_shift(
         counts,
         target=target,
@@ -122,11 +132,10 @@ def with_prior(
         offset=offset,
         sampling=sampling,
         tau=tau,
-        activation=activation,
+        activation="softmax" if outputs == 1 else activation,  # of one output they are the same
     )
-    outputs = head.weight.shape[0]
     if outputs == 1 and len(shift) == 2:
-        shift = shift[1:] - (0.0 if activation == "sigmoid" else shift[:1])
+        shift = shift[1:] - shift[:1]
     if outputs != len(shift):
         raise ValueError(
             f"model's last layer has {outputs} outputs, but counts are {len(shift)}; count its classes"

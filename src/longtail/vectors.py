@@ -53,6 +53,11 @@ def effective(counts: Any, *, beta: float = float(DEFAULT_BETA)) -> Vector:
     return np.asarray(class_weights(counts, "effective", beta=beta))
 
 
+def power(counts: Any, *, power: float = 0.5) -> Vector:
+    """Return weights proportional to 1 / n^power that sum to the number of classes with samples."""
+    return np.asarray(class_weights(counts, "power", power=power))
+
+
 def log_prior(counts: Any, weight: Any, *, tau: float = 1.0) -> Vector:
     """Return ``tau * log(n / N)``; an empty class has the offset of the smallest one with samples.
 
@@ -103,5 +108,5 @@ OFFSETS.register("log_weighted_prior", log_weighted_prior)
 SCALES.register("class_dependent_temperature", class_dependent_temperature)
 MARGINS.register("ldam", ldam)
 
-for _rule in (none, inverse, inverse_sqrt, effective):
+for _rule in (none, inverse, inverse_sqrt, effective, power):
     WEIGHTS.register(_rule.__name__, _rule)

@@ -73,7 +73,7 @@ def trainer_loss(criterion: ClassBalancedLoss) -> Callable[..., Tensor]:
         # one number; under DataParallel one a device, though the batch comes whole: the Trainer multiplies by
         # the number of devices afterwards
         total = torch.as_tensor(num_items_in_batch, device=logits.device).sum()
-        if labels.is_floating_point():
+        if labels.is_floating_point() and logits.ndim > 1:
             total = total / logits.shape[1]
         step: Tensor = criterion(logits, labels, denominator=total)
         return step
@@ -84,6 +84,8 @@ def trainer_loss(criterion: ClassBalancedLoss) -> Callable[..., Tensor]:
 def _classes_second(logits: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Return logits as (N, C) or (N, C, d1, ...), and their labels."""
     shape, soft = tuple(logits.shape), labels.is_floating_point()
+    if classes == 2 and (logits.ndim == 1 or (logits.ndim > 1 and shape[1] == 1)):
+        return logits, labels  # one output for two classes
     if logits.ndim > 2 and shape[-1] == classes and labels.shape == (shape if soft else shape[:-1]):
         second = shape[1] == classes and (soft or labels.shape == (shape[0], *shape[2:]))
         if logits.ndim == 3 or not second:

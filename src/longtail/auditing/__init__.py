@@ -28,6 +28,7 @@ from longtail.auditing.findings import (
 )
 from longtail.auditing.samples import Samples
 from longtail.auditing.sources import read
+from longtail.sources.counted import Wanted
 
 __all__ = [
     "Audit",
@@ -53,7 +54,9 @@ def audit(
     *,
     label: str | None = None,
     test: Any = None,
-    columns: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    header: bool = True,
+    missing_as_class: bool = False,
     group: str | None = None,
     groups: Any = None,
     groups_from: str | None = None,
@@ -81,8 +84,10 @@ def audit(
             - labels alone, one a sample: duplicates are not looked for.
         label: The label column of a table or a Hugging Face data set.
         test: The test part of a table or of labels: another of the same kind.
-        columns: Of a table, what rows are compared in; None takes all but the label, the group and columns
-            that only number the rows.
+        drop: Columns of a table in which rows are not compared. Label, group and columns that only number or
+            name the rows are left out, too; `notes` says which.
+        header: Whether the first line of a table of text names its columns; without, a label is a number.
+        missing_as_class: Whether rows without a label are a class, called missing.
         group: The column of the group: the patient, the track, the source.
         groups: Or the group of each sample, training samples first.
         groups_from: Or a regular expression that is looked for in the name of each image below its part's
@@ -123,7 +128,9 @@ def audit(
     _checks.choice("group_scope", group_scope, ("auto", "all", "class"))
     threads = os.cpu_count() or 1 if jobs is None else _checks.integer("jobs", jobs, low=1)
     pattern = None if groups_from is None else _pattern(groups_from)
-    found = read(source, label=label, test=test, columns=columns, group=group)
+    wanted = Wanted(label=label, header=header, missing_as_class=missing_as_class)
+    left_out = [drop] if isinstance(drop, str) else list(drop)
+    found = read(source, wanted, test=test, drop=left_out, group=group)
     if len(found.class_names) < 2:
         raise ValueError(f"{found.title} has one class, {found.class_names[0]!r}; an audit needs two or more")
     vectors = found.vectors

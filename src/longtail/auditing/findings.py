@@ -13,6 +13,7 @@ from longtail.auditing.samples import Samples
 from longtail.counts import ClassCounts
 
 _NAMED: Final = 3  # names in a sentence
+_COMPARED: Final = {"row": "rows as they stand", "text": "text after normalisation"}
 
 
 def harmless(name: object) -> str:
@@ -26,7 +27,7 @@ class Sample:
 
     Attributes:
         index: its place among all samples, the training part's first.
-        part: "train" or "test".
+        part: "train", "test" or what the folder of the part is called.
         label: its class's name.
         name: its file, row or number.
     """
@@ -360,9 +361,11 @@ def _weightings(a: Audit) -> Finding | None:
     kept = [f"{_percent(s.share)} at beta {s.beta:g}" for s in a.effective_shares if s.scheme == "effective"]
     text += f", the effective number {', '.join(kept)} (Kish)."
     if idle:
-        text += f" Beta {', '.join(idle)} does nothing here."
+        text += f" Beta {' and '.join(idle)} {'does' if len(idle) == 1 else 'do'} nothing here."
     if same:
-        text += f" Beta {', '.join(same)} is inverse frequency."
+        text += (
+            f" Beta {' and '.join(same)} {'is' if len(same) == 1 else 'are'} as good as inverse frequency."
+        )
     return Finding(
         "note", "Weightings", text, "The less is left, the more the result depends on a few samples."
     )
@@ -407,8 +410,10 @@ def _leaks(a: Audit) -> Finding | None:
     leaks = a.leaks
     if not leaks:
         return Finding("fine", "Leaks", f"No sample is in both training and test ({_in(a)}).")
-    inside = sum(sample.part == "test" for d in leaks for sample in d.samples)
-    text = f"{inside:,} of {_many(a.test_counts.total, 'test sample')} also in training, such as "
+    inside = sum(sample.part != "train" for d in leaks for sample in d.samples)
+    parts = {sample.part for d in leaks for sample in d.samples}
+    where = "in training, too" if len(parts) == 2 else "in another part, too"
+    text = f"{_many(inside, 'test sample')} {_does(inside, 'stand')} {where}, such as "
     text += f"{_first(leaks[0])}."
     return Finding(
         "problem", "Leaks", text, "Remove them from training: a test with them flatters every model."
@@ -421,7 +426,7 @@ def _first(d: Duplicate) -> str:
 
 
 def _in(a: Audit) -> str:
-    return "compared in " + " and ".join(dict.fromkeys(a.compared))
+    return "compared in " + " and ".join(_COMPARED.get(kind, kind) for kind in dict.fromkeys(a.compared))
 
 
 def _duplicates(a: Audit) -> Finding | None:
@@ -485,7 +490,7 @@ def _groups(a: Audit) -> Finding | None:
         return Finding("fine", "Groups", f"{text}, none of them in both training and test.")
     first = groups.shared[0]
     parts = " and ".join(f"{number} in {part}" for part, number in first.samples.items())
-    inside = sum(group.samples.get("test", 0) for group in groups.shared)
+    inside = sum(n for group in groups.shared for part, n in group.samples.items() if part != "train")
     text += (
         f", {len(groups.shared):,} of them in both training and test, such as {harmless(first.name)} "
         f"({parts}); "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
+from longtail._arrays import NUMBER, is_missing
 from longtail.counts import ClassCounts
 from longtail.datasets.decoding import cut, upright_size
 from longtail.datasets.features import Features
@@ -196,9 +199,8 @@ def digest(data: bytes, kind: str = "") -> bytes:
     ).digest()
 
 
-def of_images(train: ImageList, test: ImageList | None, title: str) -> Samples:
-    """Return images as samples."""
-    lists = (train,) if test is None else (train, test)
+def of_images(lists: tuple[ImageList, ...], parts: tuple[str, ...], title: str) -> Samples:
+    """Return images as samples, one list a part."""
     content = Pictures(lists)
     starts = [_start(images) for images in lists]
 
@@ -215,8 +217,8 @@ def of_images(train: ImageList, test: ImageList | None, title: str) -> Samples:
 
     return Samples(
         title,
-        train.class_names,
-        ("train", "test")[: len(lists)],
+        lists[0].class_names,
+        parts,
         np.repeat(np.arange(len(lists), dtype=np.int8), [len(images) for images in lists]),
         np.concatenate([images.targets for images in lists]),
         name,
@@ -351,6 +353,59 @@ def of_arrays(
         columns=columns or {},
         paths=None if paths is None else name,
     )
+
+
+# ---- rows of a table
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a table, all parts one after the other.
+
+    Rows are one in `kinds[1]` if their cells agree after normalisation: numbers by their value, text in one
+    Unicode form (NFKC), without case and with single blanks.
+    """
+
+    cells: tuple[Sequence[Any], ...]
+    kinds = ("row", "text")
+    pictures = False
+
+    def look(self, index: int) -> Look:
+        """Digest a row as it stands, and after normalisation."""
+        row = [column[index] for column in self.cells]
+        fine = [f"{type(cell).__name__} {cell!r}" for cell in row]
+        return Look(digest("\0".join(fine).encode("utf-8", "surrogatepass")),
+                    digest("\0".join(map(normal, row)).encode("utf-8", "surrogatepass")))  # fmt: skip
+
+    def picture(self, index: int) -> Image | None:
+        """Return nothing: a row is no picture."""
+        return None
+
+    def text(self, index: int) -> str:
+        """Return the cells."""
+        return " | ".join("" if is_missing(cell) else str(cell) for cell in (c[index] for c in self.cells))
+
+
+def normal(cell: Any) -> str:
+    """Return a cell in the form in which cells are compared."""
+    if is_missing(cell):
+        return "missing"
+    if isinstance(cell, (int, float, np.number)) and not isinstance(cell, bool):
+        cell = str(cell)
+    if isinstance(cell, str) and NUMBER.fullmatch(cell) and not re.match(r"\s*[-+]?0[0-9]", cell):  # no code
+        whole = cell.strip().lstrip("+-").isdecimal()  # of any length, where a float would round
+        return f"number {int(cell) if whole else float(cell) + 0.0:}".removesuffix(".0")
+    return f"text {' '.join(unicodedata.normalize('NFKC', str(cell)).casefold().split())}"
+
+
+def is_number_of_row(cells: Sequence[Any]) -> bool:
+    """Whether a column only numbers the rows, or names each: whole numbers or single words, all distinct."""
+    if len(cells) < 3 or any(is_missing(cell) for cell in cells):
+        return False
+    texts = list(map(normal, cells))
+    if len(set(texts)) < len(texts):
+        return False
+    return all(re.fullmatch(r"number -?[0-9]+|text [^ ]*", text) for text in texts)
 
 
 # ---- features beside the samples

@@ -3,50 +3,157 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from longtail import _checks
-from longtail.auditing.samples import Samples, of_arrays, of_dataset, of_images
+from longtail.auditing.samples import Rows, Samples, is_number_of_row, of_arrays, of_dataset, of_images
 from longtail.datasets import DATASETS, Dataset, load
 from longtail.datasets.features import Features
 from longtail.datasets.images import ImageList, list_images
-from longtail.labels import encode
-from longtail.sources import hub
+from longtail.labels import encode, encode_missing
+from longtail.sources import TABLES, folders, hub, read_rows
+from longtail.sources.counted import MISSING, Wanted
+from longtail.sources.listing import names_array, refuse_unseen
 
-_TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
 
-
-def read(
-    source: Any, *, label: str | None, test: Any, columns: Sequence[str] | None, group: str | None
-) -> Samples:
+def read(source: Any, wanted: Wanted, *, test: Any, drop: Sequence[str], group: str | None) -> Samples:
     """Read what is to be audited; see `longtail.audit`."""
+    table, label = _is_table(source), wanted.label
+    for option, value in (("test", test), ("drop", drop or None)):
+        fits = table or (option == "test" and not isinstance(source, (str, os.PathLike, Dataset)))
+        if value is not None and not fits:
+            raise ValueError(f"{option}={value!r} belongs to a table; leave it out for {source!r}")
+    if table:
+        if label is None:
+            raise ValueError(f"{_title(source)} is a table; name its label column, such as label='class'")
+        return _table(source, wanted, test, drop, group)
     if isinstance(source, Dataset):
         return of_dataset(source)
     lists = source if isinstance(source, tuple) else (source,)
     if all(isinstance(images, ImageList) for images in lists) and len(lists) in (1, 2):
-        return of_images(lists[0], lists[1] if len(lists) > 1 else None, "the images")
+        return of_images(lists, ("train", "test")[: len(lists)], "the images")
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         if name in DATASETS and not os.path.exists(name):
             return of_dataset(load(name))
         if name.lower().endswith(".npz"):
-            return _features(name, test)
-        return of_images(*list_images(source, label=label), Path(name).resolve().name)
+            return _features(name)
+        return _images(source, label, Path(name).resolve().name)
     if hub.is_data_set(source):
-        return of_images(*list_images(source, label=label), "the data set")
+        return _images(source, label, "the data set")
     return _labels(source, test)
 
 
-def _features(path: str, test: Any) -> Samples:
+def _is_table(source: Any) -> bool:
+    if isinstance(source, (str, os.PathLike)):
+        plain = re.sub(r"\.(gz|zst|zip|bz2|xz)$", "", os.fspath(source).lower())
+        return plain.endswith(TABLES) and not os.path.isdir(source)
+    return isinstance(source, Mapping) or (hasattr(source, "columns") and not hub.is_data_set(source))
+
+
+def _title(source: Any) -> str:
+    return repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "source"
+
+
+def _images(source: Any, label: str | None, title: str) -> Samples:
+    """Read images of all parts: those that training uses, and what other parts a folder has beside them."""
+    train, test = list_images(source, label=label)
+    if test is None:
+        return of_images((train,), ("train",), title)
+    lists, names = [train, test], ["train", "test"]
+    found = (
+        folders.splits(source) if isinstance(source, (str, os.PathLike)) and os.path.isdir(source) else None
+    )
+    if found is not None:
+        used, *others = [name for name in found.tests if folders.subfolders(Path(source, name))] or ["test"]
+        names[1] = used
+        for name in others:
+            lists.append(_part(Path(source), name, train.class_names))
+            names.append(name)
+    return of_images(tuple(lists), tuple(names), title)
+
+
+def _part(root: Path, name: str, classes: tuple[str, ...]) -> ImageList:
+    files, targets = [], []
+    for folder in folders.subfolders(root / name):
+        refuse_unseen([] if folder in classes else [folder], str(root / name))
+        of_class = sorted(os.path.relpath(path, root) for path in folders.image_files(root / name / folder))
+        files += of_class
+        targets += [classes.index(folder)] * len(of_class)
+    return ImageList(np.array(targets, np.int64), classes, root, names_array(files))
+
+
+def _table(source: Any, wanted: Wanted, test: Any, drop: Sequence[str], group: str | None) -> Samples:
+    """Read one or two tables; rows are compared in all columns but label, group and those left out."""
+    title = Path(source).name if isinstance(source, (str, os.PathLike)) else "the table"
+    label = str(wanted.label)
+    read = [_columns(table, wanted) for table in ([source] if test is None else [source, test])]
+    columns, classes = read[0]
+    for other, known in read[1:]:
+        if set(other) != set(columns):
+            odd = sorted(set(other) ^ set(columns))
+            raise ValueError(
+                f"test has other columns than {title}: {_checks.shorten(odd)} stand in one of them alone"
+            )
+        refuse_unseen([str(name) for name in known if name not in classes], f"the test part of {title}")
+    place = {name: i for i, name in enumerate(classes)}
+    codes = [np.array([place[name] for name in part[label]], np.int64) for part, _ in read]
+    for argument, given in (("drop", drop), ("group", [group] if group is not None else [])):
+        for one in given:
+            _checks.choice(f"{argument} of {title}", one, tuple(columns))
+    joined = {name: [cell for part, _ in read for cell in part[name]] for name in columns}
+    rest = [name for name in columns if name not in {label, group, *drop}]
+    numbering = [name for name in rest if is_number_of_row(joined[name])]
+    compared = [name for name in rest if name not in numbering]
+    notes = []
+    if numbering:
+        named = ", ".join(map(repr, numbering))
+        notes.append(f"Rows are compared without {named}, whose values are all distinct and tell rows apart.")
+    if not compared:
+        notes.append("No column is left in which rows could be compared.")
+    sizes = [len(c) for c in codes]
+    parts = ("train", "test")[: len(sizes)]
+
+    def name(index: int) -> str:
+        return f"{parts[index >= sizes[0]]} row {index - sizes[0] * (index >= sizes[0]) + 1}"
+
+    return Samples(
+        title,
+        tuple(map(str, classes)),
+        parts,
+        np.repeat(np.arange(len(sizes), dtype=np.int8), sizes),
+        np.concatenate(codes),
+        name,
+        Rows(tuple(joined[name] for name in compared)) if compared else None,
+        columns=joined,
+        notes=tuple(notes),
+    )
+
+
+def _columns(table: Any, wanted: Wanted) -> tuple[dict[str, Any], list[Any]]:
+    """Return the columns of a table by name, the label's as the classes are named, and the classes."""
+    if isinstance(table, (str, os.PathLike)):
+        columns, counted = read_rows(os.fspath(table), wanted)
+        return columns, list(counted.names)
+    label, given = str(wanted.label), table.keys() if isinstance(table, Mapping) else table.columns
+    found = {str(name): table[name] for name in given}
+    _checks.choice("label", label, tuple(found))
+    names, codes = (encode_missing if wanted.missing_as_class else encode)(found[label])
+    known = [*names, *([MISSING] if (codes < 0).any() else [])]
+    plain = {name: v.tolist() if hasattr(v, "tolist") else list(v) for name, v in found.items()}
+    plain[label] = [known[code] for code in codes.tolist()]
+    if len({len(values) for values in plain.values()}) > 1:
+        raise ValueError("the columns of the table differ in length; give as many values in each")
+    return plain, known
+
+
+def _features(path: str) -> Samples:
     file = Features.load(path)
-    if test is not None:
-        raise ValueError(
-            f"test={str(test)!r} belongs to tables and labels; put X_test and y_test into {path!r}"
-        )
     pairs = [(file.X, file.y)]
     if file.X_test is not None and file.y_test is not None:
         pairs.append((file.X_test, file.y_test))

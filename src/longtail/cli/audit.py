@@ -34,10 +34,16 @@ def audit(
     test: Annotated[
         str | None, typer.Option(metavar="TABLE", help="The test part, where it is a table of its own.")
     ] = None,
-    column: Annotated[
+    drop: Annotated[
         list[str] | None,
-        typer.Option(help="Of a table, what rows are compared in; repeatable; default: all but the label."),
+        typer.Option(metavar="COLUMN", help="Of a table, in which rows are not compared; repeatable."),
     ] = None,
+    header: Annotated[
+        bool, typer.Option("--header/--no-header", help="Without one, --label 3 is the third column.")
+    ] = True,
+    missing_as_class: Annotated[
+        bool, typer.Option("--missing-as-class", help="Rows without a label are the class 'missing'.")
+    ] = False,
     group: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column that names the patient, track, source.")
     ] = None,
@@ -76,7 +82,9 @@ def audit(
             source,
             label=label,
             test=test,
-            columns=column,
+            drop=drop or (),
+            header=header,
+            missing_as_class=missing_as_class,
             group=group,
             groups_from=groups_from,
             group_scope=group_scope,

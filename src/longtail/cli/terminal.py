@@ -82,6 +82,8 @@ _OPTIONS = {
     r"\bheader=False\b": "--no-header",
     r"\bmissing_as_class=True\b": "--missing-as-class",
     r"\bon_error='skip'": "--skip-unreadable",
+    r"\bgroups_from\b": "--groups-from",
+    r"\bgroup_scope\b": "--group-scope",
     r"\b(label|labels|separator|order|image|root)=(?=['\"])": r"--\1 ",
 }
 

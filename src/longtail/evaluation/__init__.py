@@ -2,7 +2,9 @@
 
 from longtail.evaluation.curves import Curve
 from longtail.evaluation.intervals import Interval, jeffreys_interval, mean_interval, wilson_interval
+from longtail.evaluation.label_shift import Calibration, PriorEstimate, estimate_prior, fit_calibration
 from longtail.evaluation.multi_label import MultiLabelEvaluation
+from longtail.evaluation.sets import PredictionSets, SetEvaluation, SetRule, fit_sets, prediction_sets
 from longtail.evaluation.single_label import Evaluation, Evaluator, evaluate
 from longtail.evaluation.statistics import (
     PairedDifference,
@@ -14,19 +16,28 @@ from longtail.evaluation.statistics import (
 )
 
 __all__ = [
+    "Calibration",
     "Curve",
     "Evaluation",
     "Evaluator",
     "Interval",
     "MultiLabelEvaluation",
     "PairedDifference",
+    "PredictionSets",
+    "PriorEstimate",
+    "SetEvaluation",
+    "SetRule",
     "Summary",
     "bonferroni",
+    "estimate_prior",
     "evaluate",
+    "fit_calibration",
+    "fit_sets",
     "interval_text",
     "jeffreys_interval",
     "mean_interval",
     "paired_difference",
+    "prediction_sets",
     "summarize",
     "wilson_interval",
 ]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from longtail import _arrays, _checks
 from longtail._arrays import as_numpy
 
-__all__ = ["ACTIVATIONS", "Batch", "Classes", "group_ids", "read_batch", "read_labels"]
+__all__ = ["ACTIVATIONS", "Batch", "Classes", "group_ids", "read_batch", "read_labels", "reading_of"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -189,7 +189,7 @@ def read_batch(
         return Batch(truth, scores, None, activation, kept)
     if scores.ndim == 1:
         return Batch(truth, None, _classes(name, classes.numbers(name, scores), len(classes)), None, kept)
-    return Batch(truth, scores, None, activation or _reading(scores), kept)
+    return Batch(truth, scores, None, activation or reading_of(scores), kept)
 
 
 def read_labels(name: str, labels: object, classes: int) -> Integers:
@@ -300,8 +300,12 @@ def _two_columns(scores: Array, activation: str | None) -> tuple[Array, str]:
     return np.stack([np.zeros_like(values), values], axis=1), "softmax"
 
 
-def _reading(scores: Array) -> str:
-    """Whether rows are logits or probabilities."""
+def reading_of(scores: Array, name: str = "logits_or_predictions") -> str:
+    """Tell logits, "softmax", from probabilities, "identity".
+
+    Raises:
+        ValueError: they lie in [0, 1] and do not sum to 1.
+    """
     if not len(scores) or (scores[0] < 0).any() or not (scores >= 0).all():
         return "softmax"
     off = np.abs(scores.sum(axis=1, dtype=np.float64) - 1)
@@ -310,7 +314,7 @@ def _reading(scores: Array) -> str:
     if (scores <= 1).all() and ((scores > 0) & (scores < 1)).any():
         first = int(np.argmax(off > SUM))
         raise ValueError(
-            f"logits_or_predictions lie in [0, 1] as probabilities do, but row {first} sums to "
+            f"{name} lie in [0, 1] as probabilities do, but row {first} sums to "
             f"{scores[first].sum(dtype=np.float64):.4g}; divide each row by its sum, or give "
             "activation='softmax' for logits, 'identity' for probabilities of independent classes"
         )

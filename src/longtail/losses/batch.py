@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import NoReturn
@@ -19,28 +20,42 @@ _INTEGERS = (
 )
 GAMMA = "0 is the cross-entropy, 0.5 to 5 are usual"
 SMOOTHING = "0 switches it off, 0.1 is usual"
+WEIGHTINGS = ("sample", "class", "positive")
 
 
 @dataclass(slots=True)
 class Batch:
     """Checked arguments; one of ``index`` and ``soft`` is None.
 
-    All but the logits, which a fused loss reads as they are, have the dtype of the computation.
+    All but the logits, which a fused loss reads as they are, have the dtype of the computation. One output is
+    always ``soft``: logits and labels have shape (N, 1, ...); it is ``binary`` where weight and offset have
+    two entries, those of the labels 0 and 1.
     """
 
     logits: Tensor  # (N, C) or (N, C, d1, ...)
     index: Tensor | None  # class indices, (N) or (N, d1, ...)
-    soft: Tensor | None  # labels in [0, 1], of the logits' shape
+    soft: Tensor | None  # labels in [0, 1], of the logits' shape; 0 where they are ignored
     weight: Tensor | None  # (C)
     valid: Tensor | None  # of index's shape; None where nothing is ignored
     ignore_index: int = -100
     smoothing: float = 0.0
     offset: Tensor | None = None  # (C)
+    binary: bool = False
+    known: Tensor | None = None  # of soft's shape: which labels are not ignored; None where all are
+    own: Tensor | None = None  # the caller's weight of each sample, of index's shape
+    weighting: str = "sample"  # one of WEIGHTINGS
+    apart: bool = False  # whether the terms of a sample stay apart
 
     def shift(self, logits: Tensor) -> Tensor:
-        """Return logits in the dtype of the computation, with the offset."""
+        """Return logits in the dtype of the computation, with the offset; 0 where the label is ignored."""
         z = upcast(logits)
-        return z if self.offset is None else z + self.offset.view(-1, *[1] * (z.ndim - 2))
+        if self.offset is not None:
+            z = z + (
+                self.offset[1] - self.offset[0] if self.binary else self.offset.view(-1, *[1] * (z.ndim - 2))
+            )
+        if self.known is not None:  # a NaN there would reach the gradient, though times 0
+            return z.masked_fill(~self.known, 0.0)
+        return z if self.valid is None else z.masked_fill(~self.valid.unsqueeze(1), 0.0)
 
     def safe_index(self) -> Tensor:
         """Class indices, 0 where ignored."""
@@ -57,14 +72,19 @@ class Batch:
         return self.soft if self.soft is not None else self.one_hot().to(self.logits.dtype)
 
     def smooth_labels(self) -> Tensor:
-        """(1 - epsilon) * target + epsilon / C."""
+        """(1 - epsilon) * target + epsilon / C of class indices, + epsilon / 2 of labels of their own."""
         t = self.labels()
-        return t if self.smoothing == 0.0 else (1.0 - self.smoothing) * t + self.smoothing / t.shape[1]
+        if self.smoothing == 0.0:
+            return t
+        return (1.0 - self.smoothing) * t + self.smoothing / (t.shape[1] if self.soft is None else 2)
 
     def sample_weight(self) -> Tensor | None:
         """Each sample's class weight; for soft labels the mean of its classes' weights."""
-        if self.weight is None:
+        if self.weight is None or self.weighting != "sample":
             return None
+        if self.soft is not None and self.binary:
+            w = self.weight.to(self.soft.dtype)
+            return torch.lerp(w[0], w[1], self.soft).squeeze(1)
         if self.soft is not None:
             return _mean_weight(self.soft, self.weight)
         index = self.safe_index()
@@ -75,9 +95,38 @@ class Batch:
         weights = self.sample_weight()
         return loss if weights is None else loss * weights
 
+    def total(self, terms: Tensor) -> Tensor:
+        """Weigh the terms of the outputs, (N, C, ...), and sum them over the classes."""
+        if self.weighting == "class" and self.weight is not None:
+            terms = terms * self.weight.view(-1, *[1] * (terms.ndim - 2))
+        if self.known is not None:
+            terms = terms.masked_fill(~self.known, 0.0)
+        weights = None if self.binary else self.sample_weight()  # of one output, sides() has done it
+        if self.apart:
+            return terms if weights is None else terms * weights.unsqueeze(1)
+        loss = terms.sum(dim=1)
+        return loss if weights is None else loss * weights
+
+    def sides(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What multiplies -log p and -log(1 - p) of each output; of several, but for the sample's weight."""
+        positive, negative, w = labels, 1.0 - labels, self.weight
+        if w is None or (self.weighting == "sample" and not self.binary):
+            return positive, negative
+        if not self.binary:
+            column = w.view(-1, *[1] * (labels.ndim - 2))
+            return (positive * column, negative) if self.weighting == "positive" else (positive, negative)
+        if self.weighting == "positive" or self.smoothing == 0.0:
+            return positive * w[1], negative * w[0]
+        assert self.soft is not None
+        even = 0.5 * self.smoothing * torch.lerp(w[0], w[1], self.soft)
+        rest = 1.0 - self.smoothing
+        return rest * self.soft * w[1] + even, rest * (1.0 - self.soft) * w[0] + even
+
     def weigh_classes(self, per_class: Tensor) -> Tensor:
         """Sum target * weight * loss over classes; smoothing's uniform part takes the sample's weight."""
         t = self.labels()
+        if self.smoothing == 0.0:  # a class masked by -inf that is no part of the target
+            per_class = per_class.masked_fill((t == 0.0) & (self.logits == -math.inf), 0.0)
         w = None if self.weight is None else self.weight.reshape(-1, *[1] * (t.ndim - 2))
         loss = (per_class * t if w is None else per_class * t * w).sum(dim=1)
         if self.smoothing == 0.0:
@@ -85,8 +134,12 @@ class Batch:
         return (1.0 - self.smoothing) * loss + self.smoothing * self.weigh(per_class.mean(dim=1))
 
     def mask(self, loss: Tensor) -> Tensor:
-        """Set ignored samples' losses to 0."""
-        return loss if self.valid is None else loss.masked_fill(~self.valid, 0.0)
+        """Set ignored samples' losses to 0, and multiply the others by the caller's weights."""
+        if self.own is not None:
+            loss = loss * (self.own.unsqueeze(1) if self.apart else self.own)
+        if self.valid is None:
+            return loss
+        return loss.masked_fill(~(self.valid.unsqueeze(1) if self.apart else self.valid), 0.0)
 
 
 def check(
@@ -96,6 +149,11 @@ def check(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     offset: Tensor | None = None,
+    *,
+    sample_weight: Tensor | None = None,
+    weighting: str = "sample",
+    apart: bool = False,
+    activation: str = "",
 ) -> Batch:
     """Check the arguments that all losses share."""
     if type(label_smoothing) is not float or not 0.0 <= label_smoothing < 1.0:
@@ -112,13 +170,16 @@ def check(
         )
         raise TypeError(f"input must be floating-point logits, got {dtype}{swapped}")
     shape, target_shape, device = input.shape, target.shape, input.device
-    if len(shape) < 2 or shape[1] == 0:
-        raise ValueError(f"input must have shape (N, C) or (N, C, d1, ...), got {tuple(shape)}")
+    one = len(shape) == 1 or (len(shape) > 1 and shape[1] == 1)
+    if len(shape) == 0 or (len(shape) > 1 and shape[1] == 0):
+        raise ValueError(
+            f"input must have shape (N, C) or (N, C, d1, ...), or (N) for one output, got {tuple(shape)}"
+        )
     if target.device != device:
         raise ValueError(
             f"target is on {target.device} but input on {device}; move it with target.to(input.device)"
         )
-    if len(shape) > 2:
+    if len(shape) > 2 and shape[1] != 1:
         _check_layout(shape, target)
     if dtype is not torch.float64:
         dtype = torch.float32
@@ -130,24 +191,178 @@ def check(
         _check_vector("offset", offset, input)
         if offset.dtype is not dtype:
             offset = offset.to(dtype)
-    if target.dtype.is_floating_point:
-        if target_shape != shape:
+    if weighting != "sample":
+        _checks.choice("weighting", weighting, WEIGHTINGS)
+        if activation == "softmax":
             raise ValueError(
-                f"target is {target.dtype} of shape {tuple(target_shape)}, but must have input's "
-                f"shape {tuple(shape)}; class indices must be integers, target.long()"
+                f"weighting={weighting!r} is for the sigmoid losses, whose outputs are labels of their own; "
+                "a softmax has one class a sample, pass weighting='sample'"
             )
-        _check_probabilities(target)
-        soft = target if target.dtype is dtype else target.to(dtype)
-        return Batch(input, None, soft, weight, None, ignore_index, label_smoothing, offset)
-    index = target if target.dtype is torch.int64 else as_index(target)
-    if target_shape != shape[:1] + shape[2:]:
-        hint = "; one-hot and multi-hot targets must be floating point, target.float()"
+    batch = Batch(
+        *(input, None, None, weight, None, ignore_index, label_smoothing, offset),
+        weighting=weighting,
+        apart=apart,
+    )
+    if one:
+        _one_output(batch, target, dtype, activation)
+    elif target.dtype.is_floating_point:
+        if target_shape != shape:
+            raise ValueError(_unfit_floats(input, target))
+        if activation == "softmax" and ignore_index >= 0:
+            raise ValueError(
+                f"ignore_index={ignore_index} has no meaning for probabilities, target is {target.dtype}; "
+                "pass class indices, or leave ignore_index out"
+            )
+        _read_labels(batch, target if target.dtype is dtype else target.to(dtype), activation)
+    else:
+        batch.index = target if target.dtype is torch.int64 else as_index(target)
+        if target_shape != shape[:1] + shape[2:]:
+            raise ValueError(_unfit_indices(input, target))
+        batch.valid = valid_labels(batch.index, ignore_index)
+    if apart and batch.index is None and activation == "softmax":
+        raise ValueError("reduction='elements' is for the sigmoid losses; pass reduction='none'")
+    if sample_weight is not None:
+        batch.own = _check_sample_weight(sample_weight, batch, dtype)
+    return batch
+
+
+def _one_output(batch: Batch, target: Tensor, dtype: torch.dtype, activation: str) -> None:
+    """Read a batch of one output: its labels are 0 and 1, in any dtype, or shares between them."""
+    input = batch.logits
+    vectors = [vector for vector in (batch.weight, batch.offset) if vector is not None]
+    if input.ndim == 1 and activation != "softmax" and target.shape not in (input.shape, (len(input), 1)):
         raise ValueError(
-            f"target must have shape {tuple(shape[:1] + shape[2:])} for input of shape {tuple(shape)}, "
-            f"got {tuple(target_shape)}{hint if target_shape == shape else ''}"
+            "input must have shape (N, C) or (N, C, d1, ...), or target's shape for one output, got "
+            f"{tuple(input.shape)} beside a target of shape {tuple(target.shape)}"
         )
-    valid = valid_labels(index, ignore_index)
-    return Batch(input, index, None, weight, valid, ignore_index, label_smoothing, offset)
+    if len({len(vector) for vector in vectors}) > 1:
+        raise ValueError(
+            f"weight and offset must be as long as each other, got {len(vectors[0])} and {len(vectors[1])} "
+            "entries for one output; give both classes' values, of label 0 first"
+        )
+    batch.binary = bool(vectors) and len(vectors[0]) == 2
+    if activation == "softmax" and not batch.binary:
+        raise ValueError(
+            "input must have shape (N, C) or (N, C, d1, ...) with C > 1 for a softmax, which of one output "
+            f"is always 1, got {tuple(input.shape)}; for two classes give both weights, of label 0 first "
+            "(both counts to ClassBalancedLoss), or take a sigmoid loss"
+        )
+    if input.ndim == 1:
+        batch.logits = input.unsqueeze(1)
+    shape = batch.logits.shape
+    if target.shape not in (shape, shape[:1] + shape[2:]):
+        raise ValueError(
+            f"target must have shape {tuple(shape[:1] + shape[2:])} or {tuple(shape)} for one output, input "
+            f"of shape {tuple(input.shape)}, got {tuple(target.shape)}"
+        )
+    if target.is_complex():
+        raise TypeError(f"target must hold labels 0 and 1, got {target.dtype}; convert with target.float()")
+    if batch.binary and batch.weighting == "class":
+        raise ValueError(
+            "weighting='class' weighs columns, and one output has one; pass weighting='sample' or 'positive'"
+        )
+    _read_labels(batch, target.to(dtype).reshape(shape), "sigmoid")
+
+
+def _read_labels(batch: Batch, labels: Tensor, activation: str) -> None:
+    """Set labels of the logits' shape; those of a sigmoid loss that are NaN or ignore_index are left out."""
+    batch.soft = labels
+    if 0 <= batch.ignore_index <= 1:
+        raise ValueError(
+            f"ignore_index={batch.ignore_index} is a label of its own where each output is 0 or 1; leave it "
+            "out"
+        )
+    looks = type(labels) is Tensor and labels.is_cpu and not torch.compiler.is_compiling()
+    low = high = 0.0
+    if looks and labels.numel():
+        try:
+            low, high = (float(x) for x in torch.aminmax(labels.detach()))
+        except RuntimeError:  # torch.func.vmap has no single smallest label
+            looks = False
+    inside = low >= 0.0 and high <= 1.001  # a sum of rounded shares may exceed 1 by a little
+    if looks and inside:
+        return
+    if activation != "softmax":
+        known = (labels == labels) & (labels != batch.ignore_index)
+        batch.soft = labels.masked_fill(~known, 0.0)
+        if looks and bool(labels.isnan().all()):
+            raise ValueError(
+                "target must be in [0, 1] where it is floating point, got nan alone; pass -100 for labels "
+                "that are unknown"
+            )
+        if looks:
+            low, high = (float(x) for x in torch.aminmax(batch.soft.detach()))
+        batch.known, batch.valid = known, known.any(dim=1)
+    if looks and not (low >= 0.0 and high <= 1.001):
+        left_out = "" if activation == "softmax" else f" (NaN or {batch.ignore_index} where it is unknown)"
+        what = "for one output" if labels.shape[1] == 1 else "where it is floating point"
+        raise ValueError(
+            f"target must be in [0, 1] {what}{left_out}, got values from {low:g} to {high:g}; pass "
+            "probabilities or multi-hot labels (are input and target swapped?)"
+        )
+
+
+def _check_sample_weight(values: Tensor, batch: Batch, dtype: torch.dtype) -> Tensor:
+    """Return the caller's weights in the shape of the samples."""
+    logits = batch.logits
+    shape = logits.shape[:1] + logits.shape[2:]
+    if not isinstance(values, Tensor) or values.is_complex():
+        raise TypeError(
+            f"sample_weight must be a real tensor, got {_checks.describe(values)}; use torch.as_tensor"
+        )
+    if values.shape == logits.shape and logits.shape[1] == 1:
+        values = values.squeeze(1)
+    if values.shape not in (shape, shape[:1]):
+        raise ValueError(
+            f"sample_weight must have shape {tuple(shape)}, one number a sample, for input of shape "
+            f"{tuple(logits.shape)}, got {tuple(values.shape)}"
+        )
+    if values.device != logits.device:
+        raise ValueError(
+            f"sample_weight is on {values.device} but input on {logits.device}; move it with .to()"
+        )
+    check_values("sample_weight", values)
+    return values.to(dtype).reshape(values.shape + (1,) * (len(shape) - values.ndim)).expand(shape)
+
+
+def check_values(name: str, values: Tensor) -> None:
+    """Refuse weights that are NaN, infinite or negative, where looking is free: on the CPU, not traced."""
+    if not (type(values) is Tensor and values.is_cpu and values.numel()) or torch.compiler.is_compiling():
+        return
+    try:
+        low, high = (float(x) for x in torch.aminmax(values.detach()))
+    except RuntimeError:  # torch.func.vmap has no single smallest weight
+        return
+    if not (low >= 0.0 and high < math.inf):
+        bad = low if not low >= 0.0 else high
+        raise ValueError(f"{name} must be finite and >= 0, got {bad:g}; 0 leaves out what it weighs")
+
+
+def _unfit_floats(input: Tensor, target: Tensor) -> str:
+    shape, found = tuple(input.shape), tuple(target.shape)
+    text = f"target is {target.dtype} of shape {found}, but must have input's shape {shape}; "
+    if found != shape[:1] + shape[2:]:
+        return text + "class indices must be integers, target.long()"
+    whole = True
+    if not torch.compiler.is_compiling():
+        with contextlib.suppress(RuntimeError):  # torch.func.vmap has no single answer
+            whole = bool((target.detach() == target.detach().round()).all())
+    if whole:
+        return text + "class indices must be integers, target.long()"
+    if shape[1] == 2:
+        return text + "for shares of class 1 pass both classes', torch.stack([1 - target, target], 1)"
+    return text + "for soft labels pass the share of every class"
+
+
+def _unfit_indices(input: Tensor, target: Tensor) -> str:
+    shape, found = tuple(input.shape), tuple(target.shape)
+    wanted = shape[:1] + shape[2:]
+    hint = ""
+    if found == shape:
+        hint = "; one-hot and multi-hot targets must be floating point, target.float()"
+    elif found == (*shape[:1], 1, *shape[2:]):
+        hint = "; drop its dimension of 1, target.squeeze(1)"
+    return f"target must have shape {wanted} for input of shape {shape}, got {found}{hint}"
 
 
 def count(
@@ -156,6 +371,7 @@ def count(
     *,
     normalizer: str = "samples",
     ignore_index: int = -100,
+    sample_weight: Tensor | None = None,
 ) -> Tensor:
     """Return what a mean over this batch divides by, to be summed over batches or processes.
 
@@ -164,6 +380,7 @@ def count(
         weight: one weight a class, (C); needed for float targets and ``normalizer="weights"``.
         normalizer: "samples" | "weights".
         ignore_index: index targets of this value are not counted.
+        sample_weight: the weight of each sample, as for the losses: a sample of weight 2 counts as two.
 
     Returns:
         A 0-d tensor on ``target``'s device.
@@ -179,22 +396,36 @@ def count(
     Reduction("mean", normalizer).check()
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a tensor, got {_checks.describe(target)}; use torch.as_tensor")
+    two = weight is not None and weight.shape == (2,)
+    if two and (target.dtype is torch.bool or (target.ndim > 1 and target.shape[1] == 1)):
+        target = target.to(torch.float32)  # labels of one output
     if target.is_floating_point():
         classes = target.shape[1:2] if weight is None else weight.shape
-        if target.ndim < 2 or target.shape[1:2] != classes:
+        one = two and (target.ndim == 1 or target.shape[1] == 1 or target.shape[1] != 2)
+        if one and target.ndim > 0 and target.shape[1:2] != (1,):
+            target = target.unsqueeze(1)
+        if not one and (target.ndim < 2 or target.shape[1:2] != classes):
             wanted = "(N, C) or (N, C, d1, ...)" + ("" if weight is None else f" with C = {weight.shape[0]}")
             raise ValueError(
                 f"target is {target.dtype} and must have shape {wanted}, got {tuple(target.shape)}; "
                 "class indices must be integers, target.long()"
             )
         soft = target if target.dtype == torch.float64 else target.float()  # as the losses compute
-        batch = Batch(soft, None, soft, weight, None)
-        return count_samples(soft.select(1, 0), batch.sample_weight, None, normalizer)
+        batch = Batch(soft, None, soft, weight, None, ignore_index, binary=one)
+        _read_labels(batch, soft, "sigmoid")
+        samples = soft.select(1, 0)
+        if sample_weight is not None:
+            batch.own = _check_sample_weight(sample_weight, batch, soft.dtype)
+        return count_samples(samples, batch.sample_weight, batch.valid, normalizer, batch.own)
     index = as_index(target)
     valid = index != ignore_index
     batch = Batch(index, index, None, weight, valid)
+    if sample_weight is not None:
+        batch.logits = index.unsqueeze(1)
+        dtype = torch.float32 if weight is None else weight.dtype
+        batch.own = _check_sample_weight(sample_weight, batch, dtype)
     try:
-        return count_samples(index, batch.sample_weight, valid, normalizer)
+        return count_samples(index, batch.sample_weight, valid, normalizer, batch.own)
     except (IndexError, RuntimeError) as error:
         explain(index, 0 if weight is None else weight.shape[0], ignore_index, error)
 
@@ -323,17 +554,23 @@ def _check_vector(name: str, vector: Tensor, input: Tensor) -> None:
             f"{name} must be a floating-point tensor or None, got {_checks.describe(vector)}; "
             f"use torch.as_tensor({name}, dtype=torch.float32)"
         )
-    if vector.shape != input.shape[1:2]:
+    outputs = 1 if input.ndim == 1 else input.shape[1]
+    if vector.shape != (outputs,) and not (outputs == 1 and vector.shape == (2,)):
         if input.ndim > 2 and vector.shape == input.shape[-1:]:
             raise ValueError(
                 f"{name} has {vector.numel()} entries, as the last dimension of input of shape "
                 f"{tuple(input.shape)}, but classes are in dimension 1; give logits.movedim(-1, 1), and "
                 "float targets likewise"
             )
+        wanted = (
+            f"must have one entry for each of input's {outputs} classes (dimension 1)"
+            if outputs > 1
+            else "must have two entries for one output, of label 0 and label 1"
+        )
+        remedy = "count as many classes as the model has outputs" if outputs > 1 else "count both classes"
         raise ValueError(
-            f"{name} must have one entry for each of input's {input.shape[1]} classes (dimension 1), "
-            f"got shape {tuple(vector.shape)} for input of shape {tuple(input.shape)}; "
-            "count as many classes as the model has outputs"
+            f"{name} {wanted}, got shape {tuple(vector.shape)} for input of shape {tuple(input.shape)}; "
+            f"{remedy}"
         )
     if vector.device != input.device:
         raise ValueError(
@@ -341,25 +578,12 @@ def _check_vector(name: str, vector: Tensor, input: Tensor) -> None:
         )
 
 
-def _check_probabilities(target: Tensor) -> None:
-    """Refuse soft labels outside [0, 1], where looking is free: on the CPU, outside tracing."""
-    if not (type(target) is Tensor and target.is_cpu and target.numel()) or torch.compiler.is_compiling():
-        return
-    try:
-        low, high = (float(x) for x in torch.aminmax(target.detach()))
-    except RuntimeError:  # torch.func.vmap has no single smallest label
-        return
-    if not (low >= 0.0 and high <= 1.001):  # a sum of rounded shares may exceed 1 by a little
-        raise ValueError(
-            f"target must be in [0, 1] where it is floating point, got values from {low:g} to {high:g}; "
-            "pass probabilities or multi-hot labels (are input and target swapped?)"
-        )
-
-
 def _mean_weight(target: Tensor, weight: Tensor) -> Tensor:
-    """The target-weighted mean of the classes' weights, 1 where no class is positive."""
+    """The target-weighted mean of the classes' weights; what labels lack to a sum of 1/2 weighs 1.
+
+    So a sample without a positive weighs 1, the mean of class weights that sum to C, and nothing jumps there.
+    """
     w = weight.reshape(-1, *[1] * (target.ndim - 2)).to(target.dtype)
     mass = target.sum(dim=1)
-    positive = mass > 0
-    mean = (target * w).sum(dim=1) / torch.where(positive, mass, torch.ones_like(mass))
-    return torch.where(positive, mean, torch.ones_like(mean))
+    lacking = (0.5 - mass).clamp(min=0.0)
+    return ((target * w).sum(dim=1) + lacking) / (mass + lacking)

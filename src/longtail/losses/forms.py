@@ -6,8 +6,8 @@ This file needs no torch, so that a recipe and the command line can name a loss 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from longtail._registry import Registry
@@ -24,6 +24,9 @@ class Form:
             loss of each sample (:mod:`longtail.losses.softmax` has examples); or where to find it.
         takes_gamma: whether it is a focal loss.
         fused: whether :mod:`longtail.losses.fast` knows it.
+        settings: its own numbers by name, with what they are by default; the formula takes them by name.
+        takes_counts: whether the formula takes ``counts`` and ``num_samples``, too; it then does what class
+            weights do, which are all 1.
     """
 
     name: str
@@ -31,6 +34,8 @@ class Form:
     formula: Callable[..., Any] | str
     takes_gamma: bool = False
     fused: bool = False
+    settings: Mapping[str, float] = field(default_factory=dict, hash=False)
+    takes_counts: bool = False
 
     def load(self) -> Callable[..., Any]:
         """Return the formula, imported."""
@@ -47,6 +52,27 @@ SOFTMAX_FOCAL = Form(
     "softmax_focal", "softmax", "longtail.losses.softmax:focal", takes_gamma=True, fused=True
 )
 
+ASYMMETRIC = Form(
+    "asymmetric",
+    "sigmoid",
+    "longtail.losses.sigmoid:asymmetric",
+    settings={"gamma_neg": 4.0, "gamma_pos": 1.0, "clip": 0.05},
+)
+DISTRIBUTION_BALANCED = Form(
+    "distribution_balanced",
+    "sigmoid",
+    "longtail.losses.sigmoid:distribution_balanced",
+    takes_gamma=True,
+    settings={
+        **{"map_alpha": 0.1, "map_beta": 10.0, "map_mu": 0.2},
+        **{"neg_scale": 2.0, "init_bias": 0.05, "focal_balance": 2.0},
+    },
+    takes_counts=True,
+)
+
 FORMS = Registry[Form]("loss")
 for _form in (SOFTMAX, SIGMOID, FOCAL, SOFTMAX_FOCAL):
     FORMS.register(_form.name, _form)
+
+# for many labels alone: ClassBalancedLoss knows them, recipes and methods, of one class a sample, do not
+MANY_LABELS = {form.name: form for form in (ASYMMETRIC, DISTRIBUTION_BALANCED)}

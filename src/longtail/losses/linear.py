@@ -15,7 +15,16 @@ from torch import Tensor
 
 from longtail import _checks
 from longtail.losses import sigmoid, softmax
-from longtail.losses.batch import Batch, as_index, check, check_gamma, check_offset, explain, valid_labels
+from longtail.losses.batch import (
+    Batch,
+    as_index,
+    check,
+    check_gamma,
+    check_offset,
+    check_values,
+    explain,
+    valid_labels,
+)
 from longtail.losses.fast import Setting, fused
 from longtail.losses.reduction import Reduction
 
@@ -150,6 +159,13 @@ def _compute(
     autocast = torch.is_autocast_enabled(features.device.type)
     dtype = torch.get_autocast_dtype(features.device.type) if autocast else features.dtype
     probe = features.new_empty(0, weight.shape[0], dtype=dtype)  # the logits, but for their number
+    if weight.shape[0] == 1:
+        raise ValueError(
+            "weight must have a row a class, got one row: one output needs no fused head; apply the layer, "
+            "then the loss"
+        )
+    if class_weight is not None:
+        check_values("class_weight", class_weight)
     batch = check(probe, index[:0], class_weight, form.ignore_index, form.smoothing, offset)
     if offset is not None:
         check_offset(offset, form.kind, form.smoothing)

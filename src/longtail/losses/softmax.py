@@ -25,7 +25,10 @@ def cross_entropy(batch: Batch) -> Tensor:
 def focal(batch: Batch, gamma: float) -> Tensor:
     """``(1 - p_y)^gamma * -log p_y``; for a float target, ``sum_c t_c w_c (1 - p_c)^gamma * -log p_c``."""
     if batch.index is None or batch.smoothing != 0.0:
-        return batch.weigh_classes(_focal_of_every_class(batch.logits, gamma))
+        z = batch.logits
+        if batch.smoothing == 0.0:  # as any finite number: its part of the target is 0
+            z = z.masked_fill((batch.labels() == 0.0) & (z == -torch.inf), torch.finfo(z.dtype).min / 4)
+        return batch.weigh_classes(_focal_of_every_class(z, gamma))
     true = batch.logits.gather(1, batch.safe_index().unsqueeze(1))
     margin = _log_odds_against(batch.one_hot(), batch.logits, true)
     return batch.weigh(focal_of_margin(margin, gamma).squeeze(1))

@@ -423,6 +423,7 @@ class Method:
             **options,
         )
         base = loss()
+        assert base.class_counts is not None
         counts = base.class_counts.cpu().numpy()
         if own is not None:
             base.weight.copy_(torch.from_numpy(np.asarray(own(counts), dtype=np.float64)))

@@ -10,6 +10,7 @@ import glob
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from longtail import _checks
 from longtail.sources import coco, folders, hub, tables
@@ -23,6 +24,7 @@ _SUFFIXES = {
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
     ".json": "json",
 }
+TABLES = tuple(ending for ending, kind in _SUFFIXES.items() if kind != "json")
 _PACKED = (".gz", ".zst", ".zip", ".bz2", ".xz")
 
 
@@ -74,6 +76,23 @@ def read_counts(source: str, wanted: Wanted) -> Counted:
             raise ValueError(f"source {source!r} matches {len(paths)} files; name their label column")
         return tables.read_counts(database, paths[0])
     return tables.count_text(database, paths, source, wanted)
+
+
+def read_rows(path: str, wanted: Wanted) -> tuple[dict[str, list[Any]], Counted]:
+    """Return all columns of one table, that of the label as the classes are named, and the classes.
+
+    Raises:
+        TypeError: missing or mixed labels.
+        ValueError: no such file, another kind of file, an unreadable one, no such column.
+        ModuleNotFoundError: DuckDB is not installed.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"source {path!r} is no file; check the path")
+    kind = _kind(path)
+    if kind == "json":
+        raise ValueError(f"source {path!r} holds annotations, which have no rows; give a table")
+    database = tables.connect("a table")
+    return (tables.read_parquet if kind == "parquet" else tables.read_text)(database, path, wanted)
 
 
 def _kind(path: str) -> str:

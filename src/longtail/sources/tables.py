@@ -12,6 +12,7 @@ import contextlib
 import csv
 import difflib
 import fnmatch
+import glob
 import gzip
 import lzma
 import os
@@ -28,7 +29,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 from longtail import _arrays, _checks
-from longtail.sources.counted import Counted, Wanted, finish, needs, notice_joined, split, with_missing
+from longtail.sources.counted import (
+    MISSING,
+    Counted,
+    Wanted,
+    finish,
+    needs,
+    notice_joined,
+    split,
+    with_missing,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -543,6 +553,35 @@ def _classes(counted: Counter[str], comma: bool) -> Counted:
     return Counted(names, [merged[name] for name in names])
 
 
+def read_text(
+    database: DuckDBPyConnection, path: str, wanted: Wanted
+) -> tuple[dict[str, list[Any]], Counted]:
+    """Read all columns of a table of text, that of the label as `count_text` counts it, and its classes.
+
+    Raises:
+        ValueError: as `count_text`, or two columns of one name.
+    """
+    counted, label = count_text(database, [path], path, wanted), wanted.label or ""
+    database.execute("RESET memory_limit")  # columns are wanted whole
+    with contextlib.ExitStack() as stack:
+        table = _table(database, path, _readable(path, stack), label, False, wanted.header)
+        at, places = _position(table, label), list(range(len(table.header)))
+        rows = _read(database, table, places, f"SELECT {', '.join(_names(len(places)))}, long FROM {{}}")
+    # blank lines are no rows
+    rows = [row for row in rows if any(cell is not None for cell in row[:-1])]
+    names = [name.strip() or f"column {i + 1}" for i, name in enumerate(table.header)]
+    names[at] = label
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"columns of {path!r} are named twice: {twice[0]!r}; rename one")
+    columns: dict[str, list[Any]] = {name: [row[i] for row in rows] for i, name in enumerate(names)}
+    distinct = sorted({text for text in columns[label] if not _arrays.is_missing(text)})
+    found = [(text,) for text in distinct]
+    plain = _numbers([_unquoted(text, table, found) for text in distinct], table.delimiter != ",")
+    named = dict(zip(distinct, map(_arrays.one_form, plain), strict=True))
+    columns[label] = [named.get(text, MISSING) for text in columns[label]]
+    return columns, counted
+
+
 # ---- columns of 0 and 1
 
 
@@ -656,6 +695,26 @@ def count_parquet(database: DuckDBPyConnection, paths: list[str], source: str, w
     table = f"(SELECT {_quote(str(label))} AS a FROM {read})"
     counted = _group(database, "SELECT a, count(*) FROM {} GROUP BY 1", table, [paths], source, str(label))
     return finish(counted, f"source {source!r}", wanted)
+
+
+def read_parquet(
+    database: DuckDBPyConnection, path: str, wanted: Wanted
+) -> tuple[dict[str, list[Any]], Counted]:
+    """Read all columns of a Parquet file, and the classes of one as `count_parquet` counts it.
+
+    Raises:
+        TypeError: as `count_parquet`.
+        ValueError: as `count_parquet`.
+    """
+    given = [glob.escape(path)]
+    counted, label = count_parquet(database, given, path, wanted), str(wanted.label)
+    database.execute("RESET memory_limit")
+    about = _ask(database, "DESCRIBE SELECT * FROM read_parquet(?)", given, path)
+    rows = _ask(database, "SELECT * FROM read_parquet(?, hive_partitioning = false)", given, path)
+    columns: dict[str, list[Any]] = {name: [row[i] for row in rows] for i, (name, *_) in enumerate(about)}
+    labels = columns[label]
+    columns[label] = [MISSING if _arrays.is_missing(x) else _arrays.one_form(x) for x in labels]
+    return columns, counted
 
 
 def _quote(column: str) -> str:
