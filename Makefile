@@ -3,10 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
+HOURS ?= 1
 GPU_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tests docs wheel lowest backends native native-test browser bench gpu clean
+.PHONY: help demo test lint check-tests docs wheel lowest backends native native-test browser campaign bench gpu clean
 
 help: ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ browser: ## chromium for the tests of the report's page, where one may be instal
 	@command -v chromium >/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && timeout 150 sh -c '{ apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 </dev/null'; } \
 	  || echo "no chromium could be installed: the tests of the report's page will be skipped"
+
+campaign: $(READY) ## hours of crashes, kills, full disks and damaged files: make campaign HOURS=1
+	$(BIN)/python tests/campaign --hours $(HOURS)
 
 bench: $(READY) native ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py

@@ -1,7 +1,9 @@
-"""Run folders as earlier versions left them, and ways to damage one."""
+"""What a run needs, run folders as earlier versions left them, and ways to damage one."""
 
 import json
 from pathlib import Path
+
+import numpy as np
 
 
 def unseal(folder, without=()):
@@ -18,3 +20,31 @@ def flip(file, at, bit=0):
     data = bytearray(Path(file).read_bytes())
     data[at] ^= 1 << bit
     Path(file).write_bytes(bytes(data))
+
+
+def write_photos(root, counts=(24, 9, 5), test=(3, 2, 2), size=48):
+    """Real photographs' parts, in class folders: enough to train on, not to learn from."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    pictures = load_sample_images().images
+    rng = np.random.default_rng(0)
+    for part, sizes in (("train", counts), ("val", test)):
+        for c, n in enumerate(sizes):
+            folder = Path(root) / part / f"class{c}"
+            folder.mkdir(parents=True)
+            for i in range(n):
+                picture = pictures[c % 2]
+                y, x = (rng.integers(0, side - size) for side in picture.shape[:2])
+                pixels = picture[y : y + size, x : x + size]
+                Image.fromarray(255 - pixels if c == 2 else pixels).save(folder / f"{i}.jpg")
+    return Path(root)
+
+
+def write_tiny(folder):
+    """Write a small network's configuration, without weights and without batch norm; return where."""
+    from transformers import ConvNextConfig
+
+    config = ConvNextConfig(depths=[1, 1], hidden_sizes=[8, 16], num_stages=2, patch_size=4)
+    config.save_pretrained(folder)
+    return str(folder)

@@ -57,6 +57,8 @@ def _commands() -> list[tuple[str, str]]:
     return found
 
 
+# Lightning's own, of torch and of machines with more cores than its loader has workers
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
 @pytest.mark.parametrize("page", [p for p in PAGES if _blocks(p, "python")], ids=lambda p: p.name)
 def test_python_blocks_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries_stay: None

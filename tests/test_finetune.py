@@ -19,14 +19,12 @@ from torch import nn
 
 pytest.importorskip("transformers")
 
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from sklearn.datasets import load_sample_images
-from transformers import ConvNextConfig, Trainer, TrainerCallback, TrainingArguments, set_seed, trainer
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed, trainer
 from transformers.utils import logging
 
 import longtail.training.finetune as finetune_module
-from folders import flip, unseal
+from folders import flip, unseal, write_photos, write_tiny
 from longtail import ClassBalancedLoss, cli, recipes
 from longtail.adapters.transformers import TrainerMetrics, step_denominator, trainer_loss
 from longtail.compare.runs import find_runs
@@ -46,22 +44,6 @@ ARGUMENTS = {"workers": 0, "arguments": {"logging_steps": 1}}
 CURVE = {"rtol": 1e-6, "atol": 1e-6}  # of losses, however the batch is cut, in float32
 
 
-def write_photos(root, counts=(24, 9, 5), test=(3, 2, 2), size=48):
-    """Real photographs' parts, in class folders: enough to train on, not to learn from."""
-    pictures = load_sample_images().images
-    rng = np.random.default_rng(0)
-    for part, sizes in (("train", counts), ("val", test)):
-        for c, n in enumerate(sizes):
-            folder = Path(root) / part / f"class{c}"
-            folder.mkdir(parents=True)
-            for i in range(n):
-                picture = pictures[c % 2]
-                y, x = (rng.integers(0, side - size) for side in picture.shape[:2])
-                pixels = picture[y : y + size, x : x + size]
-                Image.fromarray(255 - pixels if c == 2 else pixels).save(folder / f"{i}.jpg")
-    return Path(root)
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     return write_photos(tmp_path_factory.mktemp("images") / "photos")
@@ -70,10 +52,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A configuration without weights, and without batch norm."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    config = ConvNextConfig(depths=[1, 1], hidden_sizes=[8, 16], num_stages=2, patch_size=4)
-    config.save_pretrained(folder)
-    return str(folder)
+    return write_tiny(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def recipe_of(tiny, **changes):

@@ -305,6 +305,7 @@ HEAVY = (
     "filelock",
     "datasets",
     "pyarrow",
+    "keras",
 )
 
 LIGHT = """
@@ -333,7 +334,7 @@ assert len(longtail.sample_weights([0, 0, 1])) == 3
 assert longtail.class_weight_dict([0, 0, 0, 1], "inverse")[1] == 2.0
 assert longtail.datasets.long_tail_counts(10, 5000, 100)[0] == 5000
 assert "class_weights" in dir(longtail)
-assert {"sklearn", "transformers"} <= set(dir(longtail.adapters))
+assert {"sklearn", "transformers", "keras"} <= set(dir(longtail.adapters))
 """
 
 
@@ -413,7 +414,8 @@ def test_the_light_import_check_can_fail(body, blocked, message):
 CLASH = """
 import importlib.util, pkgutil, types
 import longtail
-unfit = ["longtail.__main__"] + ["longtail.losses.fast.kernels"] * (not importlib.util.find_spec("triton"))
+unfit = ["longtail.__main__", "longtail.adapters.keras"]  # the second's backend is the user's choice
+unfit += ["longtail.losses.fast.kernels"] * (not importlib.util.find_spec("triton"))
 for module in pkgutil.walk_packages(longtail.__path__, "longtail."):
     if module.name not in unfit:
         importlib.import_module(module.name)

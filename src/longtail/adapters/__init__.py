@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from longtail._registry import added
 
 if TYPE_CHECKING:
+    from longtail.adapters import keras as keras
     from longtail.adapters import sklearn as sklearn
     from longtail.adapters import transformers as transformers
 
-__all__ = ["sklearn", "transformers"]
+__all__ = ["sklearn", "transformers", "keras"]
 
 
 def __getattr__(name: str) -> Any:

@@ -84,8 +84,9 @@ def trainer_loss(criterion: ClassBalancedLoss) -> Callable[..., Tensor]:
 def _classes_second(logits: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Return logits as (N, C) or (N, C, d1, ...), and their labels."""
     shape, soft = tuple(logits.shape), labels.is_floating_point()
-    if classes == 2 and (logits.ndim == 1 or (logits.ndim > 1 and shape[1] == 1)):
-        return logits, labels  # one output for two classes
+    if classes == 2 and 1 in (logits.ndim, *shape[1:2], *shape[2:3]):  # one output
+        tokens = logits.ndim == 3 and shape[2] == 1 and tuple(labels.shape) in (shape, shape[:2])
+        return (logits.reshape(-1), labels.reshape(-1)) if tokens else (logits, labels)
     if logits.ndim > 2 and shape[-1] == classes and labels.shape == (shape if soft else shape[:-1]):
         second = shape[1] == classes and (soft or labels.shape == (shape[0], *shape[2:]))
         if logits.ndim == 3 or not second:

@@ -64,6 +64,13 @@ class Duplicate:
         """Whether their labels differ."""
         return len({sample.label for sample in self.samples}) > 1
 
+    @property
+    def within_parts(self) -> tuple[tuple[Sample, ...], ...]:
+        """Those of each part that holds two or more of them."""
+        parts = dict.fromkeys(sample.part for sample in self.samples)
+        same = (tuple(sample for sample in self.samples if sample.part == part) for part in parts)
+        return tuple(samples for samples in same if len(samples) > 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -318,8 +325,8 @@ def _many(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
-def _does(number: int, verb: str) -> str:
-    return verb + "s" * (number == 1)
+def _does(number: int, verb: str, one: str = "") -> str:
+    return (one or verb + "s") if number == 1 else verb
 
 
 def _percent(share: float) -> str:
@@ -355,17 +362,15 @@ def _weightings(a: Audit) -> Finding | None:
     shares = {share.name: share for share in a.effective_shares}
     idle = [f"{s.beta:g}" for s in a.effective_shares if s.does_nothing and s.beta is not None]
     same = [f"{s.beta:g}" for s in a.effective_shares if s.is_inverse and s.beta is not None]
-    if a.imbalance_factor < 1.01:
+    if a.imbalance_factor < 1.5:
         return None
     text = f"Inverse frequency leaves {_percent(shares['inverse'].share)} of the sample"
     kept = [f"{_percent(s.share)} at beta {s.beta:g}" for s in a.effective_shares if s.scheme == "effective"]
     text += f", the effective number {', '.join(kept)} (Kish)."
     if idle:
-        text += f" Beta {' and '.join(idle)} {'does' if len(idle) == 1 else 'do'} nothing here."
+        text += f" Beta {', '.join(idle)} {_does(len(idle), 'do', 'does')} nothing here."
     if same:
-        text += (
-            f" Beta {' and '.join(same)} {'is' if len(same) == 1 else 'are'} as good as inverse frequency."
-        )
+        text += f" Beta {', '.join(same)} {_does(len(same), 'are', 'is')} as good as inverse frequency."
     return Finding(
         "note", "Weightings", text, "The less is left, the more the result depends on a few samples."
     )
@@ -400,7 +405,8 @@ def _test(a: Audit) -> Finding | None:
             + "."
         )  # fmt: skip
     level = "problem" if test.empty else "look" if test.thin or (test.visible or 1) > 0.02 else "fine"
-    todo = "Collect test samples of these classes, or claim no more than that." if level != "fine" else ""
+    whose = " of these classes" if test.empty or test.thin else ""
+    todo = "" if level == "fine" else f"Collect test samples{whose}, or claim no more than that."
     return Finding(level, "The test set", " ".join(parts), todo)
 
 
@@ -432,12 +438,13 @@ def _in(a: Audit) -> str:
 def _duplicates(a: Audit) -> Finding | None:
     if not a.compared:
         return None
-    inside = [d for d in a.exact_duplicates if not d.is_leak]
+    inside = [part for d in a.exact_duplicates for part in d.within_parts]
     if not inside:
         return Finding("fine", "Exact duplicates", f"None within a part ({_in(a)}).")
-    extra = sum(len(d.samples) - 1 for d in inside)
+    extra = sum(len(same) - 1 for same in inside)
+    first, second = inside[0][:2]
     text = f"{_many(extra, 'sample')} {_does(extra, 'repeat')} another of the same part, such as "
-    text += f"{_first(inside[0])}."
+    text += f"{first} = {second}."
     return Finding(
         "look", "Exact duplicates", text, "Keep one of each: the counts of their classes are too high."
     )
@@ -446,9 +453,9 @@ def _duplicates(a: Audit) -> Finding | None:
 def _conflicts(a: Audit) -> Finding | None:
     if not a.label_conflicts:
         return None
-    text = (
-        f"{_many(len(a.label_conflicts), 'sample')} stand under several labels, such as {_first_conflict(a)}."
-    )
+    number = len(a.label_conflicts)
+    text = f"{_many(number, 'sample')} {_does(number, 'stand')} under several labels, such as "
+    text += f"{_first_conflict(a)}."
     return Finding(
         "problem",
         "Labels that disagree",
@@ -470,11 +477,13 @@ def _probable(a: Audit) -> Finding | None:
     across, apart = sum(p.is_leak for p in pairs), sum(p.is_conflict for p in pairs)
     text = f"{_many(a.probable_total, 'pair')} {_does(a.probable_total, 'look')} alike"
     if across or apart:
-        text += f", {across:,} across training and test, {apart:,} under different labels"
+        least = "at least " if a.probable_total > len(pairs) else ""
+        text += f", {least}{across:,} across training and test, {least}{apart:,} under different labels"
     text += f"; the first: {pairs[0].first} ~ {pairs[0].second}."
-    return Finding(
-        "look", "Probable duplicates", text, "Look at the pairs; none of them is counted as a duplicate."
-    )
+    todo = "Look at the pairs; none of them is counted as a duplicate."
+    if 10 * a.probable_total > a.counts.total:
+        todo += " So many are alike by nature, or neighbours in films: name the groups, or raise similarity."
+    return Finding("look", "Probable duplicates", text, todo)
 
 
 def _groups(a: Audit) -> Finding | None:
