@@ -15,7 +15,7 @@ from torch import nn
 from longtail import _checks
 from longtail._registry import added
 from longtail.adapters.transformers import logits_of
-from longtail.datasets.decoding import EvalTransform
+from longtail.datasets.decoding import BROKEN, EvalTransform, opened
 from longtail.datasets.kinds import KINDS
 from longtail.training.data import scale
 from longtail.training.folder import environment_of, load_run
@@ -174,11 +174,15 @@ class Classifier:
             if isinstance(sample, Image.Image):
                 pixels = self._middle(sample)
             else:
-                with Image.open(sample) as image:
+                with opened(sample) as image:
                     pixels = self._middle(image)
         except FileNotFoundError:
             raise
-        except (OSError, AttributeError) as error:  # what Pillow raises on broken files, and on arrays
+        except (
+            *BROKEN,
+            Image.DecompressionBombError,
+            AttributeError,
+        ) as error:  # what Pillow raises on broken files, and on arrays
             what = repr(str(sample)) if isinstance(sample, (str, os.PathLike)) else _checks.describe(sample)
             raise ValueError(
                 f"{what} is no image that can be read ({error}); the run was trained on image files"

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from longtail.cli.sources import recipe_for
+from longtail.cli.sources import look_at_images, recipe_for
 from longtail.cli.terminal import Format, console, print_csv, print_json
 from longtail.evaluation import Evaluation, Interval
 from longtail.losses.forms import FORMS
@@ -68,6 +68,8 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events into the run folder.")] = False,
 ) -> None:
     """One run; started again, it goes on where it was stopped. With images, also under torchrun."""
+    if _are_images(recipe):
+        look_at_images(recipe)
     from longtail.training.recipe import ImageRecipe
 
     options: dict[str, Any] = {
@@ -161,19 +163,26 @@ def predict(
         console.print(table)
 
 
+def _are_images(name: str) -> bool:
+    """Whether an argument is a folder or a list of images, also one that is not there."""
+    from longtail.datasets import DATASETS
+
+    path = Path(name)
+    annotations = path.name.startswith("train20") and path.suffix == ".json"
+    images = path.is_dir() or path.suffix == ".txt" or annotations
+    images = images or ("/" in name and path.suffix != ".json")
+    return images and name not in DATASETS and not name.startswith("hf:")
+
+
 def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tuple[Recipe, Any]:
     """The recipe, and for images where they are."""
     if epochs is not None and "epochs" in changes:
         raise ValueError("epochs is given twice, by --epochs and by --set; leave one of them out")
-    from longtail.datasets import DATASETS
     from longtail.training import recipes
     from longtail.training.files import read_json
 
     path = Path(name)
-    annotations = path.name.startswith("train20") and path.suffix == ".json"
-    images = path.is_dir() or path.suffix == ".txt" or annotations or name.startswith("hf:")
-    images = images or ("/" in name and path.suffix != ".json")  # a folder that is not there
-    if images and name not in DATASETS:
+    if name.startswith("hf:") or _are_images(name):
         title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
         given = {} if epochs is None else {"epochs": epochs}
         return recipes.images(title.replace("/", "-"), **given | changes), name
