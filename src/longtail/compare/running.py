@@ -157,6 +157,10 @@ def compare(
     table = ComparisonTable(recipes[0], tuple(rows), failures, folder)
     write_atomic(folder / "compare.json", (json.dumps(table.to_dict(), indent=2) + "\n").encode())
     write_atomic(folder / "compare.csv", table.to_csv().encode())
+    if failures and not any(row.outcomes for row in rows):
+        raise RuntimeError(
+            f"all {len(failures)} runs failed, the first in {failures[0].folder}: {failures[0].failure}"
+        )
     return table
 
 
