@@ -441,3 +441,334 @@ def test_counts_of_labels_carry_the_number_of_samples():
     np.testing.assert_allclose(np.asarray(positive_weights(counts, beta=1.0)), [1.0, 3.0, 3.0])
     criterion = ClassBalancedLoss(counts, loss="sigmoid", weighting="positive", scheme="inverse")
     assert criterion.weight.tolist() == [1.0, 3.0, 3.0]
+
+
+# ---- weights of one's own, of samples, and what is no counts
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "focal", "softmax_focal"])
+@pytest.mark.parametrize("backend", ["torch", "fused"])
+@pytest.mark.parametrize("normalizer", ["samples", "weights"])
+def test_a_sample_of_weight_2_counts_as_two(loss, backend, normalizer):
+    options = {"loss": loss, "normalizer": normalizer}
+    criterion = ClassBalancedLoss(COUNTS, backend=backend, **options).double()
+    z, y = normal(5, 3), torch.tensor([0, 1, 2, -100, 1])
+    times = torch.tensor([1, 2, 0, 3, 1])
+    repeated, labels = z.repeat_interleave(times, 0), y.repeat_interleave(times)
+    a, b = z.clone().requires_grad_(), repeated.clone().requires_grad_()
+    one, many = criterion(a, y, sample_weight=times.double()), criterion(b, labels)
+    assert one.item() == pytest.approx(many.item(), rel=1e-12)
+    assert criterion.count(y, sample_weight=times).item() == pytest.approx(criterion.count(labels).item())
+    one.backward(), many.backward()
+    expected = torch.zeros_like(z).index_add_(0, torch.arange(5).repeat_interleave(times), b.grad)
+    torch.testing.assert_close(a.grad, expected, rtol=1e-10, atol=1e-12)
+    each = ClassBalancedLoss(COUNTS, backend=backend, reduction="none", **options).double()
+    torch.testing.assert_close(each(z, y, sample_weight=times), each(z, y) * times)
+    if backend == "torch":
+        hot = F.one_hot(y.clamp(min=0), 3).double()
+        mixed = times * (y >= 0)
+        assert criterion(z, hot, sample_weight=mixed).item() == pytest.approx(many.item(), rel=1e-12)
+    maps = criterion(z.T[None], y[None], sample_weight=times[None])
+    assert maps.item() == pytest.approx(many.item(), rel=1e-12)
+
+
+def test_sample_weights_of_one_output_and_of_a_callable():
+    y, times = torch.tensor([0, 1, 0]), torch.tensor([1.0, 3.0, 0.0])
+    z = normal(3, 1)
+    for loss in ("softmax", "asymmetric", lambda a, b: (a - b).abs()):
+        criterion = ClassBalancedLoss([3, 1], loss=loss, reduction="none").double()
+        mean = ClassBalancedLoss([3, 1], loss=loss).double()
+        expected = (criterion(z, y) * times).sum() / 4
+        for w in (times, times[:, None]):
+            assert mean(z, y, sample_weight=w).item() == pytest.approx(expected.item())
+    for w, message in ((-times, r"finite and >= 0, got -3"), (times[:2], r"must have shape \(3,\)")):
+        with pytest.raises(
+            ValueError, match="sample_weight " + ("must be " if "finite" in message else "") + message
+        ):
+            mean(z, y, sample_weight=w)
+
+
+def test_weights_of_ones_own():
+    z, y = normal(4, 3), torch.tensor([0, 1, 2, 1])
+    w = [0.2, 0.3, 5.0]
+    expected = F.cross_entropy(z, y, torch.tensor(w).double(), reduction="sum") / 4
+    for weight in (w, np.array(w), torch.tensor(w), {2: 5.0, 0: 0.2, 1: 0.3}):
+        assert ClassBalancedLoss(weight=weight).double()(z, y).item() == pytest.approx(
+            expected.item(), rel=1e-6
+        )
+    named = ClassBalancedLoss({"a": 90, "b": 9, "c": 1}, weight={"c": 5.0, "a": 0.2, "b": 0.3})
+    assert named.weight.tolist() == pytest.approx(w)
+    assert named.class_counts.tolist() == [90, 9, 1]
+    given = ClassBalancedLoss(weight=class_weights(class_counts([0, 0, 1]), "inverse"))
+    assert given.class_counts is None
+    assert given.weight.tolist() == pytest.approx([2 / 3, 4 / 3])
+    binary_one = ClassBalancedLoss(weight=[1.0, 9.0], loss="sigmoid").double()
+    value = F.binary_cross_entropy_with_logits(z[:, 0], (y > 0).double(), pos_weight=torch.tensor(9.0))
+    assert binary_one(z[:, 0], y > 0).item() == pytest.approx(value.item(), rel=1e-6)
+    for options, error, message in (
+        ({"weight": [1, -1.0]}, ValueError, r"weight must be >= 0"),
+        ({"weight": [1, float("nan")]}, ValueError, r"weight must be finite, got nan"),
+        ({"weight": [0, 0]}, ValueError, r"above 0 for one class"),
+        ({"weight": [1, 2], "scheme": "inverse"}, ValueError, r"weight is given beside scheme"),
+        ({"class_counts": [1, 2, 3], "weight": [1, 2]}, ValueError, r"weight must have shape \(3,\)"),
+        ({}, TypeError, r"class_counts is missing; give the training samples"),
+    ):
+        with pytest.raises(error, match=message):
+            ClassBalancedLoss(**options)
+    for bad in (float("nan"), -1.0, float("inf")):
+        with pytest.raises(ValueError, match=r"weight must be finite and >= 0"):
+            functional.class_balanced_focal_loss(z, y, torch.tensor([1.0, 2.0, bad]))
+        with pytest.raises(ValueError, match=r"class_weight must be finite and >= 0"):
+            functional.class_balanced_linear_cross_entropy(z, z[:3], None, y, torch.tensor([1.0, 2.0, bad]))
+
+
+def test_power_cap_and_classes_that_appear_later():
+    n = np.array([5000.0, 50.0, 2.0])
+    for power in (0.0, 0.25, 1.0, 3.0):
+        raw = n**-power
+        np.testing.assert_allclose(class_weights(n, "power", power=power), raw / raw.sum() * 3, rtol=1e-13)
+        np.testing.assert_allclose(class_weights(n, "power", power=power, normalize=None), raw, rtol=1e-12)
+        mean = class_weights(n, "power", power=power, normalize="samples") @ n / n.sum()
+        assert mean == pytest.approx(1)
+    assert (class_weights(n, "power", power=1) == class_weights(n, "inverse")).all()
+    assert class_weights([1e300, 1e10], "power", power=1).tolist()[1] == pytest.approx(2)
+    plain = class_weights(n, "inverse")
+    np.testing.assert_array_equal(class_weights(n, "inverse", max_weight=1.5), np.minimum(plain, 1.5))
+    assert class_weights([10, 0, 10], "inverse", empty="one").tolist() == [1.0, 1.0, 1.0]
+    assert class_weights([10, 0, 20], "inverse", empty="one")[0] == class_weights([10, 20], "inverse")[0]
+    criterion = ClassBalancedLoss([5000, 50, 0], scheme="power", power=0.25, max_weight=1.2, empty="one")
+    expected = class_weights([5000, 50, 0], "power", power=0.25, max_weight=1.2, empty="one")
+    np.testing.assert_allclose(criterion.weight, expected, rtol=1e-6)
+    assert longtail.sample_weights([0, 0, 1], "power", power=1, max_weight=1.2).tolist() == [0.75, 0.75, 1.2]
+    for options in ({"power": -1}, {"max_weight": 0}, {"empty": "two"}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            class_weights(n, "power", **options)
+
+
+def test_an_ignored_class_takes_no_part_in_the_scaling():
+    criterion = ClassBalancedLoss([10**6, 100, 10], ignore_index=0, scheme="inverse")
+    np.testing.assert_allclose(criterion.weight[1:], class_weights([100, 10], "inverse"), rtol=1e-6)
+    np.testing.assert_allclose(criterion.weight[0] * 1e4, criterion.weight[1], rtol=1e-6)
+    named = ClassBalancedLoss(
+        {"a": 5, "void": 0, "b": 50}, ignore_index=1, beta={"a": 0.9, "void": 0, "b": 0.9}
+    )
+    np.testing.assert_allclose(named.weight[[0, 2]], class_weights([5, 50], beta=0.9), rtol=1e-6)
+
+
+def test_a_batch_of_an_empty_class_stays_0():
+    for options in ({"normalizer": "weights"}, {"normalizer": "samples"}):
+        z = normal(2, 3).requires_grad_()
+        loss = ClassBalancedLoss([10, 0, 5], **options).double()(z, torch.tensor([1, 1]))
+        loss.backward()
+        assert loss.item() == 0
+        assert (z.grad == 0).all()
+
+
+LABELS_AS_COUNTS = torch.randint(10, (10_000,), generator=rng()).numpy()
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [0.9, 0.1],
+        [2.6, 0.03],
+        np.array([0.36973, 2.63027]),
+        {"a": 0.99, "b": 0.01},
+        class_weights(ClassCounts(["a", "b"], [90, 10])),
+        class_weights([5000, 50, 7]),
+        torch.tensor([0.5, 0.25, 0.25]),
+        LABELS_AS_COUNTS,
+        LABELS_AS_COUNTS.tolist(),
+        torch.from_numpy(LABELS_AS_COUNTS).float(),
+        [0, 1] * 20,
+    ],
+    ids=lambda c: type(c).__name__,
+)
+def test_what_is_no_counts_is_refused(counts):
+    for call in (ClassBalancedLoss, class_weights):
+        with pytest.raises((TypeError, ValueError), match=r"(class_)?counts must be .*(give|count|multiply)"):
+            call(counts)
+    if isinstance(counts, longtail.ClassWeights):
+        for call in (
+            lambda: longtail.adjust_logits(np.zeros((1, 2)), counts),
+            lambda: class_counts(counts),
+            lambda: longtail.sample_weights(["a", "b"], counts=counts),
+            lambda: longtail.init_prior_bias_(nn.Linear(1, 2), counts),
+        ):
+            with pytest.raises(TypeError, match="got ClassWeights, which are weights already"):
+                call()
+
+
+def test_weights_as_counts_of_an_adjustment():
+    with pytest.raises(ValueError, match=r"sum to the number of classes, 3, as class weights do"):
+        longtail.adjust_logits(np.zeros((1, 3)), class_weights([5000, 50, 7]))
+
+
+def test_counts_that_look_like_others_are_taken():
+    for counts in (
+        [1.5, 100],  # a mixed sample shares its count
+        [0, 1, 0, 2],
+        np.r_[np.full(30, 5), np.full(30, 7)],  # few-shot
+        dict(enumerate(LABELS_AS_COUNTS[:30].tolist())),
+    ):
+        assert ClassBalancedLoss(counts).weight.isfinite().all()
+
+
+def test_counts_in_place_of_labels_are_refused():
+    for call in (longtail.class_weight_dict, longtail.sample_weights):
+        for counts in ([5000, 500, 50], np.array([5000, 500, 500, 50])):
+            with pytest.raises(ValueError, match=r"labels must be one a sample, got . numbers up to 5000"):
+                call(counts)
+        call([0, 1, 2])
+        call([10, 20, 10, 30, 20])
+    longtail.sample_weights([5000, 50], counts={5000: 3, 50: 1})
+
+
+# ---- names, devices, -inf and NaN
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (nn.CrossEntropyLoss, r"got the class CrossEntropyLoss; did you mean loss='softmax'"),
+        (nn.BCEWithLogitsLoss(), r"got BCEWithLogitsLoss with reduction='mean'; did you mean loss='sigmoid'"),
+        (nn.MultiMarginLoss, r"give MultiMarginLoss\(reduction='none'\)"),
+        ("cross_entropy", r"did you mean 'softmax'"),
+        ("bce", r"did you mean 'sigmoid'"),
+        ("focal_loss", r"did you mean 'focal'"),
+        ("asl", r"did you mean 'asymmetric'"),
+        ("softmaxx", r"did you mean 'softmax'"),
+    ],
+)
+def test_a_loss_by_another_name_gets_a_suggestion(loss, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        ClassBalancedLoss([5, 3], loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("input", "target", "message"),
+    [
+        (torch.zeros(3, 2), torch.tensor([0.0, 0.3, 1.0]), r"torch.stack\(\[1 - target, target\], 1\)"),
+        (torch.zeros(3, 4), torch.tensor([0.0, 0.3, 1.0]), r"pass the share of every class"),
+        (torch.zeros(3, 2), torch.tensor([0.0, 1.0, 1.0]), r"target.long\(\)"),
+        (torch.zeros(3, 2), torch.zeros(3, 1).long(), r"target.squeeze\(1\)"),
+        (torch.zeros(3, 2, 4, 4), torch.zeros(3, 1, 4, 4).long(), r"target.squeeze\(1\)"),
+        (torch.zeros(3, 2), torch.full((3, 2), 1.01), r"target must be in \[0, 1\] .*from 1.01"),
+    ],
+)
+def test_the_remedy_of_an_unfit_target_works(input, target, message):
+    classes = input.shape[1]
+    with pytest.raises(ValueError, match=message):
+        functional.class_balanced_cross_entropy(input, target, torch.ones(classes))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("backend", ["torch", "fused"])
+def test_nan_in_ignored_rows_and_classes_masked_by_minus_infinity(loss, backend):
+    call, gamma = LOSSES[loss]
+    y = torch.tensor([0, -100, 1])
+    z = normal(3, 4)
+    expected = call(z[[0, 2]], y[[0, 2]], **gamma)
+    z[1] = torch.nan
+    z.requires_grad_()
+    value = call(z, y, backend=backend, **gamma)
+    value.backward()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-12)
+    assert z.grad.isfinite().all()
+    assert (z.grad[1] == 0).all()
+    if backend == "torch":
+        x = normal(2, 4)
+        x[:, 3] = -torch.inf
+        hot = torch.eye(4, dtype=torch.float64)[:2]
+        hot[1] = torch.tensor([0.3, 0.7, 0, 0])
+        short = call(x[:, :3], hot[:, :3], **gamma)
+        x.requires_grad_()
+        masked = call(x, hot, **gamma)
+        masked.backward()
+        assert masked.item() == pytest.approx(short.item(), rel=1e-12)
+        assert x.grad.isfinite().all()
+        assert (x.grad[:, 3] == 0).all()
+
+
+class NoFloat64(torch.overrides.TorchFunctionMode):
+    """What Apple's GPUs do, which hold no float64: "meta" stands for one."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.is_meta and out.dtype is torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return out
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "focal", "softmax_focal", "asymmetric"])
+def test_a_device_without_float64(loss):
+    model = nn.Sequential(nn.Linear(4, 3), ClassBalancedLoss([90, 9, 1], loss=loss, offset=[1.0, 2.0, 3.0]))
+    old = {**nn.Linear(4, 3).state_dict()}
+    with NoFloat64():
+        with pytest.raises(TypeError, match="MPS"):
+            torch.zeros(1, dtype=torch.float64).to("meta")
+        model.to("meta")
+        x = torch.zeros(2, 4, device="meta")
+        y = torch.zeros(2, dtype=torch.long, device="meta")
+        model[1](model[0](x), y).backward()
+        model[1](model[0](x), torch.zeros(2, 3, device="meta"), sample_weight=torch.ones(2, device="meta"))
+        model[1].count(y)
+    model.to_empty(device="cpu").load_state_dict({f"0.{k}": v for k, v in old.items()})
+    assert model[1].weight.tolist() == ClassBalancedLoss([90, 9, 1]).weight.tolist()
+
+
+def test_built_or_moved_under_inference_mode():
+    with torch.inference_mode():
+        built = ClassBalancedLoss([90, 9, 1], loss="focal", offset=[1.0, 2.0, 3.0])
+        moved = ClassBalancedLoss([90, 9, 1], loss="focal", offset=[1.0, 2.0, 3.0]).double()
+        moved(normal(2, 3), torch.tensor([0, 1]))
+    for criterion in (built, moved.float()):
+        z = normal(2, 3).float().requires_grad_()
+        criterion(z, torch.tensor([0, 1])).backward()
+        criterion(z, torch.eye(3)[:2]).backward()
+        assert z.grad.isfinite().all()
+
+
+def test_a_default_device_changes_nothing():
+    before = torch.get_default_device()
+    torch.set_default_device("meta")
+    try:
+        criterion = ClassBalancedLoss([90, 9, 1], loss="sigmoid")
+    finally:
+        torch.set_default_device(before)
+    criterion = criterion.to_empty(device="cpu")
+    assert criterion.weight.tolist() == ClassBalancedLoss([90, 9, 1]).weight.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("loss", ["softmax", "softmax_focal"])
+def test_export_with_a_free_batch(loss):
+    class Step(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.criterion = ClassBalancedLoss([90, 9, 1], loss=loss)
+
+        def forward(self, z, y):
+            return self.criterion(z, y)
+
+    z, y = normal(7, 3).float(), torch.tensor([0, 1, 2, 0, -100, 1, 0])
+    n = torch.export.Dim("n")
+    program = torch.export.export(Step(), (z[:4], y[:4]), dynamic_shapes=({0: n}, {0: n}))
+    torch.testing.assert_close(program.module()(z, y), Step()(z, y))
+
+
+@pytest.mark.parametrize("chunks", [128, 1024])
+def test_many_chunks_of_half_precision_lose_nothing(chunks, monkeypatch):
+    samples, classes = 1024, 64
+    monkeypatch.setattr(longtail.losses.linear, "CHUNK", classes * samples // chunks)
+    x = torch.randn(samples, 16, generator=rng()).bfloat16().requires_grad_()
+    head = nn.Linear(16, classes).bfloat16()
+    y = torch.randint(classes // 2, (samples,), generator=rng(1))  # half of the classes is absent
+    functional.class_balanced_linear_cross_entropy(x, head.weight, head.bias, y).backward()
+    exact = [p.detach().double().requires_grad_() for p in (x, head.weight, head.bias)]
+    F.cross_entropy(F.linear(*exact), y).backward()
+    for ours, theirs in zip((x, head.weight, head.bias), exact, strict=True):
+        assert ours.grad.dtype == torch.bfloat16
+        for rows in (slice(None), slice(classes // 2, None)):
+            error = (ours.grad[rows].double() - theirs.grad[rows]).norm() / theirs.grad[rows].norm()
+            assert error < 0.005

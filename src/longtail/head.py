@@ -76,7 +76,7 @@ def init_prior_bias_(layer: Layer, prior: object = None) -> Layer:
         worst = pi.reshape(-1)[~((pi > 0) & (pi < 1)).reshape(-1)][0].item()
         raise ValueError(f"prior must be in (0, 1), got {worst!r}; give each class's share of the samples")
     with torch.no_grad():
-        bias.copy_((torch.log(pi) - torch.log1p(-pi)).expand(size))
+        bias.copy_((torch.log(pi) - torch.log1p(-pi)).to(bias.dtype).expand(size))
     return layer
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
 import re
+import struct
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,7 +143,8 @@ class Pictures:
         def take(image: Image, _: np.random.Generator) -> npt.NDArray[np.float32]:
             if getattr(image, "n_frames", 1) == 1:  # of more, a network sees the first alone, people all
                 image.load()
-                coarse[0] = _pixels(image)
+                with contextlib.suppress(struct.error):  # broken EXIF: such files are compared in bytes alone
+                    coarse[0] = _pixels(image)
             return np.asarray(_whole(image, SIDE), np.float32)
 
         small = images.decode(place, take, _NO_DRAW)

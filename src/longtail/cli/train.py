@@ -52,6 +52,12 @@ def train(
     set: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Change any field; repeatable.")
     ] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="For images: train adapters and a cosine head, freeze the rest.")
+    ] = False,
+    freeze_backbone: Annotated[
+        bool, typer.Option("--freeze-backbone", help="For images: train the head alone, a cosine head.")
+    ] = False,
     device_batch: Annotated[
         int | None, typer.Option(help="For images: samples on a device at a time; more are accumulated.")
     ] = None,
@@ -69,6 +75,7 @@ def train(
         **{"batch_size": batch_size, "learning_rate": learning_rate, "size": size, "seed": seed},
     }
     changes = {name: value for name, value in options.items() if value is not None}
+    changes |= {"lora": True} if lora else {"freeze_backbone": True} if freeze_backbone else {}
     if method is not None:
         from longtail import methods
 
@@ -90,6 +97,12 @@ def train(
         result = run(chosen, folder, **shared)
     if os.environ.get("RANK", "0") == "0":  # one voice for all processes
         _print_evaluation(result.evaluation)
+        if isinstance(chosen, ImageRecipe) and chosen.frozen:
+            from longtail.training.folder import environment_of
+
+            about = environment_of(folder)
+            trained, whole = about["trained_parameters"], about["parameters"]
+            console.print(f"trained {trained:,} of {whole:,} parameters ({trained / whole:.2%})")
         console.print(f"run folder {folder}")
 
 

@@ -252,10 +252,12 @@ class _Linear(torch.autograd.Function):
             vectors, how = (class_weight, offset), (ctx.form, ctx.dtype, ctx.needs_input_grad[:3])
             with torch.autocast(features.device.type, enabled=False):
                 gradients = _pass(features, weight, bias, index, *vectors, *how)[1]
-        for gradient in gradients:
-            if gradient is not None:
-                gradient.mul_(upstream)
-        return *gradients, None, None, None, None, None
+        inputs = ctx.saved_tensors[:3]
+        scaled = [
+            None if gradient is None else gradient.mul_(upstream).to(x.dtype)
+            for gradient, x in zip(gradients, inputs, strict=True)
+        ]
+        return *scaled, None, None, None, None, None
 
 
 def _pass(
@@ -271,11 +273,17 @@ def _pass(
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """Return the summed loss, and the gradients of it that are wanted."""
     classes = weight.shape[0]
-    of_features, of_weight, of_bias = (
-        torch.zeros_like(x) if x is not None and w else None
-        for x, w in zip((features, weight, bias), wanted, strict=True)
-    )
     exact = torch.promote_types(dtype, torch.float32)
+    whole = weight.dtype == dtype  # otherwise it is cast a part at a time
+    # sums over many chunks: in half precision, what comes late would round to nothing
+    of_weight, of_bias = (
+        torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+        if x is not None and w
+        else None
+        for x, w in zip((weight, bias), wanted[1:], strict=True)
+    )
+    summed = features.dtype if whole else torch.promote_types(features.dtype, torch.float32)
+    of_features = torch.zeros_like(features, dtype=summed) if wanted[0] else None
     one = torch.ones((), dtype=exact, device=features.device)
     total = torch.zeros((), dtype=exact, device=features.device)
     size = max(1, CHUNK // classes)
@@ -284,7 +292,7 @@ def _pass(
     for part in _slices(len(features), size):
         x, labels = features[part].to(dtype), index[part]
         z = logits[: len(x)]
-        for some in _slices(classes, classes if weight.dtype == dtype else 8192):  # casts a part at a time
+        for some in _slices(classes, classes if whole else 8192):
             torch.mm(x, weight[some].to(dtype).t(), out=z[:, some])
         if bias is not None:
             z += bias.to(dtype)
@@ -297,7 +305,7 @@ def _pass(
         total += losses.sum()
         if g is None:
             continue
-        for some in _slices(classes, classes if weight.dtype == dtype else 8192):
+        for some in _slices(classes, classes if whole else 8192):
             if of_features is not None:
                 _add_product(of_features[part], g[:, some], weight[some].to(dtype))
             if of_weight is not None:

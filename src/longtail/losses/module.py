@@ -246,7 +246,7 @@ class ClassBalancedLoss(nn.Module):
         dtype = torch.float64 if place.dtype is torch.float64 else torch.float32
         if weight.dtype is not dtype or weight.device != place.device:
             weight = weight.to(place.device, dtype)
-            if not place.is_meta:
+            if not place.is_meta and not torch.is_inference_mode_enabled():
                 self._weight = weight
         return weight
 
@@ -273,7 +273,7 @@ class ClassBalancedLoss(nn.Module):
         shift, weight = self._shifts.get(name), self.weight
         if shift is not None and (shift.dtype is not weight.dtype or shift.device != weight.device):
             shift = shift.to(weight)
-            if not weight.is_meta:
+            if not weight.is_meta and not torch.is_inference_mode_enabled():
                 self._shifts[name] = shift
         return shift
 
@@ -550,4 +550,5 @@ def _shift(name: str, values: Any, counts: Any) -> Tensor:
 def _vector(per_class: Any, dtype: torch.dtype) -> Tensor:
     values = list(per_class.values()) if isinstance(per_class, Mapping) else per_class
     # a copy, since torch reads no negative strides, on the CPU whatever device is the default
-    return torch.tensor(np.array(values, dtype=np.float64), dtype=dtype, device="cpu")
+    with torch.inference_mode(False):  # of which no gradient could be taken later
+        return torch.tensor(np.array(values, dtype=np.float64), dtype=dtype, device="cpu")
