@@ -204,7 +204,12 @@ class Problem:
 
     @classmethod
     def from_images(
-        cls, folder: str | os.PathLike[str], features: Any = None, *, name: str | None = None
+        cls,
+        folder: str | os.PathLike[str],
+        features: Any = None,
+        *,
+        name: str | None = None,
+        on_error: str = "raise",
     ) -> Problem:
         """Make a problem of a folder of pictures, a folder a class.
 
@@ -213,6 +218,7 @@ class Problem:
             features: a model whose features of the pictures are compared, as for ``longtail embed``; None
                 takes the pictures themselves at 32 x 32 pixels.
             name: what to call it; default: that of the folder.
+            on_error: "skip" leaves out the pictures that cannot be read, in place of naming and refusing them.
 
         Returns:
             The problem.
@@ -227,7 +233,7 @@ class Problem:
             from longtail.training import recipes
 
             title += "-folder" * (title in DATASETS)  # not to be taken for the data set of that name
-            data = in_memory(*load_images(path), 32, name=title)
+            data = in_memory(*load_images(path), 32, name=title, on_error=on_error)
             return cls(title, "dataset", dataset=data, preset=recipes.small_images(title))
         raise NotImplementedError
 
