@@ -218,7 +218,7 @@ class Problem:
             features: a model whose features of the pictures are compared, as for ``longtail embed``; None
                 takes the pictures themselves at 32 x 32 pixels.
             name: what to call it; default: that of the folder.
-            on_error: "skip" leaves out the pictures that cannot be read, in place of naming and refusing them.
+            on_error: "skip" leaves out pictures that cannot be read, in place of naming them all.
 
         Returns:
             The problem.
