@@ -46,13 +46,13 @@ softmax / functional linear / module
 methods: schedules batches refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
-& evaluation: intervals statistics curves reading / multi_label / single_label / *
+& evaluation: intervals statistics curves reading / multi_label label_shift / single_label / *
 adapters: *
 & suggest
 & auditing: facts samples / duplicates findings sources / *
 training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
 graphs finetune verify embedding / loop / evaluate
-compare: columns folds learners outcome / problem row / table / trials / *
+compare: columns folds learners outcome / problem row / table / trials / heads / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit
 cli: terminal / sources / *

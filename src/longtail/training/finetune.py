@@ -51,7 +51,7 @@ from longtail.training.recipe import ImageRecipe, learning_rate_at
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState
 
-__all__ = ["ImagesChangedError", "evaluate_images", "finetune", "split_batch"]
+__all__ = ["ImagesChangedError", "evaluate_images", "finetune", "image_outputs", "split_batch"]
 
 _ASIDE = "set-aside-"  # and the step of a checkpoint that cannot be used
 _FEW = 1000  # images that are decoded before worker processes have started
@@ -192,6 +192,26 @@ def evaluate_images(
         ValueError: the classes are not those of the run, or nothing says where the images are.
         FileNotFoundError: the images are not there.
     """
+    evaluator = Evaluator(run.evaluation.class_counts, activation=run.recipe.activation)
+    for logits, labels in image_outputs(run, data=data, device=device):
+        evaluator.add(logits, labels)
+    return evaluator.result()
+
+
+def image_outputs(
+    run: RunResult, *, data: Data | None = None, device: str | torch.device = "auto"
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield logits and labels of a finished run's test images, batch by batch.
+
+    Args:
+        run: as for `evaluate_images`, and so are all others.
+        data: see `evaluate_images`.
+        device: see `evaluate_images`.
+
+    Raises:
+        ValueError: as `evaluate_images`.
+        FileNotFoundError: as `evaluate_images`.
+    """
     recipe, target = run.recipe, select_device(device)
     assert isinstance(recipe, ImageRecipe)
     about = environment_of(run.run_dir or ".")
@@ -215,14 +235,12 @@ def evaluate_images(
     workers = _cores(1) if len(test) >= _FEW else 0
     loader: DataLoader[Any] = DataLoader(rows, batch_size=64, num_workers=workers)
     model = run.model.to(target).eval()
-    evaluator = Evaluator(run.evaluation.class_counts, activation=recipe.activation)
-    with torch.inference_mode(), autocast(recipe.precision, target):
-        for batch in loader:
-            known = batch["labels"] != -100  # what could not be read
-            if known.any():
+    for batch in loader:
+        known = batch["labels"] != -100  # what could not be read
+        if known.any():
+            with torch.inference_mode(), autocast(recipe.precision, target):
                 logits = logits_of(model(pixel_values=batch["pixel_values"].to(target)))
-                evaluator.add(logits[known], batch["labels"][known])
-    return evaluator.result()
+            yield logits[known], batch["labels"][known]
 
 
 @dataclass(frozen=True)
