@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
 import re
-import struct
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail._arrays import NUMBER, is_missing
 from longtail.counts import ClassCounts
-from longtail.datasets.decoding import cut, orientation, upright_size
+from longtail.datasets.decoding import cut, load, orientation, upright_size
 from longtail.datasets.features import Features
 from longtail.datasets.images import ImageList, UnreadableImageError
 from longtail.datasets.long_tail import Dataset
@@ -141,9 +139,8 @@ class Pictures:
 
         def take(image: Image, _: np.random.Generator) -> npt.NDArray[np.float32]:
             if getattr(image, "n_frames", 1) == 1:  # of more, a network sees the first alone, people all
-                image.load()
-                with contextlib.suppress(struct.error):  # broken EXIF: such files are compared in bytes alone
-                    coarse[0] = _pixels(image)
+                load(image)
+                coarse[0] = _pixels(image)
             return np.asarray(_whole(image, SIDE), np.float32)
 
         small = images.decode(place, take, _NO_DRAW)
