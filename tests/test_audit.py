@@ -235,11 +235,12 @@ def test_what_only_looks_the_same_is_no_exact_duplicate(tmp_path: Path) -> None:
         picture(8).save(root / f"turned{k}.png", exif=exif)
     first = picture(9).convert("P")
     for k in (10, 11):
-        first.save(root / f"film{k}.gif", save_all=True, append_images=[picture(k).convert("P")])
+        first.save(root / f"film{k}.tif", save_all=True, append_images=[picture(k).convert("P")])
     Image.new("RGB", (10, 20)).save(root / "tall.png")
     Image.new("RGB", (20, 10)).save(root / "wide.png")
     Image.new("L", (10, 20)).save(root / "grey.png")
     found = longtail.audit(tmp_path / "train")
+    assert found.counts["a"] == 13
     same = {frozenset(os.path.basename(n) for n in names(d)) for d in found.exact_duplicates}
     assert same == {frozenset({"alpha0.png", "alpha1.png"}), frozenset({"tall.png", "grey.png"})}
 

@@ -488,7 +488,7 @@ def refused(monkeypatch, capsys, *arguments):
     ],
 )
 def test_bad_options_are_one_line(more, message, models, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     np.savez("mine.npz", X=np.ones(3))
     given = {"--model": models["pooled"], "-o": "f.npz"} | dict(zip(more[::2], more[1::2], strict=True))

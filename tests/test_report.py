@@ -25,7 +25,7 @@ from longtail.compare import ComparisonTable, Outcome, advice, compare, runs
 from longtail.counts import ClassCounts
 from longtail.evaluation import Evaluation, evaluate
 from longtail.report import tables
-from longtail.report.blocks import PANELS, Chart, Panel, Spec, Text
+from longtail.report.blocks import PANELS, Chart, Panel, Spec, Table, Text
 from longtail.report.page import explorer_page, report_page
 
 TINY = recipes.digits(epochs=2, warmup_epochs=1, eval_every=2)
@@ -408,3 +408,60 @@ def test_the_library_in_the_page_is_the_recorded_one() -> None:
     assert "MIT License" in (assets / "plotly-LICENSE.txt").read_text()
     assert b"</script" not in library.lower()
     assert b"new Function" not in library
+
+
+def probabilities_of(scores: float, seeds: int = 2) -> ComparisonTable:
+    """Runs whose logits are made `scores` times as large: too sure above 1."""
+    rng = np.random.default_rng(3)
+    targets = np.repeat([0, 1, 2], 200)
+    logits = rng.normal(size=(600, 3))
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    drawn = (rng.random((600, 1)) > chances.cumsum(1)).sum(1)  # truth follows the probabilities
+    outcomes = [
+        Outcome(
+            recipes.digits(scheme="none", seed=seed),
+            evaluate(scores * logits, drawn, [500, 60, 5]),
+            1.0,
+            None,
+            Path("nowhere"),
+        )
+        for seed in range(seeds)
+    ]
+    assert len(targets) == len(drawn)
+    (made,) = runs.comparisons(outcomes)
+    return made
+
+
+def test_probabilities_of_rare_classes_are_told_by_what_they_are() -> None:
+    from longtail.report.panels import probabilities
+
+    assert probabilities.facts(probabilities_of(1.0)).startswith(
+        "On average yes: where softmax none decides for a few"
+    )
+    assert "so it is too sure. Calibrate" in probabilities.facts(probabilities_of(4.0))
+    assert "less sure than it could be" in probabilities.facts(probabilities_of(0.3))
+    made = probabilities.panel(probabilities_of(4.0))
+    assert made is not None
+    (sheet,) = (block.sheet for block in made.blocks if isinstance(block, Table))
+    (line,) = sheet.rows
+    table = probabilities_of(4.0)
+    found = table.rows[0].outcomes[0].result
+    assert line[1].value == pytest.approx(found.log_loss)
+    assert line[3].value == pytest.approx(100 * (found.expected_calibration_error or 0))
+    # the groups' errors, by hand from the bins of one seed: both seeds are alike
+    few = found.group_reliability[2] if found.group_reliability else ()
+    assert line[6].value == pytest.approx(
+        100 * sum(n * abs(c - a) for n, c, a in few) / sum(n for n, _, _ in few)
+    )
+    # hard predictions have no probabilities, and the page no panel
+    hard = evaluate(np.array([0, 1, 2]), np.array([0, 1, 1]), [500, 60, 5])
+    (other,) = runs.comparisons([Outcome(recipes.digits(scheme="none"), hard, 1.0, None, Path("x"))])
+    assert probabilities.panel(other) is None
+
+
+def test_names_are_cut_in_the_middle_and_told_whole() -> None:
+    from longtail.report.charts import cut
+
+    assert cut("abcdefghij", 10) == "abcdefghij"
+    assert cut("left lateral malleolus fracture, closed", 15) == "left la… closed"
+    assert len(cut("x" * 99, 14)) == 14

@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from longtail import _arrays, _checks
 from longtail.labels import encode, encode_missing, of_data_set, of_masks, several
-from longtail.sources import hub, read_counts
+from longtail.sources import formats, hub, read_counts
 from longtail.sources.counted import Counted, Wanted, notice_joined, split, with_missing
 from longtail.sources.tables import has, marked
 
@@ -250,7 +251,11 @@ def class_counts(
 
 def _counted(source: Any, wanted: Wanted, num_classes: int | None) -> ClassCounts:
     if isinstance(source, (str, os.PathLike)):
-        return _resize(_named(read_counts(os.fspath(source), wanted)), num_classes)
+        path = os.fspath(source)
+        if path.lower().endswith((".npy", ".npz")) and os.path.isfile(path):
+            labels, classes = formats.array(path, wanted.label)
+            return _from_dataset(labels, classes, replace(wanted, label=None), num_classes)
+        return _resize(_named(read_counts(path, wanted)), num_classes)
     if hub.is_data_set(source):
         return _resize(_named(hub.count(source, wanted)), num_classes)
     if hasattr(source, "columns") and (wanted.label is not None or wanted.labels):

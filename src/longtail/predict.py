@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from torch import nn
 from longtail import _checks
 from longtail._registry import added
 from longtail.adapters.transformers import logits_of
-from longtail.datasets.decoding import EvalTransform
+from longtail.datasets.decoding import BROKEN, EvalTransform, opened
 from longtail.datasets.kinds import KINDS
+from longtail.sources.folders import IMAGE_SUFFIXES
 from longtail.training.data import scale
 from longtail.training.folder import environment_of, load_run
 from longtail.training.recipe import ImageRecipe, Recipe
@@ -155,18 +157,49 @@ class Classifier:
             FileNotFoundError: the file is not there.
             ValueError: it is none of these, has another shape, or holds NaN or infinity.
         """
-        if self._middle is not None:
-            return self._classify_image(sample)
-        if not isinstance(sample, str | os.PathLike):
-            return self.classify(sample, "sample")
-        return self.classify(self._samples.read(Path(sample)), str(Path(sample)))
+        return self.decide(self.logits(sample))
 
     def classify(self, sample: npt.ArrayLike, where: str) -> Prediction:
         """Classify an array; errors name it as `where`."""
-        with torch.inference_mode():
-            return self._prediction(self._samples.logits(np.asarray(sample), where).double())
+        return self.decide(self._logits(sample, where))
 
-    def _classify_image(self, sample: Any) -> Prediction:
+    def logits(self, sample: str | os.PathLike[str] | npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return what the run's method decides by, shape (C,), of a sample as it is called with."""
+        if self._middle is not None:
+            return self._image_logits(sample)
+        if not isinstance(sample, str | os.PathLike):
+            return self._logits(sample, "sample")
+        return self._logits(self._samples.read(Path(sample)), str(Path(sample)))
+
+    def many_logits(self, path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
+        """Return `logits` of many samples, shape (N, C).
+
+        Args:
+            path: for a run on image files, a folder of pictures at any depth; else .npy or .npz (``X``) of
+                samples, one in each row.
+
+        Raises:
+            FileNotFoundError: nothing is there.
+            ValueError: no samples, or not what the run was trained on.
+        """
+        place = Path(path)
+        if self._middle is not None:
+            if not place.is_dir():
+                raise ValueError(
+                    f"{place} is no folder; the run was trained on image files: give their folder"
+                )
+            files = sorted(f for f in place.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+            if not files:
+                raise ValueError(f"{place} has no image; give a folder of pictures")
+            return np.stack([self._image_logits(file) for file in files])
+        rows = _read_rows(place)
+        return np.stack([self._logits(row, f"row {i} of {place}") for i, row in enumerate(rows)])
+
+    def _logits(self, sample: npt.ArrayLike, where: str) -> npt.NDArray[np.float64]:
+        with torch.inference_mode():
+            return self._adjusted(self._samples.logits(np.asarray(sample), where).double())
+
+    def _image_logits(self, sample: Any) -> npt.NDArray[np.float64]:
         from PIL import Image
 
         assert self._middle is not None
@@ -174,23 +207,30 @@ class Classifier:
             if isinstance(sample, Image.Image):
                 pixels = self._middle(sample)
             else:
-                with Image.open(sample) as image:
+                with opened(sample) as image:
                     pixels = self._middle(image)
         except FileNotFoundError:
             raise
-        except (OSError, AttributeError) as error:  # what Pillow raises on broken files, and on arrays
+        except (
+            *BROKEN,
+            Image.DecompressionBombError,
+            AttributeError,
+        ) as error:  # what Pillow raises on broken files, and on arrays
             what = repr(str(sample)) if isinstance(sample, (str, os.PathLike)) else _checks.describe(sample)
             raise ValueError(
                 f"{what} is no image that can be read ({error}); the run was trained on image files"
             ) from error
         with torch.inference_mode():
             logits = logits_of(self._network(pixel_values=torch.from_numpy(pixels)[None]))[0].double()
-        return self._prediction(logits)
+        return self._adjusted(logits)
 
-    def _prediction(self, logits: torch.Tensor) -> Prediction:
-        decided = self._recipe.method.adjust(logits.numpy()[None], self._counts, epochs=self._recipe.epochs)[
-            0
-        ]
+    def _adjusted(self, logits: torch.Tensor) -> npt.NDArray[np.float64]:
+        method, epochs = self._recipe.method, self._recipe.epochs
+        decided: npt.NDArray[np.float64] = method.adjust(logits.numpy()[None], self._counts, epochs=epochs)[0]
+        return decided
+
+    def decide(self, decided: npt.NDArray[np.float64]) -> Prediction:
+        """Return the prediction of `logits`."""
         logits, alone = torch.from_numpy(decided), self._recipe.activation == "sigmoid"
         return Prediction(self.class_names, (logits.sigmoid() if alone else logits.softmax(0)).numpy())
 
@@ -204,6 +244,24 @@ def read_npy(path: Path) -> npt.NDArray[Any]:
         raise FileNotFoundError(f"{path} is not there; give an array as .npy") from None
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path} is no array of numbers ({error}); save it with numpy.save") from None
+
+
+def _read_rows(path: Path) -> npt.NDArray[Any]:
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                if "X" not in held.files:
+                    raise ValueError(f"it holds {_checks.shorten(held.files)}, but no X")
+                rows: npt.NDArray[Any] = held["X"]
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path} is not there; give samples as .npy, or .npz with X") from None
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} holds no samples ({error}); save them as X by numpy.savez") from None
+    else:
+        rows = read_npy(path)
+    if not rows.ndim or not len(rows):
+        raise ValueError(f"{path} has shape {rows.shape}, no sample in its rows; give at least one")
+    return rows
 
 
 def __getattr__(name: str) -> Any:

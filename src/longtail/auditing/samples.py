@@ -17,7 +17,7 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail._arrays import NUMBER, is_missing
 from longtail.counts import ClassCounts
-from longtail.datasets.decoding import cut, upright_size
+from longtail.datasets.decoding import cut, load, orientation, upright_size
 from longtail.datasets.features import Features
 from longtail.datasets.images import ImageList, UnreadableImageError
 from longtail.datasets.long_tail import Dataset
@@ -31,7 +31,6 @@ __all__ = ["UnreadableImageError"]
 SIDE = 8  # of the small picture by which pictures are compared
 _LEVELS = 8.0  # of 255: contrast below which a picture counts as plain
 _BRIGHTNESS = 64.0
-_ORIENTATION = 0x0112  # of EXIF
 _ALPHA = ("P", "PA", "LA", "La", "RGBA", "RGBa")
 _DIGEST = 16  # bytes: two of a thousand million samples share one by chance with 1e-21
 
@@ -140,7 +139,7 @@ class Pictures:
 
         def take(image: Image, _: np.random.Generator) -> npt.NDArray[np.float32]:
             if getattr(image, "n_frames", 1) == 1:  # of more, a network sees the first alone, people all
-                image.load()
+                load(image)
                 coarse[0] = _pixels(image)
             return np.asarray(_whole(image, SIDE), np.float32)
 
@@ -182,14 +181,14 @@ def _whole(image: Image, side: int) -> Image:
 
 def _pixels(image: Image) -> bytes:
     """Digest what a picture shows: its size, orientation and pixels, however its file holds them."""
-    orientation = image.getexif().get(_ORIENTATION, 1)
+    turn = orientation(image)
     if image.mode in _ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() == (255, 255):
             image = image.convert("RGB")
     elif image.mode in ("1", "L"):
         image = image.convert("RGB")
-    return digest(image.tobytes(), f"{image.mode} {image.size} {orientation}")
+    return digest(image.tobytes(), f"{image.mode} {image.size} {turn}")
 
 
 def digest(data: bytes, kind: str = "") -> bytes:

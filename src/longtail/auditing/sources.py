@@ -66,26 +66,20 @@ def _images(source: Any, label: str | None, title: str) -> Samples:
     if test is None:
         return of_images((train,), ("train",), title)
     lists, names = [train, test], ["train", "test"]
-    found = (
-        folders.splits(source) if isinstance(source, (str, os.PathLike)) and os.path.isdir(source) else None
-    )
-    if found is not None:
-        used, *others = [name for name in found.tests if folders.subfolders(Path(source, name))] or ["test"]
-        names[1] = used
-        for name in others:
-            lists.append(_part(Path(source), name, train.class_names))
-            names.append(name)
+    folder = isinstance(source, (str, os.PathLike)) and os.path.isdir(source)
+    found = folders.every_test(Path(source)) if folder else {}
+    for place, (name, classes) in enumerate(found.items(), start=1):
+        if place > 1:
+            lists.append(_part(Path(source), name, classes, train.class_names))
+        names[place:] = [name]
     return of_images(tuple(lists), tuple(names), title)
 
 
-def _part(root: Path, name: str, classes: tuple[str, ...]) -> ImageList:
-    files, targets = [], []
-    for folder in folders.subfolders(root / name):
-        refuse_unseen([] if folder in classes else [folder], str(root / name))
-        of_class = sorted(os.path.relpath(path, root) for path in folders.image_files(root / name / folder))
-        files += of_class
-        targets += [classes.index(folder)] * len(of_class)
-    return ImageList(np.array(targets, np.int64), classes, root, names_array(files))
+def _part(root: Path, name: str, classes: dict[str, list[str]], names: tuple[str, ...]) -> ImageList:
+    refuse_unseen([folder for folder in classes if folder not in names], str(root / name))
+    files = [file for of_class in classes.values() for file in of_class]
+    targets = [names.index(folder) for folder, of_class in classes.items() for _ in of_class]
+    return ImageList(np.array(targets, np.int64), names, root, names_array(files))
 
 
 def _table(source: Any, wanted: Wanted, test: Any, drop: Sequence[str], group: str | None) -> Samples:

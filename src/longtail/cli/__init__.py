@@ -10,7 +10,7 @@ import typer
 from longtail import _checks
 from longtail._registry import add_installed
 from longtail.cli import audit, compare, data, embed, methods, report, train, verify, weights
-from longtail.cli.terminal import console, error_console, fail
+from longtail.cli.terminal import as_options, console, error_console, fail
 
 __all__ = ["app", "main"]
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 def _warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> str:
     """Write a warning in one line, without the line of code that gave it."""
-    return f"warning: {_checks.in_one_line(str(message))}\n"
+    return f"warning: {_checks.in_one_line(as_options(str(message)))}\n"
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,8 +11,6 @@ from rich.markup import escape
 from longtail.cli.sources import recipe_for
 from longtail.cli.terminal import console, error_console, write
 
-_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
-
 
 def compare(
     dataset: Annotated[
@@ -92,6 +90,14 @@ def compare(
         )
         _compare_own(comparing, problem, what, given, learner, folds, repeats, method, out, jobs)
         return
+    if dataset.lower().endswith((".npz", ".parquet", ".pq")):
+        if told:
+            raise ValueError(
+                f"{', '.join(told)} is for a table, with --label; {dataset!r} is read as features"
+            )
+        problem = comparing.Problem.from_features(dataset)
+        _compare_own(comparing, problem, what, given, learner, folds, repeats, method, out, jobs)
+        return
     if told:
         raise ValueError(f"{', '.join(told)} is for a table, with --label; leave it out for {dataset!r}")
     if learner or folds is not None:
@@ -129,7 +135,9 @@ def _compare_own(
     out: Path | None,
     jobs: int | None,
 ) -> None:
-    """Compare on a table of the user's."""
+    """Compare on a table or on features of the user's."""
+    if (factor := given.pop("imbalance_factor", None)) is not None:
+        problem = problem.long_tailed(factor)
     if given:
         told = ", ".join(f"--{name.removesuffix('_factor')}" for name in given)
         raise ValueError(
@@ -144,8 +152,9 @@ def _compare_own(
     names = dict.fromkeys(one.model for one in shared)
     classes, rows = len(problem.class_names), len(problem.targets)
     cut = f"{shared[0].folds} folds x {repeats}" if shared[0].folds else "the test set as it is"
+    cut += f" x {len(runs)} seeds" * (problem.kind == "features" and not shared[0].folds)
     error_console.print(
-        f"{escape(problem.name)}: {rows:,} rows, {len(problem.columns)} columns, {classes} classes; "
+        f"{escape(problem.name)}: {rows:,} rows, {problem.inputs.shape[1]} columns, {classes} classes; "
         f"{', '.join(names)}; {len(shared) // len(names)} methods, {cut}: {len(shared) * len(runs)} runs",
         soft_wrap=True,
     )

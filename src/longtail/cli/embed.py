@@ -1,4 +1,4 @@
-"""longtail embed: features of photographs or of a table's text, for `longtail compare`."""
+"""longtail embed: features of photographs, for `longtail compare`."""
 
 from __future__ import annotations
 

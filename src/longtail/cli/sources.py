@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
 from longtail._checks import choice
+from longtail.cli.terminal import error_console, harmless
 
 if TYPE_CHECKING:
     from longtail.counts import ClassCounts
     from longtail.training.recipe import Recipe
 
-__all__ = ["read_counts", "recipe_for"]
+__all__ = ["look_at_images", "read_counts", "recipe_for"]
 
 
 def read_counts(source: str, label: str | None, **options: Any) -> ClassCounts:
@@ -30,6 +34,30 @@ def read_counts(source: str, label: str | None, **options: Any) -> ClassCounts:
                 raise ValueError(f"counts must be numbers, got {part!r} in {source!r}; {remedy}") from None
             return class_counts(source, label=label, **options)
     return class_counts(numbers)
+
+
+def look_at_images(name: str) -> None:
+    """List a folder's or a list's images, before torch is imported, and print what they are.
+
+    Raises:
+        OSError: it is not there, or may not be read.
+        ValueError: it holds no classes.
+    """
+    from longtail.datasets.images import list_images, load_images
+
+    train, test = list_images(name)
+    line = f"{train.num_classes} classes"
+    if test is None:
+        train, held = load_images(name)
+        rest = f"{len(train):,} training and {len(held):,} test images (a fifth of each class is held out)"
+    else:
+        rest = f"{len(train):,} training and {len(test):,} test images"
+        files = [part.files for part in (train, test) if part.files is not None]
+        if len(files) == 2:
+            first, second = (Path(os.fsdecode(names[0])).parts[0] for names in files)
+            rest += f" ({first}, {second})" * (first != second)
+    if os.environ.get("RANK", "0") == "0":  # one voice for all processes
+        error_console.print(escape(harmless(f"{line}, {rest}")), soft_wrap=True)
 
 
 def recipe_for(name: str, *, also: str) -> Recipe:

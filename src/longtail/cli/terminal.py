@@ -25,7 +25,9 @@ __all__ = [
     "console",
     "error_console",
     "fail",
+    "harmless",
     "may_write",
+    "note",
     "open_page",
     "print_csv",
     "print_json",
@@ -105,7 +107,17 @@ def as_options(message: str) -> str:
     """Write a message's remedies as options of the command line; control characters become visible."""
     for argument, option in _OPTIONS.items():
         message = re.sub(argument, option, message)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    return harmless(message)
+
+
+def harmless(text: str) -> str:
+    """Write line breaks, escapes and what else a terminal obeys as letters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def note(message: str) -> None:
+    """Print a word on the data, or on what was done, on standard error."""
+    error_console.print(f"[yellow]note[/]: {escape(as_options(message))}", soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:

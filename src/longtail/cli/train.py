@@ -12,13 +12,17 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from longtail.cli.sources import recipe_for
-from longtail.cli.terminal import Format, console, print_csv, print_json
+from longtail import _checks
+from longtail.cli.sources import look_at_images, recipe_for
+from longtail.cli.terminal import Format, console, error_console, print_csv, print_json, write
 from longtail.evaluation import Evaluation, Interval
 from longtail.losses.forms import FORMS
 
 if TYPE_CHECKING:
+    from longtail.evaluation import PriorEstimate, SetRule
     from longtail.training.recipe import Recipe
+
+PRIOR = "prior.json"
 
 
 def train(
@@ -52,6 +56,12 @@ def train(
     set: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Change any field; repeatable.")
     ] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="For images: train adapters and a cosine head, freeze the rest.")
+    ] = False,
+    freeze_backbone: Annotated[
+        bool, typer.Option("--freeze-backbone", help="For images: train the head alone, a cosine head.")
+    ] = False,
     device_batch: Annotated[
         int | None, typer.Option(help="For images: samples on a device at a time; more are accumulated.")
     ] = None,
@@ -62,6 +72,8 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events into the run folder.")] = False,
 ) -> None:
     """One run; started again, it goes on where it was stopped. With images, also under torchrun."""
+    if _are_images(recipe):
+        look_at_images(recipe)
     from longtail.training.recipe import ImageRecipe
 
     options: dict[str, Any] = {
@@ -69,6 +81,7 @@ def train(
         **{"batch_size": batch_size, "learning_rate": learning_rate, "size": size, "seed": seed},
     }
     changes = {name: value for name, value in options.items() if value is not None}
+    changes |= {"lora": True} if lora else {"freeze_backbone": True} if freeze_backbone else {}
     if method is not None:
         from longtail import methods
 
@@ -90,17 +103,37 @@ def train(
         result = run(chosen, folder, **shared)
     if os.environ.get("RANK", "0") == "0":  # one voice for all processes
         _print_evaluation(result.evaluation)
+        if isinstance(chosen, ImageRecipe) and chosen.frozen:
+            from longtail.training.folder import environment_of
+
+            about = environment_of(folder)
+            trained, whole = about["trained_parameters"], about["parameters"]
+            console.print(f"trained {trained:,} of {whole:,} parameters ({trained / whole:.2%})")
         console.print(f"run folder {folder}")
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    run: Annotated[
+        Path, typer.Argument(help="The folder of a finished run; of a comparison: its best method's first.")
+    ],
     data: Annotated[Path | None, typer.Option(help="Folder of its data; default: where they were.")] = None,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Samples without labels (.npy, .npz with X, or a folder of images): estimates their class "
+            "shares, which predict --prior estimated then takes.",
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
-    """What a finished run's model gets wrong: per class, per group, calibration."""
+    """What a finished run's model gets wrong: per class, per group, how sure that is, calibration."""
     from longtail.training.evaluate import evaluate_run
 
+    run = _one_run(run)
+    if unlabelled is not None:
+        _print_prior(_estimated(run, unlabelled, data), run, format)
+        return
     evaluation = evaluate_run(run, data)
     if format is Format.json:
         print_json(evaluation.to_dict())
@@ -121,12 +154,25 @@ def evaluate(
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    run: Annotated[
+        Path, typer.Argument(help="The folder of a finished run; of a comparison: its best method's first.")
+    ],
     sample: Annotated[
         Path,
         typer.Argument(metavar="CLIP", help="A skeleton clip as .npy, .npz, .mat or .txt; an image."),
     ],
     top: Annotated[int, typer.Option(help="How many classes.", min=1)] = 5,
+    sets: Annotated[
+        float | None,
+        typer.Option(metavar="COVERAGE", help="Mark the classes of a set that holds the right one so often."),
+    ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(help="estimated: decide for the class shares that evaluate --unlabelled found."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="For --sets: folder of the run's data; default: where they were.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
     """What a finished run's model says of one clip or image."""
@@ -134,33 +180,141 @@ def predict(
 
     from longtail.predict import Classifier
 
-    classes = Classifier(run)(sample).top(top)
+    run = _one_run(run)
+    if sets is not None and prior is not None:
+        raise ValueError("--sets and --prior do not go together: sets hold for the shares of the test set")
+    if prior is not None:
+        _checks.choice("--prior", prior, ("estimated",))
+    classifier = Classifier(run)
+    logits = classifier.logits(sample)
+    if prior is not None:
+        logits = _prior_of(run).adjust(logits[None])[0]
+    answer = classifier.decide(logits)
+    if sets is None:
+        chosen, marks = answer.top(top), None
+    else:
+        rule, tested = _set_rule(run, sets, data)
+        held = rule(logits[None])[0].tolist()
+        marks = {classifier.class_names[c] for c in held}
+        chosen = [x for x in answer.top(len(answer.class_names)) if x[0] in marks]
+        chosen += [x for x in answer.top(top) if x[0] not in marks]
     if format is Format.json:
-        print_json([{"class": name, "probability": p} for name, p in classes])
+        rows = [{"class": name, "probability": p} for name, p in chosen]
+        print_json(rows if marks is None else [r | {"in_set": r["class"] in marks} for r in rows])
+    elif format is Format.csv and marks is None:
+        print_csv([("class", "probability"), *chosen])
     elif format is Format.csv:
-        print_csv([("class", "probability"), *classes])
+        assert marks is not None
+        lines = [(name, p, str(name in marks).lower()) for name, p in chosen]
+        print_csv([("class", "probability", "in_set"), *lines])
     else:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("class")
         table.add_column("probability", justify="right")
-        for name, p in classes:
-            table.add_row(escape(name), f"{100 * p:.1f} %")
+        if marks is not None:
+            table.add_column("in the set")
+        for name, p in chosen:
+            told = [] if marks is None else ["yes" if name in marks else ""]
+            table.add_row(escape(name), f"{100 * p:.1f} %", *told)
         console.print(table)
+        if marks is not None:
+            what = (
+                f"{len(marks)} of {len(answer.class_names)} classes" if marks else "no class is near enough"
+            )
+            line = f"{100 * sets:g} % set: {what}; limits from the run's {tested} test samples"  # type: ignore[operator]
+            console.print(f"{line}{f'; {rule.note}' if rule.note else ''}")
+
+
+def _one_run(folder: Path) -> Path:
+    """A run's folder, or the best one of a comparison's, which is said."""
+    from longtail.compare.runs import one_run
+
+    found = one_run(folder)
+    if found != folder:
+        error_console.print(escape(f"{folder} is of a comparison; its run {found} is taken"))
+    return found
+
+
+def _set_rule(run: Path, coverage: float, data: Path | None) -> tuple[SetRule, int]:
+    from longtail.evaluation import fit_sets
+    from longtail.training.evaluate import held_out
+
+    remedy = "0.9 is customary"
+    coverage = _checks.number("--sets", coverage, low=0, high=1, open_low=True, open_high=True, remedy=remedy)
+    held = held_out(run, data, device="cpu")
+    shared: dict[str, Any] = {"alpha": 1 - coverage, "counts": held.counts, "activation": held.activation}
+    return fit_sets(held.logits, held.labels, **shared), len(held.labels)
+
+
+def _estimated(run: Path, unlabelled: Path, data: Path | None) -> PriorEstimate:
+    from longtail.evaluation import estimate_prior
+    from longtail.predict import Classifier
+    from longtail.training.evaluate import held_out
+
+    held = held_out(run, data, device="cpu")
+    logits = Classifier(run).many_logits(unlabelled)
+    return estimate_prior(logits, held.counts, held_out_logits=held.logits, held_out_labels=held.labels)
+
+
+def _print_prior(found: PriorEstimate, run: Path, format: Format) -> None:
+    from longtail.training.folder import environment_of
+
+    place = write(run / PRIOR, json.dumps(found.to_dict(), indent=2) + "\n")
+    names = environment_of(run).get("class_names") or range(len(found.prior))
+    sides = found.interval or (None,) * len(found.prior)
+    if format is Format.json:
+        print_json(found.to_dict())
+        return
+    rows = zip(names, found.source_prior, found.prior, sides, strict=True)
+    if format is Format.csv:
+        lines = [(name, a, b, *(ends or ("", ""))) for name, a, b, ends in rows]
+        print_csv([("class", "test_share", "share", "share_low", "share_high"), *lines])
+        return
+    from rich import box
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(("class", "of the test set %", "of these samples %", "95 % interval")):
+        table.add_column(name, justify="right" if i else "left")
+    for name, a, b, ends in rows:
+        table.add_row(escape(str(name)), f"{100 * a:.1f}", f"{100 * b:.1f}", _ends(ends))
+    console.print(escape(found.verdict))
+    console.print(table)
+    console.print(f"kept in {escape(str(place))}, for longtail predict --prior estimated")
+
+
+def _prior_of(run: Path) -> PriorEstimate:
+    from longtail.evaluation import PriorEstimate
+
+    try:
+        return PriorEstimate.from_dict(json.loads((run / PRIOR).read_bytes()))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{run} has no estimated prior; longtail evaluate {run} --unlabelled FILE makes one"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{run / PRIOR} is damaged ({error}); estimate it again") from None
+
+
+def _are_images(name: str) -> bool:
+    """Whether an argument is a folder or a list of images, also one that is not there."""
+    from longtail.datasets import DATASETS
+
+    path = Path(name)
+    annotations = path.name.startswith("train20") and path.suffix == ".json"
+    images = path.is_dir() or path.suffix == ".txt" or annotations
+    images = images or ("/" in name and path.suffix != ".json")
+    return images and name not in DATASETS and not name.startswith("hf:")
 
 
 def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tuple[Recipe, Any]:
     """The recipe, and for images where they are."""
     if epochs is not None and "epochs" in changes:
         raise ValueError("epochs is given twice, by --epochs and by --set; leave one of them out")
-    from longtail.datasets import DATASETS
     from longtail.training import recipes
     from longtail.training.files import read_json
 
     path = Path(name)
-    annotations = path.name.startswith("train20") and path.suffix == ".json"
-    images = path.is_dir() or path.suffix == ".txt" or annotations or name.startswith("hf:")
-    images = images or ("/" in name and path.suffix != ".json")  # a folder that is not there
-    if images and name not in DATASETS:
+    if name.startswith("hf:") or _are_images(name):
         title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
         given = {} if epochs is None else {"epochs": epochs}
         return recipes.images(title.replace("/", "-"), **given | changes), name

@@ -16,8 +16,9 @@ from longtail.cli.terminal import (
     Format,
     as_options,
     console,
-    error_console,
+    harmless,
     may_write,
+    note,
     open_page,
     print_csv,
     print_json,
@@ -127,8 +128,8 @@ def weights(
         _print_weights(counts, columns, betas, rows)
     if beta is None and len(notes) - read > 1:  # nobody chose these: one word on them is enough
         notes[read:] = [f"{len(notes) - read} of these betas do nothing here. {notes[-1]}"]
-    for note in notes:
-        error_console.print(f"[yellow]note[/]: {escape(note)}", soft_wrap=True)
+    for text in notes:
+        note(text)
 
 
 def _print_weights(
@@ -155,7 +156,7 @@ def _print_weights(
     for place, i in enumerate(shown):
         if hidden > 0 and place == rows - rows // 2:
             table.add_row(f"... {hidden} more", end_section=False)
-        name, number = escape(str(counts.names[i])), f"{counts.counts[i]:,g}"
+        name, number = escape(harmless(str(counts.names[i]))), f"{counts.counts[i]:,g}"
         table.add_row(name, number, *(short(v[i]) for v in columns.values()))
     console.print(table)
 

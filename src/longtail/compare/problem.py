@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from longtail import _checks
 from longtail.compare.folds import most_folds, small_classes
-from longtail.datasets import DATASETS, Dataset, Split, load
+from longtail.datasets import DATASETS, Dataset, load, long_tail_counts, long_tail_subset
 from longtail.labels import encode
 from longtail.sources.arrays import read_arrays
 from longtail.sources.frames import Column, Frame, classes_of, read_frame
@@ -43,6 +43,8 @@ class Problem:
         groups: one a sample, int64 of shape (N,), or None: what shares a group is never split.
         test: inputs and targets of a given test set, or None: then the data are cut into folds.
         notes: what was left out, and what to know, a line each.
+        tail: of features with a test set, the imbalance and the size of the largest class of the tail that
+            each seed cuts out of the training samples; None takes them as they are.
         dataset: the pictures of a folder, or None.
         preset: the recipe of a data set that is known, or None.
 
@@ -61,6 +63,7 @@ class Problem:
     groups: npt.NDArray[np.int64] | None = None
     test: tuple[Array, npt.NDArray[np.int64]] | None = None
     notes: tuple[str, ...] = ()
+    tail: tuple[float, int | None] | None = None
     dataset: Dataset | None = field(default=None, repr=False)
     preset: Recipe | None = field(default=None, repr=False)
 
@@ -204,7 +207,7 @@ class Problem:
 
     @classmethod
     def from_images(
-        cls, folder: str | os.PathLike[str], features: Any = None, *, name: str | None = None
+        cls, folder: str | os.PathLike[str], features: Any = None, *, name: str | None = None, **options: Any
     ) -> Problem:
         """Make a problem of a folder of pictures, a folder a class.
 
@@ -213,6 +216,7 @@ class Problem:
             features: a model whose features of the pictures are compared, as for ``longtail embed``; None
                 takes the pictures themselves at 32 x 32 pixels.
             name: what to call it; default: that of the folder.
+            **options: further arguments of `longtail.embed`, such as ``groups_from``.
 
         Returns:
             The problem.
@@ -229,7 +233,12 @@ class Problem:
             title += "-folder" * (title in DATASETS)  # not to be taken for the data set of that name
             data = in_memory(*load_images(path), 32, name=title)
             return cls(title, "dataset", dataset=data, preset=recipes.small_images(title))
-        raise NotImplementedError
+        from longtail.training.embedding import embed
+
+        made = embed(path, features, **options)
+        test = None if made.X_test is None else (made.X_test, made.y_test)
+        found = cls.from_features(made.X, made.y, groups=made.groups, test=test, name=title)
+        return replace(found, class_names=tuple(made.class_names))
 
     @classmethod
     def from_dataset(cls, name: str, imbalance_factor: float | None = 50.0, **changes: Any) -> Problem:
@@ -280,6 +289,25 @@ class Problem:
         if self.columns:
             found["columns"] = [list(column) for column in self.columns]
         return found
+
+    def long_tailed(self, imbalance_factor: float, max_count: int | None = None) -> Problem:
+        """Return these features with a long tail cut out of the training samples, another one for each seed.
+
+        Args:
+            imbalance_factor: largest over smallest class.
+            max_count: samples of the largest class; default: as many as the smallest class has.
+
+        Raises:
+            ValueError: no test set, or a class with fewer samples than the tail has.
+        """
+        if self.kind != "features" or self.test is None:
+            raise ValueError("a long tail is cut out of features with a test set, or of a data set")
+        assert self.targets is not None
+        largest = int(self.class_counts.min()) if max_count is None else max_count
+        long_tail_subset(
+            self.targets, long_tail_counts(len(self.class_names), largest, imbalance_factor), seed=0
+        )
+        return replace(self, tail=(imbalance_factor, max_count))
 
     def folds(self, folds: int | None = None) -> int:
         """Return into how many folds the data are cut; 0 where a test set is given.
@@ -437,13 +465,3 @@ def _test_table(
     if train.labels.dtype.kind in "UO" and labels.dtype.kind in "iuf":
         labels = labels.astype(str)
     return np.column_stack(parts), _known(labels, names)
-
-
-def as_dataset(problem: Problem, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> Dataset:
-    """Return one fold of features as a data set of its own, for a training alone."""
-    assert problem.inputs is not None
-    assert problem.targets is not None
-    x, y = problem.inputs, problem.targets
-    return Dataset(
-        problem.name, Split(x[train], y[train]), Split(x[test], y[test]), problem.class_names, "vectors"
-    )

@@ -174,17 +174,15 @@ class Row:
     @cached_property
     def reliability(self) -> tuple[tuple[int, float, float], ...]:
         """Samples, mean confidence and accuracy in bins of confidence, all seeds together; or empty."""
-        found = [o.result.reliability for o in self.outcomes]
-        if any(not bins for bins in found):
+        return _pooled([o.result.reliability for o in self.outcomes])
+
+    @cached_property
+    def group_reliability(self) -> tuple[tuple[tuple[int, float, float], ...], ...]:
+        """The same of the samples taken for a many-, medium-, few-shot class; or empty."""
+        found = [o.result.group_reliability for o in self.outcomes]
+        if not found or any(groups is None for groups in found):
             return ()
-        pooled: dict[int, list[float]] = {}
-        for samples, confidence, accuracy in (b for bins in found for b in bins or ()):
-            # bins are told apart by where their mean lies: 15 equal ones, an edge belonging to the lower
-            place = pooled.setdefault(max(0, int(np.ceil(confidence * 15 - 1e-9)) - 1), [0.0, 0.0, 0.0])
-            place[0] += samples
-            place[1] += samples * confidence
-            place[2] += samples * accuracy
-        return tuple((int(n), c / n, r / n) for _, (n, c, r) in sorted(pooled.items()))
+        return tuple(_pooled([groups[i] for groups in found if groups is not None]) for i in range(3))
 
     @cached_property
     def curve(self) -> Curve | None:
@@ -204,6 +202,21 @@ class Row:
             tuple(tested),
             tuple(float(np.mean(errors[e])) for e in tested),
         )
+
+
+def _pooled(
+    found: Sequence[tuple[tuple[int, float, float], ...] | None],
+) -> tuple[tuple[int, float, float], ...]:
+    if any(bins is None for bins in found):
+        return ()
+    pooled: dict[int, list[float]] = {}
+    for samples, confidence, accuracy in (b for bins in found for b in bins or ()):
+        # bins are told apart by where their mean lies: 15 equal ones, an edge belonging to the lower
+        place = pooled.setdefault(max(0, int(np.ceil(confidence * 15 - 1e-9)) - 1), [0.0, 0.0, 0.0])
+        place[0] += samples
+        place[1] += samples * confidence
+        place[2] += samples * accuracy
+    return tuple((int(n), c / n, r / n) for _, (n, c, r) in sorted(pooled.items()))
 
 
 def _plain(value: Setting) -> str:

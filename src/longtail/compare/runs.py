@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
+from longtail import _checks
 from longtail.compare.outcome import Outcome
 from longtail.compare.table import ComparisonTable, identity, rows_of
 from longtail.evaluation import Evaluation
@@ -15,7 +17,7 @@ from longtail.training.files import read_json
 from longtail.training.manifest import MANIFEST, DamagedError, check
 from longtail.training.recipe import Recipe
 
-__all__ = ["LeftOut", "comparisons", "find_runs"]
+__all__ = ["LeftOut", "comparisons", "find_runs", "one_run"]
 
 
 _HASHED = 2**26  # of larger files, which a report does not read, the size alone is compared
@@ -110,6 +112,30 @@ def _runs_below(path: Path) -> Iterator[Path]:
         if {"recipe.json", "evaluation.json"} & {*files}:
             yield Path(folder)
             inner[:] = [name for name in inner if name != "checkpoints"]
+
+
+def one_run(folder: str | os.PathLike[str]) -> Path:
+    """Return a run's folder; of a comparison's folder, the run of the method with the lowest balanced error.
+
+    Args:
+        folder: of a run, or with the runs of one comparison below it; of several seeds the first is taken.
+
+    Raises:
+        ValueError: no finished run, or runs on several training sets.
+    """
+    place = Path(folder)
+    if not place.is_dir() or (place / "recipe.json").is_file() or (place / "evaluation.json").is_file():
+        return place
+    found, _ = find_runs([place])
+    compared = comparisons(found)
+    if len(compared) > 1:
+        places = _checks.shorten([str(one.folder) for one in compared])
+        raise ValueError(f"{place} holds runs on {len(compared)} training sets: {places}; give one of them")
+    if not compared:
+        raise ValueError(f"{place} holds no finished run; start the same command again: it goes on")
+    rows = [row for row in compared[0].rows if row.outcomes]
+    best = min(rows, key=lambda row: fmean(o.result.balanced_error for o in row.outcomes))
+    return min(best.outcomes, key=lambda o: o.recipe.seed).folder
 
 
 def _read(place: Path) -> Outcome | str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from longtail.compare.problem import Problem
     from longtail.training.recipe import Recipe
 
-__all__ = ["run_training", "split", "versions"]
+__all__ = ["finished", "run_training", "split", "versions"]
 
 Integers = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -77,7 +77,7 @@ def _run(
     assert problem.targets is not None
     started = time.perf_counter()
     about = problem.about
-    done = {p: found for r, p in zip(recipes, places, strict=True) if (found := _finished(r, p, about))}
+    done = {p: found for r, p in zip(recipes, places, strict=True) if (found := finished(r, p, about))}
     if len(done) == len(places):
         return [done[p] for p in places]
     train, test = split(problem, recipes[0])
@@ -153,7 +153,7 @@ def _held_out(
     return {"held_out": scores[rows], "held_out_rows": rows}
 
 
-def _finished(recipe: Recipe, place: Path, about: dict[str, object]) -> Outcome | None:
+def finished(recipe: Recipe, place: Path, about: dict[str, object]) -> Outcome | None:
     """Return a run that is there already, or None."""
     file = place / "environment.json"
     if not file.is_file() or not (place / "evaluation.json").is_file():

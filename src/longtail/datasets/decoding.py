@@ -6,14 +6,21 @@ from a box of its input. Together they replace decoding everything, cropping and
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
+from longtail.sources.counted import needs
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,6 +32,24 @@ Channels = tuple[float, float, float]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INATURALIST_MEAN, INATURALIST_STD = (0.466, 0.471, 0.380), (0.195, 0.194, 0.192)
 _ORIENTATION: Final = 0x0112  # of EXIF
+_XMP = re.compile(rb"tiff:Orientation(?:=\"|='|>)([0-9])")
+# what Pillow's readers raise on broken files
+BROKEN: Final = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, ArithmeticError),
+    *(struct.error, zlib.error),
+)
+_TURNS: Final = (  # of orientations 2 to 8
+    *(
+        "FLIP_LEFT_RIGHT",
+        "ROTATE_180",
+        "FLIP_TOP_BOTTOM",
+        "TRANSPOSE",
+        "ROTATE_270",
+        "TRANSVERSE",
+        "ROTATE_90",
+    ),
+)
+_BITS: Final = (8, 10, 12, 14, 16)  # of cameras and scanners
 _SCALES: Final = (8, 4, 2)  # at which libjpeg decodes for less work
 MARGIN: Final = 1.25  # what is left for the filter of the resize, where results are to equal the plain way's
 _TRIES: Final = 10
@@ -136,10 +161,101 @@ class EvalTransform:
         return normalise(np.asarray(cut(image, box, self.size, MARGIN)), self.mean, self.std)
 
 
+def orientation(image: Image) -> int:
+    """Return how an image is to be turned, 1 to 8 as EXIF has it; 1 where that is not said, or oddly.
+
+    Only this tag is read: other fields may be broken, and do not matter. A TIFF is turned by Pillow when it
+    is loaded.
+    """
+    if hasattr(image, "tag_v2"):
+        return 1
+    found = _tag(_exif(image))
+    if found is None:  # as Pillow, which looks at XMP next
+        text = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+        told = _XMP.search(text.encode() if isinstance(text, str) else bytes(text))
+        found = int(told[1]) if told else 1
+    return found if 1 <= found <= 8 else 1
+
+
+def _exif(image: Image) -> bytes:
+    """Return the EXIF block of an image, from its byte order on."""
+    data = image.info.get("exif") or b""
+    if not data and "Raw profile type exif" in image.info:  # of older PNG files, in hexadecimal digits
+        with contextlib.suppress(ValueError):
+            data = bytes.fromhex("".join(str(image.info["Raw profile type exif"]).split("\n")[3:]))
+    return bytes(data).removeprefix(b"Exif\0\0") if isinstance(data, (bytes, bytearray)) else b""
+
+
+def _tag(data: bytes) -> int | None:
+    """Return the number under the orientation's tag in the first directory of a TIFF block."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return None
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (entries,) = struct.unpack_from(order + "H", data, start)
+        for place in range(start + 2, start + 2 + 12 * entries, 12):
+            tag, kind, count = struct.unpack_from(order + "HHI", data, place)
+            if tag == _ORIENTATION:
+                form = {1: "B", 3: "H", 4: "I"}.get(kind)
+                if form is None or count != 1:
+                    return 1
+                return int(struct.unpack_from(order + form, data, place + 8)[0])
+    except struct.error:  # the block is cut short
+        pass
+    return None
+
+
 def upright_size(image: Image) -> tuple[int, int]:
     """Return width and height of an image held as its EXIF orientation says."""
     width, height = image.size
-    return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+    return (height, width) if orientation(image) >= 5 else (width, height)
+
+
+def opened(file: str | os.PathLike[str] | BinaryIO) -> Image:
+    """Open an image; it is not decoded yet.
+
+    Raises:
+        OSError: no image, a broken one, or one that is too large to be decoded.
+        ModuleNotFoundError: the library for its kind is not installed.
+    """
+    pillow = needs("PIL.Image", "images need", "images")
+    if isinstance(file, (str, os.PathLike)) and str(file).lower().endswith((".heic", ".heif", ".hif")):
+        needs("pillow_heif", f"image {file} needs", "images").register_heif_opener()
+    with _one_error():
+        image: Image = pillow.open(file)
+        return image
+
+
+def load(image: Image) -> None:
+    """Decode an image.
+
+    Raises:
+        OSError: it is broken.
+    """
+    with _one_error():
+        image.load()
+
+
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+    """Turn what Pillow's readers raise on broken files into one kind of error."""
+    bomb = needs("PIL.Image", "images need", "images").DecompressionBombError
+    try:
+        yield
+    except OSError:
+        raise
+    except (*BROKEN, RuntimeError, TypeError, AttributeError, bomb) as error:
+        raise OSError(str(error) or type(error).__name__) from error
+
+
+def _turned(image: Image) -> Image:
+    """Load an image and hold it upright."""
+    from PIL.Image import Transpose
+
+    turn = orientation(image)
+    load(image)
+    return image if turn == 1 else image.transpose(Transpose[_TURNS[turn - 2]])
 
 
 def cut(image: Image, box: Box, size: int, margin: float = 1.0) -> Image:
@@ -149,14 +265,12 @@ def cut(image: Image, box: Box, size: int, margin: float = 1.0) -> Image:
     scale if the box then still has `margin` pixels for each one of the result.
     """
     from PIL.Image import Resampling
-    from PIL.ImageOps import exif_transpose
 
     sides = box[2] - box[0], box[3] - box[1]
     scale = next((s for s in _SCALES if min(sides) >= s * size * margin), 1)
     if scale > 1 and image.draft("RGB", (image.width // scale, image.height // scale)) is None:
         scale = 1  # no JPEG
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        exif_transpose(image, in_place=True)
+    image = _turned(image)
     part = (box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale)
     return _rgb(image).resize((size, size), Resampling.BILINEAR, box=part)
 
@@ -167,27 +281,31 @@ def upright(image: Image, size: int) -> Image:
     A JPEG is decoded at a smaller scale if its shorter side then still has `MARGIN` pixels for each of
     `size`; 0 decodes it whole.
     """
-    from PIL.ImageOps import exif_transpose
-
     scale = next((s for s in _SCALES if size and min(image.size) >= s * size * MARGIN), 1)
     if scale > 1:
         image.draft("RGB", (image.width // scale, image.height // scale))
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        exif_transpose(image, in_place=True)
-    return _rgb(image)
+    return _rgb(_turned(image))
 
 
 def _rgb(image: Image) -> Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):  # Pillow's own conversion turns all above 255 white
-        from PIL.Image import fromarray
+    """Return an image in RGB: transparent parts are white, 10 to 16 bits are scaled by the range in use."""
+    from PIL.Image import alpha_composite, fromarray, new
 
-        image = fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # Pillow's own conversion turns all above 255 white
+        values: npt.NDArray[Any] = np.asarray(image)
+        low, high = (int(x) for x in (values.min(), values.max()))
+        if low < 0 or high > 0xFFFF:
+            raise ValueError(f"its values go from {low} to {high}; save it with 8 or 16 bits")
+        bits = next(b for b in _BITS if high < 1 << b)
+        return fromarray((values >> (bits - 8)).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
         raise ValueError(f"its mode is {image.mode}, whose range is unknown; save it with 8 or 16 bits")
-    elif image.mode == "P" and "transparency" in image.info:
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         image = image.convert("RGBA")
+        if np.asarray(image.getchannel("A")).min() < 255:
+            image = alpha_composite(new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 

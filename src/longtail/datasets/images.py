@@ -21,6 +21,7 @@ from longtail import _checks
 from longtail._random import draws
 from longtail.counts import ClassCounts
 from longtail.datasets.decoding import (
+    BROKEN,
     IMAGENET_MEAN,
     IMAGENET_STD,
     INATURALIST_MEAN,
@@ -29,6 +30,8 @@ from longtail.datasets.decoding import (
     EvalTransform,
     TrainTransform,
     cut,
+    load,
+    opened,
     upright_size,
 )
 from longtail.datasets.fetch import data_root
@@ -59,6 +62,7 @@ __all__ = [
 
 Transform = Callable[["Image", np.random.Generator], npt.NDArray[np.float32]]
 _ON_ERROR = ("raise", "skip")
+_NAMED = 20  # unreadable images that a message names
 
 
 class UnreadableImageError(OSError):
@@ -116,14 +120,11 @@ class ImageList:
         Raises:
             UnreadableImageError: no such file, or no image.
         """
-        pillow = needs("PIL.Image", "images need", "images")
         with self._naming(index):
             if self.files is not None:
-                image: Image = pillow.open(self.name(index))
-            else:
-                cell = self.rows[int(index)][self.column]
-                image = pillow.open(io.BytesIO(cell["bytes"]) if cell.get("bytes") else cell["path"])
-            return image
+                return opened(self.name(index))
+            cell = self.rows[int(index)][self.column]
+            return opened(io.BytesIO(cell["bytes"]) if cell.get("bytes") else cell["path"])
 
     def read(self, index: int) -> bytes:
         """Return the bytes of an image's file.
@@ -184,7 +185,7 @@ class ImageList:
             UnreadableImageError: an image cannot be read, or a class has no other.
         """
         _checks.choice("on_error", on_error, _ON_ERROR)
-        kept = self._readable(lambda _, image: _ends_well(image) or image.load(), on_error)
+        kept = self._readable(_look, on_error)
         return self if len(kept) == len(self) else self.select(kept)
 
     def _readable(self, read: Callable[[int, Image], object], on_error: str) -> Targets:
@@ -195,12 +196,18 @@ class ImageList:
                 with self.open(index) as image, self._naming(index):
                     read(index, image)
             except UnreadableImageError as error:
-                if on_error == "raise":
-                    raise
                 bad[index] = error
         kept = np.setdiff1d(np.arange(len(self)), list(bad))
         if not bad:
             return kept
+        if on_error == "raise":
+            first = next(iter(bad.values()))
+            if len(bad) == 1:
+                raise first
+            raise UnreadableImageError(
+                f"{len(bad)} of {len(self)} images cannot be read; replace or remove them, or leave them out "
+                f"by on_error='skip': {_first(bad, _NAMED)}"
+            ) from first
         left = self.select(kept)
         lost = np.flatnonzero((left.class_counts.counts == 0) & (self.class_counts.counts > 0))
         first = next(iter(bad.values()))
@@ -215,15 +222,7 @@ class ImageList:
         pillow = needs("PIL.Image", "images need", "images")
         try:
             yield
-        # broken files make Pillow's readers raise any of these
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            EOFError,
-            IndexError,
-            pillow.DecompressionBombError,
-        ) as error:
+        except (*BROKEN, pillow.DecompressionBombError) as error:
             if isinstance(error, UnreadableImageError):
                 raise
             raise UnreadableImageError(
@@ -505,6 +504,11 @@ def _of_rows(
     return made[0], made[1] if len(made) > 1 else None
 
 
+def _look(_: int, image: Image) -> None:
+    if not _ends_well(image):
+        load(image)
+
+
 def _ends_well(image: Image) -> bool:
     """Whether a JPEG or PNG file ends as it should; False for other kinds, which say nothing by their end."""
     end = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}.get(image.format or "")
@@ -518,7 +522,9 @@ def _ends_well(image: Image) -> bool:
     return bool(found)
 
 
-def _first(bad: dict[int, UnreadableImageError], limit: int = 5) -> str:
+def _first(bad: dict[int, UnreadableImageError], limit: int = _NAMED) -> str:
     more = len(bad) - limit
-    text = "; ".join(str(error) for error in list(bad.values())[:limit])
+    text = "; ".join(
+        str(error).removesuffix("; replace or remove it") for error in list(bad.values())[:limit]
+    )
     return text if more <= 0 else f"{text}; and {more} more"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,32 @@ class PriorEstimate:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.array(self.prior, dtype=dtype)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON knows them."""
+        pair = self.calibration and [self.calibration.temperature, self.calibration.bias.tolist()]
+        ends = self.interval and [[*one, one.confidence] for one in self.interval]
+        arrays = {"prior": self.prior.tolist(), "source_prior": self.source_prior.tolist()}
+        kept = {f.name: getattr(self, f.name) for f in fields(self)}
+        return kept | arrays | {"interval": ends, "calibration": pair, "thin": list(self.thin)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PriorEstimate:
+        """Rebuild what `to_dict` gave, also after a trip through JSON.
+
+        Raises:
+            ValueError: A field is missing or unknown.
+        """
+        if wrong := sorted({f.name for f in fields(cls)}.symmetric_difference(values)):
+            raise ValueError(f"values has missing or unknown fields: {_checks.shorten(wrong)}")
+        pair, ends = values["calibration"], values["interval"]
+        arrays = {name: np.asarray(values[name]) for name in ("prior", "source_prior")}
+        read = {
+            "interval": None if ends is None else tuple(Interval(*one) for one in ends),
+            "calibration": None if pair is None else Calibration(pair[0], np.asarray(pair[1])),
+            "thin": tuple(values["thin"]),
+        }
+        return cls(**{**values, **arrays, **read})
 
     def adjust(self, logits: object) -> Floats:
         """Return logits for the estimated prior: calibrated, and moved from the source prior to it."""

@@ -42,6 +42,8 @@ class Network:
 NETWORKS = Registry[Network]("model")
 NETWORKS.register("small_cnn", Network(later("longtail.models.small_cnn:SmallCNN")))
 NETWORKS.register("strided_cnn", Network(later("longtail.models.small_cnn:StridedCNN")))
+NETWORKS.register("linear", Network(later("longtail.models.heads:LinearHead"), "vectors"))
+NETWORKS.register("mlp", Network(later("longtail.models.heads:MLPHead"), "vectors"))
 for _depth in (20, 32, 44, 56, 110):
     NETWORKS.register(
         f"resnet{_depth}", Network(later("longtail.models.resnet_cifar:CifarResNet", depth=_depth))

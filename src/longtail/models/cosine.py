@@ -22,6 +22,7 @@ class CosineLinear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, scale: float) -> None:
         super().__init__(in_features, out_features, bias=False)
         self.scale = scale
+        self.had_bias = True  # whether the linear layer in whose place it stands had one
 
     def forward(self, input: Tensor) -> Tensor:
         """Return logits of shape (N, C) for features of shape (N, D)."""

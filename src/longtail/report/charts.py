@@ -96,12 +96,18 @@ def error_bars(above: Iterable[float], below: Iterable[float] | None = None, thi
 
 def inert(text: str) -> str:
     """Write a name as it is: Plotly reads a few tags, and templates, in texts."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "%\u200b{")
+    marks = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%{": "%\u200b{"}  # "$" begins a formula
+    for mark, written in marks.items():
+        text = text.replace(mark, written)
+    return text
 
 
 def cut(text: str, length: int) -> str:
-    """Shorten a name for a tick."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """Shorten a name in the middle: long names often differ at their end."""
+    if len(text) <= length:
+        return text
+    head = length // 2
+    return text[:head] + "…" + text[len(text) - (length - 1 - head) :]
 
 
 def numbers(values: Iterable[float | None], scale: float = 1.0) -> list[float | None]:

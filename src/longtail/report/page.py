@@ -11,8 +11,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
+from typing import Final
 
 import numpy as np
 
@@ -20,12 +22,31 @@ from longtail.compare import ComparisonTable
 from longtail.compare.runs import LeftOut
 from longtail.counts import ClassCounts
 from longtail.report.blocks import Block, Card, Chart, Classes, Fold, Heading, Panel, Side, Spec, Text
+from longtail.report.charts import cut
 from longtail.report.panels import PANELS
 from longtail.report.panels.explorer import explore
 from longtail.report.panels.tail import Tail, chart, facts
 from longtail.weights import class_weights
 
 __all__ = ["report_page"]
+
+
+_GLOSSARY: Final = {
+    "error": "Share of the test samples that a method gets wrong.",
+    "balanced error": "The mean of the classes' errors: every class counts the same, however rare.",
+    "natural prior": "The error to expect where new data have the class shares of the training set.",
+    "many, medium, few": "Groups of classes by their training samples; the limits stand in the text.",
+    "imbalance factor": "Training samples of the largest class over those of the smallest.",
+    "plain, or no re-weighting": "The same network and loss, trained without any balancing.",
+    "beta, N": "The setting of the effective number: N = 1 / (1 - beta). After N samples a class is full.",
+    "seed": "One whole run with its own random numbers. Seeds differ by luck alone.",
+    "fold": "One part of the data that tests while the others train.",
+    "difference, paired": "Between two methods on the same seed or fold, so that luck cancels out.",
+    "95 % interval": "Holds the true value in 95 of 100 such experiments. If 0 is inside, it may be chance.",
+    "corrected": "With many tests, one looks good by chance. Bonferroni's correction demands more of each.",
+    "calibration error": "How far confidence is from accuracy, on average: 0 where 80 % sure is 80 % right.",
+    "macro-F1": "The mean over classes of F1, which falls with samples missed and with false alarms.",
+}
 
 
 @dataclass(frozen=True)
@@ -126,6 +147,7 @@ def render(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["cut"] = cut
     template = environment.from_string((assets / "page.html").read_text(encoding="utf-8"))
     return template.render(
         title=title,
@@ -137,6 +159,8 @@ def render(
         hashes=[_csp_hash(library), _csp_hash(script)],
         data=_inert_json({"sets": {s.id: s.data for s in (*sections, *([first] if first else []))}}),
         version=version("longtail"),
+        date=datetime.now(UTC).date().isoformat(),
+        glossary=_GLOSSARY if any(s.brief for s in sections) else {},
     )
 
 

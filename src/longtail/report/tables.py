@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "Sheet"]
 
+_COUNTS = 12  # classes whose sizes are all said below a table
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -137,7 +139,10 @@ def legend(thresholds: tuple[int, int]) -> str:
 def reading(table: ComparisonTable) -> str:
     """Say how a comparison is to be read, below the terminal's table."""
     many, few = table.evaluation.thresholds
-    counts = ", ".join(map(str, table.class_counts))
+    sizes = sorted(table.class_counts, reverse=True)
+    counts = ", ".join(f"{n:,}" if n >= 10_000 else str(n) for n in table.class_counts)
+    if len(sizes) > _COUNTS:
+        counts = f"{len(sizes)} classes of {sizes[0]:,} down to {sizes[-1]:,}"
     confusion = table.evaluation.confusion
     balanced = confusion is not None and len({sum(row) for row in confusion}) == 1
     title = named(table.metric).title.removesuffix(" %")

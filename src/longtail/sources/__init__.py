@@ -13,18 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from longtail import _checks
-from longtail.sources import coco, folders, hub, tables
+from longtail.sources import coco, folders, formats, hub, lists, tables
 from longtail.sources.counted import Counted, Wanted
 
 _STORES = ("s3", "gs", "gcs", "r2", "hf", "http", "https")
-_KINDS = "a .csv, .tsv or .parquet file, a .json file of annotations, or a folder of images"
+_KINDS = (
+    "a .csv, .tsv, .parquet, .jsonl, .arrow, .npy, .npz, .xlsx or .arff file, a .json file of annotations, "
+    "a .txt list, or a folder of images"
+)
 _SUFFIXES = {
     **dict.fromkeys((".csv", ".data"), "csv"),
     **dict.fromkeys((".tsv", ".tab"), "tsv"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
     ".json": "json",
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), "arrow"),
+    **dict.fromkeys((".xlsx", ".xlsm"), "xlsx"),
+    ".arff": "arff",
+    **dict.fromkeys((".yaml", ".yml"), "yaml"),
+    ".xml": "xml",
+    ".txt": "list",
 }
 TABLES = tuple(ending for ending, kind in _SUFFIXES.items() if kind != "json")
+_SINGLE = frozenset(("jsonl", "arrow", "xlsx", "arff", "list", "yaml"))
 _PACKED = (".gz", ".zst", ".zip", ".bz2", ".xz")
 
 
@@ -50,6 +61,10 @@ def read_counts(source: str, wanted: Wanted) -> Counted:
     if os.path.isdir(source):
         if hub.is_saved(source):
             return hub.count(hub.load_saved(source), wanted, source)
+        if (yaml := formats.is_yolo(source)) and label is None:
+            return formats.count_yolo(yaml)
+        if label is None and (files := formats.voc_files(source)):
+            return formats.count_voc(files)
         if label is not None:
             raise TypeError(f"label={label!r} names a column of a file, but source {source!r} is a folder")
         return folders.count(source)
@@ -63,6 +78,18 @@ def read_counts(source: str, wanted: Wanted) -> Counted:
     if len(kinds) > 1:
         raise ValueError(f"source {source!r} matches files of the kinds {', '.join(sorted(kinds))}; give one")
     kind = kinds.pop()
+    if kind == "list" and label is not None:
+        kind = "csv"  # a table of text by another name
+    if kind == "xml":
+        return formats.count_voc([Path(path) for path in paths])
+    if kind in _SINGLE and len(paths) > 1:
+        raise ValueError(f"source {source!r} matches {len(paths)} files of the kind {kind}; give one")
+    if kind == "list":
+        return lists.count(Path(paths[0]))
+    if kind == "yaml":
+        return formats.count_yolo(paths[0])
+    if kind in _SINGLE or (kind == "json" and (label is not None or wanted.labels) and _is_rows(paths[0])):
+        return formats.count(paths[0], "jsonl" if kind == "json" else kind, wanted)
     if kind == "json":
         if len(paths) > 1:
             raise ValueError(f"source {source!r} matches {len(paths)} files of annotations; give one")
@@ -95,6 +122,12 @@ def read_rows(path: str, wanted: Wanted) -> tuple[dict[str, list[Any]], Counted]
     return (tables.read_parquet if kind == "parquet" else tables.read_text)(database, path, wanted)
 
 
+def _is_rows(path: str) -> bool:
+    """Whether a .json file holds a list of rows, and no annotations."""
+    with open(path, "rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
+
+
 def _kind(path: str) -> str:
     plain = path.lower()
     plain = plain[: -len(Path(plain).suffix)] if plain.endswith(_PACKED) else plain
@@ -108,7 +141,7 @@ def _kind(path: str) -> str:
 
 def _count_remote(source: str, wanted: Wanted) -> Counted:
     kind = _kind(source.partition("?")[0] if source.startswith("http") else source)
-    if kind == "json":
+    if kind not in ("csv", "tsv", "parquet"):
         raise ValueError(f"source {source!r}: annotations are read from a local file; copy it here")
     if wanted.label is None and not wanted.labels:
         raise ValueError(f"label is missing for source {source!r}; name the label column")

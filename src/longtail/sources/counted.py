@@ -73,9 +73,14 @@ def finish(counted: Iterable[tuple[Any, int]], source: str, wanted: Wanted) -> C
     if not known and not missing:
         raise ValueError(f"{source} has no rows")
     notice_joined(known, source)
-    names = _arrays.label_order(known)
-    counts = [known[name] for name in names]
-    return with_missing(Counted(names, counts), missing)
+    try:
+        names = _arrays.label_order(known)
+    except TypeError as error:
+        kinds = sorted({type(name).__name__ for name in known})
+        raise TypeError(
+            f"labels of {source} mix the types {', '.join(kinds)}; convert them to one"
+        ) from error
+    return with_missing(Counted(names, [known[name] for name in names]), missing)
 
 
 def with_missing(counted: Counted, missing: int) -> Counted:

@@ -6,25 +6,115 @@ every depth, links are followed but not in circles, and an empty folder is a cla
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from longtail import _arrays, _checks
 from longtail.sources import coco, lists
 from longtail.sources.counted import Counted
 from longtail.sources.listing import TESTS, Files, Listing, Targets, names_array, refuse_unseen
 
-# torchvision's
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"))
-_TRAINS = ("train", "training")
+# what Pillow opens and what people have pictures in
+IMAGE_SUFFIXES = frozenset(
+    (
+        *(
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".png",
+            ".apng",
+            ".gif",
+            ".bmp",
+            ".dib",
+            ".tif",
+            ".tiff",
+            ".webp",
+        ),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".tga"),
+    )
+)
+_HEIF = frozenset((".heic", ".heif", ".hif"))
+# pictures of other kinds, which are left out with a word; what else lies in a folder is no picture
+_OTHERS = _HEIF | frozenset(
+    (
+        *(
+            ".dng",
+            ".cr2",
+            ".cr3",
+            ".nef",
+            ".arw",
+            ".orf",
+            ".rw2",
+            ".raf",
+            ".raw",
+            ".jxl",
+            ".svg",
+            ".exr",
+            ".hdr",
+        ),
+        *(".dcm", ".nii", ".npy", ".psd", ".ico", ".dds", ".mp4", ".avi", ".mov", ""),
+    )
+)
+_TRAINS = ("train", "training", "trn")
 _TABLES = (".parquet", ".csv", ".tsv")
-_Ids = frozenset[tuple[int, int]]
+_WORDS = re.compile(
+    rf"(|.*[ _.-])({'|'.join(sorted((*_TRAINS, *TESTS), key=len, reverse=True))})(|[ _.-].*)", re.IGNORECASE
+)
+_DETECTION = frozenset(("images", "labels", "annotations", "jpegimages", "imagesets"))
 
 
 # ---- the walker
+
+
+@dataclass
+class Folder:
+    """What a folder holds, from one walk through it.
+
+    Attributes:
+        path: the folder.
+        images: names of the image files in it, sorted.
+        folders: what its folders hold, by name, sorted.
+        left_out: endings of its files that are no images, and how many of each.
+    """
+
+    path: str
+    images: list[str] = field(default_factory=list)
+    folders: dict[str, Folder] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def files(self, start: str = "") -> Iterator[str]:
+        """Yield the names of all images below, from here."""
+        for name in self.images:
+            yield start + name
+        for name, inner in self.folders.items():
+            yield from inner.files(f"{start}{name}{os.sep}")
+
+    def __len__(self) -> int:
+        """Return the number of images below."""
+        return len(self.images) + sum(map(len, self.folders.values()))
+
+    def lost(self) -> Counter[str]:
+        """Count the pictures below that are left out, by their ending."""
+        found = Counter({e: n for e, n in self.left_out.items() if e in _OTHERS})
+        for inner in self.folders.values():
+            found += inner.lost()
+        return found
+
+    def inner(self) -> Folder:
+        """Return what a folder wraps that holds one folder alone, else itself."""
+        here = self
+        while not here.images and len(here.folders) == 1:
+            here = next(iter(here.folders.values()))
+        return here if here.folders else self
 
 
 def hidden(name: str) -> bool:
@@ -32,43 +122,70 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def subfolders(folder: str | os.PathLike[str]) -> list[str]:
-    """Return the names of the folders in a folder, sorted as text; none where there is no such folder."""
-    if not os.path.isdir(folder):
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not hidden(entry.name) and entry.is_dir())
+def walk(path: str | os.PathLike[str]) -> Folder:
+    """Walk through a folder once: each folder below is listed, and no file is looked at.
+
+    Raises:
+        OSError: a folder that may not be read.
+    """
+    suffixes = IMAGE_SUFFIXES
+    if importlib.util.find_spec("pillow_heif"):
+        suffixes |= _HEIF
+    start = os.fspath(path)
+    return _walk(start, (), suffixes)
 
 
-def image_files(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield the image files below a folder, at any depth, in a fixed order."""
-    start = os.path.realpath(folder)
-    around = {start, *map(str, Path(start).parents)}
-    return _walk(os.fspath(folder), frozenset(map(_id, around)))
+def _walk(path: str, above: tuple[str, ...], suffixes: frozenset[str]) -> Folder:
+    here = Folder(path)
+    inside: list[tuple[str, str, bool]] = []
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                if hidden(name):
+                    continue
+                try:
+                    if entry.is_dir():
+                        inside.append((name, entry.path, entry.is_symlink()))
+                        continue
+                    there = entry.is_file()  # not so of a link to nothing
+                except OSError:  # of a link to itself
+                    there = False
+                ending = os.path.splitext(name)[1].lower()
+                if ending in suffixes and there:
+                    here.images.append(name)
+                else:
+                    here.left_out[ending if there else "broken links"] += 1
+    except PermissionError as error:
+        raise PermissionError(
+            f"folder {path!r} may not be read; change its permissions or move it"
+        ) from error
+    here.images.sort()
+    around = (*above, path)
+    for name, inner, link in sorted(inside):
+        if not link or not _around(inner, around):
+            here.folders[name] = _walk(inner, around, suffixes)
+    return here
 
 
-def _walk(folder: str, above: _Ids) -> Iterator[str]:
-    with os.scandir(folder) as found:
-        entries = sorted((e for e in found if not hidden(e.name)), key=lambda entry: entry.name)
-    inside = []
-    for entry in entries:
-        if entry.is_dir():
-            inside.append(entry.path)
-        elif _suffix(entry.name) in IMAGE_SUFFIXES:
-            yield entry.path
-    for path in inside:
-        here = _id(path)
-        if here not in above:  # a link to a folder that it lies in
-            yield from _walk(path, above | {here})
+def _around(link: str, above: tuple[str, ...]) -> bool:
+    """Whether a link leads to a folder that it lies in."""
+    here = os.path.realpath(link)
+    outer = os.path.realpath(above[-1])
+    return (
+        outer == here
+        or outer.startswith(here.rstrip(os.sep) + os.sep)
+        or any(os.path.realpath(path) == here for path in above)
+    )
 
 
-def _suffix(name: str) -> str:
-    return name[name.rfind(".") :].lower()
-
-
-def _id(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
+def say_left_out(found: Counter[str], source: str) -> None:
+    """Warn of pictures that are left out, with what reads them."""
+    if found:
+        kinds = ", ".join(f"{n} {ending or 'without an ending'}" for ending, n in found.most_common())
+        total = sum(found.values())
+        remedy = "; pip install pillow-heif" if _HEIF & set(found) else "; convert them to .png to have them"
+        _checks.warn(f"{total} file{'s' * (total > 1)} of {source} left out: {kinds}{remedy}")
 
 
 # ---- what the folders are
@@ -82,30 +199,53 @@ class Splits:
     tests: tuple[str, ...]
 
 
-def splits(root: str | os.PathLike[str]) -> Splits | None:
+def splits(root: Folder) -> Splits | None:
     """Return the splits that a folder holds, or None where its folders are classes.
 
     They are called train or training, and val, valid, validation, dev, test, testing, eval or evaluation, in
-    any case, perhaps behind a common word as in ``seg_train`` and ``seg_test``. A folder called train is a
-    class beside others unless it holds folders and no other folder than those of splits holds images.
+    any case, perhaps between common words as in ``seg_train`` and ``seg_test`` or ``train_set`` and
+    ``test_set``. A folder called train is a class beside others unless it holds folders and no other folder
+    than those of splits holds images.
+
+    Raises:
+        ValueError: folders that all hold the same folders, so that they are or hold splits.
     """
-    names = subfolders(root)
-    known = {name.lower(): name for name in names}
-    for name in names:
-        word = next((w for w in _TRAINS if name.lower().endswith(w)), "")
-        prefix = name.lower().removesuffix(word)
-        if not word or (prefix and prefix[-1] not in "_-. "):
+    names = list(root.folders)
+    words = {name: found for name in names if (found := _WORDS.fullmatch(name))}
+    for name, found in words.items():
+        if found[2].lower() not in _TRAINS:
             continue
-        tests = tuple(known[prefix + w] for w in TESTS if prefix + w in known)
-        others = [os.path.join(root, other) for other in names if other != name and other not in tests]
-        inner = subfolders(os.path.join(root, name))
-        if (inner and tests) or (tests and not others):
+        around = (found[1].lower(), found[3].lower())
+        beside = {f[2].lower(): n for n, f in words.items() if (f[1].lower(), f[3].lower()) == around}
+        tests = tuple(beside[word] for word in TESTS if word in beside)
+        others = [other for other in names if other != name and other not in tests]
+        inner = root.folders[name].inner().folders
+        if (inner and tests) or not others:
             return Splits(name, tests)
-        if inner and not prefix and not any(next(image_files(other), None) for other in others):
+        if inner and around == ("", "") and not any(len(root.folders[other]) for other in others):
             return Splits(name, ())
     if names and all(name.lower() in TESTS for name in names):
         return Splits(None, tuple(names))
+    _refuse_others(root)
     return None
+
+
+def _refuse_others(root: Folder) -> None:
+    """Refuse folders that all hold the same folders: the inner ones are the classes."""
+    parts = list(root.folders.values())
+    inner = set(parts[0].folders) if parts else set()
+    if len(parts) < 2 or len(inner) < 2 or any(part.images or set(part.folders) != inner for part in parts):
+        return
+    names, classes = _checks.shorten(root.folders), _checks.shorten(sorted(inner))
+    if all(_WORDS.fullmatch(name) for name in inner):
+        raise ValueError(
+            f"the folders {names} of {root.path!r} hold the splits {classes} each; turn them around, so that "
+            "a folder train holds the classes"
+        )
+    raise ValueError(
+        f"the folders {names} of {root.path!r} all hold {classes}, so that they seem to be splits and no "
+        f"classes; give one, such as {parts[0].path!r}, or call them train and test"
+    )
 
 
 def _data(root: Path) -> Path:
@@ -118,16 +258,28 @@ def _annotated(root: Path) -> list[str]:
     return sorted(path.name for path in root.glob("train20[0-9][0-9].json"))
 
 
-def _refuse_wrapping(root: Path, names: list[str]) -> None:
-    """Refuse a folder whose one folder holds the classes."""
-    if len(names) != 1 or not subfolders(root / names[0]):
+def _refuse_wrapping(root: Folder) -> None:
+    """Refuse a folder of which one folder holds everything, namely the classes."""
+    filled = [inner for inner in root.folders.values() if len(inner)] or list(root.folders.values())
+    if len(filled) != 1 or not filled[0].folders or filled[0].images:
         return
-    with os.scandir(root / names[0]) as entries:
-        if any(_suffix(entry.name) in IMAGE_SUFFIXES for entry in entries):
-            return
+    if len(root.folders) > 1 and len(filled[0].folders) < 2:
+        return
+    name = os.path.basename(filled[0].path)
     raise ValueError(
-        f"{str(root)!r} holds one folder, {names[0]!r}, with folders inside; give {str(root / names[0])!r}"
+        f"{root.path!r} holds one folder{' with images' * (len(root.folders) > 1)}, {name!r}, with folders "
+        f"inside; give {filled[0].path!r}"
     )
+
+
+def _refuse_detection(folder: Folder) -> None:
+    """Refuse the folders of a data set of boxes, whose names are no classes."""
+    names = {name.lower() for name in folder.folders}
+    if "images" in names and names <= _DETECTION:
+        raise ValueError(
+            f"{folder.path!r} holds {_checks.shorten(folder.folders)}, which are no classes but pictures and "
+            "boxes; a classifier needs a folder of images a class"
+        )
 
 
 # ---- counting
@@ -139,75 +291,120 @@ def count(source: str) -> Counted:
     Raises:
         ValueError: no class folders, no image, or the folders are not those of classes.
     """
-    root = _data(Path(source))
-    if found := _annotated(root):
+    path = _data(Path(source))
+    if found := _annotated(path):
         raise ValueError(f"source {source!r} holds the annotations {', '.join(found)}; give one, such as "
-                         f"{str(root / found[0])!r}")  # fmt: skip
+                         f"{str(path / found[0])!r}")  # fmt: skip
+    root = walk(path)
     parts = splits(root)
     if parts is not None:
         named = sorted(filter(None, (parts.train, *parts.tests)))
-        one = root / (parts.train or named[0])
+        one = path / (parts.train or named[0])
         raise ValueError(f"source {source!r} holds the splits {', '.join(named)}; give one, such as '{one}'")
-    names = subfolders(root)
-    if not names:
-        with os.scandir(root) as entries:
-            endings = {os.path.splitext(e.name)[1] for e in entries if not hidden(e.name)}
-        tables = sorted(ending for ending in endings if ending.lower() in _TABLES)
-        hint = (
-            f"for its tables give '{root}/*{tables[0]}'" if tables else "it needs a folder of images a class"
+    if not root.folders:
+        raise ValueError(f"source {source!r} has no class folders; {_hint(root)}")
+    _refuse_wrapping(root)
+    _refuse_detection(root)
+    if not len(root) - len(root.images):
+        raise ValueError(
+            f"source {source!r} has {len(root.folders)} folders and no image in them; check the folder"
+            + _told(_all_left_out(root))
         )
-        raise ValueError(f"source {source!r} has no class folders; {hint}")
-    _refuse_wrapping(root, names)
-    counts = [sum(1 for _ in image_files(root / name)) for name in names]
-    if not any(counts):
-        raise ValueError(f"source {source!r} has {len(names)} folders and no image in them; check the folder")
-    return Counted(list(names), counts)
+    say_left_out(root.lost(), f"source {source!r}")
+    counts: Counter[str] = Counter()
+    for name, inner in root.folders.items():
+        counts[_arrays.one_form(name)] += len(inner)
+    return Counted(sorted(counts), [counts[name] for name in sorted(counts)])
+
+
+def _hint(folder: Folder, before: str = "") -> str:
+    """Say what to give in place of a folder without class folders."""
+    beside: list[str] = []
+    for place in (folder.path, os.path.dirname(os.path.abspath(folder.path))):
+        with contextlib.suppress(OSError), os.scandir(place) as entries:
+            beside += sorted(
+                e.path for e in entries if e.name.lower().endswith(_TABLES) and not hidden(e.name)
+            )
+    here = [path for path in beside if os.path.dirname(path) == folder.path]
+    if here and not folder.images:
+        return f"{before}for its tables give '{folder.path}/*{os.path.splitext(here[0])[1]}'"
+    if beside and folder.images:
+        return f"{before}its labels may be in {beside[0]!r}: give that table with its label column"
+    return "" if before else "it needs a folder of images a class"
+
+
+def _all_left_out(folder: Folder) -> Counter[str]:
+    return sum((_all_left_out(inner) for inner in folder.folders.values()), folder.left_out)
+
+
+def _told(found: Counter[str]) -> str:
+    kinds = ", ".join(f"{n} {ending or 'without an ending'}" for ending, n in found.most_common(3))
+    return f"; it has {kinds}" if kinds else ""
 
 
 # ---- loading
 
 
-def read(root: Path) -> Listing:
+def read(path: Path) -> Listing:
     """Read a folder in any layout that `longtail.datasets.images.load_images` names.
 
     Raises:
         FileNotFoundError: it is not there, or lacks a file that it names.
         ValueError: no class folders, one class, a class of the test set that is not in training, ...
     """
-    if not root.is_dir():
-        raise FileNotFoundError(f"image folder {root} is not there; check the path")
-    annotated = _annotated(root)
+    if not path.is_dir():
+        raise FileNotFoundError(f"image folder {path} is not there; check the path")
+    annotated = _annotated(path)
     if len(annotated) > 1:
         raise ValueError(
-            f"{root} has {' and '.join(annotated)}; name the one you mean, such as {root / annotated[-1]}"
+            f"{path} has {' and '.join(annotated)}; name the one you mean, such as {path / annotated[-1]}"
         )
     if annotated:
-        return coco.read(root / annotated[0])
-    data = _data(root)
-    parts = splits(data)
+        return coco.read(path / annotated[0])
+    data = _data(path)
+    root = walk(data)
+    parts = splits(root)
     if parts is None:
-        names = subfolders(root)
-        _refuse_wrapping(root, names)
+        _refuse_wrapping(root)
+        _refuse_detection(root)
         return _of_classes(root, root, _classes(root, root), None)
     if parts.train is None:
         raise ValueError(
-            f"{root} holds the splits {', '.join(parts.tests)}, but none to train on; name one train"
+            f"{path} holds the splits {', '.join(parts.tests)}, but none to train on; name one train"
         )
-    train = data / parts.train
-    classes = _classes(data, train)
+    train = root.folders[parts.train].inner()
+    _refuse_detection(train)
+    classes = _classes(root, train)
     for name in parts.tests:
-        if subfolders(data / name):
-            return _of_classes(data, train, classes, _classes(data, data / name))
-    flat = next((name for name in parts.tests if name.lower() == "val" and any(classes.values())), None)
-    return _of_classes(data, train, classes, None if flat is None else _solved(root, data, flat))
+        if root.folders[name].inner().folders:
+            return _of_classes(root, train, classes, _classes(root, root.folders[name].inner()))
+    if any(classes.values()):
+        flat = next((name for name in parts.tests if name.lower() == "val"), None)
+        if flat is not None:
+            return _of_classes(root, train, classes, _solved(path, data, flat))
+        for name in parts.tests:
+            _checks.warn(
+                f"{os.path.join(root.path, name)} has no class folders and is left out; a share of the "
+                "training images is held out in its place"
+            )
+    return _of_classes(root, train, classes, None)
 
 
-def _classes(root: Path, folder: Path) -> dict[str, list[str]]:
+def every_test(path: Path) -> dict[str, dict[str, list[str]]]:
+    """Map each split beside the training one that holds class folders to its classes and their images."""
+    root = walk(path)
+    parts = splits(root)
+    found = {} if parts is None else {name: root.folders[name].inner() for name in parts.tests}
+    return {name: _classes(root, folder) for name, folder in found.items() if folder.folders}
+
+
+def _classes(root: Folder, folder: Folder) -> dict[str, list[str]]:
     """Map each class folder's name to its images, by their names from ``root``."""
-    return {
-        name: sorted(os.path.relpath(path, root) for path in image_files(folder / name))
-        for name in subfolders(folder)
-    }
+    found: dict[str, list[str]] = {}
+    for name, inner in folder.folders.items():
+        start = os.path.relpath(inner.path, root.path) + os.sep
+        found.setdefault(_arrays.one_form(name), []).extend(inner.files(start))
+    return {name: sorted(found[name]) for name in sorted(found)}
 
 
 def _solved(root: Path, data: Path, val: str) -> dict[str, list[str]]:
@@ -222,21 +419,24 @@ def _solved(root: Path, data: Path, val: str) -> dict[str, list[str]]:
 
 
 def _of_classes(
-    root: Path, train: Path, classes: dict[str, list[str]], test: dict[str, list[str]] | None
+    root: Folder, train: Folder, classes: dict[str, list[str]], test: dict[str, list[str]] | None
 ) -> Listing:
     if not any(classes.values()):
-        loose = sum(p.suffix.lower() in IMAGE_SUFFIXES for p in train.iterdir())
         raise ValueError(
-            f"{train} has no class folders with images ({loose} images lie in it directly); give a folder "
-            "with one folder of images for each class, or with train and val that hold such"
+            f"{train.path} has no class folders with images ({len(train.images)} images lie in it directly); "
+            "give a folder with one folder of images for each class, or with train and val that hold such"
+            f"{_hint(train, '; or ')}{_told(_all_left_out(train))}"
         )
     names = tuple(classes)
     if test is not None:
-        refuse_unseen(sorted(n for n, files in test.items() if files and n not in classes), str(root))
+        refuse_unseen(sorted(n for n, files in test.items() if files and n not in classes), root.path)
         if not any(test.values()):
-            raise ValueError(f"{root}: the class folders of the test images are empty; fill or remove them")
+            raise ValueError(
+                f"{root.path}: the class folders of the test images are empty; fill or remove them"
+            )
+    say_left_out(root.lost(), root.path)
     held = None if test is None else _numbered(test, names)
-    return Listing(root, names, _numbered(classes, names), held, str(train))
+    return Listing(Path(root.path), names, _numbered(classes, names), held, train.path)
 
 
 def _numbered(classes: dict[str, list[str]], names: tuple[str, ...]) -> tuple[Files, Targets]:

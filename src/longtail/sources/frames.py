@@ -202,7 +202,7 @@ def _classes(database: DuckDBPyConnection, path: str, label: str) -> tuple[Any, 
 
 def _from_parquet(database: DuckDBPyConnection, path: str) -> dict[str, Array]:
     given = [glob.escape(path)]
-    about = tables._ask(database, "DESCRIBE SELECT * FROM read_parquet(?)", given, path)
+    about = tables.ask(database, "DESCRIBE SELECT * FROM read_parquet(?)", given, path)
     read: dict[str, Array] = {}
     for name, kind, *_ in about:
         column = '"' + name.replace('"', '""') + '"'

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from longtail.sources.counted import Counted
 from longtail.sources.listing import TESTS, Listing, Targets, names_array
 
 SOLUTION = "LOC_val_solution.csv"
@@ -26,14 +27,31 @@ def read(train: Path, test: Path, root: Path | None) -> Listing:
             f"{train}: labels go up to {len(counts) - 1}, but {int(np.argmin(counts))} has no image; number "
             "the classes from 0 without gaps"
         )
-    folders = [Path(name).parent.name for name in files]
-    of_label = dict(zip(labels.tolist(), folders, strict=True))
-    one_each = all(folders) and len(set(folders)) == len(counts) == len(set(of_label.values()))
-    alike = one_each and all(of_label[label] == f for label, f in zip(labels.tolist(), folders, strict=True))
-    names = tuple(of_label[i] if alike else str(i) for i in range(len(counts)))
+    names = _names(files, labels, len(counts))
     start = train.parent if root is None else root
     parts = (names_array(files), labels), (names_array(test_files), test_labels)
     return Listing(start, names, *parts, str(train))
+
+
+def count(path: Path) -> Counted:
+    """Count the labels of a list of files, under the names that training gives them.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: a broken line.
+    """
+    files, labels = _lines(path)
+    counts = np.bincount(labels)
+    return Counted(_names(files, labels, len(counts)), counts.tolist())
+
+
+def _names(files: list[str], labels: Targets, size: int) -> tuple[str, ...]:
+    """Name classes by their folder, where each has one of its own, else by their number."""
+    folders = [Path(name).parent.name for name in files]
+    of_label = dict(zip(labels.tolist(), folders, strict=True))
+    one_each = all(folders) and len(set(folders)) == size == len(set(of_label.values()))
+    alike = one_each and all(of_label[label] == f for label, f in zip(labels.tolist(), folders, strict=True))
+    return tuple(of_label[i] if alike else str(i) for i in range(size))
 
 
 def partner(train: Path) -> Path:

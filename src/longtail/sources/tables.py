@@ -89,7 +89,7 @@ def connect(what: str, *, remote: bool = False) -> DuckDBPyConnection:
 
 def matches(database: DuckDBPyConnection, pattern: str) -> list[str]:
     """Return the files of an object store that a pattern names."""
-    found = _ask(database, "SELECT file FROM glob(?) ORDER BY file", [pattern], pattern)
+    found = ask(database, "SELECT file FROM glob(?) ORDER BY file", [pattern], pattern)
     if not found:
         raise ValueError(f"source {pattern!r} matches no file; check the pattern")
     return [path for (path,) in found]
@@ -139,7 +139,7 @@ class _Table:
         """Yield line and fields of each row, to say where something is; counting is DuckDB's part."""
         if self.far:
             return
-        with _open(self.file) as file:
+        with open_text(self.file) as file:
             rows = _fields(islice(file, self.skip, None), self.delimiter, self.quoted)
             for place, row in enumerate(rows):
                 if place or not self.named:
@@ -174,7 +174,8 @@ def _names(number: int) -> list[str]:
 # ---- text in other encodings, and packed
 
 
-def _open(path: str) -> TextIO:
+def open_text(path: str) -> TextIO:
+    """Open a local text file, also a packed one, as UTF-8."""
     opened = gzip.open if path.lower().endswith(".gz") else open
     return opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace")
 
@@ -257,10 +258,10 @@ def _table(
     if far:
         options = "auto_detect = false, header = false, delim = ?, quote = '', escape = '', comment = ''"
         query = f"SELECT x FROM read_csv(?, {options}, columns = {{'x': 'VARCHAR'}}) LIMIT 100"
-        lines = [row[0] or "" for row in _ask(database, query, [file, "\x01"], path)]
+        lines = [row[0] or "" for row in ask(database, query, [file, "\x01"], path)]
     else:
         try:
-            with _open(file) as text:
+            with open_text(file) as text:
                 lines = list(islice(text, 100))  # a name may go over lines
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"source {path!r} is not a readable table ({error}); check the file") from error
@@ -358,7 +359,7 @@ def _read(
         source, given = table.query(columns, width, pad, blank)
         try:
             if keep:
-                _ask(database, f"CREATE TABLE {keep} AS SELECT * FROM {source}", given, table.path)
+                ask(database, f"CREATE TABLE {keep} AS SELECT * FROM {source}", given, table.path)
                 source, given = keep, []
             found = _group(database, select, source, given, table.path)
             break
@@ -662,7 +663,7 @@ def count_parquet(database: DuckDBPyConnection, paths: list[str], source: str, w
     query = "SELECT file_name, name, num_children, duckdb_type FROM parquet_schema(?)"
     label = wanted.label
     types: dict[str, str] = {}  # of the label column, with the first file that has it so
-    for path, rows in groupby(_ask(database, query, [paths], source), key=lambda row: row[0]):
+    for path, rows in groupby(ask(database, query, [paths], source), key=lambda row: row[0]):
         columns = list(_top_level(rows))
         names = [name for name, _ in columns]
         if wanted.labels:
@@ -684,15 +685,15 @@ def count_parquet(database: DuckDBPyConnection, paths: list[str], source: str, w
         types.setdefault(kind, path)
     read = "read_parquet(?, union_by_name = true, hive_partitioning = false)"
     if wanted.labels:
-        select = f"{_mark_query([_quote(name) for name in types])} FROM {read}"
+        select = f"{_mark_query([quote(name) for name in types])} FROM {read}"
         ones, rows_read = _read_marks(
-            _ask(database, select, [paths], source)[0], dict.fromkeys(types, 0), source
+            ask(database, select, [paths], source)[0], dict.fromkeys(types, 0), source
         )
         return Counted(list(ones), list(ones.values()), rows_read)
     if len({_family(kind) for kind in types}) > 1:
         found = ", ".join(f"{kind} in {path!r}" for kind, path in types.items())
         raise TypeError(f"labels mix the types {found}; convert them to one")
-    table = f"(SELECT {_quote(str(label))} AS a FROM {read})"
+    table = f"(SELECT {quote(str(label))} AS a FROM {read})"
     counted = _group(database, "SELECT a, count(*) FROM {} GROUP BY 1", table, [paths], source, str(label))
     return finish(counted, f"source {source!r}", wanted)
 
@@ -709,15 +710,16 @@ def read_parquet(
     given = [glob.escape(path)]
     counted, label = count_parquet(database, given, path, wanted), str(wanted.label)
     database.execute("RESET memory_limit")
-    about = _ask(database, "DESCRIBE SELECT * FROM read_parquet(?)", given, path)
-    rows = _ask(database, "SELECT * FROM read_parquet(?, hive_partitioning = false)", given, path)
+    about = ask(database, "DESCRIBE SELECT * FROM read_parquet(?)", given, path)
+    rows = ask(database, "SELECT * FROM read_parquet(?, hive_partitioning = false)", given, path)
     columns: dict[str, list[Any]] = {name: [row[i] for row in rows] for i, (name, *_) in enumerate(about)}
     labels = columns[label]
     columns[label] = [MISSING if _arrays.is_missing(x) else _arrays.one_form(x) for x in labels]
     return columns, counted
 
 
-def _quote(column: str) -> str:
+def quote(column: str) -> str:
+    """Write a column's name for a query."""
     return '"' + column.replace('"', '""') + '"'
 
 
@@ -757,19 +759,25 @@ def _group(
 ) -> list[Any]:
     """Ask for classes; a column of something else is refused before it fills the memory."""
     with contextlib.suppress(MemoryError):
-        return _ask(database, select.format(table), given, source)
+        return ask(database, select.format(table), given, source)
     # either huge row groups, which DuckDB reads whole, or a column of something else than classes
     database.execute("RESET memory_limit")
-    (about,) = _ask(database, f"SELECT approx_count_distinct(a) FROM {table}", given, source)[0]
+    (about,) = ask(database, f"SELECT approx_count_distinct(a) FROM {table}", given, source)[0]
     if about > _CLASSES:
         raise ValueError(
             f"label {label!r} of {source!r} has about {about:,} distinct values, too many to be classes; "
             "name the column of the class"
         )
-    return _ask(database, select.format(table), given, source)
+    return ask(database, select.format(table), given, source)
 
 
-def _ask(database: DuckDBPyConnection, query: str, given: Sequence[object], source: str) -> list[Any]:
+def ask(database: DuckDBPyConnection, query: str, given: Sequence[object], source: str) -> list[Any]:
+    """Return the rows that a query gives.
+
+    Raises:
+        MemoryError: it needs more than there is.
+        ValueError: DuckDB cannot read ``source``.
+    """
     import duckdb
 
     try:

@@ -22,14 +22,13 @@ from longtail.models.image_classifiers import transformers_library
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["POOLINGS", "ImageBackbone", "TextBackbone", "image_backbone", "quiet", "text_backbone"]
+__all__ = ["POOLINGS", "ImageBackbone", "image_backbone", "quiet"]
 
 POOLINGS: Final = ("auto", "pooler", "mean", "first")
-_READ: Final = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
+_READ: Final = ("*.safetensors", "*.safetensors.index.json", "*.json")
 _PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 # tensors that a model may lack without giving other features
 _SPARE: Final = re.compile(r"mask_token|position_ids|relative_position_index|num_batches_tracked")
-_TOKENS: Final = 512  # of a text, where a model sets no limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,38 +75,6 @@ class ImageBackbone:
         return _pooled(self.model, {"pixel_values": pixels}, self.pooling)
 
 
-@dataclass(frozen=True, eq=False)
-class TextBackbone:
-    """A network that takes texts to vectors: the mean of its last layer over each text's tokens.
-
-    Attributes:
-        name: as it was given.
-        model: in evaluation mode; the encoder of a model that has one.
-        tokenizer: of the transformers library.
-        tokens: of a text that are read; what is longer is cut.
-        digest: sha256 of its files and of how texts are prepared.
-    """
-
-    name: str
-    model: Any
-    tokenizer: Any
-    tokens: int
-    digest: str
-    pooling: str = "mean over tokens"
-
-    def features(self, batch: Sequence[str], device: torch.device) -> Tensor:
-        """Return float32 features (N, D)."""
-        found = self.tokenizer(
-            list(batch), padding=True, truncation=True, max_length=self.tokens, return_tensors="pt"
-        )
-        given = {name: found[name].to(device) for name in ("input_ids", "attention_mask")}
-        hidden = self.model(**given).last_hidden_state.float()
-        mask = given["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-        total: Tensor = (hidden * mask).sum(1)
-        mean: Tensor = total / mask.sum(1).clamp(min=1)
-        return mean
-
-
 def image_backbone(name: str, *, pooling: str = "auto", size: int | None = None) -> ImageBackbone:
     """Load an image model of the transformers library, with its image processor.
 
@@ -133,10 +100,7 @@ def image_backbone(name: str, *, pooling: str = "auto", size: int | None = None)
         model, missing = _model(library, name, folder)
         sees = hasattr(model, "get_image_features")
         if not sees and getattr(model, "main_input_name", "") != "pixel_values":
-            raise ValueError(
-                f"model {name!r} ({type(model).__name__}) takes no images; give an image model, or a table "
-                "and the column of its text"
-            )
+            raise ValueError(f"model {name!r} ({type(model).__name__}) takes no images; give an image model")
         if missing and pooling == "pooler":
             raise ValueError(f"model {name!r} has no weights for its pooler; give pooling 'mean' or 'first'")
         draft = ImageBackbone(name, model, processor, side, "", "")
@@ -160,45 +124,6 @@ def image_backbone(name: str, *, pooling: str = "auto", size: int | None = None)
         )
     digest = _digest(folder, how, size, library.__version__)
     return ImageBackbone(name, model, processor, side, how, digest)
-
-
-def text_backbone(name: str) -> TextBackbone:
-    """Load a text model of the transformers library, such as a sentence encoder, with its tokenizer.
-
-    Args:
-        name: a folder that ``save_pretrained`` wrote, with weights as safetensors; or a name of the hub.
-
-    Raises:
-        ValueError: no such model, one without weights or with pickled weights only, none that takes text, or
-            none with a tokenizer.
-        ModuleNotFoundError: transformers is not installed.
-    """
-    library = transformers_library()
-    with quiet(library):
-        folder = _folder(name)
-        try:
-            tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"model {name!r} has no tokenizer ({_first_line(error)}); give a text model's folder with "
-                "its tokenizer files"
-            ) from error
-        model, _ = _model(library, name, folder)
-        if getattr(model.config, "is_encoder_decoder", False):
-            model = model.get_encoder()
-        if getattr(model, "main_input_name", "") != "input_ids" or hasattr(model, "get_image_features"):
-            raise ValueError(
-                f"model {name!r} ({type(model).__name__}) takes no text alone; give a text model"
-            )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        raise ValueError(f"model {name!r} has a tokenizer without a padding token; give a sentence encoder")
-    limits = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
-    # positions begin after the padding's in RoBERTa and its like
-    spare = 2 if "roberta" in str(getattr(model.config, "model_type", "")) else 0
-    tokens = min(tokenizer.model_max_length, (limits[1] or _TOKENS) - spare, 8 * _TOKENS)
-    return TextBackbone(name, model, tokenizer, tokens, _digest(folder, "text", tokens, library.__version__))
 
 
 @contextlib.contextmanager

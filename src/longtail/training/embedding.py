@@ -1,4 +1,4 @@
-"""Features of images and texts by a pretrained model: each file once, whatever is killed meanwhile.
+"""Features of images by a pretrained model: each file once, whatever is killed meanwhile.
 
 Rows are kept in a cache under the hash of what is in the model's and the sample's files. Whoever computes
 holds the model's lock, so that a second process waits and then finds them there.

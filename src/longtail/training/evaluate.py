@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from longtail import _checks
@@ -16,7 +19,7 @@ from longtail.training.folder import RunResult, environment_of, load_run
 from longtail.training.loop import measured, test_logits
 from longtail.training.recipe import ImageRecipe
 
-__all__ = ["evaluate_run"]
+__all__ = ["HeldOut", "evaluate_run", "held_out"]
 
 
 def evaluate_run(
@@ -48,15 +51,70 @@ def evaluate_run(
         if isinstance(data, Dataset):
             raise TypeError(f"data must be the folder of the images, got {_checks.describe(data)}")
         return evaluate_images(run, data=data, device=device)
-    about = environment_of(run_dir)
+    return measured(*_test_logits(run, data, target), run.recipe)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a finished run's network says of its test split, which it was not trained on.
+
+    Attributes:
+        logits: as its method decides by them, float64 of shape (N, C).
+        labels: class indices, int64 of shape (N,).
+        counts: the shares that the logits answer for, as counts: those of the training, or one a class where
+            the method balances.
+        activation: how the loss reads logits.
+    """
+
+    logits: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    counts: tuple[int, ...]
+    activation: str
+
+
+def held_out(
+    run_dir: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device = "auto",
+) -> HeldOut:
+    """Return what a finished run's network says of its test split.
+
+    Args:
+        run_dir: as for `evaluate_run`, and so are all others.
+        data: see `evaluate_run`.
+        device: see `evaluate_run`.
+
+    Raises:
+        ValueError: as `evaluate_run`.
+        FileNotFoundError: as `evaluate_run`.
+    """
+    run, target = load_run(run_dir), select_device(device)
+    recipe, counts = run.recipe, run.evaluation.class_counts
+    if isinstance(recipe, ImageRecipe):
+        from longtail.training.finetune import image_outputs
+
+        found = [(z.float().cpu(), y.cpu()) for z, y in image_outputs(run, data=data, device=device)]
+        logits, labels = (torch.cat(part).numpy() for part in zip(*found, strict=True))
+    else:
+        outputs, samples = _test_logits(run, data, target)
+        logits, labels = outputs.float().cpu().numpy(), samples.test_targets.cpu().numpy()
+    decided = recipe.method.adjust(logits, counts, epochs=recipe.epochs).astype(np.float64)
+    answered = (1,) * len(counts) if recipe.method.balances else counts
+    return HeldOut(decided, labels.astype(np.int64), answered, recipe.activation)
+
+
+def _test_logits(
+    run: RunResult, data: str | os.PathLike[str] | Dataset | None, target: torch.device
+) -> tuple[torch.Tensor, TrainingData]:
+    about = environment_of(run.run_dir or ".")
     samples = TrainingData(run.recipe, _trained_on(run, about, data), target)
     if other := samples.other_than(about | {"class_counts": list(run.evaluation.class_counts)}):
         raise ValueError(
             f"data are not those that {run.run_dir} was trained and tested on ({', '.join(other)} differ); "
             "give those"
         )
-    logits = test_logits(run, samples, target, about.get("acceleration", "none"))
-    return measured(logits, samples, run.recipe)
+    return test_logits(run, samples, target, about.get("acceleration", "none")), samples
 
 
 def _trained_on(

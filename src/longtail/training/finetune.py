@@ -6,13 +6,14 @@ Its pieces fit a Trainer or a loop of your own: `longtail.adapters.transformers`
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -31,7 +33,7 @@ from longtail.evaluation import Evaluation, Evaluator
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.models.image_classifiers import build_classifier, head_of, transformers_library
 from longtail.sampling import ClassAwareSampler
-from longtail.training import manifest
+from longtail.training import adapting, manifest
 from longtail.training.data import derive_seed
 from longtail.training.device import DivergedError, autocast, select_device
 from longtail.training.files import RunFolderError, locked, read_json
@@ -49,7 +51,7 @@ from longtail.training.recipe import ImageRecipe, learning_rate_at
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState
 
-__all__ = ["ImagesChangedError", "evaluate_images", "finetune", "split_batch"]
+__all__ = ["ImagesChangedError", "evaluate_images", "finetune", "image_outputs", "split_batch"]
 
 _ASIDE = "set-aside-"  # and the step of a checkpoint that cannot be used
 _FEW = 1000  # images that are decoded before worker processes have started
@@ -135,10 +137,6 @@ def finetune(
             f"method {method.label!r} mixes or weighs the samples of a batch, which image files do not take "
             "yet; give another, or make an in-memory data set of the images (longtail.datasets.Dataset)"
         )
-    if method.cosine:
-        raise ValueError(
-            f"method {method.label!r} has a cosine head, which image files do not take yet; give another"
-        )
     library = transformers_library()
     target, folder, world = select_device(device), RunFolder(Path(run_dir)), _World.here()
     if target.index and world.size == 1:
@@ -194,6 +192,26 @@ def evaluate_images(
         ValueError: the classes are not those of the run, or nothing says where the images are.
         FileNotFoundError: the images are not there.
     """
+    evaluator = Evaluator(run.evaluation.class_counts, activation=run.recipe.activation)
+    for logits, labels in image_outputs(run, data=data, device=device):
+        evaluator.add(logits, labels)
+    return evaluator.result()
+
+
+def image_outputs(
+    run: RunResult, *, data: Data | None = None, device: str | torch.device = "auto"
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield logits and labels of a finished run's test images, batch by batch.
+
+    Args:
+        run: as for `evaluate_images`, and so are all others.
+        data: see `evaluate_images`.
+        device: see `evaluate_images`.
+
+    Raises:
+        ValueError: as `evaluate_images`.
+        FileNotFoundError: as `evaluate_images`.
+    """
     recipe, target = run.recipe, select_device(device)
     assert isinstance(recipe, ImageRecipe)
     about = environment_of(run.run_dir or ".")
@@ -217,14 +235,12 @@ def evaluate_images(
     workers = _cores(1) if len(test) >= _FEW else 0
     loader: DataLoader[Any] = DataLoader(rows, batch_size=64, num_workers=workers)
     model = run.model.to(target).eval()
-    evaluator = Evaluator(run.evaluation.class_counts, activation=recipe.activation)
-    with torch.inference_mode(), autocast(recipe.precision, target):
-        for batch in loader:
-            known = batch["labels"] != -100  # what could not be read
-            if known.any():
+    for batch in loader:
+        known = batch["labels"] != -100  # what could not be read
+        if known.any():
+            with torch.inference_mode(), autocast(recipe.precision, target):
                 logits = logits_of(model(pixel_values=batch["pixel_values"].to(target)))
-                evaluator.add(logits[known], batch["labels"][known])
-    return evaluator.result()
+            yield logits[known], batch["labels"][known]
 
 
 @dataclass(frozen=True)
@@ -343,6 +359,8 @@ def _network(recipe: ImageRecipe, train: ImageList, model: nn.Module | None) -> 
         torch.default_generator.manual_seed(derive_seed(recipe.seed, 0, "weights"))
         if model is None:
             model = build_classifier(recipe.model, train.class_names)
+            if recipe.frozen:
+                _check_trained(recipe.model)
     head = head_of(model)
     outputs = head.weight.shape[0]
     if outputs != train.num_classes:
@@ -352,7 +370,23 @@ def _network(recipe: ImageRecipe, train: ImageList, model: nn.Module | None) -> 
         )
     if recipe.uses_prior_bias:
         init_prior_bias_(head)
+    seed = derive_seed(recipe.seed, 0, "weights")
+    if recipe.method.cosine:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed + 1)
+            adapting.with_cosine_classifier(model, recipe.method.cosine)
+    if recipe.frozen:
+        adapting.train_little(model, lora_rank=recipe.lora_rank if recipe.lora else None, seed=seed + 2)
     return model
+
+
+def _check_trained(name: str) -> None:
+    folder = Path(name)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"model {name!r} has no weights (no .safetensors), and frozen random ones are of no use; give a "
+            "trained model"
+        )
 
 
 class _ImageRun:
@@ -400,10 +434,15 @@ class _ImageRun:
         folder, main, trainer = self.folder, self.world.rank == 0, self.trainer
         found = _agreed(self._go_on_from() if main else None)
         self.about = environment(self.device) | about
+        if self.recipe.frozen:
+            trained, whole = adapting.trained_share(trainer.model)
+            self.about |= {"trained_parameters": trained, "parameters": whole}
         if main:
             folder.write_environment(self.about | {"seconds": self.earlier})
             if tensorboard:
                 _log_to_tensorboard(trainer, folder.path, int(found.rpartition("-")[2]) if found else 0)
+        if self.recipe.head_start == "class_means" and found is None:
+            adapting.start_at_class_means(trainer.model, self._in_order(), trainer.args.device)
         try:
             trainer.train(resume_from_checkpoint=found)
         except torch.OutOfMemoryError as error:
@@ -431,18 +470,28 @@ class _ImageRun:
             )
         history = self.history()
         seconds = self.seconds()
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = adapting.merge_adapters(trainer.accelerator.unwrap_model(trainer.model))
         if main:
             names = ["model.safetensors"]
-            if callable(save := getattr(model, "save_pretrained", None)):
-                names = folder.take_files(save)
-            else:
-                folder.write_model(model, {})
+            with adapting.as_plain_linear(model):
+                if callable(save := getattr(model, "save_pretrained", None)):
+                    names = folder.take_files(save)
+                else:
+                    folder.write_model(model, {})
             folder.write_metrics(history)
             folder.write_environment(self.about | {"seconds": seconds})
             folder.finish(evaluation, names)
         _wait()
         return RunResult(self.recipe, evaluation, history, seconds, folder.path, model.to("cpu").eval())
+
+    def _in_order(self) -> DataLoader[Any]:
+        """This process's part of the training images, as evaluation sees them."""
+        recipe, images = self.recipe, self.train.images
+        part = images.select(np.arange(self.world.rank, len(images), self.world.size))
+        rows: Any = TorchDataset(
+            part, EvalTransform(recipe.size, recipe.mean, recipe.std), on_error=self.train.on_error
+        )
+        return DataLoader(rows, batch_size=64, num_workers=self.trainer.args.dataloader_num_workers)
 
     def _go_on_from(self) -> str | None:
         """The checkpoint to go on from, where there is one, and how long the run took before."""
@@ -554,6 +603,16 @@ class _ImageRun:
                 )
                 return self.lr_scheduler
 
+            def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+                with _names_as_they_are(self.accelerator.unwrap_model(self.model)):
+                    super()._save(output_dir, state_dict)
+
+            def _load_from_checkpoint(self, checkpoint: str, model: nn.Module | None = None) -> None:
+                if self.is_fsdp_enabled or not Path(checkpoint, "model.safetensors").is_file():
+                    super()._load_from_checkpoint(checkpoint, model)
+                else:
+                    _load_weights(self.accelerator.unwrap_model(model or self.model), Path(checkpoint))
+
             def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
                 checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
                 if run.world.rank == 0 and os.path.lexists(checkpoint):  # what an earlier start left
@@ -644,6 +703,52 @@ def _optimizer(recipe: ImageRecipe, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
 
 
+@contextlib.contextmanager
+def _names_as_they_are(network: nn.Module) -> Iterator[None]:
+    """Let save_pretrained keep the names of the network's tensors, or its Trainer does not find them again.
+
+    By default it writes the names of earlier versions of transformers, which from_pretrained alone reads.
+    """
+    save = getattr(network, "save_pretrained", None)
+    if not isinstance(network, transformers_library().PreTrainedModel) or save is None:
+        yield
+        return
+    network.__dict__["save_pretrained"] = functools.partial(save, save_original_format=False)
+    try:
+        yield
+    finally:
+        del network.__dict__["save_pretrained"]
+
+
+def _load_weights(network: nn.Module, checkpoint: Path) -> None:
+    """Load a checkpoint's weights, all of them; names of earlier versions of transformers are understood.
+
+    Raises:
+        RunFolderError: they are not those of the network.
+    """
+    if _fits(network, load_file(checkpoint / "model.safetensors")):
+        return
+    if isinstance(network, transformers_library().PreTrainedModel) and not any(
+        hasattr(module, "base_layer") for module in network.modules()
+    ):
+        read = type(network).from_pretrained(checkpoint, local_files_only=True, use_safetensors=True)
+        if _fits(network, read.state_dict()):
+            return
+    raise RunFolderError(
+        f"checkpoint {checkpoint} has other tensors than the network; delete the run's folder to train from "
+        "the start"
+    )
+
+
+def _fits(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> bool:
+    """Load weights if they are all that the network has; tensors that share their memory count as one."""
+    wanted = network.state_dict()
+    there = {wanted[name].data_ptr() for name in weights if name in wanted}
+    if any(name not in weights and t.data_ptr() not in there for name, t in wanted.items()):
+        return False
+    return not network.load_state_dict(dict(weights), strict=False).unexpected_keys
+
+
 def _last_checkpoint(folder: Path, *, sealed: bool) -> str | None:
     """The newest whole checkpoint; later ones are set aside, with a warning that names each.
 
@@ -668,6 +773,13 @@ def _last_checkpoint(folder: Path, *, sealed: bool) -> str | None:
             continue
         for one, why in refused:
             _set_aside(one, why, "trying the one before")
+        for old in (p for p in found if _step(p) < _step(path) and not (p / manifest.MANIFEST).exists()):
+            if sealed:  # a kill came while it was removed
+                _remove(old)
+            else:
+                with contextlib.suppress(OSError, ValueError, SafetensorError):
+                    _check_unsealed(old)
+                    manifest.seal(old, _files(old))
         return str(path)
     if not all(isinstance(why, _UnfinishedError) for _, why in refused):
         for path, why in refused:

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from longtail import _checks, models
 from longtail.evaluation import Evaluation
-from longtail.models.cosine import with_cosine_head
-from longtail.models.image_classifiers import read_classifier
+from longtail.models.cosine import CosineLinear, with_cosine_head
+from longtail.models.image_classifiers import head_of, read_classifier
 from longtail.training import manifest
+from longtail.training.adapting import with_cosine_classifier
 from longtail.training.files import RunFolderError, parse_json, read_json, write_atomic
 from longtail.training.recipe import ImageRecipe, Recipe
 
@@ -206,13 +207,14 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
         about = environment_of(folder)
         seconds = float(about["seconds"])
         if (folder / "config.json").is_file():
-            model = read_classifier(folder, about["class_names"])
+            model = _with_its_head(read_classifier(folder, about["class_names"]), recipe)
         elif not (folder / "model.safetensors").is_file():
             raise ValueError("model.safetensors is missing")
         else:
             weights, shape = _read_model(folder / "model.safetensors")
             if model is not None:
                 model.load_state_dict(weights)
+                model = _with_its_head(model, recipe)
             elif not isinstance(recipe, ImageRecipe):
                 with torch.device("meta"):  # the weights come from the file; none are drawn
                     model = models.build(recipe.model, **shape)
@@ -231,6 +233,13 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
     if model is None:
         raise ValueError(f"the run in {folder} is on a network of your own; give that as load_run(model=)")
     return RunResult(recipe, evaluation, history, seconds, folder, model.eval())
+
+
+def _with_its_head(model: nn.Module, recipe: Recipe) -> nn.Module:
+    """Make the linear layer that a cosine head was written as a cosine head again."""
+    if not recipe.method.cosine or isinstance(head_of(model), CosineLinear):
+        return model
+    return with_cosine_classifier(model, recipe.method.cosine, keep=True)
 
 
 def check_run(folder: Path, *, hashed: float = float("inf")) -> None:

@@ -329,6 +329,10 @@ class ImageRecipe(Recipe):
         augmentation: "crop_flip" is a random part of the image, resized, and mirrored in half of the cases;
             "none" is the middle of the image, as in evaluation.
         flip: whether "crop_flip" mirrors; False where left and right differ, as on traffic signs.
+        lora, lora_rank: train adapters of this rank at each query and value of attention, and the head; all
+            else is frozen. The adapters are merged into the weights at the end.
+        freeze_backbone: train the head alone.
+        head_start: "class_means" starts a method's cosine head at the mean direction of each class.
         input_scale: unused.
 
     Normalisation layers are never decayed.
@@ -342,6 +346,33 @@ class ImageRecipe(Recipe):
     std: tuple[float, float, float] = IMAGENET_STD
     sampling: Literal["none", "inverse", "inverse_sqrt", "effective"] = "none"
     flip: bool = True
+    lora: bool = False
+    lora_rank: int = Field(default=4, ge=1)
+    freeze_backbone: bool = False
+    head_start: Literal["random", "class_means"] = "random"
+
+    @property
+    def frozen(self) -> bool:
+        """Whether most of the network stays as it was given."""
+        return self.lora or self.freeze_backbone
+
+    @model_validator(mode="after")
+    def _adapts_what_is_there(self) -> ImageRecipe:
+        if self.lora:  # freezes the backbone, too; one run has one hash
+            self.__dict__["freeze_backbone"] = False
+        elif self.lora_rank != type(self).model_fields["lora_rank"].default:
+            raise ValueError(f"lora_rank={self.lora_rank} belongs to lora=True; give both, or neither")
+        if self.frozen and self.model in ("resnet50", "resnet101", "resnet152"):
+            raise ValueError(
+                f"model {self.model!r} starts from scratch, and frozen random weights are of no use; give a "
+                "trained model's folder or hub name"
+            )
+        if self.head_start == "class_means" and not self.method.cosine:
+            raise ValueError(
+                "head_start='class_means' belongs to a cosine head; give a method that has one, such as "
+                "longtail.methods.get('logit_adjusted').replace(cosine=25.0)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_images(self) -> ImageRecipe:

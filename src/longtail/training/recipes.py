@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from longtail._registry import added
@@ -113,6 +115,11 @@ def images(dataset: str, model: str = "resnet50", **changes: Any) -> ImageRecipe
     per 256 samples for "resnet50" and its like (Goyal et al., 2017), a tenth of it for all other models,
     which mostly come with weights.
 
+    With ``lora=True`` or ``freeze_backbone=True`` little of the network is trained, as Shi et al. (ICML 2024,
+    LIFT) do it: the head gives cosines times 25 and starts at the class means, 10 epochs, a learning rate of
+    0.01 and a weight decay of 5e-4 for 128 samples a batch, and images prepared as the model's image
+    processor says. A loss that needs a bias (sigmoid, focal) keeps its linear head.
+
     Args:
         dataset: what to call the data in tables; `longtail.training.finetune` is given where they are.
         model: as in `ImageRecipe`.
@@ -129,14 +136,61 @@ def images(dataset: str, model: str = "resnet50", **changes: Any) -> ImageRecipe
         "batch_size": 64,
         "augmentation": "crop_flip",
     }
+    frozen = bool(changes.get("lora") or changes.get("freeze_backbone"))
+    if frozen:
+        start |= {"weight_decay": 5e-4, "warmup_epochs": 1, "epochs": 10}
+        changes = _processor_of(model) | changes
     recipe = ImageRecipe(dataset=dataset, model=model, **start)
     if "epochs" in changes:
         recipe = recipe.with_epochs(changes["epochs"])
+    late = {name: changes.pop(name) for name in ("head_start",) if frozen and name in changes}
     recipe = recipe.replace(**changes)
+    method = recipe.method
+    if frozen and not method.cosine and not method.uses_prior_bias and method.refit is None:
+        late = {"method": method.replace(cosine=25.0), "head_start": "class_means"} | late
+    if late:
+        recipe = recipe.replace(**late)
     if "learning_rate" in changes:
         return recipe
-    base = 0.1 if model in RESNETS else 0.01
+    base = 0.1 if model in RESNETS else 0.02 if frozen else 0.01
     return recipe.replace(learning_rate=base * recipe.batch_size / 256)
+
+
+def _processor_of(model: str) -> dict[str, Any]:
+    """Return mean, std and size as a model's image processor has them; nothing where it has none."""
+    path = Path(model) / "preprocessor_config.json"
+    if not Path(model).is_dir():
+        if model in RESNETS:
+            return {}
+        import huggingface_hub
+
+        try:
+            path = Path(huggingface_hub.hf_hub_download(model, path.name))
+        except huggingface_hub.errors.EntryNotFoundError as error:
+            if isinstance(error, huggingface_hub.errors.LocalEntryNotFoundError):
+                raise _not_given(model, error) from error
+            return {}
+        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+            raise _not_given(model, error) from error
+    if not path.is_file():
+        return {}
+    told = json.loads(path.read_bytes())
+    found: dict[str, Any] = {}
+    for name, key in (("mean", "image_mean"), ("std", "image_std")):
+        if isinstance(value := told.get(key), list) and len(value) == 3:
+            found[name] = tuple(map(float, value))
+    wanted = (told.get("crop_size") if told.get("do_center_crop") else None) or told.get("size")
+    if isinstance(wanted, dict):
+        wanted = wanted.get("height", wanted.get("shortest_edge"))
+    return found | ({"size": wanted} if isinstance(wanted, int) else {})
+
+
+def _not_given(model: str, error: Exception) -> ValueError:
+    why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return ValueError(
+        f"model {model!r} is no folder with a model, and the Hugging Face hub did not give it ({why}); "
+        "check the name and the connection, or give a folder"
+    )
 
 
 def __getattr__(name: str) -> Any:

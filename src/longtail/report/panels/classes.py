@@ -6,6 +6,7 @@ import numpy as np
 
 from longtail.compare import GROUPS, ComparisonTable
 from longtail.evaluation import interval_text
+from longtail.evaluation.intervals import wilson_interval
 from longtail.report.blocks import Block, Chart, Choice, Classes, Heading, Panel, Spec, Text
 from longtail.report.charts import (
     Floats,
@@ -34,6 +35,8 @@ def panel(table: ComparisonTable) -> Panel:
     if len(names) > 1:
         blocks.append(Choice(names, [i for i, row in enumerate(table.shown) if row in (best, rival)]))
     blocks += [_groups(table), _classes(table)]
+    if (dots := _dots(table)) is not None:
+        blocks.append(dots)
     if best and rival:
         blocks.append(_change(table, f"from {rival.name} to {best.name}"))
     return Panel("On which classes?", blocks, "On which classes?", found)
@@ -123,6 +126,48 @@ def _classes(table: ComparisonTable) -> Chart:
     )
     label = "Error of every class, head to tail: mean over seeds, bands of one standard deviation"
     return Chart("classes", label, Spec(traces, {"height": 380, **axes}, note))
+
+
+def _dots(table: ComparisonTable) -> Chart | None:
+    """Draw what the test set knows of each class: k wrong of m, with Wilson's interval."""
+    tail, sizes = tail_of(table), table.evaluation.test_counts
+    if sizes is None or len(sizes) > _BANDS:
+        return None
+    tested = np.asarray(sizes)[table.order]
+    traces: list[Part] = []
+    methods = len(table.shown)
+    for i, (row, look) in enumerate(zip(table.shown, looks(table), strict=True)):
+        aside = 0.6 * ((i + 0.5) / methods - 0.5)  # so that intervals do not lie on one another
+        mean = row.class_errors.mean[table.order]
+        ends = [
+            None if np.isnan(error) or not m else wilson_interval(float(error) * m, int(m))
+            for error, m in zip(mean, tested, strict=True)
+        ]
+        texts = [
+            f"{inert(name)}: n/a, no test sample"
+            if end is None
+            else f"{inert(name)}: {100 * error:.1f} % of {m:,} test samples "
+            f"({100 * end.low:.0f} to {100 * end.high:.0f})"
+            for name, error, m, end in zip(tail.names, mean, tested, ends, strict=True)
+        ]
+        bars = error_bars(
+            [0.0 if e is None else e.high - v for e, v in zip(ends, mean, strict=True)],
+            [0.0 if e is None else v - e.low for e, v in zip(ends, mean, strict=True)],
+            thickness=1,
+        )
+        places = [rank + aside for rank in range(1, len(mean) + 1)]
+        marker = {"color": look.colour, "symbol": look.symbol, "size": 8}
+        traces.append(
+            look.trace(places, numbers(mean, 100), text=texts, hoverinfo="text+name", error_y=bars)
+            | {"type": "scatter", "mode": "markers", "marker": marker}
+        )
+    thin = table.evaluation.thin_text
+    label = (
+        "The same, with the 95 % interval that each class's own test samples allow (Wilson); a class with "
+        f"few has a long one{f'. {thin}' if thin else ''}"
+    )
+    axes = {"xaxis": class_axis(tail.names), "yaxis": {"title": "test error, %", "range": [-2, 102]}}
+    return Chart("dots", label, Spec(traces, {"height": 380, **axes}, "No method is chosen."))
 
 
 def _band(look: Look, mean: Floats, sd: Floats) -> list[Part]:

@@ -72,6 +72,6 @@ def facts(tail: Tail, beta: float) -> str:
     volume = "infinite" if beta == 1.0 else short(1.0 / (1.0 - beta))
     return (
         f"Effective numbers with beta {beta:g} (volume N = {volume}) weigh the rarest class "
-        f"{short(float(weight[1] / weight[0]))} times the most frequent; 1/n would weigh it "
-        f"{short(head / last)} times, no re-weighting once."
+        f"{short(float(weight[1] / weight[0]))} times as much as the most frequent. Inverse frequency "
+        f"would weigh it {short(head / last)} times as much."
     )

@@ -40,8 +40,13 @@ def tail_of(table: ComparisonTable) -> Tail:
 def panel(table: ComparisonTable) -> Panel:
     """Show how long the tail is."""
     tail = tail_of(table)
-    blocks = [Text(f"Test set: {_test_set(table.evaluation)}"), chart(tail)]
-    return Panel("The tail", blocks, "How long is the tail?", facts(tail))
+    asked, real = table.recipe.imbalance_factor, tail.counts[0] / tail.counts[tail.counts > 0][-1]
+    about = f"Test set: {_test_set(table.evaluation)}"
+    if asked is not None and abs(real - asked) > 0.05 * asked:
+        about += (
+            f" The tail was cut for an imbalance of {asked:g}; whole samples make it {short(float(real))}."
+        )
+    return Panel("The tail", [Text(about), chart(tail)], "How long is the tail?", facts(tail))
 
 
 def chart(tail: Tail) -> Chart:
@@ -99,6 +104,8 @@ def _test_set(evaluation: Evaluation) -> str:
     if evaluation.confusion is None:
         return f"{total}; how they spread over the classes is not kept beyond 1000 classes."
     sizes = [sum(row) for row in evaluation.confusion]
+    if thin := evaluation.thin_text:
+        total += f", {thin}"
     if min(sizes) == max(sizes):
         return f"{total}, balanced: {sizes[0]} a class."
     return f"{total}, not balanced: {min(sizes)} to {max(sizes)} a class, so error and balanced error differ."

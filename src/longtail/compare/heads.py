@@ -1,0 +1,396 @@
+"""Heads on features, many runs at once: methods of one seed share every batch and one matrix product.
+
+Each run keeps its own weights, loss and, where its method samples, its own order; it ends with the numbers
+that `longtail.training.train` gives for it alone, within rounding. What cannot be trained so (a batch that is
+mixed or weighed anew, label smoothing) is trained alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from longtail._random import derive_seed, generator
+from longtail.compare.outcome import Outcome
+from longtail.compare.trials import finished, split
+from longtail.datasets import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
+from longtail.evaluation import evaluate
+from longtail.methods import REFITS, Method
+from longtail.models.heads import standardised
+from longtail.training.device import DivergedError, exact_cudnn, select_device
+from longtail.training.files import locked
+from longtail.training.folder import EpochMetrics, RunFolder, environment
+from longtail.training.loop import _build, train
+from longtail.training.recipe import Recipe, learning_rate_at
+
+if TYPE_CHECKING:
+    from longtail.compare.problem import Problem
+
+__all__ = ["fits_together", "run_heads"]
+
+Integers = npt.NDArray[np.int64]
+_CHUNK = 4096  # rows that are tested at a time
+_IN_MEMORY = 1 << 31  # bytes of features up to which they are held, standardised
+
+
+def fits_together(recipe: Recipe) -> bool:
+    """Whether a run can share its batches with others."""
+    m = recipe.method
+    alone = m.mixing is not None or m.reweighting is not None or m.label_smoothing > 0
+    return not (alone or recipe.optimizer != "sgd" or (m.cosine and recipe.model != "linear"))
+
+
+def run_heads(
+    problem: Problem,
+    recipes: Sequence[Recipe],
+    places: Sequence[Path],
+    device: str = "auto",
+    threads: int | None = None,
+) -> list[Outcome]:
+    """Run the methods of one seed or fold; what is finished already is read.
+
+    All are trained if one is missing, so that a run that was killed ends with the same bits.
+
+    Args:
+        problem: the features.
+        recipes: of one seed, one a method.
+        places: their folders.
+        device: "auto" | "cpu" | "cuda".
+        threads: CPU threads; None leaves torch's number.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    about, found = problem.about, {}
+    for r, p in zip(recipes, places, strict=True):
+        try:
+            if done := finished(r, p, about):
+                found[p] = done
+        except Exception as error:  # one failing run must not cost the others
+            found[p] = Outcome(r, None, 0.0, f"{type(error).__name__}: {error}", p)
+    if len(found) < len(places):
+        data = _Data(problem, recipes[0])
+        groups: dict[str, list[tuple[Recipe, Path]]] = {}
+        for r, p in zip(recipes, places, strict=True):
+            if fits_together(r):
+                groups.setdefault(_order(r.method), []).append((r, p))
+            elif p not in found:
+                found[p] = _alone(data, r, p, device)
+        for group in groups.values():
+            if all(p in found for _, p in group):
+                continue
+            try:
+                made = _Together(data, [r for r, _ in group], select_device(device)).finish()
+            except Exception as error:
+                why = f"{type(error).__name__}: {error}"
+                found |= {p: Outcome(r, None, 0.0, why, p) for r, p in group if p not in found}
+                continue
+            for (r, p), (model, history, seconds) in zip(group, made, strict=True):
+                if p not in found:
+                    found[p] = _kept(data, r, p, model, history, seconds, about)
+    return [found[p] for p in places]
+
+
+def _order(method: Method) -> str:
+    """What decides the order of the samples."""
+    rules = (None, None) if method.sampling is None else (method.sampling, method.schedule)
+    return repr(rules)
+
+
+class _Data:
+    """One run's samples: features where they are, and which of them train and test."""
+
+    def __init__(self, problem: Problem, recipe: Recipe) -> None:
+        assert problem.inputs is not None
+        assert problem.targets is not None
+        self.problem, self.classes = problem, len(problem.class_names)
+        self.rows: Integers = np.arange(len(problem.targets))
+        self.subset_sha256: str | None = None
+        x, y, unit = problem.inputs, problem.targets, recipe.model == "linear"
+        if recipe.folds:
+            self.rows, tested = split(problem, recipe)
+            assert tested is not None
+            self.test = (_Rows(x, unit, tested), y[tested])
+        else:
+            assert problem.test is not None
+            self.test = (_Rows(problem.test[0], unit), problem.test[1])
+        if recipe.imbalance_factor is not None:
+            largest = int(problem.class_counts.min()) if recipe.max_count is None else recipe.max_count
+            counts = long_tail_counts(self.classes, largest, recipe.imbalance_factor, recipe.profile)
+            seed = recipe.seed if recipe.subset_seed is None else recipe.subset_seed
+            self.rows = long_tail_subset(y, counts, seed)
+            self.subset_sha256 = subset_sha256(self.rows)
+        self.inputs, self.targets = _Rows(x, unit, self.rows), y[self.rows]
+        self.counts = np.bincount(self.targets, minlength=self.classes)
+
+    @property
+    def dataset(self) -> Dataset:
+        """All of it as a data set, for a run alone."""
+        x, y = self.inputs.all(), self.targets
+        parts = Split(x, y), Split(self.test[0].all(), self.test[1])
+        return Dataset(self.problem.name, *parts, self.problem.class_names, "vectors")
+
+
+class _Rows:
+    """Some rows of features: in memory and standardised once, or of many gigabytes read batch by batch."""
+
+    def __init__(self, x: npt.NDArray[Any], unit: bool, rows: Integers | None = None) -> None:
+        self.x, self.unit, self.rows = x, unit, np.arange(len(x)) if rows is None else rows
+        fits = 4 * len(self.rows) * x.shape[1] <= _IN_MEMORY
+        self.ready = standardised(torch.from_numpy(np.array(x[self.rows])), unit) if fits else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def all(self) -> npt.NDArray[Any]:
+        return np.asarray(self.x[self.rows])
+
+    def get(self, rows: Tensor) -> Tensor:
+        if self.ready is not None:
+            return self.ready[rows]
+        return standardised(torch.from_numpy(np.asarray(self.x[self.rows[rows.numpy()]])), self.unit)
+
+
+@dataclass
+class _Vectors:
+    """What the losses of some runs hold for each class, (M, C)."""
+
+    weight: Tensor
+    offset: Tensor
+    scale: Tensor
+    margin: Tensor
+
+
+class _Together:
+    """Runs with one order: their layers stand side by side in one tensor each."""
+
+    def __init__(self, data: _Data, recipes: Sequence[Recipe], device: torch.device) -> None:
+        self.started = time.perf_counter()
+        self.data, self.recipes, self.device = data, recipes, device
+        self.recipe = recipes[0]
+        shape = {"in_channels": data.inputs.x.shape[1], "num_classes": data.classes}
+        self.models = [_build(r, shape) for r in recipes]
+        self.names = list(self.models[0].state_dict())
+        self.has_bias = ["head.bias" in m.state_dict() for m in self.models]
+        zeros = torch.zeros(data.classes)
+        self.values = {
+            name: torch.stack([m.state_dict().get(name, zeros) for m in self.models]).to(device)
+            for name in dict.fromkeys(n for m in self.models for n in m.state_dict())
+        }
+        self.momenta = {name: torch.zeros_like(value) for name, value in self.values.items()}
+        decay = self.recipe.weight_decay
+        self.decay = {name: torch.full((len(recipes), 1), decay, device=device) for name in self.values}
+        self.decay["head.bias"][[i for i, r in enumerate(recipes) if r.uses_prior_bias]] = 0.0
+        self.mask = torch.tensor(self.has_bias, device=device).float()[:, None]
+        self.cosine = torch.tensor([r.method.cosine for r in recipes], device=device)[:, None, None]
+        self.targets = torch.from_numpy(data.targets).to(device)
+        self.steps = math.ceil(len(data.inputs) / self.recipe.batch_size)
+        self.closed = [i for i, r in enumerate(recipes) if r.method.loss in ("softmax", "sigmoid")]
+        self.sigmoid = torch.tensor([r.method.activation == "sigmoid" for r in recipes], device=device)
+        self.by_weights = [r.method.normalizer == "weights" for r in recipes]
+        self.sampler = None
+        if self.recipe.method.sampling is not None:
+            seed = derive_seed(self.recipe.seed, 0, "order")
+            self.sampler = self.recipe.method.sampler(data.targets, epochs=self.recipe.epochs, seed=seed)
+
+    def finish(self) -> list[tuple[nn.Module, list[EpochMetrics], float]]:
+        """Train, and return each run's network, its history, and its share of the seconds."""
+        recipe = self.recipe
+        histories: list[list[EpochMetrics]] = [[] for _ in self.recipes]
+        with torch.no_grad(), exact_cudnn():
+            for epoch in range(1, recipe.epochs + 1):
+                if epoch == 1 or any(r.method.schedule is not None for r in self.recipes):
+                    self._losses_of(epoch)
+                losses = self._epoch(epoch)
+                rate = learning_rate_at(recipe, epoch * self.steps - 1, self.steps)
+                for history, loss in zip(histories, losses, strict=True):
+                    history.append(EpochMetrics(epoch, loss, rate, None))
+        share = (time.perf_counter() - self.started) / len(self.recipes)
+        made = []
+        for i, model in enumerate(self.models):
+            state = {name: self.values[name][i].cpu() for name in model.state_dict()}
+            model.load_state_dict(state)
+            made.append((model.eval(), histories[i], share))
+        return made
+
+    def _losses_of(self, epoch: int) -> None:
+        """Take each run's loss as it is in this epoch."""
+        data, size = self.data, (len(self.recipes), self.data.classes)
+        self.criteria = [
+            r.method.at(epoch, r.epochs).criterion(data.counts).to(self.device) for r in self.recipes
+        ]
+        vectors = [torch.zeros(size, device=self.device), torch.ones(size, device=self.device)]
+        self.vectors = _Vectors(torch.ones_like(vectors[0]), vectors[0], vectors[1], vectors[0].clone())
+        for i, criterion in enumerate(self.criteria):
+            self.vectors.weight[i] = criterion.weight
+            for name in ("offset", "scale", "margin"):
+                if (value := getattr(criterion, name)) is not None:
+                    getattr(self.vectors, name)[i] = value
+
+    def _epoch(self, epoch: int) -> list[float]:
+        batch, recipe = self.recipe.batch_size, self.recipe
+        if self.sampler is None:
+            draws = generator(recipe.seed, epoch, "order")
+            order = torch.randperm(len(self.data.inputs), generator=draws)
+        else:
+            order = torch.from_numpy(self.sampler.order(epoch - 1))
+        total = torch.zeros(len(self.recipes), dtype=torch.float64, device=self.device)
+        first = (epoch - 1) * self.steps
+        for step, rows in enumerate(torch.split(order, batch)):
+            x = self.data.inputs.get(rows).to(self.device)
+            y = self.targets[rows.to(self.device)]
+            loss = self._step(x, y, learning_rate_at(recipe, first + step, self.steps))
+            total += len(rows) * loss.double()
+        if not bool(total.isfinite().all()):
+            raise DivergedError(
+                f"the loss is not finite in epoch {epoch} of {recipe.epochs}; lower learning_rate (now "
+                f"{recipe.learning_rate:g})",
+                epoch=epoch,
+                step=1,
+            )
+        return (total / len(order)).tolist()
+
+    def _step(self, x: Tensor, y: Tensor, rate: float) -> Tensor:
+        """Make one update of every run, and return their losses."""
+        values, (runs, classes) = self.values, self.vectors.weight.shape
+        head, bias = values["head.weight"], values["head.bias"]
+        hidden = None
+        if "hidden.weight" in values:
+            width = values["hidden.weight"].shape[1]
+            before = x @ values["hidden.weight"].flatten(0, 1).T + values["hidden.bias"].flatten()
+            hidden = before.view(len(x), runs, width).relu()
+            logits = torch.einsum("bmh,mch->mbc", hidden, head) + bias[:, None]
+        elif bool(self.cosine.any()):
+            units, directions = normalize(x, dim=-1), normalize(head, dim=-1)
+            cosines = (units @ directions.flatten(0, 1).T).view(len(x), runs, classes).transpose(0, 1)
+            plain = (x @ head.flatten(0, 1).T).view(len(x), runs, classes).transpose(0, 1)
+            logits = torch.where(self.cosine > 0, self.cosine * cosines, plain) + bias[:, None]
+        else:
+            flat = torch.addmm(bias.flatten(), x, head.flatten(0, 1).T)
+            logits = flat.view(len(x), runs, classes).transpose(0, 1)
+        losses, slopes = self._slopes(logits, y)
+        grads = {"head.bias": slopes.sum(1) * self.mask}
+        if hidden is not None:
+            grads["head.weight"] = torch.einsum("mbc,bmh->mch", slopes, hidden)
+            back = torch.einsum("mbc,mch->bmh", slopes, head) * (hidden > 0)
+            grads["hidden.weight"] = (back.flatten(1).T @ x).view_as(values["hidden.weight"])
+            grads["hidden.bias"] = back.sum(0)
+        else:
+            side = slopes.transpose(0, 1).reshape(len(x), -1)
+            grads["head.weight"] = (side.T @ x).view_as(head)
+            if bool(self.cosine.any()):
+                along = self.cosine * (side.T @ units).view_as(head)
+                radial = (along * directions).sum(-1, keepdim=True) * directions
+                turned = (along - radial) / head.norm(dim=-1, keepdim=True)
+                grads["head.weight"] = torch.where(self.cosine > 0, turned, grads["head.weight"])
+        for name, value in values.items():
+            decay = self.decay[name].view(-1, *(1,) * (value.ndim - 1))
+            slope = grads[name].addcmul_(value, decay.expand_as(value))
+            momentum = self.momenta[name].mul_(self.recipe.momentum).add_(slope)
+            value.sub_(momentum, alpha=rate)
+        return losses
+
+    def _slopes(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each run's mean loss (M) and its derivative by the logits (M, B, C)."""
+        v, (runs, batch, classes) = self.vectors, logits.shape
+        onehot = torch.nn.functional.one_hot(y, classes).to(logits.dtype)
+        z = v.scale[:, None] * logits + v.offset[:, None] - v.margin[:, None] * onehot
+        weight = v.weight[:, y]  # (M, B)
+        divisor = torch.full((runs, 1), float(batch), device=logits.device)
+        for i, by_weights in enumerate(self.by_weights):
+            if by_weights:
+                divisor[i] = weight[i].sum().clamp(min=torch.finfo(weight.dtype).tiny)
+        log_p = z.log_softmax(-1)
+        each, slope = -log_p.gather(-1, y.expand(runs, batch)[..., None])[..., 0], log_p.exp() - onehot
+        if bool(self.sigmoid.any()):
+            sigmoid = self.sigmoid[:, None]
+            margin = torch.where(onehot.bool(), -z, z)
+            each = torch.where(sigmoid, -torch.nn.functional.logsigmoid(-margin).sum(-1), each)
+            slope = torch.where(sigmoid[..., None], z.sigmoid() - onehot, slope)
+        share = weight / divisor
+        losses = (share * each).sum(1)
+        slopes = share[..., None] * slope * v.scale[:, None]
+        for i, criterion in enumerate(self.criteria):
+            if i not in self.closed:
+                with torch.enable_grad():
+                    leaf = logits[i].detach().requires_grad_()
+                    loss = criterion(leaf, y)
+                    (slopes[i],) = torch.autograd.grad(loss, leaf)
+                losses[i] = loss.detach()
+        return losses, slopes
+
+
+def _alone(data: _Data, recipe: Recipe, place: Path, device: str) -> Outcome:
+    try:
+        tail = {"imbalance_factor": None, "max_count": None}  # it is cut already
+        result = train(recipe.replace(**tail), None, dataset=data.dataset, device=device)
+        return _kept(
+            data, recipe, place, result.model, list(result.history), result.seconds, data.problem.about
+        )
+    except Exception as error:
+        return Outcome(recipe, None, 0.0, f"{type(error).__name__}: {error}", place)
+
+
+def _kept(
+    data: _Data,
+    recipe: Recipe,
+    place: Path,
+    model: nn.Module,
+    history: list[EpochMetrics],
+    seconds: float,
+    about: dict[str, object],
+) -> Outcome:
+    """Refit, decide, evaluate and write one run."""
+    started, method = time.perf_counter(), recipe.method
+    try:
+        with locked(place), torch.no_grad():
+            if method.refit is not None and fits_together(recipe):
+                _refit(data, recipe, model)
+            logits = _say(model, data.test[0])
+            decided = method.adjust(logits.numpy(), data.counts, epochs=recipe.epochs)
+            evaluation = evaluate(decided, data.test[1], data.counts, activation=recipe.activation)
+            folder = RunFolder(place)
+            folder.claim(recipe)
+            folder.write_model(model, {"in_channels": data.inputs.x.shape[1], "num_classes": data.classes})
+            folder.write_metrics([*history[:-1], _tested(history[-1], evaluation.error)])
+            seconds += time.perf_counter() - started
+            made_with = environment(torch.device("cpu")) | {"subset_sha256": data.subset_sha256}
+            folder.write_environment(made_with | about | {"seconds": seconds})
+            folder.finish(evaluation, ["model.safetensors"])  # last: the run is finished
+    except Exception as error:
+        return Outcome(recipe, None, seconds, f"{type(error).__name__}: {error}", place)
+    return Outcome(recipe, evaluation, seconds, None, place)
+
+
+def _tested(last: EpochMetrics, error: float) -> EpochMetrics:
+    return EpochMetrics(last.epoch, last.loss, last.learning_rate, error)
+
+
+def _refit(data: _Data, recipe: Recipe, model: nn.Module) -> None:
+    """Make the last layer anew, from the features that it sees."""
+    head, rule = model.head, recipe.method.refit
+    assert isinstance(head, nn.Linear)
+    assert rule is not None
+    seen: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    _say(model, data.inputs)
+    hook.remove()
+    old = head.weight.detach(), head.bias.detach()
+    seed = derive_seed(recipe.seed, 0, "refit")
+    weight, bias = rule.of(REFITS)(torch.cat(seen), torch.from_numpy(data.targets), *old, seed=seed)
+    head.weight.copy_(weight)
+    head.bias.copy_(bias)
+
+
+def _say(model: nn.Module, rows: _Rows) -> Tensor:
+    parts = np.array_split(rows.rows, max(1, -(-len(rows) // _CHUNK)))
+    return torch.cat([model(torch.from_numpy(np.array(rows.x[part]))).float() for part in parts])

@@ -1,0 +1,158 @@
+"""Heads on features: many runs at once end as each would alone, within rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from longtail import Problem, methods
+from longtail.compare import MAIN, compare, heads
+from longtail.compare.running import prepare
+from longtail.evaluation import evaluate
+from longtail.sources.arrays import read_arrays
+from longtail.training.loop import load_run, train
+
+SIZES = (60, 25, 8)
+KINDS = ("plain", "inverse:loss=focal", "logit_adjusted", "deferred_effective", "ldam_drw", "class_aware")
+MORE = ("effective:normalizer=weights", "plain:loss=sigmoid", "vs", "crt", "ncm", "plain:loss=softmax_focal")
+
+
+def features(sizes=SIZES, seed=0, dimensions=12):
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    centres = np.random.default_rng(99).normal(size=(len(sizes), dimensions))
+    return (rng.normal(size=(len(y), dimensions)) + centres[y]).astype(np.float32), y
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return Problem.from_features(*features(), test=features((20, 20, 20), seed=1), name="made")
+
+
+@pytest.mark.parametrize("model", ["linear", "mlp"])
+def test_many_at_once_end_as_each_alone(problem, model):
+    shared, _ = prepare(problem, [*KINDS, *MORE, "deferred_sampling"], learners=model, seeds=1)
+    recipes = [r.with_epochs(6).replace(seed=3) for r in shared]
+    together = [r for r in recipes if heads.fits_together(r)]
+    assert len(together) == len(recipes) - (model == "mlp")  # a cosine head behind a hidden layer
+    data = heads._Data(problem, recipes[0])
+    groups = {}
+    for r in together:
+        groups.setdefault(heads._order(r.method), []).append(r)
+    assert len(groups) == 3
+    for group in groups.values():
+        for recipe, (mine, history, _) in zip(
+            group, heads._Together(data, group, torch.device("cpu")).finish(), strict=True
+        ):
+            alone = train(
+                recipe.replace(method=recipe.method.training), None, dataset=data.dataset, device="cpu"
+            )
+            for name, value in alone.model.state_dict().items():
+                torch.testing.assert_close(
+                    mine.state_dict()[name], value, rtol=2e-4, atol=2e-5, msg=recipe.method.label
+                )
+            for one, other in zip(history, alone.history, strict=True):
+                assert one.loss == pytest.approx(other.loss, rel=1e-4), recipe.method.label
+                assert one.learning_rate == other.learning_rate
+
+
+def test_every_method_is_kept_and_read_back(problem, tmp_path):
+    table = compare(problem, [*MAIN, "mixup"], seeds=2, out=tmp_path, jobs=1)
+    assert not table.failures
+    assert [row.seeds for row in table.rows] == [(0, 1)] * (len(MAIN) + 1)
+    assert table.metric == "balanced_error"
+    for row in table.rows:
+        for outcome in row.outcomes:
+            run = load_run(outcome.folder)
+            with torch.no_grad():
+                logits = run.model(torch.from_numpy(problem.test[0])).numpy()
+            decided = row.method.adjust(logits, problem.class_counts, epochs=outcome.recipe.epochs)
+            again = evaluate(decided, problem.test[1], problem.class_counts)
+            assert again.confusion == outcome.result.confusion
+    assert table.rows[0]["balanced_error"].summary.mean < 0.5
+    # what a kill leaves: the others stay, and what is missing comes out as it was
+    before = table.to_dict()
+    for name in ("plain/seed0/evaluation.json", "logit_adjusted/seed1/environment.json"):
+        (tmp_path / name).unlink()
+    assert compare(problem, [*MAIN, "mixup"], seeds=2, out=tmp_path, jobs=1).to_dict() == before
+
+
+def test_folds_and_groups_of_features(tmp_path):
+    x, y = features()
+    groups = np.arange(len(y)) // 2
+    problem = Problem.from_features(x, y, groups=groups, name="grouped")
+    table = compare(problem, ["plain", "logit_adjusted"], folds=3, repeats=1, out=tmp_path, jobs=1)
+    assert table.recipe.folds == 3
+    assert [row.seeds for row in table.rows] == [(0, 1, 2)] * 2
+    assert sum(o.result.num_samples for o in table.rows[0].outcomes) == len(y)
+
+
+def test_a_tail_is_cut_for_each_seed(problem, tmp_path):
+    tail = problem.long_tailed(4, 8)
+    table = compare(tail, ["plain"], seeds=2, out=tmp_path, jobs=1)
+    assert table.class_counts == (8, 4, 2)
+    drawn = {o.environment["subset_sha256"] for o in table.rows[0].outcomes}
+    assert len(drawn) == 2
+    with pytest.raises(ValueError, match="has 8"):
+        problem.long_tailed(1, 20)
+
+
+def test_files_of_features(tmp_path, monkeypatch):
+    x, y = features()
+    names = np.array(["oak", "ash", "elm"])
+    np.savez(tmp_path / "f.npz", X=x, y=y, class_names=names, X_test=x[::3], y_test=y[::3])
+    found = Problem.from_features(tmp_path / "f.npz")
+    assert found.class_names == ("oak", "ash", "elm")
+    assert np.array_equal(found.inputs, x)
+    assert np.array_equal(found.test[1], y[::3])
+    monkeypatch.setattr("longtail.sources.arrays._MAPPED", 100)
+    mapped = read_arrays(str(tmp_path / "f.npz"))
+    assert isinstance(mapped["X"].base if mapped["X"].base is not None else mapped["X"], np.memmap)
+    assert all(np.array_equal(mapped[n], a) for n, a in {"X": x, "y": y, "X_test": x[::3]}.items())
+    np.savez_compressed(tmp_path / "c.npz", X=x, y=y)
+    assert np.array_equal(read_arrays(str(tmp_path / "c.npz"))["X"], x)
+    # read batch by batch, a file larger than memory gives the same numbers
+    problem = Problem.from_features(tmp_path / "f.npz")
+    whole = compare(problem, ["plain", "crt"], seeds=1, out=tmp_path / "a", jobs=1)
+    monkeypatch.setattr(heads, "_IN_MEMORY", 100)
+    parts = compare(problem, ["plain", "crt"], seeds=1, out=tmp_path / "b", jobs=1)
+    for one, other in zip(whole.rows, parts.rows, strict=True):
+        assert one["error"].values == other["error"].values
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(x, columns=[f"f{i}" for i in range(x.shape[1])]).assign(y=names[y])
+    frame.to_parquet(tmp_path / "f.parquet")
+    read = Problem.from_features(tmp_path / "f.parquet")
+    assert read.class_names == ("ash", "elm", "oak")
+    assert np.array_equal(read.inputs, x)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (np.where(np.arange(12) == 3, np.nan, x), y), "hold NaN or infinity, first in row 0"),
+        (lambda x, y: (np.where(np.arange(len(x))[:, None] == 5, np.inf, x), y), "first in row 5"),
+        (lambda x, y: (x, y[1:]), "labels must be one a sample, 93 as features has, got 92"),
+        (lambda x, y: (x[:, 0], y), "must be numbers of shape"),
+        (lambda x, y: (x, np.arange(len(x))), "looks like an identifier"),
+        (lambda x, y: (x, np.zeros(len(x))), "has one value"),
+        (lambda x, y: (x, np.where(np.arange(len(x)) == 0, 9, y)), "'9' has one sample"),
+        (lambda x, y: (x, x[:, 0]), "is continuous"),
+        (lambda x, y: (x, None), "labels are missing"),
+    ],
+)
+def test_bad_features_are_one_line(change, message):
+    with pytest.raises((ValueError, TypeError), match=message) as error:
+        Problem.from_features(*change(*features()))
+    assert "\n" not in str(error.value)
+
+
+def test_groups_that_hold_a_class_are_refused():
+    x, y = features()
+    with pytest.raises(ValueError, match="'2' has all their samples in one group"):
+        Problem.from_features(x, y, groups=np.where(y == 2, 0, np.arange(len(y))))
+    with pytest.raises(ValueError, match="classes without a training sample: '7'"):
+        Problem.from_features(x, y, test=(x[:3], [0, 1, 7]))
+    with pytest.raises(ValueError, match="learner of features must be one of 'linear', 'mlp'"):
+        compare(Problem.from_features(x, y), learners="lightgbm")
+    assert methods.get("plain") == methods.Method()

@@ -1,0 +1,147 @@
+"""The command line on a finished run and on a comparison: sets, estimated priors, one run of many."""
+
+import json
+
+import numpy as np
+import pytest
+
+import longtail
+from longtail import cli, datasets
+from longtail.compare import compare
+from longtail.compare.runs import one_run
+
+
+def run(capsys, monkeypatch, *arguments):
+    """Exit status, standard output and standard error of a command."""
+    monkeypatch.setattr("sys.argv", ["longtail", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out = capsys.readouterr()
+    return stop.value.code or 0, " ".join(out.out.split()), " ".join(out.err.split())
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    recipe = longtail.recipes.digits().with_epochs(3)
+    compare(recipe, ["plain", "balanced_softmax"], seeds=1, out=folder / "all", jobs=1)
+    test = datasets.load("digits").test
+    np.save(folder / "one.npy", test.inputs[0])
+    few = np.concatenate(
+        [
+            np.flatnonzero(np.asarray(test.targets) == c)[:n]
+            for c, n in enumerate([40, 30, 20, 10, 5, 5, 5, 5, 5, 5])
+        ]
+    )
+    np.save(folder / "many.npy", test.inputs[few])
+    np.savez(folder / "many.npz", X=test.inputs[few])
+    np.savez(folder / "wrong.npz", Y=test.inputs[few])
+    np.save(folder / "other.npy", np.zeros((3, 5), np.float32))
+    return folder
+
+
+def test_the_best_run_of_a_comparison_is_taken_and_said(compared, capsys, monkeypatch):
+    found = one_run(compared / "all")
+    assert found.parent.parent == compared / "all"
+    assert one_run(found) == found
+    errors = {
+        p: json.loads((p / "evaluation.json").read_text())["balanced_error"]
+        for p in (compared / "all").glob("*/seed0")
+    }
+    assert errors[found] == min(errors.values())
+    code, out, err = run(capsys, monkeypatch, "evaluate", compared / "all")
+    assert (code, "is of a comparison; its run" in err) == (0, True)
+    assert "95 % intervals from the test samples: balanced error" in out
+    assert "95 % interval" in out
+    code, out, _ = run(capsys, monkeypatch, "evaluate", found, "--format", "csv")
+    assert "class,count,error,error_low,error_high,test_samples" in out
+    (compared / "nothing").mkdir()
+    with pytest.raises(ValueError, match="no runs found"):
+        one_run(compared / "nothing")
+
+
+def test_sets_of_a_run(compared, capsys, monkeypatch):
+    code, out, _ = run(
+        capsys, monkeypatch, "predict", compared / "all", compared / "one.npy", "--sets", "0.9"
+    )
+    assert code == 0
+    assert "90 % set: " in out
+    assert "limits from the run's 500 test samples" in out
+    _, out, _ = run(
+        capsys,
+        monkeypatch,
+        "predict",
+        compared / "all",
+        compared / "one.npy",
+        "--sets",
+        "0.9",
+        "--format",
+        "json",
+    )
+    rows = json.loads(out)
+    assert [r["in_set"] for r in rows] == sorted((r["in_set"] for r in rows), reverse=True)
+    smaller = run(
+        capsys,
+        monkeypatch,
+        "predict",
+        compared / "all",
+        compared / "one.npy",
+        "--sets",
+        "0.3",
+        "--format",
+        "csv",
+    )
+    assert smaller[1].count("true") < sum(r["in_set"] for r in rows)
+    code, _, err = run(capsys, monkeypatch, "predict", compared / "all", compared / "one.npy", "--sets", "90")
+    assert (code, "--sets must be in (0, 1), got 90.0; 0.9 is customary" in err) == (2, True)
+
+
+def test_estimated_priors_of_a_run(compared, capsys, monkeypatch):
+    found = one_run(compared / "all")
+    predict = ("predict", found, compared / "one.npy", "--prior", "estimated", "--format", "json")
+    code, _, err = run(capsys, monkeypatch, *predict)
+    assert code == 2
+    assert "has no estimated prior; longtail evaluate" in err
+    code, out, _ = run(capsys, monkeypatch, "evaluate", found, "--unlabelled", compared / "many.npy")
+    assert code == 0
+    assert "of these samples %" in out
+    assert "kept in" in out
+    code, out, _ = run(capsys, monkeypatch, *predict)
+    assert code == 0
+    other = run(capsys, monkeypatch, "predict", found, compared / "one.npy", "--format", "json")[1]
+    assert json.loads(out)[0]["probability"] != json.loads(other)[0]["probability"]
+    again = run(
+        capsys, monkeypatch, "evaluate", found, "--unlabelled", compared / "many.npz", "--format", "json"
+    )[1]
+    assert json.loads(again) == json.loads((found / "prior.json").read_text())
+    assert sum(json.loads(again)["prior"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("evaluate", "{run}", "--unlabelled", "{at}/other.npy"),
+            "has shape (5,), but the run was trained on images",
+        ),
+        (("evaluate", "{run}", "--unlabelled", "{at}/wrong.npz"), "it holds 'Y', but no X"),
+        (("evaluate", "{run}", "--unlabelled", "{at}/absent.npz"), "is not there; give samples as .npy"),
+        (("predict", "{run}", "{at}/one.npy", "--prior", "estimate"), "did you mean 'estimated'?"),
+        (
+            ("predict", "{run}", "{at}/one.npy", "--prior", "estimated", "--sets", "0.9"),
+            "--sets and --prior do not go together",
+        ),
+    ],
+)
+def test_errors(compared, capsys, monkeypatch, arguments, message):
+    given = [a.format(run=one_run(compared / "all"), at=compared) for a in arguments]
+    code, _, err = run(capsys, monkeypatch, *given)
+    assert code == 2
+    assert message in err
+
+
+def test_a_comparison_whose_runs_all_failed_raises(tmp_path):
+    recipe = longtail.recipes.digits(learning_rate=1e30).with_epochs(3)
+    with pytest.raises(RuntimeError, match=r"all 1 runs failed, the first in .*DivergedError"):
+        compare(recipe, ["plain"], seeds=1, out=tmp_path / "out", jobs=1)
+    assert (tmp_path / "out" / "compare.json").is_file()
