@@ -110,7 +110,9 @@ def test_names_are_inert_in_every_report(named, command, tmp_path, format, table
 
 def test_a_warning_is_one_line():
     text = cli._warning("a checkpoint in \x1b[2J\nnowhere", UserWarning, "file.py", 3)
-    assert text == "warning: a checkpoint in \N{REPLACEMENT CHARACTER}[2J nowhere\n"
+    harmless(text)
+    assert text.startswith("warning: a checkpoint in ")
+    assert text.count("\n") == 1
 
 
 def test_cells_that_are_no_formulas_stay():

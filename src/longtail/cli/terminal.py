@@ -117,10 +117,12 @@ def harmless(text: str) -> str:
 
 def note(message: str) -> None:
     """Print a word on the data, or on what was done, on standard error."""
-    error_console.print(f"[yellow]note[/]: {escape(as_options(message))}", soft_wrap=True)
+    error_console.print(
+        f"[yellow]note[/]: {escape(_checks.in_one_line(as_options(message)))}", soft_wrap=True
+    )
 
 
 def fail(message: str) -> NoReturn:
     """End with one line on standard error and exit status 2."""
-    error_console.print(f"[red]error[/]: {escape(as_options(message))}", soft_wrap=True)
+    error_console.print(f"[red]error[/]: {escape(_checks.in_one_line(as_options(message)))}", soft_wrap=True)
     raise SystemExit(2)
