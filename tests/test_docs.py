@@ -126,6 +126,7 @@ def _make_data() -> None:
         Image.fromarray(np.full((40, 40, 3), 10 * number, np.uint8)).save(place)
     Image.fromarray(np.full((40, 40, 3), 10, np.uint8)).save("image.png")
     np.save("image.npy", datasets.load("digits").test.inputs[0])
+    np.save("images.npy", datasets.load("digits").test.inputs[:60])
 
 
 def _quick(arguments: list[str]) -> list[str]:
@@ -241,3 +242,30 @@ def test_the_methods_on_real_data_are_the_result_files() -> None:
         for line in (ROOT / "results" / f"methods-{data}" / "compare.md").read_text().splitlines():
             if line.startswith("|"):
                 assert line in text
+
+
+def _evaluated() -> dict[tuple[str, str, str], float]:
+    values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    with (ROOT / "results" / "evaluation.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            values[row["task"], row["method"], row["measure"]].append(float(row["value"]))
+    return {key: sum(three) / len(three) for key, three in values.items()}
+
+
+def test_sets_and_label_shift_are_the_result_file_and_reach_their_targets() -> None:
+    text = " ".join((ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").split())
+    mean = _evaluated()
+    shown = ("worst_coverage", "macro_coverage", "mean_size", "natural_coverage", "natural_size")
+    for method in ("marginal", "interpolated", "class", "prevalence", "adjusted"):
+        cells = [mean["sets at 90 %", method, name] for name in shown]
+        assert f"| {method} | " + " | ".join(f"{x:.2f}" for x in cells) + " |" in text
+    for name in ("training prior", "uniform", "estimated prior", "true prior"):
+        assert f"{name} {100 * mean['label shift', name, 'error']:.1f} %" in text
+    best = {name: mean["sets at 90 %", "adjusted", name] for name in shown}
+    assert best["worst_coverage"] >= 0.7
+    assert best["mean_size"] <= 1.6
+    assert abs(best["natural_coverage"] - 0.9) <= 0.02
+    error = {key[1]: value for key, value in mean.items() if key[0] == "label shift" and key[2] == "error"}
+    assert error["estimated prior"] <= error["true prior"] + 0.04
+    assert error["estimated prior"] <= error["uniform"] + 0.01
+    assert mean["label shift", "estimated prior", "L1 of the prior"] <= 0.25

@@ -46,7 +46,7 @@ softmax / functional linear / module
 methods: schedules batches refits / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
-& evaluation: intervals statistics curves reading / multi_label / single_label / *
+& evaluation: intervals statistics curves reading / multi_label label_shift / single_label / *
 adapters: *
 & suggest
 & auditing: facts samples / duplicates findings sources / *

@@ -772,3 +772,67 @@ def test_many_chunks_of_half_precision_lose_nothing(chunks, monkeypatch):
         for rows in (slice(None), slice(classes // 2, None)):
             error = (ours.grad[rows].double() - theirs.grad[rows]).norm() / theirs.grad[rows].norm()
             assert error < 0.005
+
+
+@pytest.mark.parametrize("normalizer", ["samples", "weights"])
+@pytest.mark.parametrize("validate_args", [True, False])
+def test_the_short_way_of_small_batches_is_the_long_one(normalizer, validate_args):
+    criterion = ClassBalancedLoss(COUNTS, normalizer=normalizer, validate_args=validate_args).double()
+    long = ClassBalancedLoss(COUNTS, normalizer=normalizer, reduction="none").double()
+
+    def expected(z, y):
+        known = y[y != -100]
+        divisor = len(known) if normalizer == "samples" else long.weight[known].sum()
+        return long(z, y).sum().item() / float(divisor)
+
+    z, y = normal(6, 3), torch.tensor([0, 1, 2, 0, 1, 1])
+    for labels in (y, y, torch.tensor([0, -100, 2, 0, 1, 1]), y):
+        assert criterion(z, labels).item() == pytest.approx(expected(z, labels), rel=1e-12)
+    maps, of_maps = normal(2, 3, 4, 5), torch.randint(3, (2, 4, 5), generator=rng())
+    assert criterion(maps, of_maps).item() == pytest.approx(
+        long(maps, of_maps).sum().item()
+        / (40 if normalizer == "samples" else long.weight[of_maps].sum().item())
+    )
+    with pytest.raises(ValueError, match=r"target must be in 0..2 .*got 3"):
+        criterion(z, y + 1)
+    with pytest.raises(ValueError, match=r"got shape"):
+        criterion(normal(6, 4), y)
+    criterion.weight[1:] = 0.0  # seen, though it is the same tensor
+    ones = torch.ones(2, dtype=torch.long)
+    assert criterion(z[:2], ones).item() == 0
+    if validate_args:
+        assert criterion(z, torch.full_like(y, -100)).item() == 0
+
+
+def test_smoothing_towards_the_prior_leaves_the_largest_class_predictable():
+    counts = [int(5000 * 0.01 ** (i / 9)) for i in range(10)]
+    prior = torch.tensor(counts).double() / sum(counts)
+    options = {"scheme": "none", "offset": prior.log(), "label_smoothing": 0.2}
+    with pytest.raises(ValueError, match=r"label_smoothing must be below .*smooth_to='prior'"):
+        ClassBalancedLoss(counts, **options)
+    criterion = ClassBalancedLoss(counts, smooth_to="prior", **options).double()
+    z = torch.zeros(1, 10, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([z], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = criterion(z, torch.tensor([0]))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert z.argmax() == 0
+    w = torch.tensor([1.3, 0.5, 2.0]).double()
+    x, y, pi = normal(5, 3), torch.tensor([0, 1, 2, 1, 0]), torch.tensor([0.5, 0.3, 0.2]).double()
+    t = 0.9 * F.one_hot(y, 3) + 0.1 * pi
+    for loss, terms_of in (
+        ("softmax", -t * F.log_softmax(x, 1)),
+        ("sigmoid", t * F.softplus(-x) + (1 - t) * F.softplus(x)),
+    ):
+        ours = ClassBalancedLoss([50, 30, 20], weight=w, loss=loss, label_smoothing=0.1, smooth_to="prior")
+        expected = (w[y] * terms_of.sum(1)).mean().item()
+        assert ours.double()(x, y).item() == pytest.approx(expected, rel=1e-6)
+    one = ClassBalancedLoss([50, 150], scheme="none", label_smoothing=0.1, smooth_to="prior").double()
+    smooth = 0.9 * (y > 0).double() + 0.1 * 0.75
+    expected = F.binary_cross_entropy_with_logits(x[:, 0], smooth)
+    assert one(x[:, 0], y > 0).item() == pytest.approx(expected.item(), rel=1e-6)

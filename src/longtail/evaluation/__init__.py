@@ -4,6 +4,8 @@ from longtail.evaluation.curves import Curve
 from longtail.evaluation.intervals import Interval, jeffreys_interval, mean_interval, wilson_interval
 from longtail.evaluation.label_shift import Calibration, PriorEstimate, estimate_prior, fit_calibration
 from longtail.evaluation.multi_label import MultiLabelEvaluation
+from longtail.evaluation.paired import TestDifference, paired_on_test
+from longtail.evaluation.probabilities import check_probabilities
 from longtail.evaluation.sets import PredictionSets, SetEvaluation, SetRule, fit_sets, prediction_sets
 from longtail.evaluation.single_label import Evaluation, Evaluator, evaluate
 from longtail.evaluation.statistics import (
@@ -14,6 +16,7 @@ from longtail.evaluation.statistics import (
     paired_difference,
     summarize,
 )
+from longtail.evaluation.thresholds import TunedThresholds, tune_thresholds
 
 __all__ = [
     "Calibration",
@@ -28,7 +31,10 @@ __all__ = [
     "SetEvaluation",
     "SetRule",
     "Summary",
+    "TestDifference",
+    "TunedThresholds",
     "bonferroni",
+    "check_probabilities",
     "estimate_prior",
     "evaluate",
     "fit_calibration",
@@ -37,7 +43,9 @@ __all__ = [
     "jeffreys_interval",
     "mean_interval",
     "paired_difference",
+    "paired_on_test",
     "prediction_sets",
     "summarize",
+    "tune_thresholds",
     "wilson_interval",
 ]

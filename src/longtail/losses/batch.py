@@ -45,6 +45,7 @@ class Batch:
     own: Tensor | None = None  # the caller's weight of each sample, of index's shape
     weighting: str = "sample"  # one of WEIGHTINGS
     apart: bool = False  # whether the terms of a sample stay apart
+    towards: Tensor | None = None  # (C), shares that smoothing moves labels to, in place of 1 / C or 1 / 2
 
     def shift(self, logits: Tensor) -> Tensor:
         """Return logits in the dtype of the computation, with the offset; 0 where the label is ignored."""
@@ -76,6 +77,9 @@ class Batch:
         t = self.labels()
         if self.smoothing == 0.0:
             return t
+        if self.towards is not None:
+            share = self.towards[1:] if self.binary else self.towards
+            return (1.0 - self.smoothing) * t + self.smoothing * share.view(-1, *[1] * (t.ndim - 2))
         return (1.0 - self.smoothing) * t + self.smoothing / (t.shape[1] if self.soft is None else 2)
 
     def sample_weight(self) -> Tensor | None:
@@ -118,9 +122,10 @@ class Batch:
         if self.weighting == "positive" or self.smoothing == 0.0:
             return positive * w[1], negative * w[0]
         assert self.soft is not None
-        even = 0.5 * self.smoothing * torch.lerp(w[0], w[1], self.soft)
-        rest = 1.0 - self.smoothing
-        return rest * self.soft * w[1] + even, rest * (1.0 - self.soft) * w[0] + even
+        even = self.smoothing * torch.lerp(w[0], w[1], self.soft)
+        share, rest = 0.5 if self.towards is None else self.towards[1], 1.0 - self.smoothing
+        yes, no = rest * self.soft * w[1] + share * even, rest * (1.0 - self.soft) * w[0]
+        return yes, no + (1.0 - share) * even
 
     def weigh_classes(self, per_class: Tensor) -> Tensor:
         """Sum target * weight * loss over classes; smoothing's uniform part takes the sample's weight."""
@@ -131,7 +136,11 @@ class Batch:
         loss = (per_class * t if w is None else per_class * t * w).sum(dim=1)
         if self.smoothing == 0.0:
             return loss
-        return (1.0 - self.smoothing) * loss + self.smoothing * self.weigh(per_class.mean(dim=1))
+        if self.towards is None:
+            even = per_class.mean(dim=1)
+        else:
+            even = (per_class * self.towards.view(-1, *[1] * (t.ndim - 2))).sum(dim=1)
+        return (1.0 - self.smoothing) * loss + self.smoothing * self.weigh(even)
 
     def mask(self, loss: Tensor) -> Tensor:
         """Set ignored samples' losses to 0, and multiply the others by the caller's weights."""
@@ -510,7 +519,8 @@ def check_offset(offset: Tensor, activation: str, smoothing: float) -> None:
     if smoothing and smoothing >= (limit := smoothing_limit(activation, high - low, offset.numel())):
         raise ValueError(
             f"label_smoothing must be below {limit:.3g} with an offset from {low:.4g} to {high:.4g}, got "
-            f"{smoothing:g}: the class of the largest offset could never be predicted; smooth less, or not"
+            f"{smoothing:g}: the class of the largest offset could never be predicted; smooth less, or not, "
+            "or smooth_to='prior'"
         )
 
 

@@ -553,6 +553,7 @@ def class_balanced(
     offset: Tensor | None = None,
     sample_weight: Tensor | None = None,
     weighting: str = "sample",
+    towards: Tensor | None = None,
 ) -> Tensor:
     """Check, then compute a loss of any form by the backend asked for."""
     how = Reduction(reduction, normalizer, denominator)
@@ -565,7 +566,9 @@ def class_balanced(
         activation=form.activation,
     )
     one = batch.logits.shape[1] == 1
-    if offset is not None:
+    if towards is not None and label_smoothing:
+        batch.towards = towards.to(torch.float64 if input.dtype is torch.float64 else torch.float32)
+    elif offset is not None:
         check_offset(offset, "softmax" if batch.binary else form.activation, label_smoothing)
     power = check_gamma(gamma) if form.takes_gamma and gamma is not None else None
     try:
@@ -610,6 +613,8 @@ def _reason_against(batch: Batch, denominator: Any, setting: Setting) -> str | N
         return "it takes one output a class"
     if batch.apart or batch.weighting != "sample":
         return "it keeps no terms apart, reduction='elements', and weighs samples alone, weighting='sample'"
+    if batch.towards is not None:
+        return "it smooths evenly, not towards a prior"
     if batch.own is not None and batch.own.requires_grad:
         return "it has no gradient for sample_weight"
     vectors = batch.weight, denominator, setting, batch.offset

@@ -9,12 +9,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longtail import _arrays, _checks
-from longtail.losses import batch, functional
+from longtail.losses import batch, fast, functional
 from longtail.losses.fast import fused
-from longtail.losses.forms import FORMS, MANY_LABELS
+from longtail.losses.forms import FORMS, MANY_LABELS, SOFTMAX
 from longtail.losses.reduction import Reduction
 from longtail.weights import DEFAULT_BETA, EVERY_SCHEME, Default, positive_weights, weigh
 
@@ -57,8 +58,13 @@ class ClassBalancedLoss(nn.Module):
         empty: weight of classes without samples: "zero" | "one" | "error".
         power: exponent of scheme "power".
         max_weight: no weight exceeds it.
-        validate_args: False skips the checks that look at values of a batch; an out-of-range label or a NaN
-            may then go unnoticed.
+        validate_args: False skips the look at the labels of every batch but the first, for the softmax loss
+            of small batches on a CPU with ``normalizer="weights"``: torch's kernel alone then decides what is
+            ignored. A batch where all is ignored has the loss NaN, as in torch, and the gradient of a NaN in
+            the logits of an ignored label is NaN.
+        smooth_to: what label smoothing moves labels to: "uniform", 1 / C (1 / 2 of labels of their own), or
+            "prior", the classes' shares of the samples. Towards the prior, no smoothing outweighs an offset
+            of the log prior.
         gamma_neg: of "asymmetric": exponent of the negatives, 4 by default.
         gamma_pos: of "asymmetric": exponent of the positives, 1 by default.
         clip: of "asymmetric": probability below which a negative costs nothing, 0.05 by default.
@@ -116,6 +122,7 @@ class ClassBalancedLoss(nn.Module):
         power: float = 0.5,
         max_weight: float | None = None,
         validate_args: bool = True,
+        smooth_to: str = "uniform",
         gamma_neg: float | None = None,
         gamma_pos: float | None = None,
         clip: float | None = None,
@@ -224,11 +231,23 @@ class ClassBalancedLoss(nn.Module):
         self.weighting = weighting
         self.num_samples = num_samples
         self.validate_args = bool(validate_args)
+        self._seen = False
+        self._checked: tuple[Any, ...] | None = None
         # plain attributes, which no cast rounds and which keep their values while the module is on meta;
         # the buffer only tells where the module is, and in which dtype
         self.class_counts = None if counts is None else _vector(counts, torch.float64)
         self._shifts = {name: _shift(name, values, named) for name, values in shifts.items()}
-        if offset is not None and activation:
+        _checks.choice("smooth_to", smooth_to, ("uniform", "prior"))
+        self.smooth_to = smooth_to
+        if smooth_to == "prior":
+            if not activation or counts is None:
+                raise ValueError(
+                    "smooth_to='prior' needs class_counts and a named loss; give both, or smooth_to='uniform'"
+                )
+            sizes = _vector(counts, torch.float64)
+            total = sizes.sum() if num_samples is None else float(num_samples)
+            self._shifts["prior"] = (sizes / total).float()
+        elif offset is not None and activation:
             batch.check_offset(self._shifts["offset"], activation, self.label_smoothing)
         self._settings: dict[str, Any] = {}
         if self._form is not None and self._form.settings:
@@ -303,6 +322,8 @@ class ClassBalancedLoss(nn.Module):
             ValueError: unfit shapes, labels out of range.
         """
         weight, form, offset = self.weight, self._form, None
+        if denominator is None and sample_weight is None and self._is_plain(input, target, weight):
+            return self._by_torch(input, target, weight)
         if self._shifts and self.training:
             input, offset = self._scaled(input, target), self.offset
         if form is None:
@@ -338,7 +359,60 @@ class ClassBalancedLoss(nn.Module):
             offset,
             sample_weight,
             self.weighting,
+            self._placed("prior") if self.smooth_to == "prior" else None,
         )
+
+    def _is_plain(self, input: Tensor, target: Tensor, weight: Tensor) -> bool:
+        """Whether torch's kernel gives this batch's mean at once, and nothing has to be checked before."""
+        if (
+            self._form is not SOFTMAX
+            or self.reduction != "mean"
+            or self.label_smoothing
+            or self.backend == "fused"
+            or (self._shifts and self.training)
+            or torch.compiler.is_compiling()
+            or type(input) is not Tensor
+            or type(target) is not Tensor
+            or self.ignore_index >= 0
+        ):
+            return False
+        shape = input.shape
+        if not (
+            len(shape) > 1
+            and 1 < shape[1] == len(weight)
+            and target.shape == shape[:1] + shape[2:]
+            and (len(shape) == 2 or (len(shape) > 3 and target.shape != shape[:-1]))
+            and input.dtype is weight.dtype
+            and target.dtype is torch.int64
+            and input.is_cpu
+            and target.is_cpu
+            and weight.is_cpu
+            and 0 < input.numel() < fast.SOFTMAX_FROM
+            and not torch._C._are_functorch_transforms_active()
+        ):
+            return False
+        if self.validate_args or self.normalizer == "samples" or not self._seen:
+            self._seen = True
+            if target.min().item() < 0:
+                return False
+        if self.normalizer == "samples":
+            return True
+        if weight.is_inference():
+            return False
+        known = self._checked
+        if known is None or known[0] is not weight or known[1] != weight._version:
+            self._checked = known = weight, weight._version, float(weight.min()) > 0.0
+        return bool(known[2])  # a weight of 0 could make torch's mean 0 / 0
+
+    def _by_torch(self, input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        try:
+            if self.normalizer == "weights":
+                return F.cross_entropy(input, target, weight, None, self.ignore_index)
+            return F.cross_entropy(
+                input, target, weight / target.numel(), None, self.ignore_index, None, "sum"
+            )
+        except (IndexError, RuntimeError) as error:
+            batch.explain(target, input.shape[1], self.ignore_index, error)
 
     def _scaled(self, input: Tensor, target: Tensor) -> Tensor:
         """Return ``s * z - m_y * onehot_y`` in the shape of the logits."""
@@ -395,7 +469,7 @@ class ClassBalancedLoss(nn.Module):
         if self._form is not None and self._form.takes_gamma:
             parts.append(f"gamma={self.gamma:g}")
         parts += [f"{name}={value:g}" for name, value in self._settings.items()]
-        parts += [f"{name}=..." for name in self._shifts if name != "counts"]
+        parts += [f"{name}=..." for name in self._shifts if name not in ("counts", "prior")]
         if self.weighting != "sample":
             parts.append(f"weighting={self.weighting!r}")
         parts += [f"reduction={self.reduction!r}", f"normalizer={self.normalizer!r}"]

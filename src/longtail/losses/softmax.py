@@ -16,7 +16,7 @@ from longtail.losses.sigmoid import focal_of_margin
 
 def cross_entropy(batch: Batch) -> Tensor:
     """``-log p_y``; for a float target, ``sum_c t_c w_c * -log p_c``."""
-    if batch.index is None:
+    if batch.index is None or (batch.towards is not None and batch.smoothing != 0.0):
         return batch.weigh_classes(-F.log_softmax(batch.logits, dim=1))
     ignored, epsilon = batch.ignore_index, batch.smoothing
     return batch.weigh(F.cross_entropy(batch.logits, batch.index, None, None, ignored, None, "none", epsilon))

@@ -1,0 +1,87 @@
+"""Can the probabilities be trusted? As they are, with a temperature, and moved to another prior."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from longtail import _checks
+from longtail._arrays import as_numpy
+from longtail.adjust import adjust_logits
+from longtail.evaluation.label_shift import fit_calibration
+from longtail.evaluation.reading import group_ids, read_labels
+from longtail.evaluation.single_label import Evaluation, Evaluator
+
+__all__ = ["check_probabilities"]
+
+
+def check_probabilities(
+    logits: object,
+    targets: object,
+    class_counts: object,
+    *,
+    target: object = "uniform",
+    groups: object = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> dict[str, Evaluation]:
+    """Evaluate probabilities before and after a temperature and a change of the prior.
+
+    The temperature is fitted out of fold: each sample's by the samples of the other folds.
+
+    Args:
+        logits: Shape (N, C), of samples that the model was not trained on.
+        targets: Class indices, integers of shape (N,).
+        class_counts: Training samples per class.
+        target: The prior to move to, as for `longtail.adjust_logits`.
+        groups: One a sample: those of one group (a patient, a track) stay in one fold.
+        folds: At least 2.
+        seed: Of the folds.
+
+    Returns:
+        Evaluations by name: "as they are", "temperature", "adjusted", "temperature, adjusted"; their
+        ``log_loss``, ``brier_score``, ``per_class_calibration`` and ``group_reliability`` tell them apart.
+        An adjusted model's probabilities are right where the classes have the target's shares.
+
+    Raises:
+        TypeError: Logits of no floating point type, or targets that are no integers.
+        ValueError: Lengths that differ, values out of range, NaN, or fewer groups than folds.
+        ModuleNotFoundError: SciPy is not installed.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> targets = np.repeat([0, 1], [360, 40])
+        >>> logits = 4 * (rng.normal(size=(400, 2)) + 2 * np.eye(2)[targets])
+        >>> found = check_probabilities(logits, targets, [900, 100])
+        >>> found["temperature"].log_loss < found["as they are"].log_loss
+        True
+    """
+    values = as_numpy("logits", logits)
+    if values.ndim != 2 or values.dtype.kind != "f":
+        raise ValueError(f"logits must be floating point of shape (N, C), got {_checks.describe(values)}")
+    truth = read_labels("targets", targets, values.shape[1])
+    if len(truth) != len(values):
+        raise ValueError(f"targets must be one a row of logits, {len(values)}, got {len(truth)}")
+    folds = _checks.integer("folds", folds, low=2)
+    ids = np.arange(len(truth))
+    if groups is not None:
+        names = np.asarray(group_ids(groups, len(truth)), dtype=str)
+        ids = np.unique(names, return_inverse=True)[1].reshape(-1)
+    units = int(ids.max()) + 1
+    if units < folds:
+        raise ValueError(f"folds must be at most the {units} samples or groups, got {folds}")
+    fold = np.random.default_rng(seed).permutation(units)[ids] % folds
+    cooled = values.astype(np.float64)
+    for k in range(folds):
+        rest = fold != k
+        cooled[~rest] /= fit_calibration(values[rest], truth[rest], biases=False).temperature
+    found = {"as they are": values.astype(np.float64), "temperature": cooled}
+    found |= {
+        "adjusted": adjust_logits(found["as they are"], class_counts, target=target),
+        "temperature, adjusted": adjust_logits(cooled, class_counts, target=target),
+    }
+    evaluations = {}
+    for name, scores in found.items():
+        evaluator = Evaluator(class_counts, activation="softmax")
+        evaluator.add(scores, truth)
+        evaluations[name] = evaluator.result()
+    return evaluations

@@ -1,0 +1,185 @@
+"""Where to cut a score: thresholds of classes by F1, a floor of precision or cost, chosen out of fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail import _checks
+from longtail._arrays import as_numpy
+from longtail.evaluation.curves import Curve
+from longtail.evaluation.intervals import THIN
+from longtail.evaluation.multi_label import Labelled, read_multi_label
+from longtail.evaluation.reading import group_ids
+
+__all__ = ["TunedThresholds", "tune_thresholds"]
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Shares = tuple[float | None, ...]
+
+_RULES = ("f1", "precision", "cost")
+
+
+@dataclass(frozen=True, eq=False)
+class TunedThresholds:
+    """Thresholds of probabilities, and how good they are on samples that did not choose them.
+
+    Attributes:
+        thresholds: float64 of shape (C,): a label is given from this probability on; a ``threshold`` of
+            `longtail.evaluate`.
+        f1: of each class, each sample decided by thresholds of the other folds; None without positives.
+        precision: likewise; None where nothing was given.
+        recall: likewise; None without positives.
+        macro_f1: mean of `f1` over the classes with a positive.
+        plain_macro_f1: the same at 0.5 everywhere.
+        thin: classes with fewer than 5 positives, which keep 0.5, or the threshold that cost says.
+    """
+
+    thresholds: Floats
+    f1: Shares
+    precision: Shares
+    recall: Shares
+    macro_f1: float | None
+    plain_macro_f1: float | None
+    thin: tuple[int, ...]
+
+
+def tune_thresholds(
+    scores: object,
+    targets: object,
+    *,
+    by: str = "f1",
+    floor: float = 0.9,
+    cost: tuple[float, float] = (1.0, 1.0),
+    groups: object = None,
+    folds: int = 5,
+    seed: int = 0,
+    activation: str | None = None,
+) -> TunedThresholds:
+    """Choose a threshold for each class by held-out samples, and tell what it is worth out of fold.
+
+    Args:
+        scores: Logits or probabilities of shape (N, C), of samples that the model was not trained on; for one
+            class against the rest also (N,).
+        targets: 0 and 1 of the same shape; NaN or -100 leaves an element out.
+        by: "f1": the highest F1; "precision": the highest recall with at least ``floor`` precision; "cost":
+            the lowest cost.
+        floor: For "precision", in (0, 1].
+        cost: For "cost": of a false alarm, and of a miss; both > 0.
+        groups: One a sample: those of one group (a patient, a track) stay in one fold.
+        folds: At least 2.
+        seed: Of the folds.
+        activation: "sigmoid" for logits, "identity" for probabilities; None looks, as `evaluate` does.
+
+    Returns:
+        The thresholds, chosen by all samples, and their worth on samples that did not choose them.
+
+    Raises:
+        ValueError: Shapes that differ, values out of range, NaN, or fewer groups than folds.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> truth = rng.random((500, 2)) < [0.3, 0.05]
+        >>> logits = rng.normal(size=(500, 2)) + 2 * truth - 3
+        >>> found = tune_thresholds(logits, truth)
+        >>> bool((found.thresholds < 0.5).all()), found.macro_f1 > found.plain_macro_f1
+        (True, True)
+    """
+    _checks.choice("by", by, _RULES)
+    floor = _checks.number("floor", floor, low=0, high=1, open_low=True)
+    alarm, miss = (_checks.number("cost", c, low=0, open_low=True, open_high=True) for c in cost)
+    folds = _checks.integer("folds", folds, low=2)
+    given, truth = as_numpy("scores", scores), as_numpy("targets", targets)
+    if given.ndim == 1:
+        given, truth = given[:, np.newaxis], truth.reshape(-1, 1)
+    if given.shape != truth.shape or given.ndim != 2 or given.dtype.kind != "f":
+        raise ValueError(
+            f"scores must be floating point of the shape of targets, (N, C) or (N,), got {given.shape} of "
+            f"{given.dtype} and {truth.shape}"
+        )
+    if not (np.isin(truth, (0, 1, -100)) | (truth != truth)).all():
+        raise ValueError("targets must hold 0 and 1, one column a class; NaN or -100 leaves an element out")
+    read = read_multi_label(given, truth, activation)
+    shares = read.probabilities
+    assert shares is not None
+    ids = (
+        np.arange(len(truth))
+        if groups is None
+        else np.unique(np.asarray(group_ids(groups, len(truth)), dtype=str), return_inverse=True)[1].reshape(
+            -1
+        )
+    )
+    units = int(ids.max()) + 1
+    if units < folds:
+        raise ValueError(f"folds must be at most the {units} samples or groups, got {folds}")
+    fold = np.random.default_rng(seed).permutation(units)[ids] % folds
+    fallback = alarm / (alarm + miss) if by == "cost" else 0.5
+
+    def chosen(rows: Flags) -> Floats:
+        return np.asarray(
+            [
+                _threshold(shares[here, c], read.truth[here, c], by, floor, alarm, miss, fallback)
+                for c, here in enumerate((read.known & rows[:, np.newaxis]).T)
+            ]
+        )
+
+    decided = np.zeros(truth.shape, dtype=np.bool_)
+    for k in range(folds):
+        decided[fold == k] = shares[fold == k] >= chosen(fold != k)
+    positives = read.truth.sum(axis=0)
+    f1, precision, recall = _scores(decided, read)
+    plain, _, _ = _scores(shares >= 0.5, read)
+    return TunedThresholds(
+        thresholds=chosen(np.ones(len(truth), dtype=np.bool_)),
+        f1=f1,
+        precision=precision,
+        recall=recall,
+        macro_f1=_mean(f1),
+        plain_macro_f1=_mean(plain),
+        thin=tuple(int(c) for c in np.flatnonzero(positives < THIN)),
+    )
+
+
+def _threshold(
+    shares: Floats, truth: Flags, by: str, floor: float, alarm: float, miss: float, fallback: float
+) -> float:
+    """The best threshold of one class, in the middle between two probabilities."""
+    if truth.sum() < THIN:
+        return fallback
+    curve = Curve.of(shares, truth)
+    if by == "precision":
+        enough = np.flatnonzero(curve.precision >= floor)
+        if not len(enough):
+            return 1.0
+        best = int(enough[-1])
+    else:
+        cost = alarm * (curve.taken - curve.found) + miss * (curve.positives - curve.found)
+        best = int(np.argmax(curve.f1)) if by == "f1" else int(np.argmin(cost))
+        if by == "cost" and miss * curve.positives < cost[best]:
+            return 1.0
+    below = curve.thresholds[best + 1] if best + 1 < len(curve.thresholds) else 0.0
+    return float((curve.thresholds[best] + below) / 2)
+
+
+def _scores(decided: Flags, read: Labelled) -> tuple[Shares, Shares, Shares]:
+    given = decided & read.known
+    right, taken = (given & read.truth).sum(axis=0), given.sum(axis=0)
+    positives = read.truth.sum(axis=0)
+    return (
+        _ratio(2 * right, positives + taken, positives),
+        _ratio(right, taken, taken),
+        _ratio(right, positives, positives),
+    )
+
+
+def _ratio(part: Any, whole: Any, here: Any) -> Shares:
+    return tuple(float(p / w) if h else None for p, w, h in zip(part, whole, here, strict=True))
+
+
+def _mean(values: Shares) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,132 @@
+"""Thresholds out of fold, probabilities before and after a temperature, two methods on one test set."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from longtail.evaluation import (
+    check_probabilities,
+    evaluate,
+    paired_difference,
+    paired_on_test,
+    tune_thresholds,
+)
+
+
+def labelled(n=2000, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.random((n, 3)) < [0.3, 0.05, 0.001]
+    return rng.normal(size=(n, 3)) + 2 * truth - 3, truth
+
+
+def test_thresholds_by_f1_are_worth_more_and_honestly_told():
+    logits, truth = labelled()
+    found = tune_thresholds(logits, truth)
+    assert found.thin == (2,)
+    assert found.thresholds[2] == 0.5
+    assert found.macro_f1 > found.plain_macro_f1 + 0.1
+    assert found.plain_macro_f1 == pytest.approx(evaluate(logits, truth, [600, 100, 2]).macro_f1)
+    same = evaluate(logits, truth, [600, 100, 2], threshold=found)
+    assert same.threshold == tuple(found.thresholds)
+    assert same.per_class_f1[0] == pytest.approx(found.f1[0], abs=0.02)
+    new, answers = labelled(seed=1)
+    fresh = evaluate(new, answers, [600, 100, 2], threshold=found)
+    assert fresh.per_class_f1[:2] == pytest.approx(found.f1[:2], abs=0.08)
+    rng = np.random.default_rng(0)  # noise: what looks good in sample is worth nothing out of fold
+    noise, coin = rng.random(60), rng.random(60) < 0.2
+    tuned = tune_thresholds(noise, coin)
+    inside = evaluate(
+        np.stack([noise, noise], 1), np.stack([coin, coin], 1), [5, 5], threshold=tuned.thresholds[0]
+    )
+    assert tuned.f1[0] < inside.per_class_f1[0]
+
+
+def test_thresholds_by_precision_and_by_cost():
+    logits, truth = labelled()
+    found = tune_thresholds(logits[:, 0], truth[:, 0], by="precision", floor=0.95)
+    assert found.precision[0] == pytest.approx(0.95, abs=0.03)
+    assert 0.1 < found.recall[0] < 0.9
+    shares = 1 / (1 + np.exp(-logits[:, 0]))
+
+    def cost(cut, alarm, miss):
+        return alarm * ((shares >= cut) & ~truth[:, 0]).sum() + miss * ((shares < cut) & truth[:, 0]).sum()
+
+    for alarm, miss in ((1, 1), (1, 20), (30, 1)):
+        best = tune_thresholds(logits[:, 0], truth[:, 0], by="cost", cost=(alarm, miss)).thresholds[0]
+        lowest = min(cost(cut, alarm, miss) for cut in np.append(shares, 1.1))
+        assert cost(best, alarm, miss) == pytest.approx(lowest)
+    groups = np.arange(2000) // 50
+    assert tune_thresholds(logits, truth, groups=groups).macro_f1 > found.plain_macro_f1 * 0.5
+    holes = truth.astype(float)
+    holes[::2, 0] = np.nan
+    assert tune_thresholds(logits, holes).thresholds[0] == pytest.approx(
+        tune_thresholds(logits[1::2], truth[1::2]).thresholds[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"by": "recall"}, "by must be one of 'f1', 'precision', 'cost'"),
+        ({"floor": 0}, r"floor must be in \(0, 1\]"),
+        ({"cost": (1, 0)}, r"cost must be in \(0, inf\)"),
+        ({"folds": 1}, r"folds must be in \[2, inf\], got 1"),
+        ({"groups": ["a"] * 2000}, "folds must be at most the 1 samples or groups, got 5"),
+    ],
+)
+def test_errors_of_thresholds(change, message):
+    with pytest.raises(ValueError, match=message):
+        tune_thresholds(*labelled(), **change)
+    with pytest.raises(ValueError, match="targets must hold 0 and 1"):
+        tune_thresholds([0.1, 0.2], [1, 2])
+    with pytest.raises(ValueError, match="scores must be floating point of the shape of targets"):
+        tune_thresholds([[0.1, 0.2]], [[1, 0, 1]])
+
+
+def test_a_temperature_mends_overconfidence_and_is_fitted_out_of_fold():
+    rng = np.random.default_rng(0)
+    shares = np.array([0.8, 0.15, 0.05])
+    truth = rng.choice(3, 3000, p=shares)
+    right = 2 * (rng.normal(size=(3000, 3)) + 2 * np.eye(3)[truth]) + np.log(shares)
+    found = check_probabilities(3 * right, truth, 1000 * shares)
+    exact = evaluate(right, truth, 1000 * shares)
+    assert found["temperature"].log_loss == pytest.approx(exact.log_loss, abs=0.002)
+    assert found["as they are"].log_loss > exact.log_loss + 0.1
+    assert found["temperature"].error == found["as they are"].error
+    assert found["temperature, adjusted"].balanced_error < exact.balanced_error
+    assert set(found) == {"as they are", "temperature", "adjusted", "temperature, adjusted"}
+    few = check_probabilities(rng.normal(size=(12, 3)), np.arange(12) % 3, [5, 5, 5], folds=2)
+    assert few["temperature"].log_loss > 1.0  # out of fold, noise gains nothing
+    with pytest.raises(ValueError, match="targets must be one a row of logits, 3000, got 2"):
+        check_probabilities(right, [0, 1], [5, 5, 5])
+    with pytest.raises(ValueError, match="folds must be at most the 1 samples or groups"):
+        check_probabilities(right, truth, [5, 5, 5], groups=["a"] * 3000)
+
+
+def test_two_methods_on_one_test_set():
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], [100, 20, 5])
+    first, second = (np.where(rng.random(125) < share, truth, (truth + 1) % 3) for share in (0.9, 0.7))
+    found = paired_on_test(first, second, truth)
+    errors = [evaluate(x, truth, [5, 5, 5]).balanced_error for x in (first, second)]
+    assert found.difference == pytest.approx(errors[0] - errors[1])
+    for c in range(3):
+        mine = truth == c
+        lost = ((first != truth) & (second == truth) & mine).sum()
+        won = ((first == truth) & (second != truth) & mine).sum()
+        assert found.per_class[c] == (lost, won)
+        if lost + won:
+            assert found.per_class_p[c] == pytest.approx(stats.binomtest(int(lost), int(lost + won)).pvalue)
+    gaps = (first != truth).astype(float) - (second != truth)
+    variance = sum(gaps[truth == c].var(ddof=1) / (truth == c).sum() for c in range(3))
+    assert found.standard_error == pytest.approx(np.sqrt(variance) / 3)
+    copies = paired_on_test(
+        *(np.repeat(x, 4) for x in (first, second, truth)), groups=np.repeat(np.arange(125), 4)
+    )
+    assert copies.interval == pytest.approx(found.interval)
+    seeds = paired_difference([0.3, 0.35, 0.32], [0.4, 0.41, 0.45])
+    both = found.with_seeds(seeds)
+    assert np.diff(both)[0] == pytest.approx(np.hypot(seeds.high - seeds.low, np.diff(found.interval)[0]))
+    assert found.with_seeds(paired_difference([0.3], [0.4])) is None
+    with pytest.raises(ValueError, match="second must be one a target, 125, got 1"):
+        paired_on_test(first, [0], truth)
