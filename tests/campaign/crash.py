@@ -40,7 +40,14 @@ def prepare(work: Path, kinds: Sequence[str]) -> Runner:
 
 
 def crash(
-    runner: Runner, kind: str, points: int | None, *, before: int = 1, after: int = 1, full: bool = False
+    runner: Runner,
+    kind: str,
+    points: int | None,
+    *,
+    before: int = 1,
+    after: int = 1,
+    full: bool = False,
+    first: int = 1,
 ) -> Iterator[dict[str, object]]:
     """Crash at some or all points of a run on `before` processes, and go on on `after`.
 
