@@ -7,7 +7,7 @@ HOURS ?= 1
 GPU_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tests docs wheel lowest backends native native-test browser campaign bench gpu clean
+.PHONY: help demo test lint check-tests docs wheel lowest backends jax native native-test browser campaign bench gpu clean
 
 help: ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ backends: $(READY) ## the losses' whole battery on every backend: plain, fused, 
 	$(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend torch
 	$(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend fused
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend fused
+
+jax: $(READY) ## the tests that take JAX: its arrays as counts, and Keras on it
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev,jax]"
+	$(BIN)/python -m pytest tests/test_effective.py tests/test_weights.py tests/test_keras.py -k jax
 
 native: $(READY) ## C++ kernels for CIFAR ResNets on this CPU, installed from experiments/cifar_cpu and built once
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e experiments/cifar_cpu

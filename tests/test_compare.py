@@ -242,6 +242,11 @@ def test_pairs_are_aligned_by_seed_whatever_the_order_of_the_runs() -> None:
         assert d is not None
         assert d.mean == pytest.approx(-0.015)
         assert d.sd == pytest.approx(np.std(gain, ddof=1))  # 0.15 where seeds are mixed up
+        change = replace(made, rows=rows).change
+        assert change is not None
+        assert change.low is not None
+        assert change.high is not None
+        assert np.nanmax(change.high - change.low) < 0.05
 
 
 def test_every_column_is_compared_and_corrected_alike() -> None:

@@ -484,6 +484,10 @@ def test_macro_f1_is_scikit_learns(classes, samples, seed):
     assert ours == pytest.approx(theirs, rel=0, abs=1e-12)
 
 
+def test_macro_f1_counts_a_class_that_is_predicted_and_never_true():
+    assert evaluate([0, 0, 1, 2], [0, 0, 1, 1], [9, 9, 9, 9]).macro_f1 == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
 def test_an_evaluation_needs_numpy_only():
     code = (
         "import sys; sys.modules['sklearn'] = sys.modules['scipy'] = None\n"

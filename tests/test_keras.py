@@ -193,6 +193,34 @@ def test_a_saved_model_is_loaded_in_a_fresh_process(tmp_path, rng, finish):
     assert again.weight.tolist() == default.weight.tolist() == longtail.class_weights(COUNTS).tolist()
 
 
+JAX = """
+import sys, numpy as np, keras
+from longtail.adapters.keras import ClassBalancedLoss
+import jax
+assert keras.backend.backend() == "jax"
+data = np.load(sys.argv[1])
+for labels in (data["index"], data["hot"]):
+    for name in ("softmax", "sigmoid", "focal", "softmax_focal"):
+        loss = ClassBalancedLoss([900, 90, 30, 5], loss=name, gamma=0.5)
+        print(float(loss(labels, data["logits"])))
+        assert np.isfinite(jax.grad(lambda z: loss(labels, z))(1e3 * data["logits"])).all()
+"""
+
+
+def test_jax_gives_the_same_numbers(tmp_path, rng, finish):
+    pytest.importorskip("jax")
+    index = rng.integers(0, 4, 64)
+    hot, logits = np.eye(4, dtype=np.float32)[index], 3 * rng.normal(size=(64, 4)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", index=index, hot=hot, logits=logits)
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    done = finish([sys.executable, "-c", JAX, str(tmp_path / "data.npz")], env=environment)
+    assert done.returncode == 0, done.stderr
+    options = [{"loss": name, "gamma": 0.5} for name in LOSSES]
+    wanted = [float(of_torch(torch.from_numpy(logits), y, **o)) for y in (index, hot) for o in options]
+    assert [float(line) for line in done.stdout.split()] == pytest.approx(wanted, rel=1e-6)
+
+
 def test_probabilities_are_refused_unless_named(rng):
     x, y = rng.normal(size=(8, 3)).astype(np.float32), rng.integers(0, 4, 8)
     for activation, options in (("softmax", {}), ("sigmoid", {"loss": "focal"})):

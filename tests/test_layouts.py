@@ -96,6 +96,18 @@ def test_an_evaluation_has_the_loss_of_the_bare_logits(rng):
     torch.testing.assert_close(compute_loss(logits, labels), wanted, rtol=1e-6, atol=0.0)
 
 
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "focal", "softmax_focal"])
+def test_soft_labels_are_at_most_1_but_for_rounding(loss):
+    criterion = ClassBalancedLoss(COUNTS, loss=loss)
+    for highest in (1.5, 1.01, -0.01):
+        labels = torch.eye(4)
+        labels[2, 2] = highest
+        with pytest.raises(ValueError, match=r"target must be in \[0, 1\]"):
+            criterion(torch.zeros(4, 4), labels)
+    labels[2, 2] = 1 + 1e-6
+    assert torch.isfinite(criterion(torch.zeros(4, 4), labels))
+
+
 # ---- the Trainer
 
 

@@ -109,6 +109,20 @@ def test_low_precision_and_autocast(loss, dtype):
 
 
 @losses
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_computes_the_layer_in_its_dtype(loss, dtype):
+    """Neither in float32, nor with sums in less than float32."""
+    features, weight, bias, target, class_weight = problem(torch.float32)
+    fused, _, own = LOSSES[loss]
+    with torch.autocast("cpu", dtype=dtype):
+        one = fused(features, weight, bias, target, class_weight, **own)
+    rounded = [x.detach().to(dtype).requires_grad_() for x in (features, weight, bias)]
+    assert one.item() == fused(*rounded, target, class_weight, **own).item()
+    whole = fused(features, weight, bias, target, class_weight, **own)
+    assert abs(one.item() - whole.item()) > 1e-6 * abs(whole.item())
+
+
+@losses
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_a_gpu_that_was_not_measured_computes_by_torch(loss, dtype, monkeypatch):
     settings = []
