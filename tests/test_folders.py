@@ -77,6 +77,7 @@ def test_splits_are_read_as_splits(tmp_path, tops, chosen, nested, capsys):
         ["__old/a.jpg", "__old/b.jpg", "cat/a.jpg", "cat/b.jpg"],
         ["retrain/a.jpg", "retrain/b.jpg", "contest/a.jpg", "contest/b.jpg"],
         [f"{name}/images/{i}.jpg" for name in ("n01", "n02") for i in range(2)],
+        some(*map(str, range(11)), classes=("back", "front")),  # more classes than anybody has splits
     ],
 )
 def test_what_is_counted_is_what_is_loaded(tmp_path, names):
