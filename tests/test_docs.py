@@ -32,6 +32,7 @@ NOT_RUN = {
     "make demo": "the main job; takes a minute, and test_cli.py runs its command on a smaller grid",
     "make test": "runs this test",
     "make bench": "measures speed for minutes",
+    "make campaign": "an hour of kills",
     "make wheel": "builds and installs, which needs a network for the build",
     "make lowest": "installs old versions from the network",
     "longtail compare": "what make demo runs",
