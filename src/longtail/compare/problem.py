@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -272,7 +273,7 @@ class Problem:
             return (self.dataset or load(self.name)).class_counts
         return np.bincount(self.targets, minlength=len(self.class_names)).astype(np.int64)
 
-    @property
+    @cached_property
     def about(self) -> dict[str, object]:
         """What tells these data from others, as a run's environment.json keeps it."""
         assert self.inputs is not None
