@@ -122,6 +122,8 @@ def test_one_score_a_pixel():
         evaluate(np.where(scores > 0, np.nan, scores), truth, [900, 100])
     with pytest.raises(TypeError, match=r"targets .* must hold integers, got float64"):
         evaluate(scores, truth + 0.5, [900, 100])
+    with pytest.raises(TypeError, match=r"one score a sample two counts.* class_counts has 1"):
+        evaluate([0.3, -0.4], [1, 0], [100])
 
 
 # ---- pixels, tokens, ignored, text

@@ -173,6 +173,7 @@ GOOD = {"held_out_logits": np.eye(3) * 2 - 0.5, "held_out_labels": [0, 1, 2]}
         (np.eye(3) - 1, [5, 4, 3], {"held_out_labels": None}, ValueError, "go together; give both or none"),
         (np.eye(3) - 1, [5, 4, 3], {"confidence": 95}, ValueError, r"confidence must be in \(0, 1\)"),
         (np.zeros((2, 1)), [5], {}, ValueError, "two classes or more"),
+        (np.full((2, 2), 0.3), [5, 4, 3], {}, ValueError, "counts must have 2 elements"),
     ],
 )
 def test_errors(logits, counts, change, error, message):

@@ -104,5 +104,5 @@ def named(name: str) -> Column:
 def as_csv(rows: Iterable[Sequence[object]]) -> str:
     """Return rows, the head first, as CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([*map(_checks.inert, row)] for row in rows)
     return text.getvalue()

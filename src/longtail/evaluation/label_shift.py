@@ -159,16 +159,14 @@ def estimate_prior(
         calibration is hard-to-beat at label shift adaptation", ICML 2020; the test: Rabanser, Günnemann,
         Lipton, "Failing loudly", NeurIPS 2019.
     """
+    shape = as_numpy("logits", logits).shape
+    if len(shape) == 2:
+        _check_classes(Classes.read(counts, shape[1]), shape[1])
     new = _read("logits", logits)
     size = new.shape[1]
     if size < 2:
         raise ValueError("logits must have two classes or more, one column each; got one")
     classes = Classes.read(counts, size)
-    if len(classes) != size:
-        raise ValueError(
-            f"counts must have {size} elements, one per column of logits, got {len(classes)}; the model and "
-            "the counts must have the same classes"
-        )
     confidence = checked_confidence(confidence)
     resamples = _checks.integer("resamples", resamples, low=0)
     if (held_out_logits is None) != (held_out_labels is None):
@@ -298,6 +296,14 @@ def fit_calibration(
         .x
     )
     return Calibration(float(1 / found[0]), found[1:] - found[1:].mean())
+
+
+def _check_classes(classes: Classes, columns: int) -> None:
+    if len(classes) != columns:
+        raise ValueError(
+            f"counts must have {columns} elements, one per column of logits, got {len(classes)}; the model "
+            "and the counts must have the same classes"
+        )
 
 
 def _read(name: str, given: object) -> Floats:

@@ -239,6 +239,11 @@ def _rows(scores: Array, truth: Array, classes: int) -> tuple[Array, bool]:
         without = scores.shape[:1] + scores.shape[2:] if scores.ndim > 1 and scores.shape[1] == 1 else None
         if scores.shape == truth.shape or without == truth.shape:
             return scores.reshape(-1), True
+    if scores.ndim == 1 and scores.dtype.kind == "f":
+        raise TypeError(
+            f"{name} of shape {scores.shape} must hold integers, got {scores.dtype}; give class indices, or "
+            f"for one score a sample two counts, of negatives and positives: class_counts has {classes}"
+        )
     if scores.shape == truth.shape:
         if scores.ndim > 1 and scores.dtype.kind == "f":
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -193,11 +194,16 @@ def terminal_table(table: ComparisonTable) -> Table:
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; bars inside cells are escaped."""
+    """Return a Markdown table; bars, tags and links inside cells are escaped."""
     lines = [head, ["---"] * len(head), *body]
     return "".join(
-        "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in line) + " |\n" for line in lines
+        "| " + " | ".join(plain(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines
     )
+
+
+def plain(text: str) -> str:
+    """Return a text for Markdown in one line, in which a name makes no tag and no link."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.split())).replace("](", "]\\(")
 
 
 def _latex(text: str) -> str:
