@@ -265,6 +265,8 @@ def measure_head(device: str) -> list[dict[str, Any]]:
         "class_balanced_linear_cross_entropy": lambda: linear_cross(x, w, None, y),
         "class_balanced_cross_entropy of F.linear": lambda: cross(F.linear(x, w), y),
     }
+    if hasattr(F, "linear_cross_entropy"):  # torch 2.13
+        calls["torch linear_cross_entropy"] = lambda: F.linear_cross_entropy(x, w, y)
     rows = []
     for name, call in calls.items():
 

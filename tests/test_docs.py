@@ -32,6 +32,7 @@ NOT_RUN = {
     "make demo": "the main job; takes a minute, and test_cli.py runs its command on a smaller grid",
     "make test": "runs this test",
     "make bench": "measures speed for minutes",
+    "make campaign": "an hour of kills",
     "make wheel": "builds and installs, which needs a network for the build",
     "make lowest": "installs old versions from the network",
     "longtail compare": "what make demo runs",
@@ -124,12 +125,26 @@ def _make_data() -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((40, 40, 3), 10 * number, np.uint8)).save(place)
     Image.fromarray(np.full((40, 40, 3), 10, np.uint8)).save("image.png")
+    numbers = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    rows = [f"{x[0]:.3f},{i % 9},{'no' if i < 45 else 'yes'}" for i, x in enumerate(numbers)]
+    Path("customers.csv").write_text("\n".join(["spend,household,churn", *rows]) + "\n")
+    np.savez(
+        "features.npz",
+        X=numbers,
+        y=np.arange(60) // 45,
+        X_test=numbers[::3],
+        y_test=np.arange(0, 60, 3) // 45,
+    )
     np.save("image.npy", datasets.load("digits").test.inputs[0])
     np.save("images.npy", datasets.load("digits").test.inputs[:60])
 
 
 def _quick(arguments: list[str]) -> list[str]:
     """Options that make a command do less of the same."""
+    if arguments[:2] == ["compare", "customers.csv"]:
+        return ["--repeats", "1", "--jobs", "1"]
+    if arguments[:2] == ["compare", "features.npz"]:
+        return ["--seeds", "1", "--jobs", "1"]
     if arguments[:2] == ["train", "digits"]:
         return ["--epochs", "6"]
     if arguments[:2] == ["train", "./photos"]:

@@ -393,6 +393,13 @@ def test_the_newest_checkpoint_is_that_of_most_steps_and_durations_add_up(
     same_end(resumed, expected)
 
 
+def test_a_checkpoint_half_removed_is_removed(stopped, tmp_path):
+    run = shutil.copytree(stopped, tmp_path / "run") / "checkpoints"
+    (run / "checkpoint-6" / "manifest.json").unlink()  # the first that goes
+    assert finetune_module._last_checkpoint(run, sealed=True) == str(run / "checkpoint-8")
+    assert [p.name for p in run.iterdir()] == ["checkpoint-8"]
+
+
 def test_checkpoints_of_earlier_versions_are_checked_by_their_own_checksums_and_sealed(
     stopped, tiny, photos, tmp_path
 ):

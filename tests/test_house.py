@@ -33,7 +33,7 @@ _registry
 & _random
 & _measured
 effective
-sources: counted listing / coco hub lists tables / folders frames formats / arrays / __init__
+sources: counted listing / coco hub lists tables / folders frames formats / arrays pictures / __init__
 labels
 counts
 weights
@@ -52,7 +52,7 @@ adapters: *
 & auditing: facts samples / duplicates findings sources / *
 training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
 graphs finetune verify embedding / loop / evaluate
-compare: columns folds learners outcome / problem row / table / trials / heads / *
+compare: columns folds learners outcome / problem row / table / answer trials / heads / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit
 cli: terminal / sources / *

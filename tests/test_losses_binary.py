@@ -836,3 +836,14 @@ def test_smoothing_towards_the_prior_leaves_the_largest_class_predictable():
     smooth = 0.9 * (y > 0).double() + 0.1 * 0.75
     expected = F.binary_cross_entropy_with_logits(x[:, 0], smooth)
     assert one(x[:, 0], y > 0).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_long_tail_of_text_labels_and_of_some_classes():
+    text = np.array(["cat", "ant", "cat", "bee", "ant", "cat"])
+    codes = np.unique(text, return_inverse=True)[1]
+    subset = longtail.datasets.long_tail_subset
+    for counts in ({"cat": 2, "ant": 1}, [1, 0, 2], {"bee": 0, "cat": 2, "ant": 1, "dog": 0}):
+        assert subset(text, counts, 3).tolist() == subset(codes, [1, 0, 2], 3).tolist()
+    assert subset(text.tolist(), {"bee": 1}, 0).tolist() == [3]
+    with pytest.raises(ValueError, match=r"counts asks for samples of 'dog', which labels lacks; .*'ant'"):
+        subset(text, {"dog": 1}, 0)

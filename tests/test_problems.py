@@ -18,7 +18,18 @@ from sklearn.preprocessing import FunctionTransformer
 
 import longtail
 from longtail import Problem, cli
-from longtail.compare import LEARNERS, TABLES, ComparisonTable, Learner, compare, left_out
+from longtail.compare import (
+    LEARNERS,
+    TABLES,
+    ComparisonTable,
+    Learner,
+    Outcome,
+    Row,
+    compare,
+    estimate,
+    left_out,
+)
+from longtail.compare.answer import answer
 from longtail.compare.folds import fold
 from longtail.compare.learners import fit, learner
 from longtail.compare.trials import run_training
@@ -321,8 +332,8 @@ def test_a_second_call_and_a_third_after_a_kill_say_the_same(compared, problem, 
     assert compare(problem, **options).to_dict() == compared.to_dict()
     assert texts == {p: p.read_bytes() for p in compared.folder.rglob("evaluation.json")}
     other = Problem.from_table(table(seed=1), "kind", name="parts")
-    failed = compare(other, ["plain"], **options).failures
-    assert "holds a run on other data (train_sha256 differ)" in failed[0].failure
+    with pytest.raises(RuntimeError, match=r"holds a run on other data \(train_sha256 differ\)"):
+        compare(other, ["plain"], **options)
 
 
 def test_nothing_is_chosen_by_the_test_set(tmp_path):
@@ -485,7 +496,67 @@ def test_a_score_can_decide(problem, tmp_path):
     assert "Highest mean macro F1" in made.verdict or "Best" in made.verdict
 
 
+# ---- the answer
+
+
+def test_the_answer_names_method_doubt_cost_code_and_thin_classes(problem, tmp_path):
+    def made(scale: float) -> ComparisonTable:
+        rows = []
+        for name, error in (("plain", 0.4), ("inverse", 0.4 - scale)):
+            outcomes = []
+            for run in range(10):
+                y = np.repeat([0, 1, 2], [100, 20, 10])
+                wrong = np.arange(130) % 10 < round(10 * (error if name == "plain" else error + run % 2 / 10))
+                evaluation = longtail.evaluate(np.where(wrong, (y + 1) % 3, y), y, [400, 80, 40])
+                recipe = Recipe(
+                    dataset="p", model="lightgbm", epochs=1, folds=5, seed=run, metric="balanced_error"
+                ).replace(method=method(name))
+                outcomes.append(Outcome(recipe, evaluation, 1.0, None, tmp_path))
+            rows.append(Row(outcomes[0].recipe, tuple(outcomes)))
+        return ComparisonTable(rows[0].recipe, tuple(rows), (), tmp_path)
+
+    use, sure, cost, code, more = answer(made(0.3))
+    assert use == "Use: inverse."
+    assert "against plain, 10 folds; more than chance after correction for 1 tests" in sure
+    assert "the error goes from 40.0 % to 15.0 %" in cost
+    assert code == 'Code: ClassBalancedClassifier(LGBMClassifier(), scheme="inverse").fit(X, y)'
+    assert more.startswith("More data would help most for: 2 (")
+    use, sure, code, _ = answer(made(0.0))
+    assert use == "Use: softmax without re-weighting."
+    assert "by more than chance" in sure
+    assert code == "Code: LGBMClassifier().fit(X, y)"
+
+
 # ---- the command line
+
+
+OWN = "from longtail.methods import Method, Rule\nmine = Method(weight=Rule('inverse_sqrt'))\nother = 3\n"
+
+
+def test_several_betas_and_a_method_of_ones_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "own_methods.py", OWN)
+    write(tmp_path / "parts.csv", lines_of(table()))
+    arguments = ["compare", "parts.csv", "--label", "kind", "--learner", "logistic_regression", "--jobs", 1]
+    arguments += ["--repeats", 1, "--out", "out", "--method", "plain", "--method", "effective"]
+    more = ["--beta", 0.9, "--volume", 100, "--method", "own_methods:mine"]
+    assert run(monkeypatch, *arguments, *more) == 0
+    done = capsys.readouterr()
+    names = [row["scheme"] for row in json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]]
+    assert names == ["none", "effective:beta=0.9", "effective:beta=0.99", "mine"]
+    assert "Use: " in done.out
+    assert "20 of 20 runs" in done.err  # a line where nobody looks
+    for bad, message in (("own_methods:other", "is a int"), ("nowhere:mine", "cannot be imported")):
+        assert run(monkeypatch, *arguments, "--method", bad) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+    assert run(monkeypatch, *arguments, "--epochs", 3) == 2
+    sys.modules.pop("own_methods", None)
+
+
+def test_a_long_job_is_estimated_before_it_starts():
+    recipe = longtail.recipes.digits()
+    assert estimate(recipe, None, 10, 1, "cpu") is None
+    assert estimate(recipe, None, 10_000, 1, "cpu") > 60
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
 from typing import Any
+
+# all control characters but tab and newline; marks that change the direction of what follows
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def choice(name: str, value: object, options: Iterable[str], *, also: str = "", hint: str = "") -> str:
@@ -104,6 +108,27 @@ def shorten(items: Iterable[object], limit: int = 5) -> str:
     items = list(items)
     text = ", ".join(repr(x) for x in items[:limit])
     return text if len(items) <= limit else f"{text} and {len(items) - limit} more"
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: a control character or change of direction becomes �."""
+    return _STEERS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def in_one_line(text: str) -> str:
+    """Return a message in one line that cannot steer a terminal, whatever names it holds."""
+    return printable(" ".join(text.splitlines()))
+
+
+def inert(cell: object) -> object:
+    """Return a cell of CSV that no spreadsheet takes for a formula: such a text gets a ' in front."""
+    if not isinstance(cell, str) or not cell.lstrip().startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def warn(message: str) -> None:

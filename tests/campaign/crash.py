@@ -40,7 +40,14 @@ def prepare(work: Path, kinds: Sequence[str]) -> Runner:
 
 
 def crash(
-    runner: Runner, kind: str, points: int | None, *, before: int = 1, after: int = 1, full: bool = False
+    runner: Runner,
+    kind: str,
+    points: int | None,
+    *,
+    before: int = 1,
+    after: int = 1,
+    full: bool = False,
+    first: int = 1,
 ) -> Iterator[dict[str, object]]:
     """Crash at some or all points of a run on `before` processes, and go on on `after`.
 
@@ -51,6 +58,7 @@ def crash(
         before: processes that the crash ends; each point is tried in the first and in the last of them.
         after: processes that go on.
         full: the disk is full from that point on, instead.
+        first: the point to begin with.
 
     Yields:
         A point, and what went wrong there, or None.
@@ -69,6 +77,8 @@ def crash(
         step = 1.0 if points is None else max(1.0, events / points)
         for i in range(events if points is None else min(points, events)):
             at = 1 + int(i * step)
+            if at < first:
+                continue
             folder = work / "crashed"
             shutil.rmtree(folder, ignore_errors=True)
             ended = runner.start(run, folder, processes=before, at=at, rank=rank, full=full)
@@ -103,11 +113,18 @@ def main() -> None:
     parser.add_argument("--points", type=int)
     parser.add_argument("--before", type=int, default=1)
     parser.add_argument("--after", type=int, default=1)
+    parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--full", action="store_true")
     given = parser.parse_args()
     runner = prepare(given.work, [given.kind])
     for line in crash(
-        runner, given.kind, given.points, before=given.before, after=given.after, full=given.full
+        runner,
+        given.kind,
+        given.points,
+        before=given.before,
+        after=given.after,
+        full=given.full,
+        first=given.first,
     ):
         print(json.dumps(line), flush=True)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from longtail import _checks
 from longtail._registry import add_installed
 from longtail.cli import audit, compare, data, embed, methods, report, train, verify, weights
 from longtail.cli.terminal import as_options, console, error_console, fail
@@ -44,7 +45,7 @@ def main() -> None:
 
 def _warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> str:
     """Write a warning in one line, without the line of code that gave it."""
-    return f"warning: {as_options(str(message))}\n"
+    return f"warning: {_checks.in_one_line(as_options(str(message)))}\n"
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from longtail.cli.sources import recipe_for
+from longtail.cli.sources import look_at_images, recipe_for
 from longtail.cli.terminal import console, error_console, write
+
+_EVERY = 30.0  # seconds between two lines
+_FILES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz", ".parquet", ".pq")
 
 
 def compare(
@@ -59,11 +64,25 @@ def compare(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:SETTING=VALUE]", help="See longtail methods; repeatable."),
+        typer.Option(
+            metavar="NAME[:SETTING=VALUE]",
+            help="See longtail methods, or MODULE:NAME for one of your own; repeatable.",
+        ),
     ] = None,
-    beta: Annotated[float | None, typer.Option(help="Of the effective number.")] = None,
+    beta: Annotated[
+        list[float] | None, typer.Option(help="Of the effective number; repeatable: each is a method.")
+    ] = None,
+    volume: Annotated[
+        list[float] | None, typer.Option(help="N of the effective number, beta = 1 - 1/N; repeatable.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Of a folder: compare heads on this model's features.")
+    ] = None,
     gamma: Annotated[float | None, typer.Option(help="Of the focal loss.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of every run.")] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read.")
+    ] = False,
     seeds: Annotated[int, typer.Option(help="Runs of each method.")] = 5,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; default: the number of cores.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda.")] = "auto",
@@ -74,10 +93,22 @@ def compare(
     """The main job: train with and without class balancing over several seeds; one honest table."""
     from longtail import compare as comparing
 
-    given: dict[str, Any] = {"imbalance_factor": imbalance, "beta": beta, "gamma": gamma}
+    given: dict[str, Any] = {"imbalance_factor": imbalance, "gamma": gamma}
     given = {k: v for k, v in given.items() if v is not None}
     if method and (loss or scheme):
         raise ValueError("--method is given beside --loss or --scheme; leave one of the two out")
+    sys.path.insert(0, "")  # where --method module:name is looked up, as python -m does
+    own_data = label is not None or features is not None or dataset.lower().endswith(_FILES)
+    betas = _betas(beta or [], volume or [])
+    if len(betas) == 1 and not own_data:
+        given["beta"] = betas[0]
+    elif betas:
+        if loss or scheme:
+            raise ValueError(f"{len(betas)} values of --beta or --volume go with --method; leave out --loss")
+        usual = comparing.TABLES if label is not None else comparing.MAIN
+        method = comparing.with_betas(method or usual, betas)
+    if own_data and epochs is not None:
+        raise ValueError("--epochs is for pictures and the data sets that longtail knows; leave it out")
     what: dict[str, Any] = {"methods": method} if method else {"losses": loss, "schemes": scheme}
     what |= {"seeds": seeds, "device": device, "metric": metric}
     of_tables = {"--label": label, "--group": group, "--test": test, "--drop": drop, "--keep": keep}
@@ -90,19 +121,24 @@ def compare(
         )
         _compare_own(comparing, problem, what, given, learner, folds, repeats, method, out, jobs)
         return
-    if dataset.lower().endswith((".npz", ".parquet", ".pq")):
+    if own_data:
         if told:
             raise ValueError(
                 f"{', '.join(told)} is for a table, with --label; {dataset!r} is read as features"
             )
-        problem = comparing.Problem.from_features(dataset)
+        if features is not None and not Path(dataset).is_dir():
+            raise ValueError(f"--features is for a folder of pictures, and {dataset!r} is none")
+        if features is not None:
+            problem = comparing.Problem.from_images(dataset, features)
+        else:
+            problem = comparing.Problem.from_features(dataset)
         _compare_own(comparing, problem, what, given, learner, folds, repeats, method, out, jobs)
         return
     if told:
         raise ValueError(f"{', '.join(told)} is for a table, with --label; leave it out for {dataset!r}")
     if learner or folds is not None:
         raise ValueError(f"--learner and --folds are for tables and features; leave them out for {dataset!r}")
-    own, recipe = _own_or_known(dataset)
+    own, recipe = _own_or_known(dataset, skip_unreadable)
     if own is None:
         imbalance = 50.0 if imbalance is None else imbalance
         given["imbalance_factor"] = imbalance
@@ -118,9 +154,28 @@ def compare(
         f"{dataset}{tail}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
         f"{len(methods)} methods x {seeds} seeds = {total} runs",
     )
+    if (hours := comparing.estimate(recipe, own, total, jobs, device)) is not None:
+        error_console.print(f"about {_in_words(hours)} on this machine", style="dim")
     with _Bar(total) as report:
         result = comparing.compare(recipe, **what, dataset=own, out=folder, jobs=jobs, progress=report)
     _show(result, f"{dataset}{tail}")
+
+
+def _betas(betas: list[float], volumes: list[float]) -> list[float]:
+    """Every beta, and those that the volumes stand for."""
+    from longtail._checks import number
+
+    asked = [number("volume", v, low=1.0, open_high=True) for v in volumes]
+    found = [*betas, *(1 - 1 / v for v in asked)]
+    if len(set(found)) != len(found):
+        raise ValueError(f"--beta and --volume name one value twice: {found}; leave one out")
+    return found
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _compare_own(
@@ -136,7 +191,7 @@ def _compare_own(
     jobs: int | None,
 ) -> None:
     """Compare on a table or on features of the user's."""
-    if (factor := given.pop("imbalance_factor", None)) is not None:
+    if problem.kind == "features" and (factor := given.pop("imbalance_factor", None)) is not None:
         problem = problem.long_tailed(factor)
     if given:
         told = ", ".join(f"--{name.removesuffix('_factor')}" for name in given)
@@ -189,11 +244,15 @@ class _Bar:
         self.task = self.bar.add_task("starting", total=total)
 
     def __enter__(self) -> Any:
-        self.bar.start()
+        self.seen = error_console.is_terminal
+        self.started = self.told = time.monotonic()
+        if self.seen:
+            self.bar.start()
         return self.report
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if self.seen:
+            self.bar.stop()
 
     def report(self, done: int, total: int, outcome: Any) -> None:
         """Move the bar."""
@@ -203,10 +262,17 @@ class _Bar:
         unit = "fold" if recipe.folds else "seed"
         name = f"{recipe.method.label} {unit} {recipe.seed}"
         self.bar.update(self.task, completed=done, description=f"{name:<28} {error:>6}")
+        now = time.monotonic()
+        if not self.seen and (done == total or now - self.told >= _EVERY):  # a line where nobody looks
+            self.told = now
+            left = (now - self.started) / done * (total - done)
+            text = f"{done} of {total} runs, {_in_words(now - self.started)}, about {_in_words(left)} to go"
+            error_console.print(f"{text}; {escape(name)} {error.strip()}", soft_wrap=True)
 
 
 def _show(result: Any, title: str) -> None:
     """Print the table, write the files, and end with 1 if a run failed."""
+    from longtail.compare.answer import answer
     from longtail.report.figures import draw_comparison
     from longtail.report.page import report_page
     from longtail.report.tables import method_sheet, reading, terminal_table
@@ -218,11 +284,20 @@ def _show(result: Any, title: str) -> None:
     console.print(escape(result.verdict))
     if not result.outcomes:
         raise SystemExit(1)
+    for line in answer(result):
+        console.print(escape(line), soft_wrap=True)
     text = reading(result)
     console.print(escape(text), style="dim")
     picture = draw_comparison(result, folder / "compare.png")
     page = write(folder / "compare.html", report_page([result]))
-    lines = [f"# {title}\n", method_sheet(result, "table").markdown(), f"{result.verdict}\n{text}", ""]
+    lines = [
+        f"# {title}\n",
+        method_sheet(result, "table").markdown(),
+        f"{result.verdict}\n",
+        *answer(result),
+        f"{text}",
+        "",
+    ]
     write(folder / "compare.md", "\n".join(lines))
     console.print(
         f"\npage    {page}\npicture {picture}\ntables  {folder / 'compare.md'}, compare.csv, compare.json",
@@ -231,14 +306,15 @@ def _show(result: Any, title: str) -> None:
         raise SystemExit(1)
 
 
-def _own_or_known(name: str) -> tuple[Any, Any]:
+def _own_or_known(name: str, skip_unreadable: bool = False) -> tuple[Any, Any]:
     """A folder's pictures and their recipe; None and the recipe of a data set that is known."""
     from longtail.compare import Problem
     from longtail.datasets import DATASETS
 
     if name in DATASETS or not Path(name).is_dir():
         return None, recipe_for(name, also=", a folder of images, a table, features or a recipe's .json file")
-    problem = Problem.from_images(name)
+    look_at_images(name)
+    problem = Problem.from_images(name, on_error="skip" if skip_unreadable else "raise")
     return problem.dataset, problem.preset
 
 

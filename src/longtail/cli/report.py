@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
+from longtail import _checks
 from longtail.cli.terminal import console, error_console, may_write, write
 
 if TYPE_CHECKING:
@@ -68,7 +69,11 @@ def report(
     if target is not None:
         may_write(target, force)
     is_page = format is ReportFormat.html
-    text = report_page(compared, left_out=left_out) if is_page else _export(compared, format, table)
+    text = (
+        report_page(compared, left_out=left_out)
+        if is_page
+        else _checks.printable(_export(compared, format, table))
+    )
     if target is None:
         print(text, end="")  # noqa: T201
         return
@@ -102,7 +107,8 @@ def _export(compared: list[ComparisonTable], format: ReportFormat, table: Report
             parts.append(sheet.csv())
         else:
             notes = f"\n{one.verdict}\n\n{tables.legend(one.evaluation.thresholds)}\n"
-            parts.append(f"# {heading}\n\n{sheet.markdown()}{notes if table is ReportTable.methods else ''}")
+            text = f"# {tables.plain(heading)}\n\n{sheet.markdown()}"
+            parts.append(text + notes if table is ReportTable.methods else text)
     return "\n".join(parts) if format is not ReportFormat.csv else "".join(parts)
 
 

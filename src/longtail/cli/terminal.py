@@ -7,14 +7,17 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
+
+from longtail import _checks
 
 __all__ = [
     "Format",
@@ -31,8 +34,18 @@ __all__ = [
     "write",
 ]
 
-console = Console(highlight=False)
-error_console = Console(stderr=True, highlight=False)
+
+class SafeConsole(Console):
+    """A console that a name in somebody's data cannot steer."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield what is printed, with control characters made visible."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else _checks.printable(text), style, control)
+
+
+console = SafeConsole(highlight=False)
+error_console = SafeConsole(stderr=True, highlight=False)
 
 
 class Format(StrEnum):
@@ -45,7 +58,7 @@ class Format(StrEnum):
 
 def print_csv(rows: Iterable[Sequence[object]]) -> None:
     """Print rows, the head first, as CSV."""
-    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+    csv.writer(sys.stdout, lineterminator="\n").writerows([*map(_checks.inert, row)] for row in rows)
 
 
 def print_json(value: object) -> None:
@@ -104,10 +117,12 @@ def harmless(text: str) -> str:
 
 def note(message: str) -> None:
     """Print a word on the data, or on what was done, on standard error."""
-    error_console.print(f"[yellow]note[/]: {escape(as_options(message))}", soft_wrap=True)
+    error_console.print(
+        f"[yellow]note[/]: {escape(_checks.in_one_line(as_options(message)))}", soft_wrap=True
+    )
 
 
 def fail(message: str) -> NoReturn:
     """End with one line on standard error and exit status 2."""
-    error_console.print(f"[red]error[/]: {escape(as_options(message))}", soft_wrap=True)
+    error_console.print(f"[red]error[/]: {escape(_checks.in_one_line(as_options(message)))}", soft_wrap=True)
     raise SystemExit(2)

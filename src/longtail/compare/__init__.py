@@ -15,7 +15,7 @@ from longtail.compare.learners import LEARNERS, Learner
 from longtail.compare.outcome import Outcome
 from longtail.compare.problem import Problem
 from longtail.compare.row import Measure, Row
-from longtail.compare.running import MAIN, TABLES, compare, key, left_out, prepare
+from longtail.compare.running import MAIN, TABLES, compare, estimate, key, left_out, prepare, with_betas
 from longtail.compare.table import CONFIDENCE, LOSSES, ComparisonTable
 from longtail.weights import SCHEMES
 
@@ -36,9 +36,11 @@ __all__ = [
     "Problem",
     "Row",
     "compare",
+    "estimate",
     "key",
     "left_out",
     "prepare",
+    "with_betas",
 ]
 
 

@@ -61,7 +61,7 @@ COLUMNS: Final = (
     Column("loss", "loss", "text", ("table",)),
     Column("weights", "weights", "text", ("table",)),
     Column("error", "error %", "percent", ("table", "json", "runs", "methods"), spread=True),
-    Column("balanced_error", "balanced", "percent", ("json", "runs", "methods")),
+    Column("balanced_error", "balanced", "percent", ("wide", "json", "runs", "methods")),
     Column("natural_error", "natural prior", "percent", ("wide", "methods")),
     *(Column(f"{g}_error", g, "percent", ("table", "json", "runs", "methods")) for g in GROUPS),
     Column("macro_f1", "macro-F1", "number", ("wide", "json", "runs", "methods")),
@@ -104,5 +104,5 @@ def named(name: str) -> Column:
 def as_csv(rows: Iterable[Sequence[object]]) -> str:
     """Return rows, the head first, as CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([*map(_checks.inert, row)] for row in rows)
     return text.getvalue()

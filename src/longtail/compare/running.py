@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,16 +20,17 @@ from longtail.compare.problem import Problem
 from longtail.compare.row import Row
 from longtail.compare.table import LOSSES, ComparisonTable
 from longtail.compare.trials import run_training, versions
-from longtail.datasets import DATASETS, Dataset, load
+from longtail.datasets import DATASETS, Dataset, load, long_tail_counts
 from longtail.methods import Method, catalogue
 from longtail.training.files import in_parallel, write_atomic
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
-__all__ = ["MAIN", "TABLES", "AfterRun", "compare", "key", "left_out", "prepare"]
+__all__ = ["MAIN", "TABLES", "AfterRun", "compare", "estimate", "key", "left_out", "prepare", "with_betas"]
 
 AfterRun = Callable[[int, int, Outcome], None]
 
+_MANY = 100_000  # steps of training from which their time is worth a word
 # of features
 HEADS = ("linear", "mlp")
 # of a table: what a learner without epochs can do
@@ -129,6 +131,8 @@ def compare(
     ]
     for r, place in zip(recipes, places, strict=True):
         _refuse_other_recipe(r, place, folder)
+    if problem is not None and _own(problem):
+        problem.about  # noqa: B018  (its hash is computed here, once, and goes to the workers)
     if not all((place / "evaluation.json").is_file() for place in places) and not _own(problem):
         _check_data(shared[0], dataset)
     try:
@@ -327,8 +331,61 @@ def _own(problem: Problem | None) -> bool:
     return problem is not None and problem.kind != "dataset"
 
 
+def with_betas(names: Sequence[str], betas: Sequence[float]) -> list[str]:
+    """Return names of methods, each that takes a beta and says none with every one of some."""
+    found = []
+    for name in names:
+        told = {part.partition("=")[0] for part in name.split(":")[1:]}
+        takes = not _is_own(name) and "beta" in dict(catalogue.get(name).weight.settings)
+        found += [f"{name}:beta={beta!r}" for beta in betas] if takes and "beta" not in told else [name]
+    if found == list(names):
+        raise ValueError(f"beta is given, but none of {', '.join(names)} takes one; add effective")
+    return found
+
+
+def estimate(
+    recipe: Recipe, dataset: Dataset | None, runs: int, jobs: int | None, device: str
+) -> float | None:
+    """Return about how many seconds runs take, by a few steps of one; None where they are few."""
+    data = dataset or load(recipe.dataset)
+    size = len(data.train)
+    if recipe.imbalance_factor is not None:
+        largest = recipe.max_count or int(data.class_counts.min())
+        size = int(sum(long_tail_counts(data.num_classes, largest, recipe.imbalance_factor, recipe.profile)))
+    steps = runs * recipe.epochs * -(-size // recipe.batch_size)
+    if steps < _MANY:
+        return None
+    from joblib import cpu_count
+
+    from longtail.training.loop import seconds_a_step
+
+    side = min(cpu_count() if jobs is None else jobs, runs)
+    return steps * seconds_a_step(recipe, data, device, threads=1 if side > 1 else None) / side
+
+
+def _is_own(text: str) -> bool:
+    """Whether a name is module:name, of a method of the user's."""
+    return ":" in text and "=" not in text and text.partition(":")[0] not in catalogue.CATALOGUE
+
+
+def _own_method(text: str) -> Method:
+    try:
+        found = pkgutil.resolve_name(text)
+        method = found() if callable(found) else found
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"method {text!r} is none of longtail's, and as module:name it cannot be imported ({error}); "
+            "longtail methods lists those that there are"
+        ) from error
+    if not isinstance(method, Method):
+        raise TypeError(f"method {text!r} is a {type(method).__name__}; it must be a longtail.methods.Method")
+    return method if method.name else method.replace(name=text.partition(":")[2])
+
+
 def _named(text: str, recipe: Recipe) -> Method:
     """Return a method of the catalogue, with the recipe's own beta and gamma where the name says no other."""
+    if _is_own(text):
+        return _own_method(text)
     method = catalogue.get(text)
     told = {part.partition("=")[0] for part in text.split(":")[1:]}
     if method.is_focal and "gamma" not in told:

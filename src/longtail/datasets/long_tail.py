@@ -6,6 +6,7 @@ so a subset depends on neither the machine nor the version of any library.
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from longtail import _arrays, _checks, _random
 from longtail.datasets.kinds import KINDS
+from longtail.labels import encode
 
 _PROFILES = ("exponential", "step", "pareto")
 
@@ -90,9 +92,10 @@ def long_tail_subset(labels: npt.ArrayLike, counts: object, seed: int) -> npt.ND
     taken. Hence a steeper tail is a subset of a flatter one with the same seed.
 
     Args:
-        labels: Integers of shape (N,), 0 .. C-1; a list, a NumPy array or a CPU tensor.
+        labels: Integers of shape (N,), 0 .. C-1; a list, a NumPy array or a CPU tensor. Or text.
         counts: Integers of shape (C,), at least 0: how many samples of each class to take. Or a mapping or
-            Series from class to count, as `evaluate` takes it.
+            Series from class to count, as `evaluate` takes it; of a text label that it lacks, none are
+            taken.
         seed: 0 to 2^64 - 1.
 
     Returns:
@@ -111,6 +114,7 @@ def long_tail_subset(labels: npt.ArrayLike, counts: object, seed: int) -> npt.ND
         The hash is the finaliser of splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
         generators", OOPSLA 2014.
     """
+    labels, counts = _numbered(labels, counts)
     classes = _integers("labels", labels)
     named = _arrays.in_output_order("counts", counts)
     wanted = _integers("counts", list(named.values()) if isinstance(named, dict) else named)
@@ -285,6 +289,24 @@ class Dataset:
             train=Split(self.train.inputs[kept], self.train.targets[kept]),
         )
         return tail, kept
+
+
+def _numbered(labels: Any, counts: Any) -> tuple[Any, Any]:
+    """Return text labels as class indices, and counts by name as one for each class of the labels."""
+    named = isinstance(counts, Mapping) or _arrays.is_series(counts)
+    given = dict(counts.items()) if named else {}
+    first = next(iter(labels), None) if hasattr(labels, "__iter__") else None
+    if isinstance(first, str):
+        names, codes = encode(labels)
+        if not named:
+            return codes, counts
+        if unknown := [name for name, count in given.items() if name not in names and count]:
+            raise ValueError(
+                f"counts asks for samples of {_checks.shorten(unknown)}, which labels lacks; labels holds "
+                f"{_checks.shorten(names)}"
+            )
+        return codes, [given.get(name, 0) for name in names]
+    return labels, counts
 
 
 def _integers(name: str, values: object) -> npt.NDArray[np.int64]:

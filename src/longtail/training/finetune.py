@@ -773,6 +773,13 @@ def _last_checkpoint(folder: Path, *, sealed: bool) -> str | None:
             continue
         for one, why in refused:
             _set_aside(one, why, "trying the one before")
+        for old in (p for p in found if _step(p) < _step(path) and not (p / manifest.MANIFEST).exists()):
+            if sealed:  # a kill came while it was removed
+                _remove(old)
+            else:
+                with contextlib.suppress(OSError, ValueError, SafetensorError):
+                    _check_unsealed(old)
+                    manifest.seal(old, _files(old))
         return str(path)
     if not all(isinstance(why, _UnfinishedError) for _, why in refused):
         for path, why in refused:

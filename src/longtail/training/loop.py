@@ -163,6 +163,26 @@ def train(
                 run.epochs = None
 
 
+def seconds_a_step(
+    recipe: Recipe, dataset: Dataset, device: str = "auto", threads: int | None = None
+) -> float:
+    """Return how long a training step takes, by three of them, for an estimate before long jobs."""
+    target, before = select_device(device), torch.get_num_threads()
+    few = recipe.replace(method=recipe.method.plain)
+    try:
+        torch.set_num_threads(threads or before)
+        run = _Run(few, None, TrainingData(few, dataset, target), target, "none")
+        inputs, targets = next(iter(run.data.batches(1)))
+        stop = torch.zeros((), device=target)
+        run._step(inputs, targets, 0.0, stop)
+        started = time.perf_counter()
+        for _ in range(3):
+            float(run._step(inputs, targets, 0.0, stop))  # waits for the device
+        return (time.perf_counter() - started) / 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def _refuse_other_data(folder: Path, data: TrainingData) -> None:
     file = folder / "environment.json"
     if file.exists() and (other := data.other_than(environment_of(folder))):

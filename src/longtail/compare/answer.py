@@ -1,0 +1,107 @@
+"""What a comparison says to do: the method, how sure, what it costs, the code, where more data would help."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from longtail.compare.columns import named
+from longtail.compare.row import Row
+from longtail.compare.table import ComparisonTable
+from longtail.evaluation import interval_text, wilson_interval
+from longtail.methods import Method, Rule, code
+
+__all__ = ["answer", "code_for", "thin_classes"]
+
+ESTIMATORS: Final = {
+    "logistic_regression": "LogisticRegression(max_iter=1000)",
+    "hist_gradient_boosting": "HistGradientBoostingClassifier()",
+    "lightgbm": "LGBMClassifier()",
+    "xgboost": "XGBClassifier()",
+    "catboost": "CatBoostClassifier()",
+}
+_SAMPLERS: Final = {
+    "oversampling": "RandomOverSampler",
+    "inverse": "RandomOverSampler",
+    "undersampling": "RandomUnderSampler",
+}
+
+
+def answer(table: ComparisonTable) -> list[str]:
+    """Return the answer, a line each: which method, how sure, the cost, the code, where data would help.
+
+    Only a method that beats its own baseline after the correction is recommended; else the plain one.
+    """
+    metric = table.metric
+    best = table.winner
+    plain = table.lowest(metric, [row for row in table.shown if row.is_plain])
+    use = best or plain or table.best
+    if use is None:
+        return []
+    scale, digits = (100, 1) if named(metric).kind == "percent" else (1, 3)
+    title = named(metric).in_words
+    lines = [f"Use: {use.in_words if not use.is_plain else use.plain_words}."]
+    if best is not None and (d := best[metric].difference) is not None:
+        text = f"{title} {interval_text(d, scale, digits)} against plain, {d.n} {table.unit}s"
+        lines.append(f"How sure: {text}; more than chance after correction for {table.tests} tests.")
+    elif use.is_plain and table.tests:
+        lines.append(f"How sure: no method has a {title} that differs from plain by more than chance.")
+    else:
+        lines.append(f"How sure: one run a {table.unit} or no plain run beside it proves nothing.")
+    if best is not None and (base := table.baseline(best)) is not None:
+        cost = table.paired(best, base, "natural_error")
+        ours, theirs = best["natural_error"].summary, base["natural_error"].summary
+        if cost is not None and ours is not None and theirs is not None:
+            lines.append(
+                f"Cost: where classes are as frequent as in training, the error goes from "
+                f"{100 * theirs.mean:.1f} % to {100 * ours.mean:.1f} % ({interval_text(cost)})."
+            )
+    lines.append(f"Code: {code_for(use)}")
+    if thin := thin_classes(table, use):
+        lines.append(f"More data would help most for: {'; '.join(thin)}.")
+    return lines
+
+
+def code_for(row: Row) -> str:
+    """Return the code that does what a row did, for the stack that it was done in."""
+    method, estimator = row.method, ESTIMATORS.get(row.recipe.model)
+    if estimator is None:
+        return code(method) if not row.is_plain else "the loss as it is"
+    if not method.balances:
+        return f"{estimator}.fit(X, y)"
+    if method == Method(weight=method.weight):
+        words = [f'scheme="{method.weight.name}"', *(f"{k}={v!r}" for k, v in method.weight.settings)]
+        return f"ClassBalancedClassifier({estimator}, {', '.join(words)}).fit(X, y)"
+    if method == Method(adjustment=Rule("logit")):
+        return f"PriorAdjustedClassifier({estimator}).fit(X, y)"
+    if method == Method(adjustment=Rule("tuned_logit")):
+        return f'PriorAdjustedClassifier({estimator}, tau="tune").fit(X, y)'
+    if method.sampling is not None and method.sampling.name in _SAMPLERS:
+        sampler = f"imblearn.over_sampling.{_SAMPLERS[method.sampling.name]}()"
+        if "Under" in sampler:
+            sampler = sampler.replace("over_sampling", "under_sampling")
+        return f"imblearn.pipeline.make_pipeline({sampler}, {estimator}).fit(X, y)"
+    return code(method)
+
+
+def thin_classes(table: ComparisonTable, row: Row, most: int = 3) -> list[str]:
+    """Return the classes whose error is least known, each with its interval over the test samples."""
+    once = table.recipe.folds or 1  # one repetition: later ones test the same samples again
+    confusion = [o.result.confusion for o in row.outcomes[:once]]
+    if not confusion or any(c is None for c in confusion):
+        return []
+    counts = np.sum(np.asarray(confusion), axis=0)
+    found = []
+    for c, tested in enumerate(counts.sum(1).tolist()):
+        if tested:
+            wrong = int(tested - counts[c, c])
+            interval = wilson_interval(wrong, tested)
+            assert interval is not None
+            low, high = interval.low, interval.high
+            text = (
+                f"{table.class_names[c]} ({wrong} of {tested} wrong, {100 * low:.0f} to {100 * high:.0f} %)"
+            )
+            found.append((high - low, text))
+    found.sort(key=lambda pair: -pair[0])
+    return [text for _, text in found[:most]]
