@@ -65,6 +65,7 @@ _OTHERS = _HEIF | frozenset(
     )
 )
 _TRAINS = ("train", "training", "trn")
+_FOLDS = 10  # as many splits as anybody makes
 _TABLES = (".parquet", ".csv", ".tsv")
 _WORDS = re.compile(
     rf"(|.*[ _.-])({'|'.join(sorted((*_TRAINS, *TESTS), key=len, reverse=True))})(|[ _.-].*)", re.IGNORECASE
@@ -234,7 +235,13 @@ def _refuse_others(root: Folder) -> None:
     """Refuse folders that all hold the same folders: the inner ones are the classes."""
     parts = list(root.folders.values())
     inner = set(parts[0].folders) if parts else set()
-    if len(parts) < 2 or len(inner) < 2 or any(part.images or set(part.folders) != inner for part in parts):
+    few = len(parts) <= max(_FOLDS, len(inner))  # else many classes of one structure, such as front and back
+    if (
+        not few
+        or len(parts) < 2
+        or len(inner) < 2
+        or any(part.images or set(part.folders) != inner for part in parts)
+    ):
         return
     names, classes = _checks.shorten(root.folders), _checks.shorten(sorted(inner))
     if all(_WORDS.fullmatch(name) for name in inner):
