@@ -61,7 +61,7 @@ COLUMNS: Final = (
     Column("loss", "loss", "text", ("table",)),
     Column("weights", "weights", "text", ("table",)),
     Column("error", "error %", "percent", ("table", "json", "runs", "methods"), spread=True),
-    Column("balanced_error", "balanced", "percent", ("json", "runs", "methods")),
+    Column("balanced_error", "balanced", "percent", ("wide", "json", "runs", "methods")),
     Column("natural_error", "natural prior", "percent", ("wide", "methods")),
     *(Column(f"{g}_error", g, "percent", ("table", "json", "runs", "methods")) for g in GROUPS),
     Column("macro_f1", "macro-F1", "number", ("wide", "json", "runs", "methods")),

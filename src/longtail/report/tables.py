@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "Sheet"]
 
+_TESTS = {
+    "balanced": "balanced test set",
+    "as in training": "test set with the class shares of the training set",
+    "other": "test set",
+}
 _COUNTS = 12  # classes whose sizes are all said below a table
 
 
@@ -143,10 +148,8 @@ def reading(table: ComparisonTable) -> str:
     counts = ", ".join(f"{n:,}" if n >= 10_000 else str(n) for n in table.class_counts)
     if len(sizes) > _COUNTS:
         counts = f"{len(sizes)} classes of {sizes[0]:,} down to {sizes[-1]:,}"
-    confusion = table.evaluation.confusion
-    balanced = confusion is not None and len({sum(row) for row in confusion}) == 1
     title = named(table.metric).title.removesuffix(" %")
-    tests = "test folds" if table.recipe.folds else f"{'balanced ' * balanced}test set"
+    tests = "test folds" if table.recipe.folds else _TESTS[table.test_prior]
     folds = (
         " Folds share training samples, which the intervals allow for (Nadeau and Bengio)."
         if table.recipe.folds
