@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import average_precision_score, log_loss
 from sklearn.preprocessing import FunctionTransformer
 
 import longtail
@@ -36,6 +37,7 @@ from longtail.compare.trials import run_training
 from longtail.evaluation import paired_difference, summarize
 from longtail.methods import Method, Rule
 from longtail.methods import get as method
+from longtail.report.tables import method_sheet
 from longtail.training.recipe import Recipe
 
 SIZES = (60, 24, 6)
@@ -316,6 +318,23 @@ def test_scores_out_of_fold_are_kept_and_decide(compared, problem):
         confusion = np.zeros((3, 3), dtype=int)
         np.add.at(confusion, (problem.targets[test], decided), 1)
         assert np.array_equal(confusion, row.outcomes[3].result.confusion)
+
+
+def test_log_losses_and_average_precision_are_scikit_learns(compared, problem):
+    row = compared.rows[0]
+    with np.load(row.outcomes[4].folder / "scores.npz") as kept:
+        p, truth = np.exp(kept["test"]), problem.targets[kept["rows"]]
+    p /= p.sum(1, keepdims=True)
+    weight = 1 / np.bincount(truth)[truth]
+    onehot = np.eye(3)[truth]
+    assert row["log_loss"].values[4] == pytest.approx(log_loss(truth, p))
+    assert row["balanced_log_loss"].values[4] == pytest.approx(log_loss(truth, p, sample_weight=weight))
+    assert row["average_precision"].values[4] == pytest.approx(
+        average_precision_score(onehot, p, average="macro")
+    )
+    again = compared.to_dict()["rows"][0]
+    assert again["balanced_log_loss"]["mean"] == row["balanced_log_loss"].summary.mean
+    assert "balanced log-loss" in method_sheet(compared).head
 
 
 def test_a_second_call_and_a_third_after_a_kill_say_the_same(compared, problem, tmp_path):

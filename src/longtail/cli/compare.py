@@ -264,8 +264,9 @@ class _Bar:
     def report(self, done: int, total: int, outcome: Any) -> None:
         """Move the bar."""
         recipe = outcome.recipe
-        value = None if outcome.evaluation is None else getattr(outcome.evaluation, recipe.metric)
-        error = "failed" if value is None else f"{100 * value:4.1f} %"
+        value = None if outcome.evaluation is None else outcome.value(recipe.metric)
+        share = recipe.metric.endswith("_error") or recipe.metric == "error"
+        error = "failed" if value is None else f"{100 * value:4.1f} %" if share else f"{value:.3f}"
         unit = "fold" if recipe.folds else "seed"
         name = f"{recipe.method.label} {unit} {recipe.seed}"
         self.bar.update(self.task, completed=done, description=f"{name:<28} {error:>6}")
