@@ -74,9 +74,10 @@ def test_python_blocks_run(
 def test_longtail_commands_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # what reproduce and weights show needs nothing of a page, so once is enough for all pages
+    # what these show needs nothing of a page, so once is enough for all pages
     earlier = [p.name for p in PAGES[: PAGES.index(page)]]
-    alone = {c for name, c in _commands() if name in earlier and c.split()[1] in ("reproduce", "weights")}
+    shared = ("compare", "reproduce", "weights")
+    alone = {c for name, c in _commands() if name in earlier and c.split()[1] in shared}
     commands = [c for name, c in _commands() if name == page.name and c not in {*NOT_RUN, *alone}]
     if not commands:
         pytest.skip(f"{page.name} has no command to run")
@@ -267,7 +268,7 @@ def _evaluated() -> dict[tuple[str, str, str], float]:
 
 
 def test_sets_and_label_shift_are_the_result_file_and_reach_their_targets() -> None:
-    text = " ".join((ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").split())
+    text = " ".join((ROOT / "docs" / "probabilities.md").read_text(encoding="utf-8").split())
     mean = _evaluated()
     shown = ("worst_coverage", "macro_coverage", "mean_size", "natural_coverage", "natural_size")
     for method in ("marginal", "interpolated", "class", "prevalence", "adjusted"):
