@@ -541,7 +541,7 @@ def test_the_answer_names_method_doubt_cost_code_and_thin_classes(problem, tmp_p
     assert code == 'Code: ClassBalancedClassifier(LGBMClassifier(), scheme="inverse").fit(X, y)'
     assert more.startswith("More data would help most for: 2 (")
     use, sure, code, _ = answer(made(0.0))
-    assert use == "Use: softmax without re-weighting."
+    assert use == "Use: plain lightgbm."
     assert "by more than chance" in sure
     assert code == "Code: LGBMClassifier().fit(X, y)"
 

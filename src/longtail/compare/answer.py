@@ -41,7 +41,8 @@ def answer(table: ComparisonTable) -> list[str]:
         return []
     scale, digits = (100, 1) if named(metric).kind == "percent" else (1, 3)
     title = named(metric).in_words
-    lines = [f"Use: {use.in_words if not use.is_plain else use.plain_words}."]
+    plain_words = f"plain {use.recipe.model}" if use.recipe.model in ESTIMATORS else use.plain_words
+    lines = [f"Use: {plain_words if use.is_plain else use.in_words}."]
     if best is not None and (d := best[metric].difference) is not None:
         text = f"{title} {interval_text(d, scale, digits)} against plain, {d.n} {table.unit}s"
         lines.append(f"How sure: {text}; more than chance after correction for {table.tests} tests.")
