@@ -47,7 +47,7 @@ def answer(table: ComparisonTable) -> list[str]:
         text = f"{title} {interval_text(d, scale, digits)} against plain, {d.n} {table.unit}s"
         lines.append(f"How sure: {text}; more than chance after correction for {table.tests} tests.")
     elif use.is_plain and table.tests:
-        lines.append(f"How sure: no method has a {title} that differs from plain by more than chance.")
+        lines.append(f"How sure: no method differs from plain in {title} by more than chance.")
     else:
         lines.append(f"How sure: one run a {table.unit} or no plain run beside it proves nothing.")
     if best is not None and (base := table.baseline(best)) is not None:
