@@ -286,7 +286,7 @@ def _show(result: Any, title: str) -> None:
     if not result.outcomes:
         raise SystemExit(1)
     for line in answer(result):
-        console.print(escape(line), soft_wrap=True)
+        console.print(escape(line))
     text = reading(result)
     console.print(escape(text), style="dim")
     picture = draw_comparison(result, folder / "compare.png")
