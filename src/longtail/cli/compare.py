@@ -274,7 +274,7 @@ class _Bar:
         if not self.seen and (done == total or now - self.told >= _EVERY):  # a line where nobody looks
             self.told = now
             left = (now - self.started) / done * (total - done)
-            text = f"{done} of {total} runs, {_in_words(now - self.started)}, about {_in_words(left)} to go"
+            text = f"{done}/{total} runs, {_in_words(now - self.started)}, about {_in_words(left)} to go"
             error_console.print(f"{text}; {escape(name)} {error.strip()}", soft_wrap=True)
 
 
@@ -293,7 +293,7 @@ def _show(result: Any, title: str) -> None:
     if not result.outcomes:
         raise SystemExit(1)
     for line in answer(result):
-        console.print(escape(line), soft_wrap=True)
+        console.print(escape(line))
     text = reading(result)
     console.print(escape(text), style="dim")
     picture = draw_comparison(result, folder / "compare.png")

@@ -88,7 +88,6 @@ def columns(view: View, metric: str = "error") -> list[Column]:
         at = next(i for i, c in enumerate(chosen) if c.name == "error")
         decides = replace(named(metric), spread=True)
         chosen[at : at + 1] = [decides, replace(chosen[at], title="error", spread=False)]
-        chosen = [c for c in chosen if c.name != "medium_error"]  # a terminal has no room for all
     if view == "wide":
         table = columns("table", metric)
         return [*table, *(c for c in chosen if c.name not in {t.name for t in table})]

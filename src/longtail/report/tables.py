@@ -178,7 +178,12 @@ def terminal_table(table: ComparisonTable) -> Table:
     """Return the comparison for the terminal, within 80 columns."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     named = any(row.method.name for row in table.rows)  # one name tells more than loss and weights
-    shown = [c for c in columns("table", table.metric) if not (named and c.name == "loss")]
+    narrow = table.metric != "error"  # then both errors stand in it, and there is no room for all groups
+    shown = [
+        c
+        for c in columns("table", table.metric)
+        if not (narrow and c.name == "medium_error") and not (named and c.name == "loss")
+    ]
     for column in shown:
         title = {"weights": "method", "medium_error": "med."}.get(column.name) if named else None
         drawn.add_column(
