@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from longtail import datasets, methods, recipes
-from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, compare, prepare
+from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, compare, prepare, runs
 from longtail.evaluation import evaluate
 from longtail.report.figures import draw_comparison
 from longtail.report.tables import markdown, method_sheet, terminal_table
@@ -213,7 +213,10 @@ def test_worse_is_never_called_better() -> None:
     made = _made({("softmax", "none"): [0.2, 0.21, 0.2], ("softmax", "inverse"): [0.3, 0.31, 0.3]})
     assert made.winner is None
     assert not made.rows[1]["error"].better
-    assert made.verdict == "Lowest mean error: softmax without re-weighting, 20.3 %."
+    assert made.verdict == (
+        "No: softmax without re-weighting has the lowest mean error, 20.3 %. The best that balances, softmax "
+        "inverse, costs 10.0 points [+10.0, +10.0]."
+    )
 
 
 def test_one_seed_proves_nothing() -> None:
@@ -267,12 +270,16 @@ def test_every_column_is_compared_and_corrected_alike() -> None:
     assert made.rows[1].baseline == 0
 
 
-def test_the_change_of_a_class_is_the_best_method_minus_its_rival(tiny: ComparisonTable) -> None:
-    best, rival, change = tiny.best, tiny.rival, tiny.change
-    assert best is not None
-    assert rival is not None
+def test_the_change_of_a_class_is_from_plain_to_balanced(tiny: ComparisonTable) -> None:
+    change = tiny.change
+    assert tiny.step is not None
     assert change is not None
-    assert rival is (tiny.baseline(best) or tiny.rows[1 - tiny.rows.index(best)])
+    rival, best = tiny.step
+    assert {tiny.rows.index(rival), tiny.rows.index(best)} == {
+        tiny.rows.index(row) for row in (tiny.best, tiny.rival) if row is not None
+    }
+    assert rival.is_plain
+    assert not best.is_plain
     ours, theirs = (
         np.array([o.result.per_class_error for o in row.outcomes], dtype=float) for row in (best, rival)
     )
@@ -282,6 +289,32 @@ def test_the_change_of_a_class_is_the_best_method_minus_its_rival(tiny: Comparis
     assert change.low is not None
     np.testing.assert_allclose(change.low[varied], expected.low[varied])
     np.testing.assert_allclose(best.class_errors.mean, ours.mean(axis=0))
+
+
+def test_the_best_is_set_beside_the_best_plain_method_and_its_cost() -> None:
+    made = _made(
+        {
+            ("softmax", "none"): [0.20, 0.21, 0.19],
+            ("focal", "none"): [0.30, 0.31, 0.29],
+            ("focal", "inverse"): [0.18, 0.20, 0.16],
+        }
+    )
+    # 12 points against focal's own plain loss are 2 against the best plain one
+    assert "12.0 points below the same loss" in made.verdict
+    assert "Against the best plain method, softmax without re-weighting: 2.0 points better [" in made.verdict
+    assert "which may be chance" in made.verdict
+
+
+@pytest.mark.parametrize(
+    ("tested", "prior"),
+    [([20, 20, 20], "balanced"), ([200, 20, 2], "as in training"), ([2, 20, 200], "other")],
+)
+def test_the_prior_of_the_test_data_is_found_out(tested: list[int], prior: str) -> None:
+    targets = np.repeat([0, 1, 2], tested)
+    result = evaluate(np.zeros_like(targets), targets, [1000, 100, 10])
+    recipe = recipes.digits(scheme="none")
+    (table,) = runs.comparisons([Outcome(recipe, result, 1.0, None, Path("nowhere"))])
+    assert table.test_prior == prior
 
 
 def test_any_list_of_methods_is_compared(tmp_path: Path) -> None:

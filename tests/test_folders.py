@@ -13,6 +13,7 @@ from PIL import Image
 
 from longtail import class_counts, cli
 from longtail.datasets import load_images
+from longtail.datasets.images import list_images
 from longtail.sources import folders
 
 
@@ -76,6 +77,7 @@ def test_splits_are_read_as_splits(tmp_path, tops, chosen, nested, capsys):
         ["__old/a.jpg", "__old/b.jpg", "cat/a.jpg", "cat/b.jpg"],
         ["retrain/a.jpg", "retrain/b.jpg", "contest/a.jpg", "contest/b.jpg"],
         [f"{name}/images/{i}.jpg" for name in ("n01", "n02") for i in range(2)],
+        some(*map(str, range(11)), classes=("back", "front")),  # more classes than anybody has splits
     ],
 )
 def test_what_is_counted_is_what_is_loaded(tmp_path, names):
@@ -309,3 +311,76 @@ def test_a_folder_is_walked_once_and_no_file_is_looked_at(tmp_path):
         [sys.executable, "-c", COUNTED, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# ---- tables of images
+
+
+@pytest.fixture
+def table(tmp_path):
+    pictures(tmp_path, *(f"part_{1 + i % 2}/ISIC_{i}.jpg" for i in range(12)))
+    rows = "".join(f"L{i},ISIC_{i},{'nv' if i % 3 else 'mel'},{i}\n" for i in range(12))
+    (tmp_path / "ham.csv").write_text("lesion_id,image_id,dx,age\n" + rows)
+    return tmp_path / "ham.csv"
+
+
+def test_a_table_of_images_and_labels_is_read_and_counted(table):
+    train, test = load_images(table, validation=0.25)
+    assert train.class_names == ("mel", "nv")
+    assert class_counts(table, label="dx") == {"mel": 4, "nv": 8}
+    assert (train.class_counts.counts + test.class_counts.counts).tolist() == [4, 8]
+    for images in (train, test):
+        for i in range(len(images)):
+            number = int(Path(images.name(i)).stem.removeprefix("ISIC_"))
+            assert images.class_names[images.targets[i]] == ("nv" if number % 3 else "mel")
+    ages, _ = list_images(table, label="age")
+    assert ages.class_names == tuple(map(str, range(12)))  # in the order of numbers
+
+
+def test_hugging_faces_metadata_is_found_in_a_folder(tmp_path):
+    pictures(tmp_path, *(f"images/{i}.jpg" for i in range(6)))
+    rows = "".join(f"images/{i}.jpg,{10 - i % 3}\n" for i in range(6))
+    (tmp_path / "metadata.csv").write_text("file_name,label\n" + rows)
+    train, test = load_images(tmp_path)
+    assert train.class_names == test.class_names == ("8", "9", "10")
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        (
+            ("ISIC_3,", "ISIC_99,"),
+            {},
+            FileNotFoundError,
+            r"1 of the 12 images .* such as 'ISIC_99'; say where",
+        ),
+        (("mel,3", ",3"), {}, ValueError, r"1 rows of .* lack a name or a label \('dx'\); drop or fill them"),
+        (("mel,3", "NA,3"), {}, ValueError, r"1 rows of .* lack a name or a label"),
+        (
+            ("dx", "y1"),
+            {},
+            ValueError,
+            r"no column that is known for its labels; name it by label='...', one of",
+        ),
+        (("", ""), {"label": "nope"}, ValueError, r"label 'nope' is no column of .*; it has 'lesion_id'"),
+        (("", ""), {"root": "nowhere"}, FileNotFoundError, "root nowhere is not there"),
+    ],
+)
+def test_bad_tables_of_images(table, change, options, error, message):
+    table.write_text(table.read_text().replace(*change, 1))
+    with pytest.raises(error, match=message):
+        load_images(table, **options)
+
+
+def test_two_images_of_one_name_are_refused(table):
+    pictures(table.parent, "part_2/ISIC_0.jpg")
+    with pytest.raises(ValueError, match=r"names 'ISIC_0', which 2 images below .* are called"):
+        load_images(table)
+
+
+def test_train_takes_a_table_and_says_what_it_is(table, capsys):
+    cli.sources.look_at_images(str(table), label="dx")
+    assert capsys.readouterr().err.startswith("2 classes, 9 training and 3 test images")
+    code, said, torch = told("train", table.with_name("gone.csv"))
+    assert (code, torch) == (2, False)
+    assert "gone.csv is not there" in said

@@ -33,7 +33,7 @@ _registry
 & _random
 & _measured
 effective
-sources: counted listing / coco hub lists tables / folders frames formats / arrays / __init__
+sources: counted listing / coco hub lists tables / folders frames formats / arrays pictures / __init__
 labels
 counts
 weights

@@ -57,6 +57,8 @@ def test_the_mean_of_one_class_is_its_own_interval_and_extremes_have_width():
     assert mean_interval([0.5], [0]) is None
     low, high = mean_interval([0.0] * 100, [3] * 100)
     assert low == 0 < high
+    low, high = mean_interval([0.25] * 40, [4] * 40)  # the variance of a class with m - 1
+    assert (high - low) / 2 == pytest.approx(1.959964 * np.sqrt(40 * 0.25 * 0.75 / 3) / 40)
     low, high = mean_interval([0.0] * 60 + [1.0] * 40, [1] * 100)  # one sample a class: as 40 of 100
     half = 1.959964 * np.sqrt(0.4 * 0.6 / 100)
     assert (low, high) == pytest.approx((0.4 - half, 0.4 + half))

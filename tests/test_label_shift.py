@@ -92,6 +92,9 @@ def test_thin_classes_are_drawn_to_the_training_and_named(data):
         )
         if not left:
             assert found.prior[5] == pytest.approx(TRAINED[5])
+        else:  # two of the five that would be trusted
+            whole = estimate_prior(new, COUNTS, held_out_logits=held, held_out_labels=labels, resamples=0)
+            assert TRAINED[5] + 0.05 < found.prior[5] < 0.6 * whole.prior[5]
         assert found.prior.sum() == pytest.approx(1)
 
 

@@ -226,3 +226,8 @@ def test_metrics_tell_how_to_reach_the_size_of_the_labels():
     metrics = TrainerMetrics(COUNTS)
     with pytest.raises(ValueError, match=r"\(1, 4, 2, 2\) and the labels \(1, 8, 8\).*preprocess_logits"):
         metrics((np.zeros((1, 4, 2, 2)), np.zeros((1, 8, 8), int)))
+    for unknown in (0.0, -100.0):
+        labels = np.eye(4)
+        labels[0, 1] = unknown
+        with pytest.raises(ValueError, match=r"reads one label a sample, .* compute_metrics=lambda p"):
+            metrics((np.zeros((4, 4)), labels))

@@ -117,8 +117,11 @@ def _categories_of(labels: Any) -> tuple[tuple[Hashable, ...], npt.NDArray[np.in
 
 def _as_array(labels: Any) -> npt.NDArray[Any]:
     if isinstance(labels, np.ma.MaskedArray):
-        plain: Any = labels.astype(object) if np.any(labels.mask) else labels.data
-        return np.asarray(plain.filled(None) if np.any(labels.mask) else plain)
+        if not np.any(labels.mask):
+            return np.asarray(labels.data)
+        plain = np.array(labels.data, dtype=object)
+        plain[np.ma.getmaskarray(labels)] = None
+        return plain
     if type(labels).__module__.startswith(("pyarrow", "polars")):
         values = labels.to_pylist() if hasattr(labels, "to_pylist") else labels.to_list()
         return _label_array(values)
@@ -186,7 +189,8 @@ def several(source: Any) -> Columns | None:
         or "sparse" in str(getattr(source, "layout", ""))
     ):
         return _sparse(source)
-    if getattr(source, "ndim", 1) == 2:
+    frame = type(source).__module__.startswith("polars") and hasattr(source, "columns")
+    if frame or getattr(source, "ndim", 1) == 2:
         return _multi_hot(source)
     if not isinstance(source, (list, tuple)) and not _arrays.is_series(source):
         return None
@@ -199,12 +203,12 @@ def several(source: Any) -> Columns | None:
         return None
     if not tags:
         raise ValueError("source must hold at least one label, got none")
+    if any(map(_arrays.is_missing, tags)):
+        raise TypeError(f"labels are missing (None or NaN) among the tags of a sample; {_REMEDY}")
     try:
         names = _arrays.label_order(tags)
     except TypeError as error:
         raise TypeError(f"labels cannot be sorted: {error}") from error
-    if any(map(_arrays.is_missing, names)):
-        raise TypeError(f"labels are missing (None or NaN) among the tags of a sample; {_REMEDY}")
     return tuple(names), np.array([tags[name] for name in names]), len(items)
 
 

@@ -150,6 +150,12 @@ class TrainerMetrics:
         labels = labels if isinstance(labels, Tensor) else np.asarray(labels)
         known = (labels != -100) & (labels != self._ignored)
         soft = labels.is_floating_point() if isinstance(labels, Tensor) else labels.dtype.kind == "f"
+        if soft and labels.ndim > 1 and labels.shape[-1] > 1:
+            raise ValueError(
+                f"TrainerMetrics reads one label a sample, got float labels of shape {tuple(labels.shape)}; "
+                "for many labels pass compute_metrics=lambda p: {'macro_f1': longtail.evaluate("
+                "p.predictions, p.label_ids, counts, activation='sigmoid').macro_f1}"
+            )
         dense = labels.ndim > 1 and not soft
         if dense:
             scores = _classes_last(scores, labels, len(self._counts))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from longtail.cli.sources import recipe_for
+from longtail.cli.sources import look_at_images, recipe_for
 from longtail.cli.terminal import console, error_console, write
 
 _EVERY = 30.0  # seconds between two lines
@@ -80,6 +80,9 @@ def compare(
     ] = None,
     gamma: Annotated[float | None, typer.Option(help="Of the focal loss.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of every run.")] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read.")
+    ] = False,
     seeds: Annotated[int, typer.Option(help="Runs of each method.")] = 5,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; default: the number of cores.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda.")] = "auto",
@@ -135,7 +138,7 @@ def compare(
         raise ValueError(f"{', '.join(told)} is for a table, with --label; leave it out for {dataset!r}")
     if learner or folds is not None:
         raise ValueError(f"--learner and --folds are for tables and features; leave them out for {dataset!r}")
-    own, recipe = _own_or_known(dataset)
+    own, recipe = _own_or_known(dataset, skip_unreadable)
     if own is None:
         imbalance = 50.0 if imbalance is None else imbalance
         given["imbalance_factor"] = imbalance
@@ -254,8 +257,9 @@ class _Bar:
     def report(self, done: int, total: int, outcome: Any) -> None:
         """Move the bar."""
         recipe = outcome.recipe
-        value = None if outcome.evaluation is None else getattr(outcome.evaluation, recipe.metric)
-        error = "failed" if value is None else f"{100 * value:4.1f} %"
+        value = None if outcome.evaluation is None else outcome.value(recipe.metric)
+        share = recipe.metric.endswith("_error") or recipe.metric == "error"
+        error = "failed" if value is None else f"{100 * value:4.1f} %" if share else f"{value:.3f}"
         unit = "fold" if recipe.folds else "seed"
         name = f"{recipe.method.label} {unit} {recipe.seed}"
         self.bar.update(self.task, completed=done, description=f"{name:<28} {error:>6}")
@@ -263,7 +267,7 @@ class _Bar:
         if not self.seen and (done == total or now - self.told >= _EVERY):  # a line where nobody looks
             self.told = now
             left = (now - self.started) / done * (total - done)
-            text = f"{done} of {total} runs, {_in_words(now - self.started)}, about {_in_words(left)} to go"
+            text = f"{done}/{total} runs, {_in_words(now - self.started)}, about {_in_words(left)} to go"
             error_console.print(f"{text}; {escape(name)} {error.strip()}", soft_wrap=True)
 
 
@@ -282,7 +286,7 @@ def _show(result: Any, title: str) -> None:
     if not result.outcomes:
         raise SystemExit(1)
     for line in answer(result):
-        console.print(escape(line), soft_wrap=True)
+        console.print(escape(line))
     text = reading(result)
     console.print(escape(text), style="dim")
     picture = draw_comparison(result, folder / "compare.png")
@@ -303,14 +307,15 @@ def _show(result: Any, title: str) -> None:
         raise SystemExit(1)
 
 
-def _own_or_known(name: str) -> tuple[Any, Any]:
+def _own_or_known(name: str, skip_unreadable: bool = False) -> tuple[Any, Any]:
     """A folder's pictures and their recipe; None and the recipe of a data set that is known."""
     from longtail.compare import Problem
     from longtail.datasets import DATASETS
 
     if name in DATASETS or not Path(name).is_dir():
         return None, recipe_for(name, also=", a folder of images, a table, features or a recipe's .json file")
-    problem = Problem.from_images(name)
+    look_at_images(name)
+    problem = Problem.from_images(name, on_error="skip" if skip_unreadable else "raise")
     return problem.dataset, problem.preset
 
 

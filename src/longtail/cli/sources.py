@@ -14,6 +14,7 @@ from longtail.cli.terminal import error_console, harmless
 
 if TYPE_CHECKING:
     from longtail.counts import ClassCounts
+    from longtail.datasets.images import ImageList
     from longtail.training.recipe import Recipe
 
 __all__ = ["look_at_images", "read_counts", "recipe_for"]
@@ -36,8 +37,8 @@ def read_counts(source: str, label: str | None, **options: Any) -> ClassCounts:
     return class_counts(numbers)
 
 
-def look_at_images(name: str) -> None:
-    """List a folder's or a list's images, before torch is imported, and print what they are.
+def look_at_images(name: str, **options: Any) -> tuple[ImageList, ImageList]:
+    """List a folder's, a list's or a table's images before torch is imported; print what they are.
 
     Raises:
         OSError: it is not there, or may not be read.
@@ -45,11 +46,11 @@ def look_at_images(name: str) -> None:
     """
     from longtail.datasets.images import list_images, load_images
 
-    train, test = list_images(name)
+    train, test = list_images(name, **options)
     line = f"{train.num_classes} classes"
     if test is None:
-        train, held = load_images(name)
-        rest = f"{len(train):,} training and {len(held):,} test images (a fifth of each class is held out)"
+        train, test = load_images(name, **options)
+        rest = f"{len(train):,} training and {len(test):,} test images (a fifth of each class is held out)"
     else:
         rest = f"{len(train):,} training and {len(test):,} test images"
         files = [part.files for part in (train, test) if part.files is not None]
@@ -58,6 +59,7 @@ def look_at_images(name: str) -> None:
             rest += f" ({first}, {second})" * (first != second)
     if os.environ.get("RANK", "0") == "0":  # one voice for all processes
         error_console.print(escape(harmless(f"{line}, {rest}")), soft_wrap=True)
+    return train, test
 
 
 def recipe_for(name: str, *, also: str) -> Recipe:

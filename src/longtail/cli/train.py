@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from longtail import _checks
 from longtail.cli.sources import look_at_images, recipe_for
-from longtail.cli.terminal import Format, console, error_console, print_csv, print_json, write
+from longtail.cli.terminal import Format, console, error_console, harmless, print_csv, print_json, write
 from longtail.evaluation import Evaluation, Interval
 from longtail.losses.forms import FORMS
 
@@ -30,7 +30,7 @@ def train(
         str,
         typer.Argument(
             metavar="RECIPE_OR_DATA",
-            help="A recipe's .json file, a data set, or your images: a folder, a list file, hf:NAME.",
+            help="A recipe's .json file, a data set, or your images: a folder, a list, a table, hf:NAME.",
         ),
     ],
     out: Annotated[
@@ -62,6 +62,11 @@ def train(
     freeze_backbone: Annotated[
         bool, typer.Option("--freeze-backbone", help="For images: train the head alone, a cosine head.")
     ] = False,
+    label: Annotated[str | None, typer.Option(help="Of a table of images: the label column.")] = None,
+    image: Annotated[str | None, typer.Option(help="Of a table of images: the column of files.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Of a table or a list: the folder below which the images lie.")
+    ] = None,
     device_batch: Annotated[
         int | None, typer.Option(help="For images: samples on a device at a time; more are accumulated.")
     ] = None,
@@ -72,8 +77,11 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events into the run folder.")] = False,
 ) -> None:
     """One run; started again, it goes on where it was stopped. With images, also under torchrun."""
-    if _are_images(recipe):
-        look_at_images(recipe)
+    columns = {"label": label, "image": image, "root": root}
+    columns = {name: value for name, value in columns.items() if value is not None}
+    listed = look_at_images(recipe, **columns) if _are_images(recipe) else None
+    if columns and listed is None:
+        raise ValueError(f"--{next(iter(columns))} is for a table or a list of images, not for {recipe!r}")
     from longtail.training.recipe import ImageRecipe
 
     options: dict[str, Any] = {
@@ -94,6 +102,7 @@ def train(
         from longtail.training.finetune import finetune
 
         on_error = "skip" if skip_unreadable else "raise"
+        source = listed if columns and listed is not None else source
         result = finetune(chosen, source, folder, device_batch=device_batch, on_error=on_error, **shared)
     else:
         from longtail.training.loop import train as run
@@ -102,7 +111,7 @@ def train(
             raise ValueError(f"--device-batch and --skip-unreadable are for images, not for {recipe!r}")
         result = run(chosen, folder, **shared)
     if os.environ.get("RANK", "0") == "0":  # one voice for all processes
-        _print_evaluation(result.evaluation)
+        _print_evaluation(result.evaluation, None if listed is None else listed[0].class_names)
         if isinstance(chosen, ImageRecipe) and chosen.frozen:
             from longtail.training.folder import environment_of
 
@@ -298,11 +307,12 @@ def _prior_of(run: Path) -> PriorEstimate:
 def _are_images(name: str) -> bool:
     """Whether an argument is a folder or a list of images, also one that is not there."""
     from longtail.datasets import DATASETS
+    from longtail.sources import pictures
 
     path = Path(name)
     annotations = path.name.startswith("train20") and path.suffix == ".json"
     images = path.is_dir() or path.suffix == ".txt" or annotations
-    images = images or ("/" in name and path.suffix != ".json")
+    images = images or pictures.is_table(name) or ("/" in name and path.suffix != ".json")
     return images and name not in DATASETS and not name.startswith("hf:")
 
 
@@ -346,7 +356,7 @@ def _field(text: str) -> tuple[str, object]:
         return name, value
 
 
-def _print_evaluation(evaluation: Evaluation) -> None:
+def _print_evaluation(evaluation: Evaluation, names: Sequence[str] | None = None) -> None:
     from rich import box
 
     console.print(str(evaluation))
@@ -362,7 +372,8 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     ordered = sorted(enumerate(rows), key=lambda item: -item[1][0])
     for i, (n, m, e, sides) in ordered[:50]:
         told = "n/a" if e is None else f"{100 * e:.1f}"
-        table.add_row(str(i), f"{n:,}", "" if m is None else f"{m:,}", told, _ends(sides))
+        name = str(i) if names is None else escape(harmless(names[i]))
+        table.add_row(name, f"{n:,}", "" if m is None else f"{m:,}", told, _ends(sides))
     if len(ordered) > 50:
         table.add_row("...", f"{len(ordered) - 50} more")
     console.print(table)

@@ -208,7 +208,13 @@ class Problem:
 
     @classmethod
     def from_images(
-        cls, folder: str | os.PathLike[str], features: Any = None, *, name: str | None = None, **options: Any
+        cls,
+        folder: str | os.PathLike[str],
+        features: Any = None,
+        *,
+        name: str | None = None,
+        on_error: str = "raise",
+        **options: Any,
     ) -> Problem:
         """Make a problem of a folder of pictures, a folder a class.
 
@@ -217,6 +223,7 @@ class Problem:
             features: a model whose features of the pictures are compared, as for ``longtail embed``; None
                 takes the pictures themselves at 32 x 32 pixels.
             name: what to call it; default: that of the folder.
+            on_error: "skip" leaves out pictures that cannot be read, in place of naming them all.
             **options: further arguments of `longtail.embed`, such as ``groups_from``.
 
         Returns:
@@ -232,11 +239,16 @@ class Problem:
             from longtail.training import recipes
 
             title += "-folder" * (title in DATASETS)  # not to be taken for the data set of that name
-            data = in_memory(*load_images(path), 32, name=title)
-            return cls(title, "dataset", dataset=data, preset=recipes.small_images(title))
+            data = in_memory(*load_images(path), 32, name=title, on_error=on_error)
+            preset = recipes.small_images(title)
+            # where the test data have a tail, plain error rises by design with what lifts the rare classes
+            tested = np.bincount(data.test.targets, minlength=data.num_classes)
+            if tested.min() != tested.max():
+                preset = preset.replace(metric="balanced_error")
+            return cls(title, "dataset", dataset=data, preset=preset)
         from longtail.training.embedding import embed
 
-        made = embed(path, features, **options)
+        made = embed(path, features, on_error=on_error, **options)
         test = None if made.X_test is None else (made.X_test, made.y_test)
         found = cls.from_features(made.X, made.y, groups=made.groups, test=test, name=title)
         return replace(found, class_names=tuple(made.class_names))

@@ -26,6 +26,7 @@ _OF_METHOD = frozenset(
     ("method", "loss", "scheme", "beta", "gamma", "normalizer", "label_smoothing", "prior_bias", "sampling")
 )
 _INTERVAL_CLASSES = 300
+_ALIKE = 0.1  # half the summed differences of class shares up to which they count as the same
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,31 @@ class ComparisonTable:
         return _paired(one, other, column, CONFIDENCE, self.test_to_train)
 
     @cached_property
-    def change(self) -> ClassChange | None:
-        """The best row minus its rival, class by class; None without a rival."""
+    def step(self) -> tuple[Row, Row] | None:
+        """The best row and its rival: first what does not balance, if only one does not; None without."""
         best, rival = self.best, self.rival
+        if best is None or rival is None:
+            return None
+        return (best, rival) if best.is_plain and not rival.is_plain else (rival, best)
+
+    @cached_property
+    def test_prior(self) -> str:
+        """What shares the classes have in the test set: "balanced", "as in training" or "other"."""
+        tested = self.evaluation.test_counts
+        if tested is None and self.evaluation.confusion is not None:
+            tested = tuple(map(sum, self.evaluation.confusion))
+        if tested is None:
+            return "other"
+        test, train = np.asarray(tested, float), np.asarray(self.class_counts, float)
+        if test.min() == test.max():
+            return "balanced"
+        apart = 0.5 * np.abs(test / test.sum() - train / train.sum()).sum()
+        return "as in training" if apart <= _ALIKE else "other"
+
+    @cached_property
+    def change(self) -> ClassChange | None:
+        """The second of `step` minus the first, class by class; None without a rival."""
+        rival, best = self.step or (None, None)
         if best is None or rival is None:
             return None
         seeds = sorted(set(best.seeds) & set(rival.seeds))
@@ -271,8 +294,9 @@ def _measures(row: Row, baseline: Row | None, tests: int, ratio: float) -> dict[
 
 def _values(row: Row, column: str) -> dict[int, float]:
     """A column by seed; empty where it does not apply."""
-    values = {o.recipe.seed: getattr(o.result, column) for o in row.outcomes}
-    return {} if any(v is None for v in values.values()) else values
+    values = {o.recipe.seed: o.value(column) for o in row.outcomes}
+    found = {seed: v for seed, v in values.items() if v is not None}
+    return found if len(found) == len(values) else {}
 
 
 def _paired(one: Row, other: Row, column: str, confidence: float, ratio: float) -> PairedDifference | None:
@@ -344,6 +368,7 @@ def _row_to_dict(row: Row, metric: str) -> dict[str, object]:
     d = row[metric].difference
     names = ("mean", "low", "high", "p_value", "confidence")
     means = {c.name: row[c.name].summary for c in columns("json")}
+    means |= {c.name: s for c in columns("scores") if row.recipe.folds and (s := row[c.name].summary)}
     return {
         "loss": row.loss,
         "scheme": row.scheme,
@@ -366,6 +391,8 @@ def _verdict(table: ComparisonTable) -> str:
     leads = f"{'Lowest' if metric.lower_is_better else 'Highest'} mean {title}"
     if best.is_plain:
         text = f"{leads}: {best.plain_words}, {value}."
+        if (told := _in_vain(table, best)) is not None:
+            text = f"No: {best.plain_words} has the {leads[:1].lower()}{leads[1:]}, {value}. {told}"
     elif d is None:
         text = f"{leads}: {lowest}; there is no run without re-weighting to compare it with."
     elif d.low is None or d.high is None:
@@ -377,10 +404,10 @@ def _verdict(table: ComparisonTable) -> str:
         interval = f"95 % interval {low} to {high}, {d.n} {table.unit}s"
         if best.best:
             tests = f"significant after correction for {table.tests} tests"
-            return f"Best: {lowest}, {_points(d, metric)} ({interval}; {tests})."
+            return f"Best: {lowest}, {_points(d, metric)} ({interval}; {tests}).{_beside(table, best)}"
         text = (
             f"{leads}: {lowest}, {_points(d, metric)} ({interval}); after correction for "
-            f"{table.tests} tests that may be chance, so no method is marked best."
+            f"{table.tests} tests that may be chance, so no method is marked best.{_beside(table, best)}"
         )
     others = [row.short_name for row in table.rows if row[table.metric].better]
     if others:
@@ -388,7 +415,54 @@ def _verdict(table: ComparisonTable) -> str:
     return text
 
 
+def _in_vain(table: ComparisonTable, plain: Row) -> str | None:
+    """Say what the best method that balances costs where no balancing is better."""
+    best = table.lowest(rows=[row for row in table.shown if not row.is_plain])
+    if best is None or (d := table.paired(best, plain, table.metric)) is None:
+        return None
+    metric = named(table.metric)
+    sure = "" if d.significant else ", which may be chance"
+    return f"The best that balances, {best.short_name}, costs {_size(d, metric)} {_ends(d, metric)}{sure}."
+
+
+def _beside(table: ComparisonTable, best: Row) -> str:
+    """Set the best beside the best method without balancing, whatever its loss, and say what it costs."""
+    plain = table.lowest(rows=[row for row in table.shown if row.is_plain])
+    if plain is None:
+        return ""
+    text, metric = "", named(table.metric)
+    if plain is not table.baseline(best) and (d := table.paired(best, plain, table.metric)) is not None:
+        side = "better" if metric.is_better(d.mean) else "worse"
+        sure = "" if d.significant else ", which may be chance"
+        size = f"{_size(d, metric)} {side} {_ends(d, metric)}"
+        text = f" Against the best plain method, {plain.plain_words}: {size}{sure}."
+    costs = []
+    for column, name in (
+        ("natural_error", "error under the training shares"),
+        ("expected_calibration_error", "calibration error"),
+    ):
+        ours, theirs = best[column].summary, plain[column].summary
+        if (
+            column != table.metric
+            and ours is not None
+            and theirs is not None
+            and ours.mean > theirs.mean + 0.0005
+        ):
+            costs.append(f"{name} {100 * theirs.mean:.1f} -> {100 * ours.mean:.1f} %")
+    return f"{text} It costs: {', '.join(costs)}." if costs else text
+
+
+def _size(d: PairedDifference, metric: Column) -> str:
+    return f"{abs(100 * d.mean):.1f} points" if metric.kind == "percent" else f"{abs(d.mean):.3f}"
+
+
+def _ends(d: PairedDifference, metric: Column) -> str:
+    scale, digits = (100, 1) if metric.kind == "percent" else (1, 3)
+    if d.low is None or d.high is None:
+        return "from one run"
+    return f"[{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]"
+
+
 def _points(d: PairedDifference, metric: Column) -> str:
     side = "below" if d.mean < 0 else "above"
-    size = f"{abs(100 * d.mean):.1f} points" if metric.kind == "percent" else f"{abs(d.mean):.3f}"
-    return f"{size} {side} the same loss without re-weighting"
+    return f"{_size(d, metric)} {side} the same loss without re-weighting"

@@ -37,7 +37,7 @@ from longtail.datasets.decoding import (
 from longtail.datasets.fetch import data_root
 from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset
 from longtail.labels import encode
-from longtail.sources import coco, folders, hub, lists
+from longtail.sources import coco, folders, hub, lists, pictures
 from longtail.sources.counted import needs
 from longtail.sources.listing import Files, Listing, Targets, check_classes, refuse_unseen
 
@@ -255,11 +255,14 @@ def load_images(
               that they name, or the path of the former;
             - lists of ``path label`` lines, such as ``ImageNet_LT_train.txt``, whose partner ``_val`` or
               ``_test`` lies beside it, or a pair (train, test) of such;
+            - a table (.csv, .tsv, .parquet) with a column of image files, with or without their folders and
+              endings, and one of labels, or a folder with such a ``metadata.csv``;
             - a Hugging Face data set: a ``datasets.Dataset`` or ``DatasetDict``, a folder where one was
               saved by ``save_to_disk``, or ``"hf:NAME"`` for whatever ``datasets.load_dataset(NAME)`` reads.
-        image: The image column of a Hugging Face data set; None takes the only one.
-        label: Its label column; None takes the only one that names classes, else ``"label"``.
-        root: The folder that paths in list files start from; None is the training list's own.
+        image: The image column of a Hugging Face data set, None for the only one; of a table, None for one of
+            a usual name, such as ``"image_id"``.
+        label: Its label column; None takes the only one that names classes, else one of a usual name.
+        root: The folder that paths in list files and tables start from; None is the list's own.
         validation: The share of every class that is held out where the source has no test set, between 0
             and 1; at least one image, if there are two.
         seed: Of what is held out, as in `long_tail_subset`: the same images on every machine.
@@ -303,10 +306,16 @@ def list_images(
     root: str | os.PathLike[str] | None = None,
 ) -> tuple[ImageList, ImageList | None]:
     """List the images of a source as `load_images` does, but hold none out: without a test set it is None."""
+    folder = Path(source) if isinstance(source, (str, os.PathLike)) and os.path.isdir(source) else None
+    if folder is not None and (inside := pictures.in_folder(folder)):
+        source = inside
+    if pictures.is_table(source):
+        found = pictures.read(Path(source), image, label, None if root is None else Path(root))
+        return ImageList(found.train[1], found.class_names, found.root, found.train[0]), None
     rows = hub.splits(source)
     for name, value, fits in (("image", image, rows), ("label", label, rows), ("root", root, rows is None)):
         if value is not None and (fits is None or fits is False):
-            other = "list files" if name == "root" else "a Hugging Face data set"
+            other = "list files and tables" if name == "root" else "a Hugging Face data set or a table"
             raise ValueError(f"{name}={value!r} belongs to {other}; leave it out for {str(source)!r}")
     if rows is not None:
         train, test = _of_rows(rows, image, label, str(source) if isinstance(source, str) else "source")

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "Sheet"]
 
+_TESTS = {
+    "balanced": "balanced test set",
+    "as in training": "test set with the class shares of the training set",
+    "other": "test set",
+}
 _COUNTS = 12  # classes whose sizes are all said below a table
 
 
@@ -85,6 +90,11 @@ class Sheet:
 def method_sheet(table: ComparisonTable, view: View = "wide") -> Sheet:
     """Return all methods as a sheet: what has room in a terminal ("table"), or all there is ("wide")."""
     shown = columns(view, table.metric)
+    if view == "wide":
+        there = {c.name for c in shown}
+        kept = [c for c in columns("scores") if any(row[c.name].summary for row in table.shown)]
+        at = len(shown) - 1  # before the number of seeds
+        shown[at:at] = [c for c in kept if c.name not in there and table.recipe.metric != "error"]
     empty = "-" if view == "wide" else ""
     rows = [[_cell(column, row, empty, table.metric) for column in shown] for row in table.rows]
     return Sheet([c.title for c in shown], rows, [i for i, row in enumerate(table.rows) if row.best])
@@ -143,10 +153,8 @@ def reading(table: ComparisonTable) -> str:
     counts = ", ".join(f"{n:,}" if n >= 10_000 else str(n) for n in table.class_counts)
     if len(sizes) > _COUNTS:
         counts = f"{len(sizes)} classes of {sizes[0]:,} down to {sizes[-1]:,}"
-    confusion = table.evaluation.confusion
-    balanced = confusion is not None and len({sum(row) for row in confusion}) == 1
     title = named(table.metric).title.removesuffix(" %")
-    tests = "test folds" if table.recipe.folds else f"{'balanced ' * balanced}test set"
+    tests = "test folds" if table.recipe.folds else _TESTS[table.test_prior]
     folds = (
         " Folds share training samples, which the intervals allow for (Nadeau and Bengio)."
         if table.recipe.folds
@@ -170,7 +178,12 @@ def terminal_table(table: ComparisonTable) -> Table:
     """Return the comparison for the terminal, within 80 columns."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     named = any(row.method.name for row in table.rows)  # one name tells more than loss and weights
-    shown = [c for c in columns("table", table.metric) if not (named and c.name == "loss")]
+    narrow = table.metric != "error"  # then both errors stand in it, and there is no room for all groups
+    shown = [
+        c
+        for c in columns("table", table.metric)
+        if not (narrow and c.name == "medium_error") and not (named and c.name == "loss")
+    ]
     for column in shown:
         title = {"weights": "method", "medium_error": "med."}.get(column.name) if named else None
         drawn.add_column(

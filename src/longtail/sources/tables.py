@@ -583,6 +583,54 @@ def read_text(
     return columns, counted
 
 
+# ---- two columns of a table, row by row
+
+
+def columns_of(path: str, column: str) -> list[str]:
+    """Return the names of a table's columns; ``column`` is one of them, if it is known.
+
+    Raises:
+        ValueError: an unreadable file.
+    """
+    database = connect("a table")
+    if path.lower().endswith(".parquet"):
+        return [row[0] for row in ask(database, "DESCRIBE SELECT * FROM read_parquet(?)", [path], path)]
+    with contextlib.ExitStack() as stack:
+        return _table(database, path, _readable(path, stack), column, False).header
+
+
+def read_pairs(path: str, first: str, label: str) -> tuple[list[str], list[Any]]:
+    """Return a column of names and one of labels, as `count_text` and `count_parquet` read them.
+
+    Raises:
+        ValueError: no such column, a missing name or label, an unreadable file.
+    """
+    database = connect("a table")
+    if path.lower().endswith(".parquet"):
+        known = columns_of(path, label)
+        for column in (first, label):
+            if column not in known:
+                raise ValueError(f"label {column!r} is no column of {path!r}; it has {has(column, known)}")
+        query = f"SELECT {quote(first)}, {quote(label)} FROM read_parquet(?)"
+        rows = ask(database, query, [path], path)
+    else:
+        with contextlib.ExitStack() as stack:
+            table = _table(database, path, _readable(path, stack), label, False)
+            at = [_position(table, first), _position(table, label)]
+            rows = [row[:2] for row in _read(database, table, at, "SELECT a, b, long FROM {}")]
+            while rows and rows[-1] == (None, None):  # blank lines at the end
+                rows.pop()
+            names = list(dict.fromkeys(row[1] for row in rows if not _arrays.is_missing(row[1])))
+            typed = dict(zip(names, _numbers(names, table.delimiter != ","), strict=True))
+            rows = [(row[0], typed.get(row[1])) for row in rows]
+    bare = sum(_arrays.is_missing(row[1]) or row[0] is None for row in rows)
+    if bare:
+        raise ValueError(f"{bare} rows of {path!r} lack a name or a label ({label!r}); drop or fill them")
+    if not rows:
+        raise ValueError(f"source {path!r} has no rows below its header")
+    return [str(row[0]) for row in rows], [_arrays.one_form(row[1]) for row in rows]
+
+
 # ---- columns of 0 and 1
 
 

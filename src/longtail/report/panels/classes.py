@@ -37,8 +37,9 @@ def panel(table: ComparisonTable) -> Panel:
     blocks += [_groups(table), _classes(table)]
     if (dots := _dots(table)) is not None:
         blocks.append(dots)
-    if best and rival:
-        blocks.append(_change(table, f"from {rival.name} to {best.name}"))
+    if table.step is not None:
+        before, after = table.step
+        blocks.append(_change(table, f"from {before.name} to {after.name}"))
     return Panel("On which classes?", blocks, "On which classes?", found)
 
 
@@ -47,8 +48,7 @@ def all_classes(table: ComparisonTable) -> Panel:
     order = table.order
     columns: list[Part] = [
         {"title": f"error %, {row.name}", "values": numbers(row.class_errors.mean[order], 100)}
-        for row in (table.rival, table.best)
-        if row is not None
+        for row in table.step or ((table.best,) if table.best else ())
     ]
     if table.change is not None:
         changes = numbers(table.change.mean[order], 100)
@@ -58,9 +58,9 @@ def all_classes(table: ComparisonTable) -> Panel:
 
 def facts(table: ComparisonTable) -> str:
     """Say what changed in the head and in the tail."""
-    best, rival = table.best, table.rival
-    if best is None or rival is None:
+    if table.step is None:
         return "There is one method only, so nothing to compare class by class."
+    rival, best = table.step
     parts = []
     for group in GROUPS:
         column = f"{group}_error"

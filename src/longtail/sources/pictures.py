@@ -1,0 +1,123 @@
+"""Tables that name image files and their labels: HAM10000, APTOS, Hugging Face's metadata.csv."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from longtail import _arrays, _checks
+from longtail.sources import folders, tables
+from longtail.sources.listing import Listing, names_array
+
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+_IMAGES = (
+    *(
+        "image",
+        "file_name",
+        "filename",
+        "image_path",
+        "filepath",
+        "path",
+        "file",
+        "image_id",
+        "id_code",
+        "img",
+    ),
+    *("image_name", "image index", "id"),
+)
+_LABELS = ("label", "labels", "class", "target", "diagnosis", "dx", "category", "species", "kind")
+
+
+def is_table(source: object) -> bool:
+    """Whether a source is a table of files and labels."""
+    return isinstance(source, (str, os.PathLike)) and os.fspath(source).lower().endswith(SUFFIXES)
+
+
+def read(path: Path, image: str | None, label: str | None, root: Path | None) -> Listing:
+    """Read a table whose rows name an image and its class.
+
+    Names may have their folder and ending or not; they are looked for below ``root``, by default the table's
+    folder, which is walked through once.
+
+    Raises:
+        FileNotFoundError: no such table, or images that it names are not there.
+        ValueError: no such column, a missing label, a name that two images have.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"table {path} is not there; check the path")
+    start = path.parent if root is None else root
+    if not start.is_dir():
+        raise FileNotFoundError(f"root {start} is not there; check the path")
+    columns = tables.columns_of(str(path), label or image or "")
+    image = _column("image", image, columns, _IMAGES, path)
+    label = _column("label", label, [name for name in columns if name.strip() != image], _LABELS, path)
+    names, labels = tables.read_pairs(str(path), image, label)
+    known = _arrays.label_order(set(labels))
+    place = {name: i for i, name in enumerate(known)}
+    files = _found(names, start, path)
+    targets = np.array([place[name] for name in labels], np.int64)
+    return Listing(start, tuple(map(str, known)), (names_array(files), targets), None, str(path))
+
+
+def _column(what: str, given: str | None, columns: Sequence[str], usual: Sequence[str], path: Path) -> str:
+    if given is not None:
+        return given
+    known = {name.strip().lower(): name for name in columns}
+    for name in usual:
+        if name in known:
+            return known[name].strip()
+    if what == "label" and len(columns) == 1:
+        return columns[0].strip()
+    raise ValueError(
+        f"{path} has no column that is known for its {what}s; name it by {what}='...', one of "
+        f"{_checks.shorten(columns, 20)}"
+    )
+
+
+def _found(names: Sequence[str], start: Path, path: Path) -> list[str]:
+    """Return the file of each name, from ``start``."""
+    below = list(folders.walk(start).files())
+    whole = {file.replace(os.sep, "/"): file for file in below}
+    short: dict[str, list[str]] = {}
+    for file in below:
+        base = os.path.basename(file)
+        for key in dict.fromkeys((base, os.path.splitext(base)[0])):
+            short.setdefault(key, []).append(file)
+    found, gone = [], []
+    for name in names:
+        plain = name.strip().replace("\\", "/").removeprefix("./")
+        hits = [whole[plain]] if plain in whole else short.get(plain.rpartition("/")[2], [])
+        if len(hits) > 1:
+            with_folder = [file for file in hits if file.replace(os.sep, "/").endswith("/" + plain)]
+            hits = with_folder if len(with_folder) == 1 else hits
+        if len(hits) > 1:
+            raise ValueError(
+                f"{path} names {name!r}, which {len(hits)} images below {start} are called, such as "
+                f"{hits[0]!r} and {hits[1]!r}; write their folders into the table"
+            )
+        if hits:
+            found.append(hits[0])
+        else:
+            gone.append(name)
+    if gone:
+        raise FileNotFoundError(
+            f"{len(gone)} of the {len(names)} images that {path} names are not below {start}, such as "
+            f"{gone[0]!r}; say where they are by root='...'"
+        )
+    return found
+
+
+def in_folder(folder: Path) -> Path | None:
+    """Return a folder's metadata.csv, as Hugging Face has it, if it names labels."""
+    path = folder / "metadata.csv"
+    if not path.is_file():
+        return None
+    with contextlib.suppress(ValueError):
+        columns = tables.columns_of(str(path), "file_name")
+        if any(name.strip().lower() in _LABELS for name in columns):
+            return path
+    return None
