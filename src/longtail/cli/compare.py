@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from longtail.cli.sources import look_at_images, recipe_for
-from longtail.cli.terminal import console, error_console, write
+from longtail.cli.terminal import console, error_console, examples, write
 
 _EVERY = 30.0  # seconds between two lines
 _FILES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz", ".parquet", ".pq")
@@ -47,10 +47,16 @@ def compare(
         ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="What decides; default: balanced_error of tables and features.")
+        str | None,
+        typer.Option(
+            help="What decides, such as macro_f1; default: balanced_error of your data, else error."
+        ),
     ] = None,
-    folds: Annotated[int | None, typer.Option(help="Default: min(5, smallest class).")] = None,
-    repeats: Annotated[int, typer.Option(help="How often folds are shuffled and run.")] = 5,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Of a table: parts tested in turn; default: min(5, smallest class)."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Of a table: how often the folds are drawn anew.")] = 5,
     imbalance: Annotated[
         float | None,
         typer.Option(help="Largest over smallest class; default 50, data of yours stay as they are."),
@@ -66,20 +72,21 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME[:SETTING=VALUE]",
-            help="See longtail methods, or MODULE:NAME for one of your own; repeatable.",
+            help="See longtail methods; MODULE:NAME for one of yours; repeatable; default: the usual ones.",
         ),
     ] = None,
     beta: Annotated[
-        list[float] | None, typer.Option(help="Of the effective number; repeatable: each is a method.")
+        list[float] | None,
+        typer.Option(help="From 0 (no weights) to 1 (1 / n); repeatable: each is a method."),
     ] = None,
     volume: Annotated[
-        list[float] | None, typer.Option(help="N of the effective number, beta = 1 - 1/N; repeatable.")
+        list[float] | None, typer.Option(help="Beta as a number of samples N: beta = 1 - 1/N; repeatable.")
     ] = None,
     features: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Of a folder: compare heads on this model's features.")
     ] = None,
-    gamma: Annotated[float | None, typer.Option(help="Of the focal loss.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Of every run.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Of the focal loss; default: the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of every run; default: the recipe's.")] = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read.")
     ] = False,
@@ -90,7 +97,7 @@ def compare(
         Path | None, typer.Option(help="Run folder; default: one under runs/ named by the settings.")
     ] = None,
 ) -> None:
-    """The main job: train with and without class balancing over several seeds; one honest table."""
+    """Train with and without class balancing, several times each; one honest table and the answer."""
     from longtail import compare as comparing
 
     given: dict[str, Any] = {"imbalance_factor": imbalance, "gamma": gamma}
@@ -321,4 +328,11 @@ def _own_or_known(name: str, skip_unreadable: bool = False) -> tuple[Any, Any]:
 
 def add(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command()(compare)
+    app.command(
+        epilog=examples(
+            "longtail compare",
+            "longtail compare train.csv --label churn --group customer",
+            "longtail compare features.npz --method plain --method logit_adjusted",
+            "longtail compare photos/ --seeds 3",
+        )
+    )(compare)

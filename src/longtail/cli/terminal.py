@@ -24,6 +24,7 @@ __all__ = [
     "as_options",
     "console",
     "error_console",
+    "examples",
     "fail",
     "harmless",
     "may_write",
@@ -54,6 +55,11 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+
+
+def examples(*commands: str) -> str:
+    """Write commands as the end of a command's help."""
+    return "\n\n".join(["Examples:", *map(escape, commands)])
 
 
 def print_csv(rows: Iterable[Sequence[object]]) -> None:
