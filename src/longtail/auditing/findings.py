@@ -400,7 +400,7 @@ def _test(a: Audit) -> Finding | None:
         parts.append(
             f"One model's balanced error is known to ±{_points(test.error_margin)}; differences under "
             f"{_points(test.visible)} are invisible with {seeds}"
-            + (f", under {_points(test.visible_by_group)} if the samples of a group are right or wrong together"
+            + (f", under {_points(test.visible_by_group)} if a group's samples are right or wrong together"
                if test.visible_by_group is not None and test.visible_by_group > test.visible else "")
             + "."
         )  # fmt: skip

@@ -42,8 +42,8 @@ _KINDS: Final = {
     ),
     "natural": (
         "test data are as long-tailed as the training data",
-        "The plain loss fits such data already. Re-weighting lowers the errors of rare classes and raises those "
-        "of frequent ones, so the plain error rises. Do it only if the rare classes are worth that.",
+        "The plain loss fits such data already. Re-weighting lowers the errors of rare classes and raises "
+        "those of frequent ones, so the plain error rises. Do it only if the rare classes are worth that.",
     ),
 }
 
