@@ -284,9 +284,9 @@ def test_bad_paths(tmp_path):
     with pytest.raises(ValueError, match=r"source 'cat' is no file and no folder; check the path"):
         class_counts("cat")
     with pytest.raises(
-        ValueError, match=r"source must be a \.csv, .*x\.txt'; read other formats into a list"
+        ValueError, match=r"source must be a \.csv, .*x\.docx'; read other formats into a list"
     ):
-        class_counts(written(tmp_path, "x.txt", "label\n1\n"), label="label")
+        class_counts(written(tmp_path, "x.docx", "label\n1\n"), label="label")
     with pytest.raises(ValueError, match=r"source .*latin\.csv' is not UTF-8 text"):
         class_counts(written(tmp_path, "latin.csv", "label\nmüll\n", "latin-1"), label="label")
 
