@@ -589,6 +589,18 @@ def test_help_has_examples_whose_options_exist(name: str, command: Any, run: Run
         command.make_context(name, arguments)  # an unknown option, or a value that is none, would end this
 
 
+def test_the_defaults_that_help_tells_are_those_of_the_recipes(run: Run) -> None:
+    text = " ".join(run("train", "-h", columns=400).stdout.replace("│", " ").split())
+    digits, images = recipes.digits(), recipes.images("photos", "resnet50")
+    for name in ("beta", "epochs", "learning_rate"):
+        assert f"digits {getattr(digits, name):g}, images {getattr(images, name):g}." in text
+    assert (digits.loss, digits.scheme, images.size, images.seed) == ("softmax", "effective", 224, 0)
+    assert (digits.gamma, images.gamma, digits.batch_size, images.batch_size) == (2, 2, 64, 64)
+    assert "default: 224." in text
+    assert "default: 2." in text
+    assert "all processes; default: 64." in text
+
+
 def test_a_shell_completes_commands_and_options(finish: Any) -> None:
     for words, wanted in (("longtail ev", "evaluate"), ("longtail compare --learn", "--learner")):
         at = str(len(words.split()) - 1)

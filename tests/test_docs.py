@@ -239,6 +239,28 @@ def test_result_tables_are_the_result_files() -> None:
             assert line in text, f"{page} lacks the measured row {line}"
 
 
+def test_the_answer_for_a_table_is_the_result_file() -> None:
+    lines = (
+        (ROOT / "results" / "table-page-blocks-lightgbm" / "compare.md")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
+    text = (ROOT / "docs" / "your-own-data.md").read_text(encoding="utf-8")
+    answer = [
+        line for line in lines if re.match(r"(Use|How sure|Cost|Code|More data would help most for): ", line)
+    ]
+    assert len(answer) == 5
+    assert "\n".join(answer) in text
+    plain, best = (
+        next(row.split("|") for row in lines if f"| {name} |" in row)
+        for name in ("none", "tuned_adjustment (best)")
+    )
+    balanced = [row[3].split("±")[0].strip() for row in (plain, best)]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"the balanced error from {' to '.join(balanced)} %" in readme
+    assert f"over all rows from {' to '.join(row[4].strip() for row in (plain, best))} %" in readme
+
+
 def test_the_skeleton_table_is_the_result_file() -> None:
     rows = read_rows(ROOT / "results" / "ddnet.csv", "ddnet")
     table = sheet(measure(skeletons(), rows)).markdown().splitlines()

@@ -62,7 +62,8 @@ def compare(
         typer.Option(help="Largest over smallest class; default 50, data of yours stay as they are."),
     ] = None,
     loss: Annotated[
-        list[str] | None, typer.Option(help="With every --scheme, in place of methods; repeatable.")
+        list[str] | None,
+        typer.Option(help="With every --scheme, in place of methods; repeatable; default: methods."),
     ] = None,
     scheme: Annotated[
         list[str] | None,
@@ -77,7 +78,9 @@ def compare(
     ] = None,
     beta: Annotated[
         list[float] | None,
-        typer.Option(help="From 0 (no weights) to 1 (1 / n); repeatable: each is a method."),
+        typer.Option(
+            help="From 0 (no weights) to 1 (1 / n); repeatable; default: digits 0.99, else the recipe's."
+        ),
     ] = None,
     volume: Annotated[
         list[float] | None, typer.Option(help="Beta as a number of samples N: beta = 1 - 1/N; repeatable.")

@@ -51,17 +51,31 @@ def train(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(metavar="NAME[:SETTING=VALUE]", help="A way of balancing: longtail methods lists them."),
+        typer.Option(
+            metavar="NAME[:SETTING=VALUE]",
+            help="A way of balancing: longtail methods lists them; default: --scheme.",
+        ),
     ] = None,
-    loss: Annotated[str | None, typer.Option(help=f"{' | '.join(FORMS)}.")] = None,
-    scheme: Annotated[str | None, typer.Option(help="none | inverse | inverse_sqrt | effective.")] = None,
-    beta: Annotated[float | None, typer.Option(help="From 0 (no weights) to 1 (inverse frequency).")] = None,
-    gamma: Annotated[float | None, typer.Option(help="Of the focal losses; 0 is no focus.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples in an update, over all processes.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The largest of the schedule.")] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width of images.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,
+    loss: Annotated[str | None, typer.Option(help=f"{' | '.join(FORMS)}; default: softmax.")] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="none | inverse | inverse_sqrt | effective (default).")
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(help="From 0 (no weights) to 1 (1 / n); default: digits 0.99, images 0.999."),
+    ] = None,
+    gamma: Annotated[float | None, typer.Option(help="Of the focal losses; default: 2.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data; default: digits 100, images 30.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples in an update, over all processes; default: 64.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The largest of the schedule; default: digits 0.1, images 0.025.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of images; default: 224.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides everything random; default: 0.")] = None,
     set: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Change any field; repeatable.")
     ] = None,

@@ -49,7 +49,7 @@ def answer(table: ComparisonTable) -> list[str]:
     elif use.is_plain and table.tests:
         lines.append(f"How sure: no method differs from plain in {title} by more than chance.")
     else:
-        lines.append(f"How sure: one run a {table.unit} or no plain run beside it proves nothing.")
+        lines.append("How sure: not at all, with one run only or no plain run to compare with.")
     if best is not None and (base := table.baseline(best)) is not None:
         cost = table.paired(best, base, "natural_error")
         ours, theirs = best["natural_error"].summary, base["natural_error"].summary
