@@ -7,7 +7,7 @@ The files are CIFAR-10's pictures, then the same mirrored, as PNG. Into the test
 pictures: 1 % as they are, 1 % saved as JPEG of quality 75, 1 % at three quarters of the size. A quarter, a
 half and all of them are audited in new interpreters; the peak is that of the whole interpreter (Linux). Every
 exact duplicate that is reported is compared pixel by pixel. Writes results/benchmarks/audit.json and the
-table of docs/benchmarks.md.
+table of docs/benchmark-tables.md.
 """
 
 from __future__ import annotations

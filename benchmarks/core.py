@@ -5,7 +5,7 @@
 
 Both sides of a ratio alternate in one run, so that a busy machine slows both; a ratio is the median over the
 rounds, with its quartiles. Each benchmark writes results/benchmarks/NAME.json, and the table in
-docs/benchmarks.md is made from those files.
+docs/benchmark-tables.md is made from those files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from longtail.functional import class_balanced_cross_entropy
 from longtail.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, PAGE = ROOT / "results" / "benchmarks", ROOT / "docs" / "benchmarks.md"
+RESULTS, PAGE = ROOT / "results" / "benchmarks", ROOT / "docs" / "benchmark-tables.md"
 DEFAULT_THREADS = torch.get_num_threads()
 Row = dict[str, Any]
 
@@ -350,7 +350,7 @@ def provenance() -> dict[str, Any]:
 
 
 def put_in_page(name: str, lines: list[str]) -> None:
-    """Put lines between the marks `name` table and `name` end of docs/benchmarks.md."""
+    """Put lines between the marks `name` table and `name` end of docs/benchmark-tables.md."""
     start, end = f"<!-- {name} table -->\n", f"<!-- {name} end -->\n"
     head, found, tail = PAGE.read_text().partition(start)
     _, closed, rest = tail.partition(end)

@@ -4,7 +4,8 @@
     python benchmarks/counts.py --rows 10000000    # a trial; writes nothing
 
 Each call runs in a new interpreter, timed inside it after its imports; both sides take turns, and the peak is
-that of the whole interpreter (Linux). Writes results/benchmarks/counts.json and docs/benchmarks.md's table.
+that of the whole interpreter (Linux). Writes results/benchmarks/counts.json and the table of
+docs/benchmark-tables.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 Forward and backward of a batch mean, index targets. All contestants of a shape take turns in one process; a
 ratio is the median over rounds of theirs / ours. Peers that are not installed, or whose temporaries would not
 fit into the free memory, are left out and named. Writes results/benchmarks/loss-DEVICE.json after every
-shape, and the table and the chart of docs/benchmarks.md at the end.
+shape, and the table and the chart of docs/benchmark-tables.md at the end.
 """
 
 from __future__ import annotations
@@ -342,7 +342,7 @@ def results() -> dict[str, dict[str, Any]]:
 
 
 def write_page() -> None:
-    """Put the table and the chart's caption between their marks in docs/benchmarks.md."""
+    """Put the table and the chart's caption between their marks in docs/benchmark-tables.md."""
     lines: list[str] = []
     measured = results()
     for device, result in measured.items():

@@ -7,7 +7,7 @@
 
 The plain script is fp32, channels first, with a DataLoader that pads, crops, mirrors and scales image by
 image and `loss.item()` in each step; neither takes TF32 for fp32. Pixels are random: their values change no
-speed. Writes results/benchmarks/train_throughput-DEVICE.json and the table of docs/benchmarks.md.
+speed. Writes results/benchmarks/train_throughput-DEVICE.json and the table of docs/benchmark-tables.md.
 """
 
 from __future__ import annotations
@@ -282,7 +282,7 @@ def on_cuda(images: int, done: dict[str, dict[str, Any]]) -> Iterator[dict[str, 
 
 
 def write_page() -> None:
-    """Put the tables between their marks in docs/benchmarks.md."""
+    """Put the tables between their marks in docs/benchmark-tables.md."""
     lines: list[str] = []
     for device in ("cpu", "cuda"):
         path = RESULTS / f"train_throughput-{device}.json"

@@ -433,3 +433,23 @@ def test_on_page_blocks_a_tuned_prior_beats_plain_boosted_trees():
     plain = trees.fit(X[train], y[train]).predict(X[test])
     tuned = PriorAdjustedClassifier(trees, tau="tune", cv=3).fit(X[train], y[train]).predict(X[test])
     assert balanced_accuracy_score(y[test], tuned) > balanced_accuracy_score(y[test], plain) + 0.03
+
+
+def test_boosting_looks_its_class_weight_up_by_the_places_of_the_labels(rng):
+    y = np.repeat([1, 2], [90, 30])
+    x = rng.normal(size=(120, 2))
+    trees = HistGradientBoostingClassifier(max_iter=1, learning_rate=1e-9, class_weight={0: 1.0, 1: 10.0})
+    model = PriorAdjustedClassifier(trees, target="training").fit(x, y)
+    assert model.class_weight_.tolist() == [1.0, 10.0]
+    # trees that learn nothing say the prior that they saw; the right one comes back
+    assert model.estimator_.predict_proba(x[:1])[0] == pytest.approx([90 / 390, 300 / 390])
+    assert model.predict_proba(x[:1])[0] == pytest.approx([0.75, 0.25])
+
+
+def test_weights_behind_a_sampler_of_imbalanced_learn_are_one(rng):
+    pipeline = pytest.importorskip("imblearn.pipeline")
+    over = pytest.importorskip("imblearn.over_sampling").RandomOverSampler(random_state=0)
+    y = np.repeat(["cat", "lynx"], [60, 12])
+    x = rng.normal(size=(72, 2)) + (y == "lynx")[:, None]
+    made = pipeline.make_pipeline(over, ClassBalancedClassifier(LogisticRegression(), scheme="inverse"))
+    assert made.fit(x, y).steps[-1][1].class_weight_ == pytest.approx([1.0, 1.0])

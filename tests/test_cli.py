@@ -7,11 +7,14 @@ import csv
 import importlib.metadata
 import io
 import json
+import os
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,27 +69,10 @@ OPTIONS = {
     ],
     "methods": ["name", "format"],
     "compare": [
-        "dataset",
-        "label",
-        "group",
-        "test",
-        "drop",
-        "keep",
-        "learner",
-        "metric",
-        "folds",
-        "repeats",
-        "imbalance",
-        "loss",
-        "scheme",
-        "method",
-        "beta",
-        "gamma",
-        "epochs",
-        "seeds",
-        "jobs",
-        "device",
-        "out",
+        *("dataset", "label", "group", "test", "drop", "keep"),
+        *("learner", "metric", "folds", "repeats", "imbalance", "loss"),
+        *("scheme", "method", "beta", "volume", "features", "gamma"),
+        *("epochs", "skip_unreadable", "seeds", "jobs", "device", "out"),
     ],
     "embed": [
         "data",
@@ -102,26 +88,10 @@ OPTIONS = {
         "cache",
     ],
     "train": [
-        "recipe",
-        "out",
-        "model",
-        "method",
-        "loss",
-        "scheme",
-        "beta",
-        "gamma",
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "size",
-        "seed",
-        "set",
-        "lora",
-        "freeze_backbone",
-        "device_batch",
-        "skip_unreadable",
-        "device",
-        "tensorboard",
+        *("recipe", "out", "model", "method", "loss", "scheme"),
+        *("beta", "gamma", "epochs", "batch_size", "learning_rate", "size"),
+        *("seed", "set", "lora", "freeze_backbone", "label", "image"),
+        *("root", "device_batch", "skip_unreadable", "device", "tensorboard"),
     ],
     "evaluate": ["run", "data", "unlabelled", "format"],
     "predict": ["run", "sample", "top", "sets", "prior", "data", "format"],
@@ -595,3 +565,54 @@ def test_numbers_have_no_needless_exponent(run: Run) -> None:
     assert "imbalance factor 900000" in done.stdout
     assert "e+" not in done.stdout
     assert "10000" in done.stdout
+
+
+def _commands_of(application: typer.Typer) -> Iterator[tuple[str, Any]]:
+    for name, command in typer.main.get_command(application).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        yield from ((f"{name} {n}", c) for n, c in inner.items()) if inner else [(name, command)]
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(_commands_of(app)), ids=lambda x: x if isinstance(x, str) else ""
+)
+def test_help_has_examples_whose_options_exist(name: str, command: Any, run: Run) -> None:
+    shown = [run(*name.split(), flag) for flag in ("-h", "--help")]
+    assert shown[0].returncode == 0
+    assert shown[0].stdout == shown[1].stdout
+    lines = [line for line in command.epilog.split("\n\n") if line.startswith(f"longtail {name}")]
+    assert 1 <= len(lines) <= 4
+    text = " ".join(shown[0].stdout.split())
+    for line in lines:
+        assert line in text
+        arguments = shlex.split(line)[1 + len(name.split()) :]
+        command.make_context(name, arguments)  # an unknown option, or a value that is none, would end this
+
+
+def test_the_defaults_that_help_tells_are_those_of_the_recipes(run: Run) -> None:
+    text = " ".join(run("train", "-h", columns=400).stdout.replace("│", " ").split())
+    digits, images = recipes.digits(), recipes.images("photos", "resnet50")
+    for name in ("beta", "epochs", "learning_rate"):
+        assert f"digits {getattr(digits, name):g}, images {getattr(images, name):g}." in text
+    assert (digits.loss, digits.scheme, images.size, images.seed) == ("softmax", "effective", 224, 0)
+    assert (digits.gamma, images.gamma, digits.batch_size, images.batch_size) == (2, 2, 64, 64)
+    assert "default: 224." in text
+    assert "default: 2." in text
+    assert "all processes; default: 64." in text
+
+
+def test_a_shell_completes_commands_and_options(finish: Any) -> None:
+    for words, wanted in (("longtail ev", "evaluate"), ("longtail compare --learn", "--learner")):
+        at = str(len(words.split()) - 1)
+        asked = {"_LONGTAIL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": at}
+        code = "import sys; sys.argv = ['longtail']; from longtail.__main__ import main; main()"
+        done = finish([sys.executable, "-c", code], env={**os.environ, **asked})
+        assert done.stdout.split() == [wanted]
+
+
+def test_what_messages_say_to_install_needs_no_index() -> None:
+    """An installed longtail answers for itself: pip asks no index for it, whose longtail is another's."""
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "longtail[counts]"]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    assert "longtail[counts]" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr

@@ -251,7 +251,7 @@ def test_a_long_file_is_streamed(tmp_path):
         ("name,count\na,many\n", None, r"count 'many' in line 2 of .*x\.csv' is no number"),
         ("name,count\na,-1\n", None, r"counts must be finite and >= 0, got -1\.0 at position 0; give"),
         ("name,count\na,inf\n", None, r"counts must be finite and >= 0, got inf at position 0; give"),
-        ("name,count\na,1\nb,2\na,3\n", None, r"class 'a' stands twice in .*x\.csv' \(line 4\)"),
+        ("name,count\na,1\nb,2\na,3\n", None, r"class 'a' occurs twice in .*x\.csv' \(line 4\)"),
         ("name,count\na,1\nb\n", None, r"line 3 of .*x\.csv' has 1 fields, fewer than its header"),
         (
             "name,count\na,\n",
@@ -284,9 +284,9 @@ def test_bad_paths(tmp_path):
     with pytest.raises(ValueError, match=r"source 'cat' is no file and no folder; check the path"):
         class_counts("cat")
     with pytest.raises(
-        ValueError, match=r"source must be a \.csv, .*x\.txt'; read other formats into a list"
+        ValueError, match=r"source must be a \.csv, .*x\.docx'; read other formats into a list"
     ):
-        class_counts(written(tmp_path, "x.txt", "label\n1\n"), label="label")
+        class_counts(written(tmp_path, "x.docx", "label\n1\n"), label="label")
     with pytest.raises(ValueError, match=r"source .*latin\.csv' is not UTF-8 text"):
         class_counts(written(tmp_path, "latin.csv", "label\nmüll\n", "latin-1"), label="label")
 

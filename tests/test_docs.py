@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import longtail
 from longtail import cli, datasets
 from longtail.paper.results import read_rows
 from longtail.paper.settings import measure, signs, skeletons
@@ -32,7 +33,6 @@ NOT_RUN = {
     "make demo": "the main job; takes a minute, and test_cli.py runs its command on a smaller grid",
     "make test": "runs this test",
     "make bench": "measures speed for minutes",
-    "make campaign": "an hour of kills",
     "make wheel": "builds and installs, which needs a network for the build",
     "make lowest": "installs old versions from the network",
     "longtail compare": "what make demo runs",
@@ -74,9 +74,10 @@ def test_python_blocks_run(
 def test_longtail_commands_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # what reproduce and weights show needs nothing of a page, so once is enough for all pages
+    # what these show needs nothing of a page, so once is enough for all pages
     earlier = [p.name for p in PAGES[: PAGES.index(page)]]
-    alone = {c for name, c in _commands() if name in earlier and c.split()[1] in ("reproduce", "weights")}
+    shared = ("compare", "reproduce", "weights")
+    alone = {c for name, c in _commands() if name in earlier and c.split()[1] in shared}
     commands = [c for name, c in _commands() if name == page.name and c not in {*NOT_RUN, *alone}]
     if not commands:
         pytest.skip(f"{page.name} has no command to run")
@@ -111,6 +112,16 @@ def test_the_site_is_built_and_its_links_lead_somewhere(tmp_path: Path) -> None:
     )
     reference = (tmp_path / "reference" / "adjust" / "index.html").read_text(encoding="utf-8")
     assert "log(prior it saw)" in reference
+
+
+def test_the_reference_names_every_public_name() -> None:
+    pages = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "docs" / "reference").glob("*.md"))
+    named = re.findall(r"^::: (\S+)$", pages, re.MULTILINE)
+    assert len(named) == len(set(named))
+    for name in longtail.__all__:
+        assert any(f"{known}.".startswith(f"longtail.{name}.") for known in named), (
+            f"docs/reference lacks {name}"
+        )
 
 
 def _make_data() -> None:
@@ -228,6 +239,28 @@ def test_result_tables_are_the_result_files() -> None:
             assert line in text, f"{page} lacks the measured row {line}"
 
 
+def test_the_answer_for_a_table_is_the_result_file() -> None:
+    lines = (
+        (ROOT / "results" / "table-page-blocks-lightgbm" / "compare.md")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
+    text = (ROOT / "docs" / "your-own-data.md").read_text(encoding="utf-8")
+    answer = [
+        line for line in lines if re.match(r"(Use|How sure|Cost|Code|More data would help most for): ", line)
+    ]
+    assert len(answer) == 5
+    assert "\n".join(answer) in text
+    plain, best = (
+        next(row.split("|") for row in lines if f"| {name} |" in row)
+        for name in ("none", "tuned_adjustment (best)")
+    )
+    balanced = [row[3].split("±")[0].strip() for row in (plain, best)]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"the balanced error from {' to '.join(balanced)} %" in readme
+    assert f"over all rows from {' to '.join(row[4].strip() for row in (plain, best))} %" in readme
+
+
 def test_the_skeleton_table_is_the_result_file() -> None:
     rows = read_rows(ROOT / "results" / "ddnet.csv", "ddnet")
     table = sheet(measure(skeletons(), rows)).markdown().splitlines()
@@ -267,7 +300,7 @@ def _evaluated() -> dict[tuple[str, str, str], float]:
 
 
 def test_sets_and_label_shift_are_the_result_file_and_reach_their_targets() -> None:
-    text = " ".join((ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").split())
+    text = " ".join((ROOT / "docs" / "probabilities.md").read_text(encoding="utf-8").split())
     mean = _evaluated()
     shown = ("worst_coverage", "macro_coverage", "mean_size", "natural_coverage", "natural_size")
     for method in ("marginal", "interpolated", "class", "prevalence", "adjusted"):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -304,48 +303,39 @@ def test_a_damaged_file_of_the_cache_is_made_again(models, photos, own_cache):
     np.testing.assert_array_equal(before.X, again.X)
 
 
-SLOW = """
-import sys, time
-from longtail.training import backbones, embedding
-plain, embedding._EVERY = backbones.ImageBackbone.features, 0.0
-def features(self, batch, device):
-    time.sleep(0.3)
-    print("batch", len(batch), flush=True)
-    return plain(self, batch, device)
-backbones.ImageBackbone.features = features
-from longtail.cli import main
-sys.argv[0] = "longtail"
-main()
-"""
+def slowly(out, *arguments):
+    """Make features by the command line in a process of its own, which says each batch."""
+    torch.set_num_threads(1)  # this process was forked
+    plain, embedding._EVERY = backbones.ImageBackbone.features, 0.0
+
+    def features(self, batch, device):
+        time.sleep(0.3)
+        out.send(len(batch))
+        return plain(self, batch, device)
+
+    backbones.ImageBackbone.features = features
+    sys.argv = ["longtail", "embed", *map(str, arguments)]
+    cli.main()
 
 
 def test_a_kill_costs_little_and_changes_nothing(models, photos, tmp_path, own_cache, monkeypatch):
     """One process is at work, another waits; the first is killed, and the second goes on from there."""
     whole = embed(photos, models["pooled"], batch_size=2, cache=tmp_path / "other")
-    first = [
-        sys.executable,
-        "-c",
-        SLOW,
-        "embed",
-        photos,
-        "--model",
-        models["pooled"],
-        "-o",
-        tmp_path / "f.npz",
-    ]
-    process = subprocess.Popen([*first, "--batch-size", "2"], stdout=subprocess.PIPE, text=True)
-    for _ in range(3):
-        assert process.stdout.readline() == "batch 2\n"
+    fork = multiprocessing.get_context("fork")
+    said, out = fork.Pipe(duplex=False)
+    options = ("--model", models["pooled"], "-o", tmp_path / "f.npz", "--batch-size", "2")
+    process = fork.Process(target=slowly, args=(out, photos, *options))
+    process.start()
+    assert [said.recv() for _ in range(3)] == [2, 2, 2]
     seen = counting(monkeypatch)
 
     def kill_while_another_waits():
         with ThreadPoolExecutor(1) as other:
             waiting = other.submit(embed, photos, models["pooled"], batch_size=2)
-            assert process.stdout.readline() == "batch 2\n"
+            assert said.recv() == 2
             time.sleep(0.1)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            process.stdout.close()
+            process.kill()
+            process.join()
             return waiting.result()
 
     with pytest.warns(UserWarning, match="waiting for it"):
@@ -477,8 +467,8 @@ def refused(monkeypatch, capsys, *arguments):
     [
         (["--model", "./nowhere"], "model folder './nowhere' is not there; check the path"),
         (["--model", "nobody/nothing"], "and the Hugging Face hub did not give it ("),
-        (["--groups-from", "(x"], "groups_from must be a regular expression, got '(x'"),
-        (["--groups-from", "(dog)"], "groups_from '(dog)' finds nothing in 'train/cat/train0_0.png'"),
+        (["--groups-from", "(x"], "--groups-from must be a regular expression, got '(x'"),
+        (["--groups-from", "(dog)"], "--groups-from '(dog)' finds nothing in 'train/cat/train0_0.png'"),
         (["--pooling", "max"], "pooling must be one of 'auto', 'pooler', 'mean', 'first', got 'max'"),
         (["--pooling", "first"], "has no tokens to take the first of; give pooling 'mean'"),
         (["--size", "0"], "size must be in [1, inf], got 0"),

@@ -642,3 +642,18 @@ def test_a_blanket_exception_is_found():
     comments = list(exceptions(planted))
     assert len(comments) == 4
     assert [unnamed(comment) for comment in comments] == [True, True, False, False]
+
+
+def test_the_sdist_has_all_that_the_repository_has() -> None:
+    """Tests, their data and what they read: the suite must pass in an unpacked sdist."""
+    import tomllib
+
+    root = SRC.parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("an sdist, not the repository")
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
+    tracked = {"/" + line.split("/")[0] for line in listed.splitlines()}
+    about = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    included = set(about["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    assert tracked - included == {"/pyproject.toml", "/.gitignore"}  # which hatchling takes by itself
+    assert included <= tracked

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import average_precision_score, log_loss
 from sklearn.preprocessing import FunctionTransformer
 
 import longtail
@@ -36,6 +37,7 @@ from longtail.compare.trials import run_training
 from longtail.evaluation import paired_difference, summarize
 from longtail.methods import Method, Rule
 from longtail.methods import get as method
+from longtail.report.tables import method_sheet
 from longtail.training.recipe import Recipe
 
 SIZES = (60, 24, 6)
@@ -318,6 +320,23 @@ def test_scores_out_of_fold_are_kept_and_decide(compared, problem):
         assert np.array_equal(confusion, row.outcomes[3].result.confusion)
 
 
+def test_log_losses_and_average_precision_are_scikit_learns(compared, problem):
+    row = compared.rows[0]
+    with np.load(row.outcomes[4].folder / "scores.npz") as kept:
+        p, truth = np.exp(kept["test"]), problem.targets[kept["rows"]]
+    p /= p.sum(1, keepdims=True)
+    weight = 1 / np.bincount(truth)[truth]
+    onehot = np.eye(3)[truth]
+    assert row["log_loss"].values[4] == pytest.approx(log_loss(truth, p))
+    assert row["balanced_log_loss"].values[4] == pytest.approx(log_loss(truth, p, sample_weight=weight))
+    assert row["average_precision"].values[4] == pytest.approx(
+        average_precision_score(onehot, p, average="macro")
+    )
+    again = compared.to_dict()["rows"][0]
+    assert again["balanced_log_loss"]["mean"] == row["balanced_log_loss"].summary.mean
+    assert "balanced log-loss" in method_sheet(compared).head
+
+
 def test_a_second_call_and_a_third_after_a_kill_say_the_same(compared, problem, tmp_path):
     options = {"learners": "logistic_regression", "repeats": 2, "out": compared.folder, "jobs": 1}
     before = {p: p.stat().st_mtime_ns for p in compared.folder.rglob("scores.npz")}
@@ -522,7 +541,7 @@ def test_the_answer_names_method_doubt_cost_code_and_thin_classes(problem, tmp_p
     assert code == 'Code: ClassBalancedClassifier(LGBMClassifier(), scheme="inverse").fit(X, y)'
     assert more.startswith("More data would help most for: 2 (")
     use, sure, code, _ = answer(made(0.0))
-    assert use == "Use: softmax without re-weighting."
+    assert use == "Use: plain lightgbm."
     assert "by more than chance" in sure
     assert code == "Code: LGBMClassifier().fit(X, y)"
 
@@ -545,7 +564,7 @@ def test_several_betas_and_a_method_of_ones_own(tmp_path, monkeypatch, capsys):
     names = [row["scheme"] for row in json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]]
     assert names == ["none", "effective:beta=0.9", "effective:beta=0.99", "mine"]
     assert "Use: " in done.out
-    assert "20 of 20 runs" in done.err  # a line where nobody looks
+    assert "20/20 runs" in done.err  # a line where nobody looks
     for bad, message in (("own_methods:other", "is a int"), ("nowhere:mine", "cannot be imported")):
         assert run(monkeypatch, *arguments, "--method", bad) == 2
         assert message in capsys.readouterr().err.replace("\n", " ")

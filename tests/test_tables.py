@@ -205,7 +205,7 @@ def test_a_table_without_a_header_is_noticed_and_read_by_number(label, read):
     for wrong in (4, 0, -4):
         with pytest.raises(ValueError, match=rf"label '{wrong}' is no column .* without a header are 1 to 3"):
             class_counts(path, label=wrong, header=False)
-    with pytest.warns(UserWarning, match=r"each of the 30 labels .* stands once; is '2' the column"):
+    with pytest.warns(UserWarning, match=r"each of the 30 labels .* occurs once; is '2' the column"):
         class_counts(path, label=2, header=False)
 
 

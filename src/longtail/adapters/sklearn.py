@@ -436,6 +436,9 @@ def _own_weights(model: Any, classes: Array, labels: Array, weights: Array) -> A
             "or pass sample_weight to fit"
         )
     own = params.get("class_weight")
+    if isinstance(own, Mapping) and type(model).__module__.startswith("sklearn.ensemble._hist"):
+        # HistGradientBoosting looks its dict up by the places of the labels: {1: 10.0} weighs the second
+        return np.asarray([float(own.get(place, 1.0)) for place in range(len(classes))])
     if isinstance(own, str):  # "balanced", or "balanced_subsample" of forests
         # some count weights of samples for it since compute_class_weight can; the others count samples
         counting = ("sklearn.linear_model._logistic", "sklearn.svm", "sklearn.ensemble._forest")

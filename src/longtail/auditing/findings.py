@@ -13,7 +13,7 @@ from longtail.auditing.samples import Samples
 from longtail.counts import ClassCounts
 
 _NAMED: Final = 3  # names in a sentence
-_COMPARED: Final = {"row": "rows as they stand", "text": "text after normalisation"}
+_COMPARED: Final = {"row": "rows as they are", "text": "text after normalisation"}
 
 
 def harmless(name: object) -> str:
@@ -400,7 +400,7 @@ def _test(a: Audit) -> Finding | None:
         parts.append(
             f"One model's balanced error is known to ±{_points(test.error_margin)}; differences under "
             f"{_points(test.visible)} are invisible with {seeds}"
-            + (f", under {_points(test.visible_by_group)} if the samples of a group stand and fall together"
+            + (f", under {_points(test.visible_by_group)} if a group's samples are right or wrong together"
                if test.visible_by_group is not None and test.visible_by_group > test.visible else "")
             + "."
         )  # fmt: skip
@@ -419,7 +419,7 @@ def _leaks(a: Audit) -> Finding | None:
     inside = sum(sample.part != "train" for d in leaks for sample in d.samples)
     parts = {sample.part for d in leaks for sample in d.samples}
     where = "in training, too" if len(parts) == 2 else "in another part, too"
-    text = f"{_many(inside, 'test sample')} {_does(inside, 'stand')} {where}, such as "
+    text = f"{_many(inside, 'test sample')} {_does(inside, 'are', 'is')} {where}, such as "
     text += f"{_first(leaks[0])}."
     return Finding(
         "problem", "Leaks", text, "Remove them from training: a test with them flatters every model."
@@ -454,7 +454,7 @@ def _conflicts(a: Audit) -> Finding | None:
     if not a.label_conflicts:
         return None
     number = len(a.label_conflicts)
-    text = f"{_many(number, 'sample')} {_does(number, 'stand')} under several labels, such as "
+    text = f"{_many(number, 'sample')} {_does(number, 'have', 'has')} several labels, such as "
     text += f"{_first_conflict(a)}."
     return Finding(
         "problem",

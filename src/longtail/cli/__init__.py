@@ -19,7 +19,7 @@ COMMANDS = "longtail.commands"
 app = typer.Typer(
     help="Class-balanced training for long-tailed data.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

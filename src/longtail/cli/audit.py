@@ -9,7 +9,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from longtail.cli.terminal import Format, console, error_console, may_write, print_csv, print_json, write
+from longtail.cli.terminal import (
+    Format,
+    console,
+    error_console,
+    examples,
+    may_write,
+    print_csv,
+    print_json,
+    write,
+)
 
 if TYPE_CHECKING:
     from longtail.auditing import Audit
@@ -67,7 +76,7 @@ def audit(
     force: Annotated[bool, typer.Option("--force", help="Replace a page that exists.")] = False,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
-    """The tail, what the test set can show, duplicates, leaks and groups, before anyone trains."""
+    """Look at data before you train: the tail, duplicates, leaks, groups, what the test set can show."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     import longtail
@@ -136,4 +145,9 @@ def _print(found: Audit) -> None:
 
 def add(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command()(audit)
+    app.command(
+        epilog=examples(
+            "longtail audit photos/ --out audit.html",
+            "longtail audit train.csv --label species --group customer",
+        )
+    )(audit)

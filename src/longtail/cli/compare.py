@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from longtail.cli.sources import look_at_images, recipe_for
-from longtail.cli.terminal import console, error_console, write
+from longtail.cli.terminal import console, error_console, examples, write
 
 _EVERY = 30.0  # seconds between two lines
 _FILES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz", ".parquet", ".pq")
@@ -47,16 +47,23 @@ def compare(
         ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="What decides; default: balanced_error of tables and features.")
+        str | None,
+        typer.Option(
+            help="What decides, such as macro_f1; default: balanced_error of your data, else error."
+        ),
     ] = None,
-    folds: Annotated[int | None, typer.Option(help="Default: min(5, smallest class).")] = None,
-    repeats: Annotated[int, typer.Option(help="How often folds are shuffled and run.")] = 5,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Of a table: parts tested in turn; default: min(5, smallest class)."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Of a table: how often the folds are drawn anew.")] = 5,
     imbalance: Annotated[
         float | None,
         typer.Option(help="Largest over smallest class; default 50, data of yours stay as they are."),
     ] = None,
     loss: Annotated[
-        list[str] | None, typer.Option(help="With every --scheme, in place of methods; repeatable.")
+        list[str] | None,
+        typer.Option(help="With every --scheme, in place of methods; repeatable; default: methods."),
     ] = None,
     scheme: Annotated[
         list[str] | None,
@@ -66,20 +73,23 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME[:SETTING=VALUE]",
-            help="See longtail methods, or MODULE:NAME for one of your own; repeatable.",
+            help="See longtail methods; MODULE:NAME for one of yours; repeatable; default: the usual ones.",
         ),
     ] = None,
     beta: Annotated[
-        list[float] | None, typer.Option(help="Of the effective number; repeatable: each is a method.")
+        list[float] | None,
+        typer.Option(
+            help="From 0 (no weights) to 1 (1 / n); repeatable; default: digits 0.99, else the recipe's."
+        ),
     ] = None,
     volume: Annotated[
-        list[float] | None, typer.Option(help="N of the effective number, beta = 1 - 1/N; repeatable.")
+        list[float] | None, typer.Option(help="Beta as a number of samples N: beta = 1 - 1/N; repeatable.")
     ] = None,
     features: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Of a folder: compare heads on this model's features.")
     ] = None,
-    gamma: Annotated[float | None, typer.Option(help="Of the focal loss.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Of every run.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Of the focal loss; default: the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of every run; default: the recipe's.")] = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read.")
     ] = False,
@@ -90,7 +100,7 @@ def compare(
         Path | None, typer.Option(help="Run folder; default: one under runs/ named by the settings.")
     ] = None,
 ) -> None:
-    """The main job: train with and without class balancing over several seeds; one honest table."""
+    """Train with and without class balancing, several times each; one honest table and the answer."""
     from longtail import compare as comparing
 
     given: dict[str, Any] = {"imbalance_factor": imbalance, "gamma": gamma}
@@ -257,8 +267,9 @@ class _Bar:
     def report(self, done: int, total: int, outcome: Any) -> None:
         """Move the bar."""
         recipe = outcome.recipe
-        value = None if outcome.evaluation is None else getattr(outcome.evaluation, recipe.metric)
-        error = "failed" if value is None else f"{100 * value:4.1f} %"
+        value = None if outcome.evaluation is None else outcome.value(recipe.metric)
+        share = recipe.metric.endswith("_error") or recipe.metric == "error"
+        error = "failed" if value is None else f"{100 * value:4.1f} %" if share else f"{value:.3f}"
         unit = "fold" if recipe.folds else "seed"
         name = f"{recipe.method.label} {unit} {recipe.seed}"
         self.bar.update(self.task, completed=done, description=f"{name:<28} {error:>6}")
@@ -266,7 +277,7 @@ class _Bar:
         if not self.seen and (done == total or now - self.told >= _EVERY):  # a line where nobody looks
             self.told = now
             left = (now - self.started) / done * (total - done)
-            text = f"{done} of {total} runs, {_in_words(now - self.started)}, about {_in_words(left)} to go"
+            text = f"{done}/{total} runs, {_in_words(now - self.started)}, about {_in_words(left)} to go"
             error_console.print(f"{text}; {escape(name)} {error.strip()}", soft_wrap=True)
 
 
@@ -285,7 +296,7 @@ def _show(result: Any, title: str) -> None:
     if not result.outcomes:
         raise SystemExit(1)
     for line in answer(result):
-        console.print(escape(line), soft_wrap=True)
+        console.print(escape(line))
     text = reading(result)
     console.print(escape(text), style="dim")
     picture = draw_comparison(result, folder / "compare.png")
@@ -320,4 +331,11 @@ def _own_or_known(name: str, skip_unreadable: bool = False) -> tuple[Any, Any]:
 
 def add(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command()(compare)
+    app.command(
+        epilog=examples(
+            "longtail compare",
+            "longtail compare train.csv --label churn --group customer",
+            "longtail compare features.npz --method plain --method logit_adjusted",
+            "longtail compare photos/ --seeds 3",
+        )
+    )(compare)

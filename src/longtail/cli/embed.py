@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from longtail.cli.terminal import console
+from longtail.cli.terminal import console, examples
 
 
 def embed(
@@ -68,4 +68,8 @@ def embed(
 
 def add(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command()(embed)
+    app.command(
+        epilog=examples(
+            "longtail embed photos/ --model google/vit-base-patch16-224 -o features.npz",
+        )
+    )(embed)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from longtail.cli.terminal import console, print_csv, print_json
+from longtail.cli.terminal import console, examples, print_csv, print_json
 
 
 class MethodsFormat(StrEnum):
@@ -24,7 +24,7 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Only this one, with its settings.")] = None,
     format: Annotated[MethodsFormat, typer.Option(help="How to print.")] = MethodsFormat.table,
 ) -> None:
-    """The ways of balancing: what each computes, where it was published, what goes wrong with it."""
+    """List the ways of balancing: what each computes, where it is from, what goes wrong with it."""
     from rich.table import Table
 
     from longtail.methods import ABOUT, CATALOGUE, About, get
@@ -59,4 +59,9 @@ def methods(
 
 def add(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(methods)
+    app.command(
+        epilog=examples(
+            "longtail methods",
+            "longtail methods effective:beta=0.99",
+        )
+    )(methods)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from longtail import _checks
-from longtail.cli.terminal import console, error_console, may_write, write
+from longtail.cli.terminal import console, error_console, examples, may_write, write
 
 if TYPE_CHECKING:
     from longtail.compare import ComparisonTable
@@ -114,4 +114,10 @@ def _export(compared: list[ComparisonTable], format: ReportFormat, table: Report
 
 def add(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command()(report)
+    app.command(
+        epilog=examples(
+            "longtail report runs/photos",
+            "longtail report runs/ --group --out all.html",
+            "longtail report runs/photos --format latex --table classes",
+        )
+    )(report)

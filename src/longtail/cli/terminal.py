@@ -24,6 +24,7 @@ __all__ = [
     "as_options",
     "console",
     "error_console",
+    "examples",
     "fail",
     "harmless",
     "may_write",
@@ -54,6 +55,11 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+
+
+def examples(*commands: str) -> str:
+    """Write commands as the end of a command's help."""
+    return "\n\n".join(["Examples:", *map(escape, commands)])
 
 
 def print_csv(rows: Iterable[Sequence[object]]) -> None:
@@ -99,6 +105,7 @@ _OPTIONS = {
     r"\bon_error='skip'": "--skip-unreadable",
     r"\bgroups_from\b": "--groups-from",
     r"\bgroup_scope\b": "--group-scope",
+    r"; try volume=\S+ to \S+": "",  # the beta before it says the same
     r"\b(label|labels|separator|order|image|root)=(?=['\"])": r"--\1 ",
 }
 

@@ -14,7 +14,16 @@ from rich.table import Table
 
 from longtail import _checks
 from longtail.cli.sources import look_at_images, recipe_for
-from longtail.cli.terminal import Format, console, error_console, harmless, print_csv, print_json, write
+from longtail.cli.terminal import (
+    Format,
+    console,
+    error_console,
+    examples,
+    harmless,
+    print_csv,
+    print_json,
+    write,
+)
 from longtail.evaluation import Evaluation, Interval
 from longtail.losses.forms import FORMS
 
@@ -42,17 +51,31 @@ def train(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(metavar="NAME[:SETTING=VALUE]", help="A way of balancing: longtail methods lists them."),
+        typer.Option(
+            metavar="NAME[:SETTING=VALUE]",
+            help="A way of balancing: longtail methods lists them; default: --scheme.",
+        ),
     ] = None,
-    loss: Annotated[str | None, typer.Option(help=f"{' | '.join(FORMS)}.")] = None,
-    scheme: Annotated[str | None, typer.Option(help="none | inverse | inverse_sqrt | effective.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Of the effective number.")] = None,
-    gamma: Annotated[float | None, typer.Option(help="Of the focal losses.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples in an update, over all processes.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The largest.")] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width of images.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    loss: Annotated[str | None, typer.Option(help=f"{' | '.join(FORMS)}; default: softmax.")] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="none | inverse | inverse_sqrt | effective (default).")
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(help="From 0 (no weights) to 1 (1 / n); default: digits 0.99, images 0.999."),
+    ] = None,
+    gamma: Annotated[float | None, typer.Option(help="Of the focal losses; default: 2.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data; default: digits 100, images 30.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples in an update, over all processes; default: 64.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The largest of the schedule; default: digits 0.1, images 0.025.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of images; default: 224.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides everything random; default: 0.")] = None,
     set: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Change any field; repeatable.")
     ] = None,
@@ -76,7 +99,10 @@ def train(
     device: Annotated[str, typer.Option(help="auto | cpu | cuda.")] = "auto",
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events into the run folder.")] = False,
 ) -> None:
-    """One run; started again, it goes on where it was stopped. With images, also under torchrun."""
+    """One run; started again, it goes on where it was stopped. With images, also under torchrun.
+
+    What you leave out is as in the recipe of the data set, and recipe.json in the run folder names all of it.
+    """
     columns = {"label": label, "image": image, "root": root}
     columns = {name: value for name, value in columns.items() if value is not None}
     listed = look_at_images(recipe, **columns) if _are_images(recipe) else None
@@ -136,7 +162,7 @@ def evaluate(
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
-    """What a finished run's model gets wrong: per class, per group, how sure that is, calibration."""
+    """The errors of a finished run: per class and group, how sure they are, calibration."""
     from longtail.training.evaluate import evaluate_run
 
     run = _one_run(run)
@@ -184,7 +210,7 @@ def predict(
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
-    """What a finished run's model says of one clip or image."""
+    """The classes of one clip or image, by a finished run's model."""
     from rich import box
 
     from longtail.predict import Classifier
@@ -413,6 +439,21 @@ def _ends(sides: Interval | None) -> str:
 
 def add(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command()(train)
-    app.command()(evaluate)
-    app.command()(predict)
+    app.command(
+        epilog=examples(
+            "longtail train digits --method logit_adjusted --out runs/digits",
+            "longtail train photos/ --model resnet50 --epochs 30",
+        )
+    )(train)
+    app.command(
+        epilog=examples(
+            "longtail evaluate runs/digits",
+            "longtail evaluate runs/digits --format csv",
+        )
+    )(evaluate)
+    app.command(
+        epilog=examples(
+            "longtail predict runs/photos image.jpg --top 3",
+            "longtail predict runs/photos image.jpg --sets 0.9",
+        )
+    )(predict)

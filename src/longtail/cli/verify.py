@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from longtail.cli.terminal import Format, console, print_csv, print_json
+from longtail.cli.terminal import Format, console, examples, print_csv, print_json
 
 
 def verify(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
-    """Whether every file of a run is still what was written; names those that are not."""
+    """Check every file of a run; name those that are damaged."""
     from longtail.training.verify import verify_run
 
     rows = [(run, one) for run in runs for one in verify_run(run)]
@@ -40,4 +40,4 @@ def verify(
 
 def add(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command()(verify)
+    app.command(epilog=examples("longtail verify runs/photos"))(verify)

@@ -16,6 +16,7 @@ from longtail.cli.terminal import (
     Format,
     as_options,
     console,
+    examples,
     harmless,
     may_write,
     note,
@@ -163,4 +164,10 @@ def _print_weights(
 
 def add(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command()(weights)
+    app.command(
+        epilog=examples(
+            "longtail weights 5000,500,50",
+            "longtail weights train.csv --label species --beta 0.99",
+            "longtail weights photos/train --format csv",
+        )
+    )(weights)

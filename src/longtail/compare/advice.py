@@ -38,12 +38,12 @@ class Advice:
 _KINDS: Final = {
     "balanced": (
         "every class counts the same, however rare",
-        "Re-weighting is made for this. Choose N on a balanced split held out of the training data.",
+        "Re-weighting is made for this. Choose beta on a balanced split held out of the training data.",
     ),
     "natural": (
         "test data are as long-tailed as the training data",
-        "The plain loss already fits this prior. Expect re-weighting to trade the head for the tail, so that "
-        "the plain error rises while the tail gains; do it only if the tail is worth that.",
+        "The plain loss fits such data already. Re-weighting lowers the errors of rare classes and raises "
+        "those of frequent ones, so the plain error rises. Do it only if the rare classes are worth that.",
     ),
 }
 

@@ -41,14 +41,15 @@ def answer(table: ComparisonTable) -> list[str]:
         return []
     scale, digits = (100, 1) if named(metric).kind == "percent" else (1, 3)
     title = named(metric).in_words
-    lines = [f"Use: {use.in_words if not use.is_plain else use.plain_words}."]
+    plain_words = f"plain {use.recipe.model}" if use.recipe.model in ESTIMATORS else use.plain_words
+    lines = [f"Use: {plain_words if use.is_plain else use.in_words}."]
     if best is not None and (d := best[metric].difference) is not None:
         text = f"{title} {interval_text(d, scale, digits)} against plain, {d.n} {table.unit}s"
         lines.append(f"How sure: {text}; more than chance after correction for {table.tests} tests.")
     elif use.is_plain and table.tests:
-        lines.append(f"How sure: no method has a {title} that differs from plain by more than chance.")
+        lines.append(f"How sure: no method differs from plain in {title} by more than chance.")
     else:
-        lines.append(f"How sure: one run a {table.unit} or no plain run beside it proves nothing.")
+        lines.append("How sure: not at all, with one run only or no plain run to compare with.")
     if best is not None and (base := table.baseline(best)) is not None:
         cost = table.paired(best, base, "natural_error")
         ours, theirs = best["natural_error"].summary, base["natural_error"].summary

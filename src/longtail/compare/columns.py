@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from longtail import _checks
 
-View = Literal["table", "wide", "json", "runs", "methods"]
+View = Literal["table", "wide", "json", "runs", "methods", "scores"]
 
 GROUPS: Final = ("many", "medium", "few")
 
@@ -25,7 +25,8 @@ class Column:
         kind: "text" | "percent" (an error, written times 100) | "number" (a score) | "difference" | "count".
         views: where it stands. "table": terminal and Markdown, within 80 columns, and all wider tables;
             "wide": the page and papers; "json": compare.json; "runs": compare.csv, a line a run; "methods":
-            the CSV of a line a method.
+            the CSV of a line a method; "scores": where probabilities were kept, the page
+            and compare.json.
         spread: whether tables write the standard deviation beside the mean.
         falls: whether less is better; errors and log-losses fall, scores rise.
     """
@@ -67,6 +68,9 @@ COLUMNS: Final = (
     Column("macro_f1", "macro-F1", "number", ("wide", "json", "runs", "methods")),
     Column("worst_class_error", "worst class", "percent", ("runs",)),
     Column("expected_calibration_error", "calibration", "percent", ("wide", "json", "runs", "methods")),
+    Column("log_loss", "log-loss", "number", ("scores",), falls=True),
+    Column("balanced_log_loss", "balanced log-loss", "number", ("scores",), falls=True),
+    Column("average_precision", "average precision", "number", ("scores",)),
     Column("difference", "vs none [95 %]", "difference", ("table",)),
     Column("seeds", "seeds", "count", ("wide",)),
 )
@@ -84,7 +88,6 @@ def columns(view: View, metric: str = "error") -> list[Column]:
         at = next(i for i, c in enumerate(chosen) if c.name == "error")
         decides = replace(named(metric), spread=True)
         chosen[at : at + 1] = [decides, replace(chosen[at], title="error", spread=False)]
-        chosen = [c for c in chosen if c.name != "medium_error"]  # a terminal has no room for all
     if view == "wide":
         table = columns("table", metric)
         return [*table, *(c for c in chosen if c.name not in {t.name for t in table})]

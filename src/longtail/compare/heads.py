@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 
 from longtail._random import derive_seed, generator
 from longtail.compare.outcome import Outcome
-from longtail.compare.trials import finished, split
+from longtail.compare.trials import finished, measures, split
 from longtail.datasets import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
 from longtail.evaluation import evaluate
 from longtail.methods import REFITS, Method
@@ -364,7 +364,8 @@ def _kept(
             folder.write_metrics([*history[:-1], _tested(history[-1], evaluation.error)])
             seconds += time.perf_counter() - started
             made_with = environment(torch.device("cpu")) | {"subset_sha256": data.subset_sha256}
-            folder.write_environment(made_with | about | {"seconds": seconds})
+            more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
+            folder.write_environment(made_with | about | {"seconds": seconds, "measures": more})
             folder.finish(evaluation, ["model.safetensors"])  # last: the run is finished
     except Exception as error:
         return Outcome(recipe, None, seconds, f"{type(error).__name__}: {error}", place)

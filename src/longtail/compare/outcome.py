@@ -55,6 +55,13 @@ class Outcome:
         assert self.evaluation is not None
         return self.evaluation
 
+    def value(self, column: str) -> float | None:
+        """Return what the run has for a column; None where it does not apply."""
+        found = getattr(self.result, column, None)
+        if found is None and isinstance(kept := self.environment.get("measures"), dict):
+            found = kept.get(column)
+        return None if found is None else float(found)
+
     @cached_property
     def environment(self) -> Mapping[str, object]:
         """The run's environment.json; empty where there is none."""

@@ -294,8 +294,9 @@ def _measures(row: Row, baseline: Row | None, tests: int, ratio: float) -> dict[
 
 def _values(row: Row, column: str) -> dict[int, float]:
     """A column by seed; empty where it does not apply."""
-    values = {o.recipe.seed: getattr(o.result, column) for o in row.outcomes}
-    return {} if any(v is None for v in values.values()) else values
+    values = {o.recipe.seed: o.value(column) for o in row.outcomes}
+    found = {seed: v for seed, v in values.items() if v is not None}
+    return found if len(found) == len(values) else {}
 
 
 def _paired(one: Row, other: Row, column: str, confidence: float, ratio: float) -> PairedDifference | None:
@@ -367,6 +368,7 @@ def _row_to_dict(row: Row, metric: str) -> dict[str, object]:
     d = row[metric].difference
     names = ("mean", "low", "high", "p_value", "confidence")
     means = {c.name: row[c.name].summary for c in columns("json")}
+    means |= {c.name: s for c in columns("scores") if row.recipe.folds and (s := row[c.name].summary)}
     return {
         "loss": row.loss,
         "scheme": row.scheme,

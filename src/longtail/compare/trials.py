@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from longtail.compare.problem import Problem
     from longtail.training.recipe import Recipe
 
-__all__ = ["finished", "run_training", "split", "versions"]
+__all__ = ["finished", "measures", "run_training", "split", "versions"]
 
 Integers = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -114,7 +114,7 @@ def _run(
         decided = recipe.method.adjust(scores["test"], counts, held_out=inner)
         evaluation = evaluate(decided, truth, problem.class_counts)
         seconds = time.perf_counter() - started
-        environment = made_with | about | {"seconds": seconds}
+        environment = made_with | about | {"seconds": seconds, "measures": measures(decided, truth)}
         for name, content in (
             ("recipe.json", recipe.to_dict()),
             ("environment.json", environment),
@@ -123,6 +123,27 @@ def _run(
             write_atomic(place / name, (json.dumps(content, indent=2) + "\n").encode())
         outcomes.append(Outcome(recipe, evaluation, seconds, None, place))
     return outcomes
+
+
+def measures(logits: Scores, truth: Integers) -> dict[str, float]:
+    """Return what an evaluation of the scores lacks: each class counts the same.
+
+    Args:
+        logits: of a softmax, shape (N, C).
+        truth: class indices.
+
+    Returns:
+        ``balanced_log_loss``: mean over the classes of their mean -log p; ``average_precision``: mean over
+        the classes of the area under precision by recall, one class against the others.
+    """
+    from scipy.special import log_softmax
+    from sklearn.metrics import average_precision_score
+
+    log_p = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    present = np.unique(truth)
+    losses = [-log_p[truth == c, c].mean() for c in present]
+    areas = [average_precision_score(truth == c, log_p[:, c]) for c in present]
+    return {"balanced_log_loss": float(np.mean(losses)), "average_precision": float(np.mean(areas))}
 
 
 def versions() -> dict[str, object]:

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from longtail.cli.sources import read_counts
-from longtail.cli.terminal import console, error_console, may_write, write
+from longtail.cli.terminal import console, error_console, examples, may_write, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -298,5 +298,15 @@ def _papers(results: list[Path]) -> list[MeasuredSetting]:
 
 def add(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command()(reproduce)
-    app.command()(figures)
+    app.command(
+        epilog=examples(
+            "longtail reproduce table2 --show",
+            "longtail reproduce gtsrb --data data/ --seeds 3",
+        )
+    )(reproduce)
+    app.command(
+        epilog=examples(
+            "longtail figures 5000,500,50",
+            "longtail figures runs/compare-digits --figure 7 --format pdf",
+        )
+    )(figures)

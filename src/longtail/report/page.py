@@ -35,7 +35,7 @@ _GLOSSARY: Final = {
     "error": "Share of the test samples that a method gets wrong.",
     "balanced error": "The mean of the classes' errors: every class counts the same, however rare.",
     "natural prior": "The error to expect where new data have the class shares of the training set.",
-    "many, medium, few": "Groups of classes by their training samples; the limits stand in the text.",
+    "many, medium, few": "Groups of classes by their training samples; the text names the limits.",
     "imbalance factor": "Training samples of the largest class over those of the smallest.",
     "plain, or no re-weighting": "The same network and loss, trained without any balancing.",
     "beta, N": "The setting of the effective number: N = 1 / (1 - beta). After N samples a class is full.",

@@ -90,6 +90,11 @@ class Sheet:
 def method_sheet(table: ComparisonTable, view: View = "wide") -> Sheet:
     """Return all methods as a sheet: what has room in a terminal ("table"), or all there is ("wide")."""
     shown = columns(view, table.metric)
+    if view == "wide":
+        there = {c.name for c in shown}
+        kept = [c for c in columns("scores") if any(row[c.name].summary for row in table.shown)]
+        at = len(shown) - 1  # before the number of seeds
+        shown[at:at] = [c for c in kept if c.name not in there and table.recipe.metric != "error"]
     empty = "-" if view == "wide" else ""
     rows = [[_cell(column, row, empty, table.metric) for column in shown] for row in table.rows]
     return Sheet([c.title for c in shown], rows, [i for i, row in enumerate(table.rows) if row.best])
@@ -173,7 +178,12 @@ def terminal_table(table: ComparisonTable) -> Table:
     """Return the comparison for the terminal, within 80 columns."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     named = any(row.method.name for row in table.rows)  # one name tells more than loss and weights
-    shown = [c for c in columns("table", table.metric) if not (named and c.name == "loss")]
+    narrow = table.metric != "error"  # then both errors stand in it, and there is no room for all groups
+    shown = [
+        c
+        for c in columns("table", table.metric)
+        if not (narrow and c.name == "medium_error") and not (named and c.name == "loss")
+    ]
     for column in shown:
         title = {"weights": "method", "medium_error": "med."}.get(column.name) if named else None
         drawn.add_column(

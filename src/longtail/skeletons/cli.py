@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from longtail.cli.data import group
-from longtail.cli.terminal import console
+from longtail.cli.terminal import console, examples
 
 
 def skeletons(
@@ -29,4 +29,4 @@ def skeletons(
 
 def add(app: typer.Typer) -> None:
     """Add the command of this file to ``longtail data``."""
-    group.command()(skeletons)
+    group.command(epilog=examples("longtail data skeletons JHMDB/ jhmdb14.npz"))(skeletons)

@@ -437,7 +437,7 @@ def count_text(
     notice_joined(counted, f"source {source!r}")
     if len(counted) >= _ALONE and max(counted.values()) == 1:
         _checks.warn(
-            f"each of the {len(counted)} labels of source {source!r} stands once; is {wanted.label!r} the "
+            f"each of the {len(counted)} labels of source {source!r} occurs once; is {wanted.label!r} the "
             "column of the class?"
         )
     return with_missing(_classes(counted, comma), missing)
@@ -519,7 +519,7 @@ def read_counts(database: DuckDBPyConnection, path: str) -> Counted:
             name = name if others else str(len(counts))
             if name in counts:
                 lines = [line for line, row in table.rows() if len(row) > named and row[named] == name]
-                raise ValueError(f"class {name!r} stands twice in {path!r} (line {lines[-1]})")
+                raise ValueError(f"class {name!r} occurs twice in {path!r} (line {lines[-1]})")
             counts[name] = value
     if not counts:
         raise ValueError(f"source {path!r} has no rows below its header")
@@ -840,5 +840,5 @@ def ask(database: DuckDBPyConnection, query: str, given: Sequence[object], sourc
                 f"source {source!r} is not UTF-8 text{where}; convert it, as iconv -f latin1 -t utf-8 does"
             ) from error
         if "state machine" in why:
-            why = "its lines end in more than one way, or something stands behind a closing quote"
+            why = "its lines end in more than one way, or something follows a closing quote"
         raise _Unreadable(f"source {source!r} is not readable ({why}); check the file") from error
