@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import csv
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from longtail import recipes
+from longtail import methods, recipes
 from longtail.compare import prepare
 from longtail.paper.results import columns_of
 from longtail.paper.settings import Setting, measure, signs, skeletons
@@ -67,6 +68,23 @@ def of_methods(row: Row) -> recipes.Recipe:
     return prepare(recipe, [row["method"]])[0][0]
 
 
+OWN_DATA = (
+    *("table-page-blocks-lightgbm", "table-yeast-lightgbm", "table-yeast-logistic-regression"),
+    "features-cifar10",
+)
+
+
+@pytest.mark.parametrize("name", OWN_DATA)
+def test_each_row_of_own_data_is_of_the_recipe_beside_it(name: str) -> None:
+    shared = recipes.Recipe(**json.loads((RESULTS / name / "compare.json").read_text())["recipe"])
+    rows = rows_of(f"{name}/compare.csv")
+    assert rows
+    for row in rows:
+        recipe = shared.replace(method=methods.get(row["method"]), seed=int(row["seed"]))
+        assert recipe.hash.startswith(row["recipe_hash"]), (name, row)
+        assert len(row["recipe_hash"]) >= 12
+
+
 @pytest.mark.parametrize(
     ("name", "rebuild"),
     [
@@ -97,6 +115,8 @@ def test_every_file_of_results_is_checked() -> None:
         *("table2.csv", "ddnet.csv", "gtsrb.csv", "choose-ddnet.csv", "compare-digits/compare.csv"),
         *("main-job/compare.csv", "evaluation.csv"),  # the last one's figures are read by test_docs.py
         *(f"methods-{data}/compare.csv" for data in ("digits", "gtsrb", "jhmdb")),
+        *(f"{name}/compare.csv" for name in OWN_DATA),
+        "evaluation.csv",  # of no recipe: benchmarks/evaluation.py makes it from features
     }
 
 

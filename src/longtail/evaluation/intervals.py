@@ -112,7 +112,7 @@ def jeffreys_interval(k: float, m: float, confidence: float = 0.95) -> Interval 
 
     Example:
         >>> jeffreys_interval(0, 3)
-        Interval(0, 0.535377, confidence=0.95)
+        Interval(0, 0.535583, confidence=0.95)
 
     Source:
         Brown, Cai, DasGupta, "Interval Estimation for a Binomial Proportion", Statistical Science 2001.
@@ -155,7 +155,7 @@ def mean_interval(
 
     Example:
         >>> mean_interval([0.02, 0.5], [500, 4])
-        Interval(0.103443, 0.413942, confidence=0.95)
+        Interval(0.071315, 0.448776, confidence=0.95)
 
     Source:
         Zou and Donner, "Construction of confidence limits about effect measures", Statistics in Medicine

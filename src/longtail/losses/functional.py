@@ -431,7 +431,7 @@ def class_balanced_distribution_balanced_loss(
     Example:
         >>> counts, target = torch.tensor([10.0, 90.0]), torch.tensor([[1.0, 0.0]])
         >>> class_balanced_distribution_balanced_loss(torch.zeros(1, 2), target, counts, 100)
-        tensor(0.3...)
+        tensor(0.5001)
 
     Source: Wu et al. (ECCV 2020), "Distribution-Balanced Loss for Multi-Label Classification in Long-Tailed
     Datasets", equations 4 to 9, with the focal term of its code.
