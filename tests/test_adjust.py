@@ -304,7 +304,13 @@ def test_a_logit_adjusted_method_is_the_published_loss(rng):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in methods.NAMES if not (methods.get(n).scale or methods.get(n).margin)]
+    "name",
+    [
+        name
+        for name, method in ((name, methods.get(name)) for name in methods.NAMES)
+        # a scale or margin leaves no probabilities, and weights that are learned no known prior
+        if not (method.scale or method.margin or method.reweighting)
+    ],
 )
 def test_no_method_corrects_twice(rng, name):
     """Adjusted afterwards, every way of training answers for classes that are all as frequent."""
@@ -314,8 +320,8 @@ def test_no_method_corrects_twice(rng, name):
         weight = np.asarray(class_weights(COUNTS, name))
     if name == "complementary":
         weight = np.asarray(class_weights(COUNTS, "effective"))
-    drawn = {"class_aware": 1 / COUNTS, "deferred_sampling": 1 / COUNTS, "progressive_sampling": 1 / COUNTS}
-    rate = drawn.get(name, COUNTS**-0.5 if name == "sqrt_sampling" else np.ones(3))
+    evenly = ("class_aware", "deferred_sampling", "progressive_sampling", "oversampling", "undersampling")
+    rate = 1 / COUNTS if name in evenly else COUNTS**-0.5 if name == "sqrt_sampling" else np.ones(3)
     offset = {
         "logit_adjusted": np.log(COUNTS),
         "balanced_softmax": np.log(COUNTS),
@@ -325,6 +331,37 @@ def test_no_method_corrects_twice(rng, name):
     logits, _ = trained(likelihood, COUNTS, weight, offset, rate)
     decided = softmax(method.adjust(logits, COUNTS))
     np.testing.assert_allclose(decided, posterior(likelihood, np.full(3, 1 / 3)), rtol=1e-6)
+
+
+def test_learned_weights_are_not_corrected():
+    with pytest.raises(ValueError, match="leaves no prior that is known; leave one out"):
+        methods.get("learning_to_reweight").replace(adjustment=Rule("logit"))
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 1, 4, 5), (6, 1, 7), (6, 7, 1)])
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_one_logit_of_any_layout(rng, shape, kind):
+    """0 and z as two columns."""
+    z = rng.normal(size=shape)
+    two = np.stack([0 * z, z], axis=-1)
+    moved = np.diff(adjust_logits(two, [900, 100], tau=0.7), axis=-1)[..., 0]
+    np.testing.assert_allclose(np.asarray(adjust_logits(kind(z), [900, 100], tau=0.7)), moved, rtol=1e-12)
+    shares = softmax(two)
+    got = adjust_probabilities(kind(shares[..., 1]), [900, 100], weight=[0.5, 2.0])
+    assert got.shape == shape
+    want = adjust_probabilities(shares.reshape(-1, 2), [900, 100], weight=[0.5, 2.0])[:, 1]
+    np.testing.assert_allclose(np.asarray(got).ravel(), want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+@pytest.mark.parametrize("dtype", [np.int64, bool, np.float32])
+def test_tuning_takes_the_labels_of_one_output(rng, shape, dtype):
+    logits, labels, counts = held_out(rng, counts=(200, 40))
+    wanted = tune_adjustment(logits, labels, counts)
+    margin = logits[:, 1] - logits[:, 0]
+    found = tune_adjustment(margin.reshape(shape), labels.astype(dtype).reshape(shape), counts)
+    assert found.tau == wanted.tau
+    assert found.error == pytest.approx(wanted.error, abs=1e-12)
 
 
 def test_a_schedule_that_never_acts_leaves_the_plain_prior():

@@ -231,3 +231,25 @@ def test_metrics_tell_how_to_reach_the_size_of_the_labels():
         labels[0, 1] = unknown
         with pytest.raises(ValueError, match=r"reads one label a sample, .* compute_metrics=lambda p"):
             metrics((np.zeros((4, 4)), labels))
+
+
+def test_one_map_of_logits_is_evaluated():
+    rng = np.random.default_rng(5)
+    scores, labels = rng.normal(size=(3, 1, 4, 5)), rng.integers(0, 2, (3, 4, 5))
+    labels[0, 0] = 255
+    known = labels != 255
+    for kind in (np.asarray, torch.as_tensor):
+        found = TrainerMetrics([90, 10], ignore_index=255)((kind(scores), kind(labels)))
+        assert found["error"] == pytest.approx(np.mean((scores[:, 0] > 0)[known] != labels[known]))
+
+
+def test_logits_that_were_moved_are_not_asked_to_be_moved(recwarn):
+    criterion, logits = ClassBalancedLoss([90, 9, 1]), torch.randn(4, 3, 3)
+    labels = torch.randint(3, (4, 3))
+    soft = torch.nn.functional.one_hot(labels, 3).float()
+    criterion(logits.movedim(-1, 1), labels)
+    criterion(logits.movedim(-1, 1), soft.movedim(-1, 1))
+    assert not recwarn.list
+    for target in (labels, soft):
+        with pytest.warns(UserWarning, match=r"read as \(N, C, d1\).*give logits\.movedim\(-1, 1\)"):
+            criterion(logits, target)

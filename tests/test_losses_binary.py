@@ -847,3 +847,50 @@ def test_a_long_tail_of_text_labels_and_of_some_classes():
     assert subset(text.tolist(), {"bee": 1}, 0).tolist() == [3]
     with pytest.raises(ValueError, match=r"counts asks for samples of 'dog', which labels lacks; .*'ant'"):
         subset(text, {"dog": 1}, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *(
+            ("BCE", "sigmoid"),
+            ("BCEWithLogitsLoss", "sigmoid"),
+            ("binary_cross_entropy_with_logits", "sigmoid"),
+        ),
+        *(
+            ("CE", "softmax"),
+            ("CrossEntropyLoss", "softmax"),
+            ("cross-entropy", "softmax"),
+            ("nll_loss", "softmax"),
+        ),
+        *(
+            ("FocalLoss", "focal"),
+            ("sigmoid_focal_loss", "focal"),
+            ("ASL", "asymmetric"),
+            ("Softmax", "softmax"),
+        ),
+    ],
+)
+def test_names_of_other_packages_get_a_suggestion(name, meant):
+    with pytest.raises(ValueError, match=f"did you mean '{meant}'"):
+        ClassBalancedLoss([9, 1], loss=name)
+
+
+def test_remedies_that_work_when_they_are_followed():
+    criterion, z = ClassBalancedLoss([5, 3, 2], loss="sigmoid"), torch.randn(4, 3)
+    target = torch.tensor([[0.0], [1.0], [2.0], [0.0]])
+    with pytest.raises(ValueError, match=r"target\.squeeze\(1\)\.long\(\)"):
+        criterion(z, target)
+    criterion(z, target.squeeze(1).long())
+    share = torch.rand(4, 1)
+    criterion_of_two = ClassBalancedLoss([5, 3])
+    with pytest.raises(ValueError, match=r"torch\.cat\(\[1 - target, target\], 1\)"):
+        criterion_of_two(z[:, :2], share)
+    criterion_of_two(z[:, :2], torch.cat([1 - share, share], 1))
+    hot = torch.zeros(4, 3, dtype=torch.bool)
+    with pytest.raises(TypeError, match=r"target\.float\(\) if it has input's shape"):
+        criterion(z, hot)
+    criterion(z, hot.float())
+    with pytest.raises(TypeError, match=r"got torch\.bool; convert with target\.long\(\)"):
+        criterion(z, hot[:, 0])
+    criterion(z, hot[:, 0].long())

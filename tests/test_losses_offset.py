@@ -330,3 +330,39 @@ def test_wrong_vectors_of_the_module(name):
         ClassBalancedLoss({"cat": 3, "dog": 2}, **{name: {"cat": 1.0}})
     with pytest.raises(ValueError, match=f"{name} needs a named loss"):
         ClassBalancedLoss(COUNTS, loss=lambda z, y: z[:, 0], **{name: [0.0] * 4})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"label_smoothing": 0.02},
+        {"loss": "softmax_focal", "gamma": 0.5},
+        {"loss": "focal"},
+        {"loss": "sigmoid"},
+    ],
+    ids=str,
+)
+def test_an_offset_added_in_the_place_of_the_gradient(settings, dtype):
+    """Large ones too, where a probability leaves exp's range; the logits stay what they were."""
+    g = torch.Generator().manual_seed(3)
+    for shape, size in (((64, 5), 1.0), ((33, 300), 3.0), ((40, 17), 400.0)):
+        z = (size * torch.randn(shape, generator=g)).to(dtype)
+        y = torch.randint(shape[1], shape[:1], generator=g)
+        offset = (
+            torch.linspace(-2.5, 0.0, shape[1]) if size < 100 else 60 * torch.randn(shape[1], generator=g)
+        )
+        if size > 100 and "label_smoothing" in settings:
+            continue
+        results = []
+        for backend in ("torch", "fused"):
+            logits = z.clone().requires_grad_()
+            criterion = ClassBalancedLoss([10] * shape[1], offset=offset, backend=backend, **settings)
+            loss = criterion(logits, y)
+            loss.backward()
+            assert torch.equal(logits.detach(), z)
+            results.append((loss.detach().double(), logits.grad.double()))
+        torch.testing.assert_close(results[1][0], results[0][0], rtol=2e-6, atol=1e-7)
+        tolerance = 1e-2 if dtype is torch.bfloat16 else 1e-5
+        torch.testing.assert_close(results[1][1], results[0][1], rtol=tolerance, atol=1e-6)

@@ -65,7 +65,8 @@ def adjust_logits(
     prior) therefore stays as it is under the uniform target.
 
     Args:
-        logits: floats of shape (N, C), or (..., C). With two counts also (N,) or (N, 1), of class 1.
+        logits: floats of shape (N, C), or (..., C). With two counts also of class 1 alone: (N,), (N, 1),
+            (N, 1, d1, ...) or (..., 1).
         counts: training samples per class, in the order of the outputs, as for `longtail.class_weights`. A
             class without samples is treated as the smallest one with samples.
         target: the prior to decide for. "uniform": every class counts the same, for balanced error;
@@ -148,7 +149,7 @@ def adjust_probabilities(
 
     Args:
         probabilities: shape (N, C), rows that sum to 1, such as ``predict_proba`` of trees gives; or shape
-            (N,) with two counts: the probability of class 1.
+            (N,) or (N, 1) with two counts: the probability of class 1.
         counts: as for `adjust_logits`, and so are target, weight, sampling, tau and cost.
         target: see `adjust_logits`.
         weight: see `adjust_logits`; ``sample_weight`` and ``class_weight`` of the training count here.
@@ -174,10 +175,11 @@ def adjust_probabilities(
     floor = _checks.number("floor", floor, low=0.0, high=0.01, open_low=True)
     values, xp, same = _floats("probabilities", probabilities)
     sizes = _counts(counts)
-    one = values.ndim == 1 and len(sizes) == 2
+    one, shape = _one_logit(values, len(sizes)), tuple(values.shape)
     if one:
         if cost is not None:
             raise ValueError("cost needs a column for each class, got one; give both classes' probabilities")
+        values = xp.reshape(values, (-1,))
         values = xp.stack([1 - values, values], axis=-1)
     _check_shape("probabilities", values, len(sizes))
     bare = values.detach() if hasattr(values, "detach") else values
@@ -198,7 +200,7 @@ def adjust_probabilities(
     shares = _softmax(xp.log(values) + _like(shift, values, xp), xp)
     if cost is not None:
         return same(-(shares @ _like(_cost(cost, len(sizes)), values, xp)))
-    return same(shares[:, 1] if one else shares)
+    return same(xp.reshape(shares[:, 1], shape) if one else shares)
 
 
 def effective_prior(counts: Any, *, weight: Any = None, offset: Any = None, sampling: Any = None) -> Vector:
@@ -370,10 +372,11 @@ def tune_adjustment(
     choices that one standard error cannot tell apart, the one that changes the least is taken.
 
     Args:
-        logits: shape (N, C), each from a model that was not trained on it; with two counts also (N,).
-            Or a mapping from the name of a training to its logits, of which the first is the plain one: then
-            the training is chosen, too, and weight, offset and sampling may be mappings by the same names.
-        labels: class indices, int of shape (N,).
+        logits: shape (N, C), each from a model that was not trained on it; with two counts also of class 1
+            alone, (N,) or (N, 1). Or a mapping from the name of a training to its logits, of which the first
+            is the plain one: then the training is chosen, too, and weight, offset and sampling may be
+            mappings by the same names.
+        labels: class indices, int of shape (N,) or (N, 1); of two classes bool or 0.0 and 1.0, too.
         counts: training samples per class.
         groups: one a sample, of any kind: samples of one group (a patient, a track) are counted as one draw.
         weight: as for `adjust_logits`, and so are offset and sampling.
@@ -403,7 +406,11 @@ def tune_adjustment(
     if not trainings:
         raise ValueError("logits must name at least one training, got none")
     sizes = _counts(counts)
-    truth = np.asarray(labels)
+    truth = _to_numpy(labels)
+    if truth.ndim == 2 and truth.shape[1] == 1:
+        truth = truth[:, 0]
+    if len(sizes) == 2 and truth.dtype.kind in "bf" and np.isin(truth, (0, 1)).all():
+        truth = truth.astype(np.int64)  # labels of one output
     if truth.ndim != 1 or truth.dtype.kind not in "iu":
         raise TypeError(f"labels must be class indices of shape (N,), got {_checks.describe(truth)}")
     if not len(truth):
@@ -637,7 +644,10 @@ def _floats(name: str, given: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
 
 
 def _one_logit(values: Any, classes: int) -> bool:
-    return classes == 2 and (values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1))
+    """Whether values are of class 1 alone: (N), (N, 1), maps (N, 1, H, W) or tokens (B, T, 1)."""
+    if classes != 2 or values.ndim < 2:
+        return bool(classes == 2 and values.ndim == 1)
+    return bool(values.shape[-1] == 1 or (values.shape[1] == 1 and values.shape[-1] != 2))
 
 
 def _check_shape(name: str, values: Any, classes: int) -> None:

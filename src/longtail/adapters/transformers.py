@@ -191,6 +191,8 @@ def _classes_last(scores: Any, labels: Any, classes: int) -> Any:
         return scores
     if second:
         return scores.movedim(1, -1) if isinstance(scores, Tensor) else np.moveaxis(scores, 1, -1)
+    if classes == 2 and shape[1:2] == (1,) and wanted == (shape[0], *shape[2:]):  # maps of one output
+        return scores[:, 0]
     raise ValueError(
         f"the predictions have shape {shape} and the labels {wanted}; for maps of another size pass "
         "Trainer(preprocess_logits_for_metrics=lambda logits, labels: torch.nn.functional.interpolate("

@@ -189,7 +189,7 @@ def check(
             f"target is on {target.device} but input on {device}; move it with target.to(input.device)"
         )
     if len(shape) > 2 and shape[1] != 1:
-        _check_layout(shape, target)
+        _check_layout(input, target)
     if dtype is not torch.float64:
         dtype = torch.float32
     if weight is not None:
@@ -350,16 +350,18 @@ def check_values(name: str, values: Tensor) -> None:
 def _unfit_floats(input: Tensor, target: Tensor) -> str:
     shape, found = tuple(input.shape), tuple(target.shape)
     text = f"target is {target.dtype} of shape {found}, but must have input's shape {shape}; "
-    if found != shape[:1] + shape[2:]:
-        return text + "class indices must be integers, target.long()"
+    squeezed = ".squeeze(1)" if found == (*shape[:1], 1, *shape[2:]) else ""
+    if found != shape[:1] + shape[2:] and not squeezed:
+        return text + f"class indices must be integers of shape {shape[:1] + shape[2:]}, target.long()"
     whole = True
     if not torch.compiler.is_compiling():
         with contextlib.suppress(RuntimeError):  # torch.func.vmap has no single answer
             whole = bool((target.detach() == target.detach().round()).all())
     if whole:
-        return text + "class indices must be integers, target.long()"
+        return text + f"class indices must be integers, target{squeezed}.long()"
     if shape[1] == 2:
-        return text + "for shares of class 1 pass both classes', torch.stack([1 - target, target], 1)"
+        both = "torch.cat" if squeezed else "torch.stack"
+        return text + f"for shares of class 1 pass both classes', {both}([1 - target, target], 1)"
     return text + "for soft labels pass the share of every class"
 
 
@@ -458,6 +460,11 @@ def as_index(target: Tensor) -> Tensor:
     if target.dtype == torch.int64:
         return target
     if target.dtype not in _INTEGERS:
+        if target.dtype is torch.bool:
+            raise TypeError(
+                "target must hold integer class indices or floats of input's shape, got torch.bool; convert "
+                "with " + ("target.long()" if target.ndim == 1 else "target.float() if it has input's shape")
+            )
         raise TypeError(
             f"target must hold integer class indices or floats of input's shape, got {target.dtype}; "
             "convert with target.long() or target.float()"
@@ -542,16 +549,20 @@ def smoothing_limit(activation: str, span: float, classes: int) -> float:
     return 2.0 / (1.0 + math.sqrt(1.0 + 4.0 * over * (classes - 1) / classes))
 
 
-def _check_layout(shape: torch.Size, target: Tensor) -> None:
+def _check_layout(input: Tensor, target: Tensor) -> None:
     """Refuse (B, T, C) logits where the labels' shape tells them; say how they are read where it cannot."""
-    if target.shape != shape[:-1] or torch.compiler.is_compiling():
+    shape = input.shape
+    if torch.compiler.is_compiling():
         return
-    if target.shape != shape[:1] + shape[2:]:
+    same = target.shape == shape and target.is_floating_point() and shape[1] == shape[-1]
+    if target.shape != shape[:-1] and not same:
+        return
+    if not same and target.shape != shape[:1] + shape[2:]:
         raise ValueError(
             f"target must have shape {tuple(shape[:1] + shape[2:])} for input of shape {tuple(shape)}, got "
             f"{tuple(target.shape)}; classes are in input's last dimension, give logits.movedim(-1, 1)"
         )
-    if len(shape) == 3:
+    if len(shape) == 3 and not 1 == input.stride(1) < input.stride(2):  # of what movedim(-1, 1) returned
         _checks.warn(
             f"input of shape {tuple(shape)} is read as (N, C, d1), its classes in dimension 1; if they are "
             "in the last, as those of token classifiers, give logits.movedim(-1, 1)"

@@ -139,7 +139,8 @@ class ClassBalancedLoss(nn.Module):
         shifts = {name: values for name, values in shifts.items() if values is not None}
         if isinstance(loss, str):
             if loss not in FORMS and loss not in MANY_LABELS:
-                suggestion = f"; did you mean {_KNOWN_AS[loss]!r}?" if loss in _KNOWN_AS else ""
+                known_as = _KNOWN_AS.get(loss.lower().replace("_", "").replace("-", "").removesuffix("loss"))
+                suggestion = f"; did you mean {known_as!r}?" if known_as else ""
                 _checks.choice(
                     "loss", loss, (*FORMS.names, *MANY_LABELS), also=" or a callable", hint=suggestion
                 )
@@ -476,13 +477,18 @@ class ClassBalancedLoss(nn.Module):
         return ", ".join(parts)
 
 
-# what other packages call these losses, or what their names are taken for
+# what other packages call these losses, in small letters, without _, - and "loss" at the end
 _KNOWN_AS = (
-    dict.fromkeys(("cross_entropy", "crossentropy", "ce", "nll", "logit_adjusted"), "softmax")
-    | dict.fromkeys(("bce", "binary", "bce_with_logits", "binary_cross_entropy", "logistic"), "sigmoid")
-    | dict.fromkeys(("focal_loss", "binary_focal", "sigmoid_focal", "sigmoid_focal_loss"), "focal")
-    | dict.fromkeys(("asl", "asymmetric_loss"), "asymmetric")
-    | dict.fromkeys(("db", "db_loss"), "distribution_balanced")
+    dict.fromkeys(("softmax", "crossentropy", "ce", "nll", "logitadjusted", "categorical"), "softmax")
+    | dict.fromkeys(("categoricalcrossentropy", "sparsecategoricalcrossentropy", "xent"), "softmax")
+    | dict.fromkeys(
+        ("sigmoid", "bce", "binary", "bcewithlogits", "binarycrossentropy", "logistic"), "sigmoid"
+    )
+    | dict.fromkeys(("multilabelsoftmargin", "binarycrossentropywithlogits"), "sigmoid")
+    | dict.fromkeys(("focal", "binaryfocal", "sigmoidfocal", "binaryfocalcrossentropy"), "focal")
+    | dict.fromkeys(("softmaxfocal", "categoricalfocalcrossentropy", "multiclassfocal"), "softmax_focal")
+    | dict.fromkeys(("asl", "asymmetric"), "asymmetric")
+    | dict.fromkeys(("db", "dbfocal", "distributionbalanced"), "distribution_balanced")
 )
 
 

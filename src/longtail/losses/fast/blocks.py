@@ -72,29 +72,24 @@ def rows(
     if smoothing:
         smooth = _smooth_sigmoid if kind == "sigmoid" else _smooth_focal if gamma else _smooth
         block = functools.partial(smooth, smoothing)
-    # a softmax needs no buffers, where it may write into the gradient; but for the logits with an offset
+    # a softmax needs no buffers, where it may write into the gradient
     free = kind == "softmax" and gradient and not inplace and x.dtype is factor.dtype
-    whole = free and offset is None
-    share = 4 * BLOCK if free else BLOCK  # one buffer only, so that larger blocks pay
-    size = max(1, samples if whole else share * min(torch.get_num_threads(), 8) // classes)
+    size = max(1, samples if free else BLOCK * min(torch.get_num_threads(), 8) // classes)
     done: tuple[Tensor, Tensor | None] | None = None
     if block is _sigmoid and large and gradient and not inplace and x.dtype in _COMPILED_DTYPES:
         done = _compiled_rows(x, index, factor, gamma, offset, out)
     if done is None and size >= samples:
         z = x if x.dtype is factor.dtype else x.to(factor.dtype)
-        z = z if offset is None else z + offset
-        done = block(z, index.unsqueeze(1), factor, gamma, wanted, out if free else None, _ALLOCATE)
+        done = block(z, offset, index.unsqueeze(1), factor, gamma, wanted, out if free else None, _ALLOCATE)
     if done is None:
         losses, g = factor.new_empty(samples), torch.empty_like(x) if gradient and out is None else out
-        spare = factor.new_empty(4 if offset is None else 5, size, classes)
+        spare = factor.new_empty(4, size, classes)
         direct = free and g is not None and g.is_contiguous()
         for start in range(0, samples, size):
             part = slice(start, start + size)
             z, f, i = x[part], factor[part], index[part].unsqueeze(1)
-            buffers = spare[:, : len(z)].unbind()
-            z = z.to(factor.dtype) if offset is None else torch.add(z, offset, out=buffers[4])
-            into = g[part] if direct and g is not None else None
-            losses[part], slope = block(z, i, f, gamma, wanted, into, buffers)
+            into, buffers = g[part] if direct and g is not None else None, spare[:, : len(z)].unbind()
+            losses[part], slope = block(z.to(factor.dtype), offset, i, f, gamma, wanted, into, buffers)
             if g is not None and slope is not None and into is None:
                 g[part] = slope
         done = losses, g
@@ -116,23 +111,45 @@ def _check_range(index: Tensor, classes: int) -> None:
         raise IndexError("class index out of range")
 
 
+def _shifted(x: Tensor, offset: Tensor | None) -> Tensor:
+    return x if offset is None else x + offset
+
+
+def _over_itself(function: Any, x: Tensor, offset: Tensor | None, out: Tensor | None) -> Tensor:
+    """Take a (log_)softmax into ``out``; of logits with an offset over the sum, which is then still in cache.
+
+    torch's kernels have read a row before they write it.
+    """
+    z = x if offset is None else torch.add(x, offset, out=out)
+    answer: Tensor = function(z, 1, out=out if offset is None else z)
+    return answer
+
+
 def _softmax(
-    z: Tensor, index: Tensor, f: Tensor, gamma: float, wanted: bool, out: Tensor | None, spare: _Buffers
+    x: Tensor,
+    offset: Tensor | None,
+    index: Tensor,
+    f: Tensor,
+    gamma: float,
+    wanted: bool,
+    out: Tensor | None,
+    spare: _Buffers,
 ) -> tuple[Tensor, Tensor | None]:
-    p = torch.softmax(z, 1, out=spare[0] if out is None else out)
+    p = _over_itself(torch.softmax, x, offset, spare[0] if out is None else out)
     own = p.gather(1, index)
     tiny = torch.finfo(p.dtype).tiny * 1e8
     if gamma == 0.0:
         log_p = own.log().squeeze(1)
         lost = (own < tiny).squeeze(1)  # beyond exp's range
         if bool(lost.any()):
-            log_p[lost] = torch.log_softmax(z[lost], 1).gather(1, index[lost]).squeeze(1)
+            log_p[lost] = torch.log_softmax(_shifted(x[lost], offset), 1).gather(1, index[lost]).squeeze(1)
         if wanted:
             column = f.unsqueeze(1)
             p.mul_(column).scatter_add_(1, index, -column)
         return log_p.mul_(-f), p if wanted else None
     rivals = p.scatter_(1, index, 0.0).sum(1, keepdim=True)  # 1 - p of the true class, without cancelling
     if bool((torch.minimum(own, rivals) < tiny).any()):  # again, apart from the true class
+        z = _shifted(x, offset)
         true = z.gather(1, index)
         others = z.scatter(1, index, torch.finfo(z.dtype).min)
         largest = others.amax(1, keepdim=True)
@@ -150,9 +167,20 @@ def _softmax(
 
 
 def _sigmoid(
-    z: Tensor, index: Tensor, f: Tensor, gamma: float, wanted: bool, out: Tensor | None, spare: _Buffers
+    x: Tensor,
+    offset: Tensor | None,
+    index: Tensor,
+    f: Tensor,
+    gamma: float,
+    wanted: bool,
+    out: Tensor | None,
+    spare: _Buffers,
 ) -> tuple[Tensor, Tensor | None]:
-    m = torch.scatter(z, 1, index, -z.gather(1, index), out=spare[0])
+    if offset is None:
+        m = torch.scatter(x, 1, index, -x.gather(1, index), out=spare[0])
+    else:
+        m = torch.add(x, offset, out=spare[0])
+        m.scatter_(1, index, -m.gather(1, index))
     softplus = _softplus(m, 1, 40, out=spare[1])
     if gamma == 0.0:
         g = torch.sigmoid(m, out=m) if wanted else None
@@ -171,7 +199,8 @@ def _sigmoid(
 
 def _smooth(
     epsilon: float,
-    z: Tensor,
+    x: Tensor,
+    offset: Tensor | None,
     index: Tensor,
     f: Tensor,
     gamma: float,
@@ -179,17 +208,18 @@ def _smooth(
     out: Tensor | None,
     spare: _Buffers,
 ) -> tuple[Tensor, Tensor | None]:
-    log_p = torch.log_softmax(z, 1, out=spare[0] if out is None else out)
+    log_p = _over_itself(torch.log_softmax, x, offset, spare[0] if out is None else out)
     loss = (1.0 - epsilon) * log_p.gather(1, index).squeeze(1) + epsilon * log_p.mean(1)
     if wanted:
         column = f.unsqueeze(1)
-        log_p.exp_().sub_(epsilon / z.shape[1]).mul_(column).scatter_add_(1, index, (epsilon - 1.0) * column)
+        log_p.exp_().sub_(epsilon / x.shape[1]).mul_(column).scatter_add_(1, index, (epsilon - 1.0) * column)
     return loss.mul_(-f), log_p if wanted else None
 
 
 def _smooth_focal(
     epsilon: float,
-    z: Tensor,
+    x: Tensor,
+    offset: Tensor | None,
     index: Tensor,
     f: Tensor,
     gamma: float,
@@ -197,6 +227,7 @@ def _smooth_focal(
     out: Tensor | None,
     spare: _Buffers,
 ) -> tuple[Tensor, Tensor | None]:
+    z = _shifted(x, offset)
     largest, top = z.max(1, keepdim=True)
     share = torch.sub(z, largest, out=out).exp_().scatter_(1, top, 0.0)
     others = share.sum(1, keepdim=True)  # without the largest: 1 - p would cancel for that one alone
@@ -214,7 +245,8 @@ def _smooth_focal(
 
 def _smooth_sigmoid(
     epsilon: float,
-    z: Tensor,
+    x: Tensor,
+    offset: Tensor | None,
     index: Tensor,
     f: Tensor,
     gamma: float,
@@ -222,6 +254,7 @@ def _smooth_sigmoid(
     out: Tensor | None,
     spare: _Buffers,
 ) -> tuple[Tensor, Tensor | None]:
+    z = _shifted(x, offset)
     uniform = epsilon / z.shape[1]
     t = torch.full_like(z, uniform).scatter_(1, index, _hot(epsilon, z))
     not_t = torch.full_like(z, 1.0 - uniform).scatter_(1, index, epsilon - uniform)
