@@ -281,9 +281,8 @@ def show() -> None:
             if d is None:
                 cells.append("same")
                 continue
-            assert d.low is not None
-            assert d.high is not None
-            cells.append(f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]")
+            ends = "" if d.low is None else f" [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+            cells.append(f"{100 * d.mean:+.1f}{ends}")
         print(f"| {condition} | {kind} |", " | ".join(cells), "|")
 
 
