@@ -465,3 +465,12 @@ def test_names_are_cut_in_the_middle_and_told_whole() -> None:
     assert cut("abcdefghij", 10) == "abcdefghij"
     assert cut("left lateral malleolus fracture, closed", 15) == "left la… closed"
     assert len(cut("x" * 99, 14)) == 14
+
+
+def test_what_every_method_saw_is_said(tmp_path: Path) -> None:
+    recipe = recipes.digits(epochs=2, warmup_epochs=0, imbalance_factor=10.0)
+    names = ["plain", "class_aware", "posthoc_logit_adjusted"]
+    table = compare(recipe, names, seeds=1, out=tmp_path, jobs=1)
+    text = tables.reading(table)
+    assert f"Every method saw 2 epochs of {sum(table.class_counts):,} samples." in text
+    assert "Without a training of their own, from a run of another row: posthoc_logit_adjusted." in text

@@ -165,8 +165,25 @@ def reading(table: ComparisonTable) -> str:
         f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here "
         f"{counts}). vs none: paired "
         "difference to the same loss without re-weighting, negative is better, with its 95 % interval; "
-        f"* significant after Bonferroni's correction.{folds}"
+        f"* significant after Bonferroni's correction.{folds}{_budget(table)}"
     )
+
+
+def _budget(table: ComparisonTable) -> str:
+    """Say what each method saw of the data, and which cost no training of their own."""
+    if table.recipe.folds or len(table.shown) < 2:
+        return ""
+    epochs = {row.recipe.epochs for row in table.shown}
+    text = ""
+    if len(epochs) == 1:
+        seen = sum(table.class_counts)
+        text = f" Every method saw {epochs.pop()} epochs of {seen:,} samples."
+    there = {row.method for row in table.shown}
+    shares = [row for row in table.shown if row.method.training != row.method]
+    free = [row.short_name for row in shares if row.method.training in there]
+    if free:
+        text += f" Without a training of their own, from a run of another row: {', '.join(free)}."
+    return text
 
 
 def percent(share: float | None) -> Cell:
