@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from longtail import cli, methods, recipes
+from longtail.datasets.decoding import IMAGENET_MEAN, IMAGENET_STD
 from longtail.datasets.images import EvalTransform, TorchDataset, list_images
 from longtail.models.cosine import CosineLinear
 from longtail.predict import Classifier
@@ -94,10 +95,31 @@ def test_the_recipe_is_lifts_and_prepares_images_as_the_model_wants(vit):
 
 
 def test_recipes_without_adapters_stay_as_they_were(vit):
+    # with both given, nothing is asked of the hub
+    recipe = recipes.images("photos", "nobody/nothing", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    assert recipe.replace(model="m").short_hash == "697f8eba51c7"
     recipe = recipes.images("photos", vit)
     assert recipe.size == 224
     assert not {"lora", "lora_rank", "freeze_backbone", "head_start"} & recipe.to_dict().keys()
     assert recipe.replace(lora=True).hash != recipe.hash
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_images_are_normalised_as_the_model_was_trained(frozen, vit, run, tmp_path):
+    """By its image processor, or by the recipe of the run that left it; what is given goes first."""
+    changes = {"freeze_backbone": frozen}
+    recipe = recipes.images("photos", vit, **changes)
+    assert (recipe.mean, recipe.std, recipe.size) == (MEAN, STD, SIZE if frozen else 224)
+    recipe = recipes.images("photos", vit, **changes, std=IMAGENET_STD, size=64)
+    assert (recipe.mean, recipe.std, recipe.size) == (MEAN, IMAGENET_STD, 64)
+    recipe = recipes.images("photos", str(run.run_dir), **changes)
+    assert (recipe.mean, recipe.std, recipe.size) == (MEAN, STD, SIZE if frozen else 224)
+    config = tmp_path / "preprocessor_config.json"
+    config.write_text('{"do_normalize": false, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    recipe = recipes.images("photos", str(tmp_path), **changes)
+    assert (recipe.mean, recipe.std) == ((0, 0, 0), (1, 1, 1))
+    config.unlink()
+    assert recipes.images("photos", str(tmp_path), **changes).mean == IMAGENET_MEAN
 
 
 @pytest.mark.parametrize(

@@ -650,4 +650,6 @@ def test_without_a_test_part_that_is_the_finding(photos: Path) -> None:
     assert found.test is None
     assert found.test_counts is None
     assert "There is no test part" in str(found)
-    assert "https:" not in audit_page(found).partition("<script")[0]
+    page = audit_page(found)
+    assert "https:" not in page.partition("<script")[0]
+    assert "Nothing it found reaches a weight" in page

@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from longtail import datasets, methods, recipes
-from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, compare, prepare, runs
+from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, advice, answer, compare, prepare, runs
 from longtail.evaluation import evaluate
 from longtail.report.figures import draw_comparison
 from longtail.report.tables import markdown, method_sheet, terminal_table
@@ -302,6 +302,34 @@ def test_the_best_is_set_beside_the_best_plain_method_and_its_cost() -> None:
     assert "12.0 points below the same loss" in made.verdict
     assert "Against the best plain method, softmax without re-weighting: 2.0 points better [" in made.verdict
     assert "which may be chance" in made.verdict
+
+
+def test_a_sure_method_is_recommended_where_the_best_mean_may_be_chance() -> None:
+    made = _made(
+        {
+            ("softmax", "none"): [0.30, 0.32, 0.31, 0.29, 0.30],
+            ("softmax", "inverse"): [0.02, 0.35, 0.02, 0.30, 0.04],
+            ("softmax", "effective"): [0.20, 0.221, 0.211, 0.19, 0.20],
+        }
+    )
+    assert made.winner is None
+    assert made.best is not None
+    assert made.best.scheme == "inverse"
+    (sure,) = (row for row in made.rows if row["error"].better)
+    assert made.surest("error") is sure
+    first, how = answer.answer(made)[:2]
+    assert first.startswith(f"Use: {sure.in_words}.")
+    assert first.endswith("has the better mean, and is less sure to help.")
+    assert "more than chance" in how
+    told = advice.advise(made)[0].finding
+    assert "may be chance. Use softmax effective" in told
+    # where a plain method is better than it, it is not recommended
+    worse = {
+        ("softmax", "none"): [0.10, 0.11, 0.10],
+        ("focal", "none"): [0.40, 0.41, 0.40],
+        ("focal", "inverse"): [0.30, 0.31, 0.30],
+    }
+    assert _made(worse).surest("error") is None
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_a_folder_without_a_test_set_is_not_divided(models, tmp_path):
 
 
 def test_groups_in_both_parts_are_told(models, photos):
-    with pytest.warns(UserWarning, match="2 groups are in both training and test images, such as 'cat'"):
+    with pytest.warns(UserWarning, match="2 groups are in both training and test, such as 'cat'"):
         embed(photos, models["pooled"], groups_from="cat|lynx")
 
 

@@ -1,4 +1,4 @@
-"""longtail embed: features of photographs, for `longtail compare`."""
+"""longtail embed: features of photographs or text, for `longtail compare`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,23 @@ from longtail.cli.terminal import console, examples
 
 def embed(
     data: Annotated[
-        str, typer.Argument(help="Your images: a folder, a list file, hf:NAME.", metavar="IMAGES")
+        str,
+        typer.Argument(help="Images: a folder, a list file, hf:NAME; or a table of text.", metavar="DATA"),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npz file to write.")],
     model: Annotated[
-        str, typer.Option(help="A model's folder, or its name on the Hugging Face hub; safetensors only.")
-    ],
+        str | None,
+        typer.Option(
+            help="A model's folder, or its name on the Hugging Face hub; safetensors only. Text without a "
+            "model becomes TF-IDF."
+        ),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Of a table: the column of the texts.")] = None,
+    label: Annotated[str | None, typer.Option(help="Of a table: the column of the class.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Of a table: a column whose equal values stay together.")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="Of a table: another one, the test set.")] = None,
     groups_from: Annotated[
         str | None,
         typer.Option(metavar="REGEX", help="Finds the group in an image's path: what its parentheses match."),
@@ -28,22 +39,27 @@ def embed(
         int | None, typer.Option(help="Height and width; default: as the model's image processor has it.")
     ] = None,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")
+        bool,
+        typer.Option("--skip-unreadable", help="Leave out broken images, rows without text."),
     ] = False,
-    batch_size: Annotated[int, typer.Option(help="Images computed at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Images or texts computed at a time.")] = 32,
     workers: Annotated[int | None, typer.Option(help="Threads that decode; default: the cores.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda.")] = "auto",
     cache: Annotated[
         Path | None, typer.Option(help="Folder that keeps what is computed; default: in the user's cache.")
     ] = None,
 ) -> None:
-    """Features of images by a pretrained model; killed and started again, it goes on."""
+    """Features of images or text by a pretrained model; killed and started again, it goes on."""
     from longtail.training.embedding import embed as make
 
     features = make(
         data,
         model,
         out=out,
+        text=text,
+        label=label,
+        groups=group,
+        test=test,
         groups_from=groups_from,
         pooling=pooling,
         size=size,
@@ -55,12 +71,13 @@ def embed(
         progress=True,
     )
     rows, width = features.X.shape
-    test = "" if features.X_test is None else f" and {len(features.X_test):,} to test"
+    tested = "" if features.X_test is None else f" and {len(features.X_test):,} to test"
     groups = "" if features.groups is None else f", {len(set(features.groups.tolist())):,} groups"
     console.print(
         escape(
-            f"{out}: {rows:,} rows to train on{test}, {width:,} features each ({features.about['pooling']}), "
-            f"{features.num_classes:,} classes{groups}\nnext: longtail compare {out}"
+            f"{out}: {rows:,} rows to train on{tested}, {width:,} features each "
+            f"({features.about['pooling']}), {features.num_classes:,} classes{groups}\n"
+            f"next: longtail compare {out}"
         ),
         soft_wrap=True,
     )

@@ -105,6 +105,7 @@ _OPTIONS = {
     r"\bon_error='skip'": "--skip-unreadable",
     r"\bgroups_from\b": "--groups-from",
     r"\bgroup_scope\b": "--group-scope",
+    r"\btext=COLUMN\b": "--text COLUMN",
     r"; try volume=\S+ to \S+": "",  # the beta before it says the same
     r"\b(label|labels|separator|order|image|root)=(?=['\"])": r"--\1 ",
 }

@@ -83,6 +83,12 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
             text += f" Against plain {simplest.loss}, the best plain loss: {interval_text(e)} points, {sure}."
         return best, text
     doubt = "rests on one seed" if d.low is None else "may be chance"
+    if (surest := table.surest(column)) is not None and (e := surest[column].difference) is not None:
+        return surest, (
+            f"{leads}, but its difference to the same loss without re-weighting, {interval_text(d)} points, "
+            f"{doubt}. Use {surest.short_name}, {interval_text(e)} points: that is more than chance explains, "
+            f"after correction for {table.tests} tests."
+        )
     return simplest, (
         f"{leads}. Its difference to the same loss without re-weighting, {interval_text(d)} points, {doubt}: "
         f"keep plain {simplest.loss}, the simplest, until more seeds say otherwise."

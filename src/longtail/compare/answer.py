@@ -31,10 +31,11 @@ _SAMPLERS: Final = {
 def answer(table: ComparisonTable) -> list[str]:
     """Return the answer, a line each: which method, how sure, the cost, the code, where data would help.
 
-    Only a method that beats its own baseline after the correction is recommended; else the plain one.
+    Only a method that beats its own baseline after the correction is recommended, the best of them; else the
+    plain one.
     """
     metric = table.metric
-    best = table.winner
+    best = table.surest(metric)
     plain = table.lowest(metric, [row for row in table.shown if row.is_plain])
     use = best or plain or table.best
     if use is None:
@@ -43,6 +44,8 @@ def answer(table: ComparisonTable) -> list[str]:
     title = named(metric).in_words
     plain_words = f"plain {use.recipe.model}" if use.recipe.model in ESTIMATORS else use.plain_words
     lines = [f"Use: {plain_words if use.is_plain else use.in_words}."]
+    if best is not None and table.best is not None and best is not table.best:
+        lines[0] += f" {table.best.short_name} has the better mean, and is less sure to help."
     if best is not None and (d := best[metric].difference) is not None:
         text = f"{title} {interval_text(d, scale, digits)} against plain, {d.n} {table.unit}s"
         lines.append(f"How sure: {text}; more than chance after correction for {table.tests} tests.")

@@ -18,7 +18,7 @@ from longtail.compare.folds import most_folds, small_classes
 from longtail.datasets import DATASETS, Dataset, load, long_tail_counts, long_tail_subset
 from longtail.labels import encode
 from longtail.sources.arrays import read_arrays
-from longtail.sources.frames import Column, Frame, classes_of, read_frame
+from longtail.sources.frames import Column, Frame, check_label, classes_of, read_frame
 
 if TYPE_CHECKING:
     from longtail.training.recipe import Recipe
@@ -27,7 +27,6 @@ __all__ = ["Problem"]
 
 Array = npt.NDArray[Any]
 _FEW = 20  # rows below which values that are all distinct say nothing
-_CONTINUOUS = 20  # distinct numbers that are not whole, beyond which a label is a measure
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +105,7 @@ class Problem:
         read = read_frame(table, label=label, groups=groups, drop=drop, keep=keep)
         source = _called(table)
         labels = classes_of(read.labels, source)
-        _check_label(label, labels, source)
+        check_label(label, labels, source)
         names = encode(labels)[0] if read.classes is None else read.classes
         targets = _known(labels, names)
         columns, notes = _usable(read, targets, keep)
@@ -180,7 +179,7 @@ class Problem:
         if len(y) != len(inputs):
             raise ValueError(f"labels must be one a sample, {len(inputs)} as features has, got {len(y)}")
         y = classes_of(y, "the labels")
-        _check_label("y", y, "the features")
+        check_label("y", y, "the features")
         given, codes = encode(y)
         if names_given and y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(names_given):
             names, targets = names_given, y.astype(np.int64)
@@ -379,24 +378,6 @@ def _features(name: str, given: Any) -> Array:
             at = start + int(np.argmin(np.isfinite(part).all(axis=1)))
             raise ValueError(f"{name} hold NaN or infinity, first in row {at}; mend or leave out such rows")
     return array if array.dtype.kind == "f" else array.astype(np.float32)
-
-
-def _check_label(label: str, labels: Array, source: str) -> None:
-    distinct = len(np.unique(labels))
-    if distinct == 1:
-        raise ValueError(
-            f"label {label!r} of {source} has one value, {str(labels[0])!r}; there is nothing to learn"
-        )
-    if labels.dtype.kind == "f" and distinct > _CONTINUOUS:
-        raise ValueError(
-            f"label {label!r} of {source} is continuous: {distinct} values that are not whole; name a column "
-            "of classes, or cut it into classes first"
-        )
-    if distinct == len(labels) or (distinct > 50 and distinct > len(labels) / 2):
-        raise ValueError(
-            f"label {label!r} of {source} looks like an identifier: {distinct} values in {len(labels)} rows; "
-            "name the column of the class"
-        )
 
 
 def _usable(

@@ -123,6 +123,14 @@ class ComparisonTable:
         """The row of the lowest mean error, if it significantly beats its baseline."""
         return next((row for row in self.rows if row.best), None)
 
+    def surest(self, column: str) -> Row | None:
+        """Return the best row that significantly beats its baseline, if no plain row is better."""
+        plain = self.lowest(column, [row for row in self.shown if row.is_plain])
+        found = self.lowest(column, [row for row in self.shown if row[column].better])
+        if found is None or plain is None:
+            return found
+        return found if self.lowest(column, [plain, found]) is found else None
+
     @cached_property
     def rival(self) -> Row | None:
         """What the best row is shown beside: its baseline, or else the next best, first of its own loss."""

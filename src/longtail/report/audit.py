@@ -38,6 +38,7 @@ def audit_page(audit: Audit, *, title: str | None = None) -> str:
              style="verdict" if finding.level == "problem" else "")
         for finding in audit.findings
     ]  # fmt: skip
+    said.append(Text("The audit only reads: nothing it found reaches a weight, a loss or a run.", "dim"))
     conflicts = [d for d in audit.exact_duplicates if d.is_conflict]
     leaks = [d for d in audit.exact_duplicates if d.is_leak and not d.is_conflict]
     others = [d for d in audit.exact_duplicates if not d.is_leak and not d.is_conflict]

@@ -26,11 +26,12 @@ from longtail.sources.counted import Wanted, finish
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Column", "Frame", "read_frame"]
+__all__ = ["Column", "Frame", "check_label", "classes_of", "read_frame"]
 
 Array = npt.NDArray[Any]
 _PARQUET = (".parquet", ".pq")
 _MIXED = 50  # distinct values beyond which a column of numbers and text is no list of categories
+_CONTINUOUS = 20  # distinct numbers that are not whole, beyond which a label is a measure
 _DAY = 86_400.0
 
 
@@ -327,3 +328,26 @@ def classes_of(labels: Array, source: str) -> Array:
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         return labels.astype(np.int64)
     return labels
+
+
+def check_label(label: str, labels: Array, source: str) -> None:
+    """Refuse labels that are constant, continuous or tell rows apart.
+
+    Raises:
+        ValueError: so.
+    """
+    distinct = len(np.unique(labels))
+    if distinct == 1:
+        raise ValueError(
+            f"label {label!r} of {source} has one value, {str(labels[0])!r}; there is nothing to learn"
+        )
+    if labels.dtype.kind == "f" and distinct > _CONTINUOUS:
+        raise ValueError(
+            f"label {label!r} of {source} is continuous: {distinct} values that are not whole; name a column "
+            "of classes, or cut it into classes first"
+        )
+    if distinct == len(labels) or (distinct > 50 and distinct > len(labels) / 2):
+        raise ValueError(
+            f"label {label!r} of {source} looks like an identifier: {distinct} values in {len(labels)} rows; "
+            "name the column of the class"
+        )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,10 +24,11 @@ from longtail.models.image_classifiers import transformers_library
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["POOLINGS", "ImageBackbone", "image_backbone", "quiet"]
+__all__ = ["POOLINGS", "ImageBackbone", "TextBackbone", "image_backbone", "quiet", "text_backbone"]
 
 POOLINGS: Final = ("auto", "pooler", "mean", "first")
 _READ: Final = ("*.safetensors", "*.safetensors.index.json", "*.json")
+_VOCABULARY: Final = ("vocab.txt", "merges.txt", "*.model")  # of tokenizers that older versions wrote
 _PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 # tensors that a model may lack without giving other features
 _SPARE: Final = re.compile(r"mask_token|position_ids|relative_position_index|num_batches_tracked")
@@ -117,13 +120,105 @@ def image_backbone(name: str, *, pooling: str = "auto", size: int | None = None)
                 f"model {name!r} ({type(model).__name__}) gives no features of an image of shape "
                 f"{tuple(pixels.shape[1:])}: {_first_line(error)}; give another model or size"
             ) from error
-    if not torch.allclose(features, again, rtol=1e-3, atol=1e-4, equal_nan=True):
-        raise ValueError(
-            f"model {name!r} ({type(model).__name__}) draws random numbers, so that an image has other "
-            "features each time; give another model"
-        )
+    _check_same(features, again, name, model, "an image")
     digest = _digest(folder, how, size, library.__version__)
     return ImageBackbone(name, model, processor, side, how, digest)
+
+
+@dataclass(frozen=True, eq=False)
+class TextBackbone:
+    """A network that takes text to vectors: the mean over its tokens.
+
+    Attributes:
+        name: as it was given.
+        model: in evaluation mode.
+        tokenizer: of the transformers library.
+        longest: tokens after which a text is cut.
+        digest: sha256 of its files and of how text is prepared.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    longest: int
+    digest: str
+
+    def features(self, texts: Sequence[str], device: torch.device) -> Tensor:
+        """Return float32 features (N, D); what pads a batch does not count."""
+        given = self.tokenizer(
+            [*texts], padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+        )
+        known = getattr(self.model.get_input_embeddings(), "num_embeddings", math.inf)
+        if (most := int(given["input_ids"].max())) >= known:
+            raise ValueError(
+                f"the tokenizer of model {self.name!r} has a token {most}, and its network knows {known}; "
+                "give model and tokenizer that belong together"
+            )
+        given = given.to(device)
+        mask = given["attention_mask"].unsqueeze(-1)
+        hidden = self.model(input_ids=given["input_ids"], attention_mask=given["attention_mask"])[0].float()
+        mean: Tensor = torch.where(mask > 0, hidden, 0.0).sum(1) / mask.sum(1).clamp(min=1)
+        return mean
+
+
+def text_backbone(name: str) -> TextBackbone:
+    """Load a text encoder of the transformers library, with its tokenizer.
+
+    Args:
+        name: a folder that ``save_pretrained`` wrote, with weights as safetensors; or a name of the hub.
+
+    Raises:
+        ValueError: no such model, one without weights or with pickled weights only, none with a tokenizer,
+            or none that encodes text.
+        ModuleNotFoundError: transformers is not installed.
+    """
+    library = transformers_library()
+    with quiet(library):
+        folder = _folder(name, (*_READ, *_VOCABULARY))
+        try:
+            tokenizer = library.AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # each kind of tokenizer raises its own
+            raise ValueError(
+                f"model {name!r} has no tokenizer ({_first_line(error)}); give a model of text, with the "
+                "files of its tokenizer"
+            ) from error
+        # transformers makes an empty tokenizer where files are missing
+        if len(tokenizer) <= len({*tokenizer.all_special_ids}):
+            raise ValueError(
+                f"model {name!r} has a tokenizer without words; give a model of text, with the files of its "
+                "tokenizer"
+            )
+        model, _ = _model(library, name, folder)
+        model = model.get_encoder() if model.config.is_encoder_decoder else model
+        tokenizer.padding_side = "right"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        longest = _longest(folder, tokenizer, model.config)
+        backbone = TextBackbone(name, model, tokenizer, longest, "")
+        try:
+            with torch.inference_mode():
+                texts = ["one", " ".join(["a longer text"] * longest)]  # as long as any that is let through
+                features, again = (backbone.features(texts, torch.device("cpu")) for _ in range(2))
+        except Exception as error:  # of the tokenizer or the network
+            raise ValueError(
+                f"model {name!r} ({type(model).__name__}) gives no features of text: {_first_line(error)}; "
+                "give a text encoder"
+            ) from error
+    _check_same(features, again, name, model, "a text")
+    digest = _digest(folder, "mean over tokens", longest, library.__version__, kinds=(*_READ, *_VOCABULARY))
+    return TextBackbone(name, model, tokenizer, longest, digest)
+
+
+def _longest(folder: Path, tokenizer: Any, config: Any) -> int:
+    """Return how many tokens of a text a model reads: the least that its files say."""
+    places = getattr(config, "max_position_embeddings", None) or 514
+    wanted = [int(tokenizer.model_max_length), places - (2 if config.model_type.endswith("roberta") else 0)]
+    told = folder / "sentence_bert_config.json"
+    if told.is_file() and isinstance(own := json.loads(told.read_bytes()).get("max_seq_length"), int):
+        wanted.append(own)
+    return min(wanted)
 
 
 @contextlib.contextmanager
@@ -141,7 +236,7 @@ def quiet(library: Any) -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _folder(name: str) -> Path:
+def _folder(name: str, wanted: Sequence[str] = _READ) -> Path:
     """Return the folder of a model, fetched from the hub if need be, without files that run code."""
     if not isinstance(name, str):
         raise TypeError(f"model must be a folder or a name of the hub, got {_checks.describe(name)}")
@@ -152,7 +247,7 @@ def _folder(name: str) -> Path:
         import huggingface_hub
 
         try:
-            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=[*_READ]))
+            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=[*wanted]))
         except (OSError, ValueError, RuntimeError, huggingface_hub.errors.HfHubHTTPError) as error:
             raise ValueError(
                 f"model {name!r} is no folder, and the Hugging Face hub did not give it "
@@ -212,6 +307,8 @@ def _processor(library: Any, name: str, folder: Path, size: int | None) -> tuple
             tuple(getattr(found, what, None) or other)
             for what, other in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD))
         )
+        if getattr(found, "do_normalize", True) is False:
+            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         return EvalTransform(size, mean, std), size
     sides: list[int] = []
     for what in ("size", "crop_size"):
@@ -219,6 +316,14 @@ def _processor(library: Any, name: str, folder: Path, size: int | None) -> tuple
         values = wanted if isinstance(wanted, int) else [*dict(wanted or {}).values()]
         sides += [values] if isinstance(values, int) else [v for v in values if isinstance(v, int)]
     return found, max(sides, default=0) if getattr(found, "do_resize", False) else 0
+
+
+def _check_same(features: Tensor, again: Tensor, name: str, model: Any, what: str) -> None:
+    if not torch.allclose(features, again, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise ValueError(
+            f"model {name!r} ({type(model).__name__}) draws random numbers, so that {what} has other "
+            "features each time; give another model"
+        )
 
 
 def _pooling(model: Any, pixels: Tensor, asked: str, missing: bool, name: str) -> str:
@@ -263,10 +368,10 @@ def _flat(features: Tensor) -> Tensor:
     return features.float().flatten(1)
 
 
-def _digest(folder: Path, *settings: object) -> str:
+def _digest(folder: Path, *settings: object, kinds: Sequence[str] = _READ) -> str:
     """Hash all that decides the features: the files' content, not their names' place on this machine."""
     digest = hashlib.sha256(repr(settings).encode())
-    for path in sorted({path for kind in _READ for path in folder.glob(kind)}):
+    for path in sorted({path for kind in kinds for path in folder.glob(kind)}):
         with path.open("rb") as file:
             digest.update(f"\n{path.name} ".encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""Features of images by a pretrained model: each file once, whatever is killed meanwhile.
+"""Features of images or text by a pretrained model: each sample once, whatever is killed meanwhile.
 
-Rows are kept in a cache under the hash of what is in the model's and the sample's files. Whoever computes
+Rows are kept in a cache under the hash of what is in the model's files and in the sample. Whoever computes
 holds the model's lock, so that a second process waits and then finds them there.
 """
 
@@ -13,7 +13,7 @@ import re
 import time
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,10 +29,11 @@ from torch import Tensor
 from longtail import _checks
 from longtail.datasets.features import Features
 from longtail.datasets.images import ImageList, UnreadableImageError, list_images
-from longtail.training.backbones import ImageBackbone, image_backbone
+from longtail.training.backbones import ImageBackbone, image_backbone, text_backbone
 from longtail.training.device import exact_cudnn, select_device
 from longtail.training.files import write_atomic
 from longtail.training.progress import counted
+from longtail.training.texts import Texts, read_texts, tfidf
 
 __all__ = ["embed"]
 
@@ -48,10 +49,14 @@ Images = tuple[ImageList, ImageList | None]
 
 
 def embed(
-    source: str | os.PathLike[str] | Images,
-    model: str,
+    source: Any,
+    model: str | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    text: str | None = None,
+    label: str | None = None,
+    groups: str | None = None,
+    test: Any = None,
     groups_from: str | None = None,
     pooling: str = "auto",
     size: int | None = None,
@@ -62,18 +67,27 @@ def embed(
     cache: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Features:
-    r"""Make features of images by a pretrained model of the transformers library.
+    r"""Make features of images, or of a table's text, by a pretrained model of the transformers library.
 
-    A row is computed once for each content of an image file and of the model's files, and kept in the cache:
-    a run that was killed goes on, other folders with the same pictures share them, and of two processes one
-    waits for the other.
+    A row is computed once for each content of an image file or text and of the model's files, and kept in the
+    cache: a run that was killed goes on, other folders with the same pictures share them, and of two
+    processes one waits for the other.
+
+    Text becomes the mean over its tokens, without those that pad a batch. Without a model it becomes TF-IDF,
+    and beyond 256 words its truncated SVD to 256 numbers; words are counted in the training rows alone. In a
+    table without a test set those are all rows, also those that folds hold out later; labels play no part.
 
     Args:
         source: where the images are, as for `longtail.datasets.images.load_images`; or training images and
-            test images or None. A source without a test set is not divided.
+            test images or None. With `text` a table: a .csv, .tsv or Parquet file, a data frame, or a mapping
+            from names to columns. A source without a test set is not divided.
         model: a folder that ``save_pretrained`` wrote, or a name of the Hugging Face hub; weights as
-            safetensors only.
+            safetensors only. None is TF-IDF, for text alone.
         out: an .npz file to write, too.
+        text: the column of the texts; None makes features of images.
+        label: of a table, the column of the class.
+        groups: of a table, a column whose equal values belong together, such as a customer.
+        test: of a table, another one with the same columns, which is then the test set.
         groups_from: a regular expression that finds an image's group in its path below the source's root:
             its parentheses, joined by "/", or all that it matches. ``r"(\w+/\d+)_"`` takes class and track
             of "stop/0004_17.jpg".
@@ -82,23 +96,25 @@ def embed(
             "pooler", "mean" and "first" (the first token, CLS) ask for one.
         size: None prepares images as the model's own processor does; a number prepares them at that height
             and width, as `longtail.datasets.images.EvalTransform`.
-        batch_size: images that are computed at a time.
+        batch_size: images or texts that are computed at a time.
         device: "auto" takes CUDA where there is one, else the CPU.
         workers: threads that decode; None takes the cores, at most 8; 0 decodes in turn.
-        on_error: "raise" refuses an image that cannot be read; "skip" leaves it out, with one warning.
+        on_error: "raise" refuses an image that cannot be read, or a row without text; "skip" leaves it out,
+            with one warning.
         cache: the folder that keeps rows; None takes ``longtail/features`` in the user's cache folder.
         progress: show how far it is: a bar, or where nobody looks, a line every half minute.
 
     Returns:
-        Features in float32, in the order of the images, with their paths.
+        Features in float32, in the order of the images, with their paths, or of the rows.
 
     Raises:
         FileNotFoundError: images that are not there.
         UnreadableImageError: an image cannot be read, or no image of a class can.
-        ValueError: no such model, none with safe weights, none that takes images or has an image processor;
-            a path without a group; features that are not finite; an unknown device.
+        ValueError: no such model, none with safe weights, none that takes images or has an image processor,
+            or a tokenizer; a path without a group; no such column, a label that is no class; features that
+            are not finite; an unknown device.
         OSError: the cache or `out` cannot be written.
-        ModuleNotFoundError: transformers is not installed.
+        ModuleNotFoundError: transformers is not installed, or without a model scikit-learn.
 
     Example:
         >>> embed("no/such/folder", "google/vit-base-patch16-224")
@@ -107,12 +123,51 @@ def embed(
     """
     _checks.choice("on_error", on_error, ("raise", "skip"))
     _checks.integer("batch_size", batch_size, low=1)
-    target, pattern = select_device(device), _pattern(groups_from)
-    threads = min(8, os.cpu_count() or 1) if workers is None else _checks.integer("workers", workers, low=0)
+    _fits(
+        text, label, {"groups": groups, "test": test},
+        {"groups_from": groups_from, "size": size, "pooling": None if pooling == "auto" else pooling},
+    )  # fmt: skip
+    may_write(out)
+    target = select_device(device)
+    if text is not None and label is not None:
+        train = read_texts(source, text, label, groups=groups, on_error=on_error)
+        tested = None
+        if test is not None:
+            tested = read_texts(test, text, label, groups=groups, on_error=on_error, like=train)
+        rows, about = _of_texts(train, tested, model, batch_size, target, cache, progress)
+        features = _table(train, tested, rows, {"text": text, **about})
+    elif model is None:
+        raise ValueError("model is missing; name an image model, or text=COLUMN of a table")
+    else:
+        threads = min(8, os.cpu_count() or 1)
+        threads = threads if workers is None else _checks.integer("workers", workers, low=0)
+        found, about, pattern = _of_images(
+            source, model, groups_from, pooling, size, batch_size, target, threads, on_error, cache, progress
+        )
+        features = _features(found, pattern, about)
+    if out is not None:
+        features.save(out)
+    return features
+
+
+def _of_images(
+    source: str | os.PathLike[str] | Images,
+    model: str,
+    groups_from: str | None,
+    pooling: str,
+    size: int | None,
+    batch_size: int,
+    device: torch.device,
+    threads: int,
+    on_error: str,
+    cache: str | os.PathLike[str] | None,
+    progress: bool,
+) -> tuple[list[tuple[ImageList, npt.NDArray[np.float32]]], dict[str, Any], re.Pattern[str] | None]:
+    """Return the images of each part with their features, what made them, and how groups are found."""
+    pattern = _pattern(groups_from)
     train, test = source if isinstance(source, tuple) else list_images(source)
     for images in filter(None, (train, test)):
         _groups(images, pattern)
-    may_write(out)
     backbone = image_backbone(model, pooling=pooling, size=size)
     # what is wrong is said before anything long starts
     train, test = train.checked(on_error), test and test.checked(on_error)
@@ -125,7 +180,7 @@ def embed(
         }
         report = stack.enter_context(counted(f"images by {Path(model).name}")) if progress else None
         store = _Store(_cache(cache) / backbone.digest[:32])
-        work = _Images(backbone, target, first, on_error, pool if len(first) >= _FEW else None)
+        work = _Images(backbone, device, first, on_error, pool if len(first) >= _FEW else None)
         rows = store.filled([*first], work.features, batch_size, report)
     found = []
     for images, part in zip(parts, keys, strict=True):
@@ -133,11 +188,55 @@ def embed(
         if len(kept) < len(part):
             images = _left(images, kept, work.bad)
         found.append((images, np.stack([rows[part[i]] for i in kept])))
-    about = {"model": model, "pooling": backbone.pooling, "model_sha256": backbone.digest}
-    features = _features(found, pattern, about)
-    if out is not None:
-        features.save(out)
-    return features
+    return found, {"model": model, "pooling": backbone.pooling, "model_sha256": backbone.digest}, pattern
+
+
+def _of_texts(
+    train: Texts,
+    test: Texts | None,
+    model: str | None,
+    batch_size: int,
+    device: torch.device,
+    cache: str | os.PathLike[str] | None,
+    progress: bool,
+) -> tuple[list[npt.NDArray[np.float32]], dict[str, Any]]:
+    """Return the features of each part's texts, and what made them."""
+    if model is None:
+        rows, how = tfidf(train, test)
+        return rows, {"model": "TF-IDF", "pooling": how}
+    backbone = text_backbone(model)
+    parts = [part.texts for part in (train, test) if part is not None]
+    keys = [[hashlib.sha256(t.encode("utf-8", "surrogatepass")).digest() for t in part] for part in parts]
+    texts = {k: t for part, own in zip(parts, keys, strict=True) for t, k in zip(part, own, strict=True)}
+
+    def compute(batches: Iterable[Sequence[bytes]]) -> Iterator[tuple[list[bytes], Tensor]]:
+        backbone.model.to(device)
+        for batch in batches:
+            features = backbone.features([texts[key] for key in batch], device)
+            if not features.isfinite().all():
+                raise ValueError(f"model {model!r} gives NaN or infinite features; give another model")
+            yield [*batch], features
+
+    with ExitStack() as stack:
+        report = stack.enter_context(counted(f"texts by {Path(model).name}")) if progress else None
+        store = _Store(_cache(cache) / backbone.digest[:32])
+        order = sorted(texts, key=lambda key: len(texts[key]))  # like beside like: little is padded
+        found = store.filled(order, compute, batch_size, report)
+    about = {"model": model, "pooling": "mean over tokens", "model_sha256": backbone.digest}
+    return [np.stack([found[key] for key in part]) for part in keys], {**about, "tokens": backbone.longest}
+
+
+def _fits(
+    text: str | None, label: str | None, of_tables: Mapping[str, object], of_images: Mapping[str, object]
+) -> None:
+    """Refuse options of images beside text, and of text beside images."""
+    if (text is None) != (label is None):
+        given, lacks = ("text", "label") if label is None else ("label", "text")
+        raise ValueError(f"{given} is given without {lacks}; name the columns of the texts and their classes")
+    wrong, place = (of_tables, "tables, with text") if text is None else (of_images, "images, not for text")
+    for name, value in wrong.items():
+        if value is not None:
+            raise ValueError(f"{name} is for {place}; leave it out")
 
 
 def may_write(out: str | os.PathLike[str] | None) -> None:
@@ -387,12 +486,25 @@ def _features(
         paths = np.array([_path(images, i) for i in range(len(images))])
         made |= {f"X{end}": rows, f"y{end}": images.targets, f"paths{end}": paths}
         made[f"groups{end}"] = _groups(images, pattern)
-    shared: set[str] = set()
-    if pattern is not None and len(parts) > 1:
-        shared = {*made["groups"].tolist()} & {*made["groups_test"].tolist()}
-    if shared:
-        _checks.warn(
-            f"{len(shared)} groups are in both training and test images, such as {min(shared)!r}: the test "
-            "error will look better than it is"
-        )
+    _tell_shared(made["groups"], made.get("groups_test"))
     return Features(**made, class_names=parts[0][0].class_names, about=about)
+
+
+def _table(
+    train: Texts, test: Texts | None, rows: Sequence[npt.NDArray[np.float32]], about: dict[str, Any]
+) -> Features:
+    tested: dict[str, Any] = {}
+    if test is not None:
+        tested = {"X_test": rows[1], "y_test": test.labels, "groups_test": test.groups}
+        _tell_shared(train.groups, test.groups)
+    return Features(rows[0], train.labels, train.class_names, groups=train.groups, **tested, about=about)
+
+
+def _tell_shared(groups: npt.NDArray[Any] | None, tested: npt.NDArray[Any] | None) -> None:
+    if groups is None or tested is None:
+        return
+    if shared := {*groups.tolist()} & {*tested.tolist()}:
+        _checks.warn(
+            f"{len(shared)} groups are in both training and test, such as {min(shared)!r}: the test error "
+            "will look better than it is"
+        )

@@ -113,7 +113,8 @@ def images(dataset: str, model: str = "resnet50", **changes: Any) -> ImageRecipe
 
     SGD with a cosine after a warm-up, 30 epochs of batches of 64. The learning rate follows the batch: 0.1
     per 256 samples for "resnet50" and its like (Goyal et al., 2017), a tenth of it for all other models,
-    which mostly come with weights.
+    which mostly come with weights. Mean and standard deviation are those of the model's own image processor,
+    or of the run that trained it; ImageNet's where there is neither.
 
     With ``lora=True`` or ``freeze_backbone=True`` little of the network is trained, as Shi et al. (ICML 2024,
     LIFT) do it: the head gives cosines times 25 and starts at the class means, 10 epochs, a learning rate of
@@ -139,7 +140,9 @@ def images(dataset: str, model: str = "resnet50", **changes: Any) -> ImageRecipe
     frozen = bool(changes.get("lora") or changes.get("freeze_backbone"))
     if frozen:
         start |= {"weight_decay": 5e-4, "warmup_epochs": 1, "epochs": 10}
-        changes = _processor_of(model) | changes
+    if not {"mean", "std"} <= changes.keys() or (frozen and "size" not in changes):
+        told = _processor_of(model)
+        changes = {name: value for name, value in told.items() if frozen or name != "size"} | changes
     recipe = ImageRecipe(dataset=dataset, model=model, **start)
     if "epochs" in changes:
         recipe = recipe.with_epochs(changes["epochs"])
@@ -157,8 +160,10 @@ def images(dataset: str, model: str = "resnet50", **changes: Any) -> ImageRecipe
 
 
 def _processor_of(model: str) -> dict[str, Any]:
-    """Return mean, std and size as a model's image processor has them; nothing where it has none."""
+    """Return mean, std and size of a model's image processor, or of the run that left it; nothing without."""
     path = Path(model) / "preprocessor_config.json"
+    if not path.is_file() and (recipe := path.with_name("recipe.json")).is_file():
+        path = recipe
     if not Path(model).is_dir():
         if model in RESNETS:
             return {}
@@ -177,8 +182,10 @@ def _processor_of(model: str) -> dict[str, Any]:
     told = json.loads(path.read_bytes())
     found: dict[str, Any] = {}
     for name, key in (("mean", "image_mean"), ("std", "image_std")):
-        if isinstance(value := told.get(key), list) and len(value) == 3:
+        if isinstance(value := told.get(key, told.get(name)), list) and len(value) == 3:
             found[name] = tuple(map(float, value))
+    if told.get("do_normalize") is False:
+        found |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     wanted = (told.get("crop_size") if told.get("do_center_crop") else None) or told.get("size")
     if isinstance(wanted, dict):
         wanted = wanted.get("height", wanted.get("shortest_edge"))
@@ -189,7 +196,7 @@ def _not_given(model: str, error: Exception) -> ValueError:
     why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return ValueError(
         f"model {model!r} is no folder with a model, and the Hugging Face hub did not give it ({why}); "
-        "check the name and the connection, or give a folder"
+        f"check the name and the connection, or give a folder, or one of {', '.join(RESNETS)}"
     )
 
 
