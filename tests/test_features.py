@@ -1,8 +1,11 @@
 """The file of features: what comes back, and what is refused in one line."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
+from longtail.compare.problem import Problem
 from longtail.datasets.features import Features
 
 
@@ -110,5 +113,26 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path):
         with pytest.raises(ValueError, match="cannot be read"):
             Features.load(tmp_path / "f.npz")
     np.save(tmp_path / "f.npy", np.ones(3))
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match=r"must be a .npz or .parquet file"):
         Features.load(tmp_path / "f.npy")
+    (tmp_path / "f.npy").rename(tmp_path / "f.npz")
+    with pytest.raises(ValueError, match="cannot be read"):
+        Features.load(tmp_path / "f.npz")
+
+
+def test_a_damaged_file_is_one_line(tmp_path):
+    np.savez_compressed(tmp_path / "f.npz", X=np.random.default_rng(0).normal(size=(50, 4)), y=np.arange(50))
+    whole = (tmp_path / "f.npz").read_bytes()
+    for at in (60, 400, len(whole) // 2):
+        (tmp_path / "f.npz").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF] * 8) + whole[at + 8 :])
+        for read in (Features.load, Problem.from_features):
+            with pytest.raises(ValueError, match=r"f.npz cannot be read .*give an .npz file") as caught:
+                read(tmp_path / "f.npz")
+            assert "\n" not in str(caught.value)
+    with zipfile.ZipFile(tmp_path / "f.npz", "w") as file:
+        file.writestr("X", "no array")
+    with pytest.raises(ValueError, match="cannot be read"):
+        Features.load(tmp_path / "f.npz")
+    for read in (Features.load, Problem.from_features):
+        with pytest.raises(FileNotFoundError, match=r"features .*none.npz is not there; longtail"):
+            read(tmp_path / "none.npz")

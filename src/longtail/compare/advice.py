@@ -86,8 +86,8 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
     if (surest := table.surest(column)) is not None and (e := surest[column].difference) is not None:
         return surest, (
             f"{leads}, but its difference to the same loss without re-weighting, {interval_text(d)} points, "
-            f"{doubt}. Use {surest.short_name}, {interval_text(e)} points: that is more than chance explains, "
-            f"after correction for {table.tests} tests."
+            f"{doubt}. Use {surest.short_name}, {interval_text(e)} points: that is more than chance "
+            f"explains, after correction for {table.tests} tests."
         )
     return simplest, (
         f"{leads}. Its difference to the same loss without re-weighting, {interval_text(d)} points, {doubt}: "

@@ -154,6 +154,7 @@ class Problem:
             The problem.
 
         Raises:
+            FileNotFoundError: there is no such file.
             ValueError: NaN or infinite features, features and labels of different lengths, a label that is
                 constant, continuous or tells samples apart, a class with one sample, unseen classes in the
                 test set, a file without these arrays.

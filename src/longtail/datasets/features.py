@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
+from longtail.sources.arrays import read_arrays
 
 __all__ = ["Features"]
 
@@ -131,7 +131,7 @@ class Features:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Features:
-        """Read an .npz file with ``X`` and ``y``; all else may be missing.
+        """Read an .npz file with ``X`` and ``y``; all else may be missing. A Parquet file is read, too.
 
         Classes in ``y`` may be names; without ``class_names`` they are those of the training rows, in order.
 
@@ -139,23 +139,8 @@ class Features:
             FileNotFoundError: there is no such file.
             ValueError: it is no such file, or its arrays do not fit each other.
         """
-        source = Path(path)
-        if not source.is_file():
-            raise FileNotFoundError(f"features {source} is not there; longtail embed makes such a file")
-        try:
-            with source.open("rb") as file:
-                arrays = np.load(file, allow_pickle=False)
-                found = {name: arrays[name] for name in arrays.files}
-        except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-            raise ValueError(
-                f"features {source} cannot be read ({error}); give an .npz file of plain arrays, X and y"
-            ) from None
-        missing = [name for name in ("X", "y") if name not in found]
-        if missing:
-            raise ValueError(
-                f"features {source} has no {' and no '.join(missing)}, only {_checks.shorten(found)}; "
-                "name the features X (N, D) and their classes y (N,)"
-            )
+        source = os.fspath(path)
+        found = read_arrays(source)
         for part in sorted({"y", "y_test"} & found.keys()):
             if found[part].dtype.kind not in "biuUS":
                 raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ __all__ = ["ARRAYS", "read_arrays"]
 
 Array = npt.NDArray[Any]
 # what a file of features may hold
-ARRAYS = ("X", "y", "class_names", "groups", "paths", "X_test", "y_test", "groups_test", "paths_test")
+_PART = ("X", "y", "groups", "paths")
+ARRAYS = (*_PART, *(f"{name}_test" for name in _PART), "class_names", "about")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, AttributeError)
 _MAPPED = 1 << 26  # bytes from which an array stays on the disk
 
 
@@ -33,10 +36,11 @@ def read_arrays(path: str, label: str = "y") -> dict[str, Array]:
         The arrays by name; large ones of an .npz that is not compressed are memory maps.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: another kind of file, one that cannot be read, or one without ``X`` and ``y``.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"source {path!r} is no file; check the path")
+        raise FileNotFoundError(f"features {path} is not there; longtail embed makes such a file")
     suffix = Path(path).suffix.lower()
     if suffix in (".parquet", ".pq"):
         read = read_frame(path, label=label)
@@ -49,20 +53,23 @@ def read_arrays(path: str, label: str = "y") -> dict[str, Array]:
     if suffix != ".npz":
         raise ValueError(f"features must be a .npz or .parquet file, got {path!r}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             names = file.files
             found = {name: _mapped(path, name) for name in names if name in ARRAYS}
             read_now = {name: file[name] for name, array in found.items() if array is None}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, *_DAMAGED) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path!r} is not a readable .npz of plain arrays ({why}); write it anew") from error
-    arrays = {name: array for name, array in found.items() if array is not None} | read_now
-    if "X" not in arrays or "y" not in arrays:
         raise ValueError(
-            f"{path!r} must hold X and y, got {_checks.shorten(names)}; longtail embed writes both"
+            f"features {path} cannot be read ({why}); give an .npz file of plain arrays, X and y"
+        ) from error
+    arrays = {name: array for name, array in found.items() if array is not None} | read_now
+    if missing := [name for name in ("X", "y") if name not in arrays]:
+        raise ValueError(
+            f"features {path} has no {' and no '.join(missing)}, only {_checks.shorten(names)}; name the "
+            "features X (N, D) and their classes y (N,)"
         )
     if ("X_test" in arrays) != ("y_test" in arrays):
-        raise ValueError(f"{path!r} holds one of X_test and y_test; give both or neither")
+        raise ValueError(f"features {path}: X_test and y_test belong together; give both, or neither")
     return arrays
 
 
