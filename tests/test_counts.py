@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longtail import ClassCounts, ClassWeights, class_counts, class_weight_dict, class_weights, sample_weights
+from longtail.effective import effective_number
 from longtail.sampling import ClassAwareSampler
+from longtail.suggest import suggest_beta
 
 REAL = Path(__file__).parent / "data" / "class_counts"
 
@@ -514,3 +516,23 @@ def test_tags_by_token_and_by_span():
 def test_masks_that_cannot_be_counted_are_refused(source, per, message):
     with pytest.raises((TypeError, ValueError), match=message):
         class_counts(source, per=per)
+
+
+def test_a_series_of_counts_or_shares_is_not_counted_as_labels():
+    labels = pd.Series(["cat"] * 5 + ["ant"] * 2 + ["dog"] * 9, name="y")
+    for sizes in (labels.groupby(labels).size().rename(None), labels.to_frame().groupby("y").size()):
+        with pytest.raises(ValueError, match=r"source\.rename\('count'\) if they are counts"):
+            class_counts(sizes)
+        assert dict(class_counts(sizes.rename("count"))) == {"ant": 2, "cat": 5, "dog": 9}
+        assert dict(class_counts(sizes.to_numpy())) == {2: 1, 5: 1, 9: 1}
+    with pytest.raises(ValueError, match=r"are proportions, .*leave normalize out"):
+        class_counts(labels.value_counts(normalize=True))
+    files = pd.Index([f"{i}.jpg" for i in range(16)], name="file")
+    assert dict(class_counts(pd.Series([0] * 12 + [1] * 4, index=files))) == {0: 12, 1: 4}  # labels by file
+
+
+def test_weights_are_no_number_of_samples():
+    with pytest.raises(TypeError, match="n must be numbers of training samples, got ClassWeights"):
+        effective_number(class_weights(class_counts([0, 0, 1])), 0.9)
+    with pytest.raises(TypeError, match="counts must be numbers of training samples, got ClassWeights"):
+        suggest_beta(class_weights(class_counts([0, 0, 1]), "none"))

@@ -12,6 +12,7 @@ from sklearn import metrics
 
 from longtail.counts import class_counts
 from longtail.evaluation import Curve, Evaluator, MultiLabelEvaluation, evaluate
+from longtail.weights import class_weights
 
 
 def rows(n=500, classes=4, seed=0):
@@ -368,3 +369,24 @@ def test_relative_shot_groups_where_absolute_ones_say_nothing():
     assert evaluate([0, 1], [0, 1], [5000, 4000]).thresholds == (100, 20)  # nothing to tell apart
     assert evaluate([0, 1], [0, 1], [15, 3]).thresholds == (100, 20)
     assert evaluate([0, 1], [0, 1], [5000, 0]).thresholds == (100, 20)
+
+
+def test_unknown_labels_of_one_score_are_left_out():
+    rng = np.random.default_rng(2)
+    scores, labels = rng.normal(size=60), rng.integers(0, 2, 60).astype(float)
+    labels[::7] = np.nan
+    known = ~np.isnan(labels)
+    for shape in ((60,), (60, 1), (5, 1, 12)):
+        found = evaluate(scores.reshape(shape), labels.reshape(shape), [90, 10])
+        assert found.num_samples == known.sum()
+        assert found.error == pytest.approx(np.mean((scores > 0)[known] != labels[known]))
+
+
+def test_void_is_named_and_weights_are_refused():
+    scores = np.random.default_rng(2).normal(size=(2, 3, 4))
+    labels = np.array([[0, 1, 2, 255], [0, 1, 2, 255]])
+    with pytest.raises(ValueError, match="pass ignore_index=255 if it marks what is left out"):
+        evaluate(scores, labels, [9, 9, 9])
+    assert evaluate(scores, labels, [9, 9, 9], ignore_index=255).num_samples == 6
+    with pytest.raises(TypeError, match=r"class_counts must be numbers .* got ClassWeights"):
+        evaluate([0, 1], [0, 1], class_weights(class_counts([0, 1]), "none"))

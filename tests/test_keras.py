@@ -287,3 +287,16 @@ def test_a_missing_backend_is_told(finish):
         "tensorflow, which is not installed; set the environment variable KERAS_BACKEND to torch"
         in done.stderr
     )
+
+
+def test_one_class_and_weights_are_refused():
+    """A softmax over one output is always 1: a loss of 0, and no gradient."""
+    for given in ({}, {"loss": "sigmoid"}, {"loss": "softmax", "scheme": "none"}):
+        with pytest.raises(ValueError, match=r"class_counts has one class, .* give both classes' counts"):
+            ClassBalancedLoss([100], **given)
+    assert (
+        float(ClassBalancedLoss([100], loss="sigmoid", scheme="none")(np.ones((2, 1)), np.zeros((2, 1))))
+        > 0.6
+    )
+    with pytest.raises(TypeError, match="got ClassWeights, which are weights already"):
+        ClassBalancedLoss(longtail.class_weights(longtail.class_counts([0, 1]), "none"))

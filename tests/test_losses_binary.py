@@ -894,3 +894,29 @@ def test_remedies_that_work_when_they_are_followed():
     with pytest.raises(TypeError, match=r"got torch\.bool; convert with target\.long\(\)"):
         criterion(z, hot[:, 0])
     criterion(z, hot[:, 0].long())
+
+
+def test_the_count_of_one_label():
+    criterion = ClassBalancedLoss([100], loss="sigmoid", weighting="positive", num_samples=1000, beta=1)
+    target = torch.tensor([0, 1, 0, 1])
+    z = torch.randn(4, 1)
+    wanted = F.binary_cross_entropy_with_logits(z[:, 0], target.float(), pos_weight=torch.tensor(9.0))
+    for dtype in (torch.int64, torch.bool, torch.float32, torch.float16):
+        for shape in ((4,), (4, 1)):
+            labels = target.to(dtype).reshape(shape)
+            assert criterion.count(labels) == 4
+            torch.testing.assert_close(criterion(z, labels, denominator=criterion.count(labels)), wanted)
+    assert criterion.count(torch.tensor([0.0, -100, float("nan"), 1])) == 2
+    assert criterion.count(torch.tensor([[0, 1, -100]]).reshape(1, 3)) == 2
+
+
+def test_one_logit_where_two_columns_are_wanted():
+    z = np.random.default_rng(1).normal(size=40)
+    both = np.stack([0 * z, z], 1)  # as the message says
+    with pytest.raises(ValueError, match=r"numpy\.stack\(\[0 \* z, z\], 1\)"):
+        longtail.estimate_prior(z, [90, 10])
+    assert longtail.estimate_prior(both, [90, 10], resamples=0).prior.shape == (2,)
+    labels = (z > 0).astype(int)
+    with pytest.raises(ValueError, match=r"numpy\.stack\(\[0 \* z, z\], 1\)"):
+        longtail.prediction_sets(z, labels, z, counts=[90, 10])
+    longtail.prediction_sets(both, labels, both, counts=[90, 10])

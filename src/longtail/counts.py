@@ -316,8 +316,29 @@ def _ordered(counted: ClassCounts, given: str | Iterable[Hashable]) -> ClassCoun
 
 
 def _is_counted(source: object) -> bool:
-    """Whether a Series holds counts: one named count, as ``value_counts`` gives it, or proportion."""
-    return _arrays.is_series(source) and getattr(source, "name", None) == "count"
+    """Whether a Series holds counts: one named count, as ``value_counts`` gives it.
+
+    Raises:
+        ValueError: a Series that is surely no labels, and may be counts or shares under another name.
+    """
+    if not _arrays.is_series(source):
+        return False
+    if source.name == "count":
+        return True
+    kind, index = getattr(source.dtype, "kind", "O"), source.index
+    if source.name == "proportion" and kind == "f" and len(source):
+        raise ValueError(
+            "source are proportions, as value_counts(normalize=True) gives them, not labels; leave normalize "
+            "out"
+        )
+    # of groupby(...).size(): whole numbers of no name beside the classes' own, most of which differ
+    named = source.name is None and getattr(index, "name", None) is not None
+    if named and kind in "iu" and index.is_unique and 2 * source.nunique() > len(source) > 1:
+        raise ValueError(
+            f"source is a Series of {len(source)} numbers beside {index.name!r}, of which most differ, as "
+            "counts do; give source.rename('count') if they are counts, source.to_numpy() if they are labels"
+        )
+    return False
 
 
 def _from_mapping(source: Any) -> ClassCounts:

@@ -49,6 +49,7 @@ def effective_number(n: object, beta: object = None, *, volume: object = None) -
     Source: section 3.2, proposition 3.1.
     """
     _check_exactly_one("effective_number", beta, volume)
+    _arrays.refuse_weights("n", n)
     values, answer = _arrays.unwrap("n", n)
     _arrays.check_real("n", values, low=0.0, remedy="sample counts cannot be negative or infinite")
     beta, volume = _arrays.align("beta", beta, n), _arrays.align("volume", volume, n)

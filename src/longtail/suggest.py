@@ -50,6 +50,7 @@ def effective_share(counts: Any, weights: Any) -> float:
 
     Source: Kish, "Survey Sampling", 1965: the effective sample size of unequal weights.
     """
+    _arrays.refuse_weights("counts", counts)
     n = np.asarray(_arrays.unwrap("counts", counts)[0], dtype=np.float64)
     w = np.asarray(_arrays.unwrap("weights", weights)[0], dtype=np.float64)
     if n.shape != w.shape:
@@ -151,6 +152,7 @@ def suggest_beta(
     Source: the grids are Cui et al. (CVPR 2019), Figures 8 to 10; the rule is this house's, see the module.
     """
     confidence = _checks.number("confidence", confidence, low=0.0, high=1.0, open_low=True, open_high=True)
+    _arrays.refuse_weights("counts", counts)
     n = np.asarray(_arrays.unwrap("counts", counts)[0], dtype=np.float64)
     wanted = [_checks.number("beta", beta, low=0.0, high=1.0) for beta in betas]
     measured, adjusted = _sorted(evaluations)

@@ -91,12 +91,18 @@ class ClassBalancedLoss(keras.losses.Loss):
     ) -> None:
         exact = keras.config.floatx() == "float64"
         super().__init__(name, reduction, dtype or ("float64" if exact else "float32"))
+        _arrays.refuse_weights("class_counts", class_counts)
         counts = _arrays.in_output_order("class_counts", class_counts)
         beta, volume = (_arrays.align(n, v, counts) for n, v in (("beta", beta), ("volume", volume)))
         _checks.choice("scheme", scheme, SCHEMES)
         weight = weigh("class_counts", counts, scheme, beta, volume, "classes", "zero")
         self.class_counts, self.weight = _numbers(counts), np.asarray(_numbers(weight))
         self.loss = _checks.choice("loss", loss, LOSSES)
+        if len(self.weight) == 1 and (scheme != "none" or loss in ("softmax", "softmax_focal")):
+            raise ValueError(
+                "class_counts has one class, whose weight does nothing; for one output give both classes' "
+                "counts, those of label 0 and of label 1"
+            )
         self.beta, self.volume, self.scheme = beta, volume, scheme
         self.gamma = _checks.number("gamma", gamma, low=0.0, open_high=True, remedy="0.5 to 5 are usual")
         self.label_smoothing = _checks.number(

@@ -309,7 +309,10 @@ def _check_classes(classes: Classes, columns: int) -> None:
 def _read(name: str, given: object) -> Floats:
     values = as_numpy(name, given)
     if values.ndim != 2 or not values.size:
-        raise ValueError(f"{name} must have shape (N, C), one row a sample, got {values.shape}")
+        raise ValueError(
+            f"{name} must have shape (N, C), one row a sample, got {values.shape}; of one logit z a sample "
+            "give both classes', numpy.stack([0 * z, z], 1)"
+        )
     if values.dtype.kind != "f":
         raise TypeError(f"{name} must be floating point, got {values.dtype}; give logits or probabilities")
     if bad := int((~np.isfinite(values.max(axis=1))).sum()):

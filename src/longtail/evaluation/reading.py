@@ -22,6 +22,7 @@ Flags = npt.NDArray[np.bool_]
 ACTIVATIONS = ("softmax", "sigmoid", "identity")
 SUM = 1e-3  # by which rows of probabilities may miss 1
 _ORDER = "the order is evaluate(logits_or_predictions, targets, class_counts)"
+_VOID = (-100, -1, 255)  # what usually marks what has no class
 _RELATIVE = (10, 50)  # many: more than a tenth of the largest class; few: less than a fiftieth
 
 
@@ -49,6 +50,7 @@ class Classes:
             ValueError: no counts, or names that are not the outputs'.
         """
         name = "class_counts"
+        _arrays.refuse_weights(name, given)
         source = _arrays.in_output_order(name, _filled(given, columns))
         names = None
         if isinstance(source, dict):
@@ -181,6 +183,8 @@ def read_batch(
     scores, one = _rows(scores, truth, len(classes))
     truth = truth.reshape(-1)
     kept = np.ones(len(truth), dtype=np.bool_) if ignore_index is None else truth != ignore_index
+    if one and truth.dtype.kind == "f":
+        kept &= ~np.isnan(truth)  # unknown, as for the loss
     if not kept.all():
         scores, truth = scores[kept], truth[kept]
     truth = _classes("targets", classes.numbers("targets", truth), len(classes))
@@ -335,8 +339,10 @@ def _classes(name: str, classes: Array, num_classes: int) -> Integers:
         )
     for value in (classes.min(), classes.max()) if classes.size else ():
         if not 0 <= value < num_classes:
+            ignored = f"pass ignore_index={value} if it marks what is left out, or "
             raise ValueError(
                 f"{name} must lie in 0 to {num_classes - 1} as class_counts has {num_classes} elements; "
-                f"got {value}; drop ignored samples and number the classes from 0"
+                f"got {value}; {ignored if name == 'targets' and value in _VOID else ''}drop ignored samples "
+                "and number the classes from 0"
             )
     return classes.astype(np.int64)

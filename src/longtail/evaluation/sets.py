@@ -285,7 +285,10 @@ def fit_sets(
     interpolation = _checks.number("interpolation", interpolation, low=0, high=1)
     given = as_numpy("held_out_scores", held_out_scores)
     if given.ndim != 2 or not given.size:
-        raise ValueError(f"held_out_scores must have shape (N, C), got {given.shape}")
+        raise ValueError(
+            f"held_out_scores must have shape (N, C), got {given.shape}; of one logit z a sample give both "
+            "classes', numpy.stack([0 * z, z], 1)"
+        )
     size = given.shape[1]
     shares, log_shares = _probabilities("held_out_scores", given, size, activation)
     truth = read_labels("held_out_labels", held_out_labels, size)

@@ -312,8 +312,9 @@ def evaluate(
             sample, of class 1: (N,) or (N, 1). Lists, NumPy arrays and tensors on any device, bfloat16 too. A
             score of -inf masks a class.
         targets: True classes, integers of shape (N,), 0 .. C-1; labels by the names of `class_counts`; with
-            two classes bool or 0.0 and 1.0, too. Or many labels: 0 and 1 of shape (N, C), beside scores, or
-            decisions, of the same shape; NaN or -100 there leaves an element out.
+            two classes bool or 0.0 and 1.0, too, and NaN, which is left out, beside one score a sample. Or
+            many labels: 0 and 1 of shape (N, C), beside scores, or decisions, of the same shape; NaN or -100
+            there leaves an element out.
         class_counts: Training samples of each of the C classes, which decide the shot groups: an array, a
             `ClassCounts`, or a mapping or Series from class to count. Integer names are class indices 0..C-1
             in any order, False, True and 1.0 too, and beside scores some may be missing, which had no
@@ -490,8 +491,8 @@ class Evaluator:
         """
         if self._classes is None or not self._samples:
             raise ValueError(
-                "no batch was added, or all its targets were ignored, so there is nothing to evaluate; call "
-                "add with samples"
+                "no batch was added, or all its targets were ignored, so there is nothing to evaluate; give "
+                "samples whose targets count"
             )
         counts, (many, few), total = self._classes.counts, self._shots_at, self._samples
         of_class, right, said = self._of_class, self._right, self._said

@@ -408,11 +408,14 @@ def count(
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a tensor, got {_checks.describe(target)}; use torch.as_tensor")
     two = weight is not None and weight.shape == (2,)
-    if two and (target.dtype is torch.bool or (target.ndim > 1 and target.shape[1] == 1)):
+    lone = weight is not None and weight.shape == (1,)  # one label, weighed by weighting="positive"
+    if (lone and target.dtype in (torch.bool, *_INTEGERS)) or (
+        two and (target.dtype is torch.bool or (target.ndim > 1 and target.shape[1] == 1))
+    ):
         target = target.to(torch.float32)  # labels of one output
     if target.is_floating_point():
         classes = target.shape[1:2] if weight is None else weight.shape
-        one = two and (target.ndim == 1 or target.shape[1] == 1 or target.shape[1] != 2)
+        one = lone or (two and (target.ndim == 1 or target.shape[1] == 1 or target.shape[1] != 2))
         if one and target.ndim > 0 and target.shape[1:2] != (1,):
             target = target.unsqueeze(1)
         if not one and (target.ndim < 2 or target.shape[1:2] != classes):
@@ -422,7 +425,7 @@ def count(
                 "class indices must be integers, target.long()"
             )
         soft = target if target.dtype == torch.float64 else target.float()  # as the losses compute
-        batch = Batch(soft, None, soft, weight, None, ignore_index, binary=one)
+        batch = Batch(soft, None, soft, weight, None, ignore_index, binary=one and two)
         _read_labels(batch, soft, "sigmoid")
         samples = soft.select(1, 0)
         if sample_weight is not None:
