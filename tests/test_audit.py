@@ -652,4 +652,4 @@ def test_without_a_test_part_that_is_the_finding(photos: Path) -> None:
     assert "There is no test part" in str(found)
     page = audit_page(found)
     assert "https:" not in page.partition("<script")[0]
-    assert "Nothing it found reaches a weight" in page
+    assert "nothing it found reaches a weight" in page
