@@ -305,7 +305,7 @@ def test_a_damaged_file_of_the_cache_is_made_again(models, photos, own_cache):
 
 def slowly(out, *arguments):
     """Make features by the command line in a process of its own, which says each batch."""
-    torch.set_num_threads(1)  # this process was forked
+    torch.set_num_threads(1)
     plain, embedding._EVERY = backbones.ImageBackbone.features, 0.0
 
     def features(self, batch, device):
@@ -321,10 +321,12 @@ def slowly(out, *arguments):
 def test_a_kill_costs_little_and_changes_nothing(models, photos, tmp_path, own_cache, monkeypatch):
     """One process is at work, another waits; the first is killed, and the second goes on from there."""
     whole = embed(photos, models["pooled"], batch_size=2, cache=tmp_path / "other")
-    fork = multiprocessing.get_context("fork")
-    said, out = fork.Pipe(duplex=False)
+    fresh = multiprocessing.get_context(
+        "spawn"
+    )  # a forked one may be stuck: this one has computed, with threads
+    said, out = fresh.Pipe(duplex=False)
     options = ("--model", models["pooled"], "-o", tmp_path / "f.npz", "--batch-size", "2")
-    process = fork.Process(target=slowly, args=(out, photos, *options))
+    process = fresh.Process(target=slowly, args=(out, photos, *options))
     process.start()
     assert [said.recv() for _ in range(3)] == [2, 2, 2]
     seen = counting(monkeypatch)
