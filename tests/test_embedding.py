@@ -321,9 +321,7 @@ def slowly(out, *arguments):
 def test_a_kill_costs_little_and_changes_nothing(models, photos, tmp_path, own_cache, monkeypatch):
     """One process is at work, another waits; the first is killed, and the second goes on from there."""
     whole = embed(photos, models["pooled"], batch_size=2, cache=tmp_path / "other")
-    fresh = multiprocessing.get_context(
-        "spawn"
-    )  # a forked one may be stuck: this one has computed, with threads
+    fresh = multiprocessing.get_context("spawn")  # a forked one may be stuck
     said, out = fresh.Pipe(duplex=False)
     options = ("--model", models["pooled"], "-o", tmp_path / "f.npz", "--batch-size", "2")
     process = fresh.Process(target=slowly, args=(out, photos, *options))

@@ -607,7 +607,7 @@ def test_two_processes_are_one_and_survive_a_killed_rank(photos, tiny, tmp_path,
     The run goes on in this process alone, and its whole curve is that of a run which never was elsewhere.
     """
     folder = tmp_path / "run"
-    # forked from a process of its own: one that has computed before, with threads, may leave its children stuck
+    # forked from a process of its own: children of one that has computed with threads may be stuck
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     done = finish([sys.executable, __file__, str(photos), tiny, str(tmp_path)], env=environment)
     assert done.returncode != 0
