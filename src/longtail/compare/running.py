@@ -8,7 +8,7 @@ import json
 import os
 import pkgutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -436,13 +436,8 @@ def _run_table(
         mine = sorted(group, key=lambda pair: pair[0].method != pair[0].method.training)
         one = made_with | {"learner": model}
         todo.append((problem, learner(model), [r for r, _ in mine], [p for _, p in mine], one))
-    done = 0
-    for outcomes in in_parallel(run_training, todo, min(jobs, len(todo))):
-        for outcome in outcomes:
-            done += 1
-            if progress is not None:
-                progress(done, len(recipes), outcome)
-            yield outcome
+    groups = in_parallel(run_training, todo, min(jobs, len(todo)))
+    yield from _told(groups, len(recipes), progress)
 
 
 def _run_features(
@@ -464,13 +459,16 @@ def _run_features(
     todo = (
         (problem, [r for r, _ in group], [p for _, p in group], device, threads) for group in sharing.values()
     )
-    done = 0
-    for outcomes in in_parallel(_run_heads, todo, min(jobs, len(sharing))):
-        for outcome in outcomes:
-            done += 1
-            if progress is not None:
-                progress(done, len(recipes), outcome)
-            yield outcome
+    groups = in_parallel(_run_heads, todo, min(jobs, len(sharing)))
+    yield from _told(groups, len(recipes), progress)
+
+
+def _told(groups: Iterable[list[Outcome]], total: int, progress: AfterRun | None) -> Iterator[Outcome]:
+    """Yield the outcomes of groups of runs, each told as it comes."""
+    for done, outcome in enumerate(itertools.chain.from_iterable(groups), start=1):
+        if progress is not None:
+            progress(done, total, outcome)
+        yield outcome
 
 
 def _run_heads(*task: Any) -> list[Outcome]:

@@ -92,7 +92,7 @@ def read_classifier(folder: Path, class_names: Sequence[str]) -> nn.Module:
     if not any(found for kind in _WEIGHTS if "safetensors" in kind for found in folder.glob(kind)):
         raise ValueError("model.safetensors is missing")
     model: nn.Module
-    with _quiet(library):
+    with quiet(library):
         model, found = library.AutoModelForImageClassification.from_pretrained(
             str(folder),
             **_labels(class_names),
@@ -137,7 +137,7 @@ def _labels(class_names: Sequence[str]) -> dict[str, dict[Any, Any]]:
 
 
 @contextlib.contextmanager
-def _quiet(library: Any) -> Iterator[None]:
+def quiet(library: Any) -> Iterator[None]:
     """Silence the library's bar and its report on a file: what is wrong is said in one line here."""
     logging = library.utils.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from longtail import _checks
 from longtail.datasets.decoding import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, upright
-from longtail.models.image_classifiers import transformers_library
+from longtail.models.image_classifiers import quiet, transformers_library
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -219,21 +218,6 @@ def _longest(folder: Path, tokenizer: Any, config: Any) -> int:
     if told.is_file() and isinstance(own := json.loads(told.read_bytes()).get("max_seq_length"), int):
         wanted.append(own)
     return min(wanted)
-
-
-@contextlib.contextmanager
-def quiet(library: Any) -> Iterator[None]:
-    """Keep transformers from drawing bars and printing reports; what matters is checked and said here."""
-    log = library.utils.logging
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()
 
 
 def _folder(name: str, wanted: Sequence[str] = _READ) -> Path:
