@@ -43,7 +43,7 @@ losses: __init__ forms fast reduction / batch fast.blocks fast.kernels / fast.fu
 softmax / functional linear / module
 & head
 & sampling
-methods: schedules batches refits / method / catalogue
+methods: schedules batches refits synthesis / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
 & evaluation: intervals statistics curves reading / multi_label label_shift / single_label / *

@@ -214,6 +214,8 @@ def _compare_own(
     if lacking := comparing.left_out(problem, methods):
         error_console.print(escape(f"left out, as no learner of tables has it: {', '.join(lacking)}"))
     shared, runs = comparing.prepare(problem, **what)
+    for line in comparing.few_neighbours(problem, methods):
+        error_console.print(escape(line), soft_wrap=True)
     names = dict.fromkeys(one.model for one in shared)
     classes, rows = len(problem.class_names), len(problem.targets)
     cut = f"{shared[0].folds} folds x {repeats}" if shared[0].folds else "the test set as it is"
