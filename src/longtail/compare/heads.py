@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,7 +216,8 @@ class _Together:
         self.decay["head.bias"][[i for i, r in enumerate(recipes) if r.uses_prior_bias]] = 0.0
         self.mask = torch.tensor(self.has_bias, device=device).float()[:, None]
         self.cosine = torch.tensor([r.method.cosine for r in recipes], device=device)[:, None, None]
-        self.rows, targets = data.inputs.get, data.targets
+        self.rows: Callable[[Tensor], Tensor] = data.inputs.get
+        targets = data.targets
         if (rule := self.recipe.method.synthesis) is not None:
             made_up, targets = data.made_up(rule, self.recipe.seed)
             self.rows = made_up.__getitem__
