@@ -137,7 +137,10 @@ def compare(
                 f"{', '.join(told)} is for a table, with --label; {dataset!r} is read as features"
             )
         if features is not None and not Path(dataset).is_dir():
-            raise ValueError(f"--features is for a folder of pictures, and {dataset!r} is none")
+            raise ValueError(
+                f"--features is for a folder of pictures, and {dataset!r} is none"
+                "; leave it out, or give the folder of the pictures"
+            )
         if features is not None:
             problem = comparing.Problem.from_images(dataset, features)
         else:

@@ -167,6 +167,7 @@ def compare(
     if failures and not any(row.outcomes for row in rows):
         raise RuntimeError(
             f"all {len(failures)} runs failed, the first in {failures[0].folder}: {failures[0].failure}"
+            "; mend that and start again: finished runs are kept"
         )
     return table
 
