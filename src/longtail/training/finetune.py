@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ from longtail.training.folder import (
     load_run,
 )
 from longtail.training.progress import progress_bar
-from longtail.training.recipe import ImageRecipe, learning_rate_at
+from longtail.training.recipe import ImageRecipe, Recipe, learning_rate_at
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState
@@ -203,7 +203,7 @@ def evaluate_images(
     return evaluator.result()
 
 
-def _decided(recipe: ImageRecipe, counts: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+def _decided(recipe: Recipe, counts: Any, logits: torch.Tensor) -> torch.Tensor:
     """The logits that decide, where the recipe's method adjusts them."""
     if recipe.method.adjustment is None:
         return logits
@@ -520,6 +520,7 @@ class _ImageRun:
         features, labels = (torch.cat(part) for part in zip(*seen, strict=True))
         rank, size = self.world.rank, self.world.size
         head = head_of(model)
+        assert isinstance(head, nn.Linear)
         parts: list[Any] = [(features, labels)] * size
         if size > 1:
             dist.gather_object((features, labels), parts if rank == 0 else None)
