@@ -35,6 +35,9 @@ def reproduce(
     method: Annotated[
         list[str] | None, typer.Option(help="Only these, of rivals: see `longtail methods`; repeatable.")
     ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Of rivals: a recipe that a GPU trains in seconds.")
+    ] = False,
     domain: Annotated[
         list[str] | None,
         typer.Option(help="Only these, of beta: digits features pixels signs skeletons tables; repeatable."),
@@ -64,7 +67,7 @@ def reproduce(
 ) -> None:
     """The papers' tables: runs what is missing, most telling first; resumable."""
     if table != "rivals":
-        _refuse({"--method": method}, table)
+        _refuse({"--method": method, "--fast": fast or None}, table)
     if table != "beta":
         _refuse({"--domain": domain}, table)
     own = {"--network": network, "--size": size, "--device-batch": device_batch, "--processes": processes}
@@ -102,7 +105,7 @@ def reproduce(
         _refuse(cifar_only, table)
     if table == "rivals":
         _refuse({"--loss": loss}, table)
-        chosen = settings.rivals(datasets=dataset, imbalances=imbalance, methods=method)
+        chosen = settings.rivals(datasets=dataset, imbalances=imbalance, methods=method, fast=fast)
     elif table == "ddnet":
         chosen = settings.skeletons(datasets=dataset, imbalances=imbalance, losses=loss, filters=filters)
     elif table == "gtsrb":
