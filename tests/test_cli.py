@@ -28,7 +28,7 @@ from PIL import Image
 import longtail
 from longtail import cli, recipes
 from longtail.cli import app, terminal
-from longtail.cli.compare import _own_or_known
+from longtail.cli.compare import _kind, _own_or_known
 from longtail.cli.train import _what_to_train
 
 OPTIONS = {
@@ -69,10 +69,10 @@ OPTIONS = {
     ],
     "methods": ["name", "format"],
     "compare": [
-        *("dataset", "label", "group", "test", "drop", "keep"),
+        *("dataset", "label", "group", "image", "root", "test", "drop", "keep"),
         *("learner", "metric", "folds", "repeats", "imbalance", "loss"),
         *("scheme", "method", "beta", "volume", "features", "gamma"),
-        *("epochs", "skip_unreadable", "seeds", "jobs", "device", "out"),
+        *("epochs", "skip_unreadable", "seeds", "data", "jobs", "device", "out"),
     ],
     "embed": [
         "data",
@@ -82,6 +82,8 @@ OPTIONS = {
         "label",
         "group",
         "test",
+        "image",
+        "root",
         "groups_from",
         "pooling",
         "size",
@@ -126,6 +128,7 @@ OPTIONS = {
         "dry_run",
     ],
     "figures": ["source", "figure", "label", "results", "format", "out", "force"],
+    "data download": ["name", "data", "url"],
     "data skeletons": ["source", "out"],
 }
 
@@ -363,6 +366,82 @@ def test_a_known_name_is_the_data_set_and_a_path_the_folder(
     assert (own, recipe) == (None, recipes.digits())
     own, recipe = _own_or_known("./digits")
     assert (own.name, recipe.dataset) == ("digits-folder", "digits-folder")
+
+
+def test_pictures_of_tables_lists_and_saved_data_sets_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"{kind}{i}.png" for kind in ("cat", "lynx") for i in range(4)]
+    Path("shots").mkdir()
+    for i, name in enumerate(names):
+        Image.new("RGB", (9, 9), (20 * i, 0, 0)).save(Path("shots", name))
+    lines = [f"{name},{name[:-5]},{i // 2}" for i, name in enumerate(names)]
+    Path("t.csv").write_text("shot,animal,film\n" + "\n".join(lines) + "\n")
+    Path("l_train.txt").write_text("".join(f"shots/{n} {int(n[0] == 'l')}\n" for n in names))
+    Path("l_test.txt").write_text("".join(f"shots/{n} {int(n[0] == 'l')}\n" for n in names[::3]))
+    datasets = pytest.importorskip("datasets")
+    rows = {"shot": [str(Path("shots", n)) for n in names], "animal": [n[:-5] for n in names]}
+    datasets.Dataset.from_dict(rows).cast_column("shot", datasets.Image()).save_to_disk("saved")
+    asked = {"image": "shot", "label": "animal"}
+    for source, columns, sizes in (
+        ("t.csv", asked | {"root": Path("shots")}, (6, 2)),
+        ("saved", asked, (6, 2)),
+        ("l_train.txt", {"root": Path(".")}, (8, 3)),
+        ("l_train.txt", {}, (8, 3)),
+    ):
+        own, recipe = _own_or_known(source, **columns)
+        assert (len(own.train), len(own.test)) == sizes, source
+        assert recipe.dataset == own.name == Path(source).stem
+    for name, told, kind in (
+        ("t.csv", {}, "table"),
+        ("t.csv", {"told": ["image"]}, "pictures"),
+        ("t.csv", {"features": "m"}, "pictures"),
+        ("t.parquet", {}, "features"),
+        ("t.parquet", {"label": "animal"}, "table"),
+        ("saved", {"label": "animal"}, "pictures"),
+        ("hf:cats", {}, "pictures"),
+        ("./nosuch", {}, "pictures"),
+        ("digits", {}, "known"),
+    ):
+        assert _kind(name, told.get("label"), told.get("features"), told.get("told", [])) == kind, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("t.csv", "name the column of the class by --label, and that of pictures, if it has one, by --image"),
+        ("t.csv --label y --seeds 3", "--seeds 3 is given for 3 folds; leave it out: give --repeats N"),
+        ("t.csv --label y --data there", "--data is for the data sets that longtail knows"),
+        ("photos --group film", "--group is for a table, and for pictures with --features"),
+        ("photos --test t.csv", "--test is for a table, with --label"),
+        ("photos --image shot", "--image 'shot' belongs to a Hugging Face data set or a table"),
+        ("cifar10 --data nosuch", "root is nosuch, which is not there"),
+        ("./nosuch --seeds 1", "image folder nosuch is not there"),
+    ],
+)
+def test_options_that_do_not_fit_the_data_are_one_line(
+    run: Run, tmp_path: Path, arguments: str, message: str
+) -> None:
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(6)))
+    for name in ("cat/0.png", "cat/1.png", "lynx/0.png", "lynx/1.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "photos" / name)
+    done = run("compare", *arguments.split(), columns=400)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len([line for line in done.stderr.splitlines() if "rror" in line]) <= 1
+
+
+def test_a_download_says_what_to_do_next(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "d" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"):
+        (folder / name).write_bytes(b"")  # what is there is kept
+    done = run("data", "download", "cifar10", "--data", "d", columns=400)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "next: longtail compare cifar10 --data d")
+    done = run("data", "download", "cifar11", columns=400)
+    assert (done.returncode, "did you mean 'cifar10'" in done.stderr) == (2, True)
 
 
 def test_unwritable_output_is_said(run: Run, tmp_path: Path) -> None:
