@@ -169,6 +169,7 @@ def compare(
     if failures and not any(row.outcomes for row in rows):
         raise RuntimeError(
             f"all {len(failures)} runs failed, the first in {failures[0].folder}: {failures[0].failure}"
+            "; mend that and start again: finished runs are kept"
         )
     return table
 
@@ -258,7 +259,9 @@ def _prepared(
         raise ValueError(f"learners must name at least one, each once, got {names}")
     cut = problem.folds(folds)
     if seeds is not None and (cut or problem.kind == "table"):
-        remedy = "give repeats=N in their place" if cut else "a table is learned once where a test set is given"
+        remedy = (
+            "give repeats=N in their place" if cut else "a table is learned once where a test set is given"
+        )
         raise ValueError(f"seeds={seeds!r} is given for {cut or 'no'} folds; leave it out: {remedy}")
     repeats = _checks.integer("repeats", repeats, low=1, remedy="five are usual")
     if problem.kind == "features":

@@ -71,7 +71,9 @@ class Rule:
 
     def __init__(self, name: str, /, **settings: Any) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"a rule is named by a text, got {_checks.describe(name)}")
+            raise TypeError(
+                f"a rule is named by a text, got {_checks.describe(name)}; such as Rule('effective')"
+            )
         for key, value in settings.items():
             if not isinstance(value, (bool, int, float, str)):
                 raise TypeError(
