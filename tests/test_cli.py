@@ -351,7 +351,7 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
     assert "... 94 more" in done.stdout
     assert "900,000" in done.stdout
     flat = run("weights", "900000,700000,60000", "--beta", "0.9999")
-    assert "note: beta=0.9999 does nothing" in flat.stderr
+    assert "note: --beta 0.9999 does nothing" in flat.stderr
 
 
 @pytest.mark.parametrize(
@@ -388,8 +388,11 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
         (["evaluate", "nowhere"], r"holds no finished run"),
         (["reproduce", "ddnet", "--domain", "digits"], r"--domain does not belong to ddnet; leave it out"),
         (["reproduce", "beta", "--epochs", "2"], r"--epochs does not belong to beta; leave it out"),
-        (["reproduce", "beta", "--domain", "digit"], r"domain must be one of 'digits', .*did you mean"),
-        (["reproduce", "beta", "--domain", "pixels"], r"domain 'pixels' needs a folder .* give --data"),
+        (["reproduce", "beta", "--domain", "digit"], r"--domain must be one of 'digits', "),
+        (
+            ["reproduce", "beta", "--domain", "pixels"],
+            r"domain 'pixels' needs a folder with its data; give --data",
+        ),
         (["reproduce", "table2", "--fast"], r"--fast does not belong to table2; leave it out"),
         (["reproduce", "table4"], r"table must be one of 'table2'"),
         (["reproduce", "fig9", "--dataset", "cifar10"], r"dataset must be one of 'cifar20', got 'cifar10'"),
@@ -539,7 +542,7 @@ def test_unwritable_output_is_said(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = run("compare", "--out", "file/run", "--seeds", "1", "--epochs", "6", columns=400)
     assert done.returncode == 2
-    assert "out='file/run' cannot be made a folder" in done.stderr
+    assert "--out 'file/run' cannot be made a folder" in done.stderr
 
 
 def test_train_then_evaluate_agree(run: Run, tmp_path: Path) -> None:
