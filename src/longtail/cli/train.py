@@ -328,7 +328,7 @@ def _prior_of(run: Path) -> PriorEstimate:
     from longtail.evaluation import PriorEstimate
 
     try:
-        return PriorEstimate.from_dict(json.loads((run / PRIOR).read_bytes()))
+        return PriorEstimate.from_dict(_checks.parse_json((run / PRIOR).read_bytes(), PRIOR))
     except FileNotFoundError:
         raise ValueError(
             f"{run} has no estimated prior; longtail evaluate {run} --unlabelled FILE makes one"

@@ -10,6 +10,8 @@ import contextlib
 import io
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from longtail import _checks
 from longtail.compare.folds import fold, inner_folds
 from longtail.compare.learners import FLOOR, Learner, fit
 from longtail.compare.outcome import Outcome
 from longtail.evaluation import Evaluation, evaluate
-from longtail.training.files import locked, write_atomic
+from longtail.sources.arrays import check_headers
+from longtail.training.files import locked, read_json, write_atomic
+from longtail.training.manifest import FORMAT, MANIFEST, DamagedError, check, seal
 
 if TYPE_CHECKING:
     from longtail.compare.problem import Problem
@@ -77,7 +82,13 @@ def _run(
     assert problem.targets is not None
     started = time.perf_counter()
     about = problem.about
-    done = {p: found for r, p in zip(recipes, places, strict=True) if (found := finished(r, p, about))}
+    done: dict[Path, Outcome] = {}
+    for r, p in zip(recipes, places, strict=True):
+        try:
+            if found := finished(r, p, about):
+                done[p] = found
+        except ValueError as error:  # one damaged run must not cost the others
+            done[p] = Outcome(r, None, 0.0, f"{type(error).__name__}: {error}", p)
     if len(done) == len(places):
         return [done[p] for p in places]
     train, test = split(problem, recipes[0])
@@ -115,12 +126,16 @@ def _run(
         evaluation = evaluate(decided, truth, problem.class_counts)
         seconds = time.perf_counter() - started
         environment = made_with | about | {"seconds": seconds, "measures": measures(decided, truth)}
-        for name, content in (
-            ("recipe.json", recipe.to_dict()),
-            ("environment.json", environment),
-            ("evaluation.json", evaluation.to_dict()),  # last: it says that the run is finished
-        ):
-            write_atomic(place / name, (json.dumps(content, indent=2) + "\n").encode())
+        files = {
+            "recipe.json": recipe.to_dict(),
+            "environment.json": environment | {"manifest": FORMAT},
+            "evaluation.json": evaluation.to_dict(),  # last: it says that the run is finished
+        }
+        packed = {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in files.items()}
+        for name in ("recipe.json", "environment.json"):
+            write_atomic(place / name, packed[name])
+        seal(place, ("recipe.json", "environment.json"), {"evaluation.json": packed["evaluation.json"]})
+        write_atomic(place / "evaluation.json", packed["evaluation.json"])
         outcomes.append(Outcome(recipe, evaluation, seconds, None, place))
     return outcomes
 
@@ -171,23 +186,41 @@ def _held_out(
 
 
 def finished(recipe: Recipe, place: Path, about: dict[str, object]) -> Outcome | None:
-    """Return a run that is there already, or None."""
-    file = place / "environment.json"
-    if not file.is_file() or not (place / "evaluation.json").is_file():
+    """Return a run that is there already, or None.
+
+    Raises:
+        ValueError: it is on other data, or damaged, or was edited.
+    """
+    if not (place / "environment.json").is_file() or not (place / "evaluation.json").is_file():
         return None
-    environment = json.loads(file.read_bytes())
+    try:
+        environment = read_json(place / "environment.json")
+        sealed = "manifest" in environment
+        if not check(place) and sealed:
+            raise DamagedError(f"{MANIFEST} is missing")
+        evaluation = Evaluation.from_dict(read_json(place / "evaluation.json"))
+        seconds = float(environment.get("seconds", 0.0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"the run in {place} is damaged ({error}); put back a copy of what is damaged, or delete the "
+            "folder and start again"
+        ) from error
     if other := [key for key, value in about.items() if environment.get(key, value) != value]:
         raise ValueError(
             f"run folder {place} holds a run on other data ({', '.join(other)} differ); choose another "
             "folder (--out), or delete this one to start anew"
         )
-    evaluation = Evaluation.from_dict(json.loads((place / "evaluation.json").read_bytes()))
-    return Outcome(recipe, evaluation, float(environment.get("seconds", 0.0)), None, place)
+    return Outcome(recipe, evaluation, seconds, None, place)
 
 
 def _kept(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Return the scores that an earlier start left; none where there are none."""
+    """Return the scores that an earlier start left; none where there are none, or damaged ones."""
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    try:
+        check_headers(path)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        _checks.warn(f"{path} cannot be read ({error}); what it held is computed again")
+        return {}
