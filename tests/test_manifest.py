@@ -18,7 +18,10 @@ from longtail.training import RunFolderError, evaluate_run, load_run, manifest, 
 from longtail.training.checkpoint import load_latest, save
 from longtail.training.files import read_json
 
-FILES = {"recipe.json", "environment.json", "metrics.jsonl", "model.safetensors", "evaluation.json"}
+FILES = {
+    *("recipe.json", "environment.json", "metrics.jsonl", "model.safetensors", "evaluation.json"),
+    "predictions.npz",
+}
 
 
 @pytest.fixture(scope="module")
