@@ -427,7 +427,6 @@ DASK = """
 import sys
 import joblib
 from distributed import Client, LocalCluster
-from folders import unseal
 from longtail import datasets, methods, recipes
 from longtail.compare import compare
 
@@ -527,8 +526,6 @@ def test_a_folder_of_before_has_intervals_over_seeds_alone_and_says_so(
     assert old.rows[1]["error"].total == tiny.rows[1]["error"].difference
     assert "test samples alone" not in method_sheet(old).head
     assert "over seeds alone: no run kept predictions" in tables.reading(old)
-    bad = next((tmp_path / "old").rglob("manifest.json"), None)
-    assert bad is None
 
 
 def test_damaged_predictions_are_named_and_never_read(tiny: ComparisonTable, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def columns(view: View, metric: str = "error") -> list[Column]:
         decides = replace(named(metric), spread=True)
         chosen[at : at + 1] = [decides, replace(chosen[at], title="error", spread=False)]
     if view == "wide":
-        table = columns("table", metric)
+        table = columns("table", metric) + [c for c in chosen if c.kind == "interval"]
         return [*table, *(c for c in chosen if c.name not in {t.name for t in table})]
     return chosen
 

@@ -143,11 +143,13 @@ def class_sheet(table: ComparisonTable) -> Sheet:
 def legend(table: ComparisonTable) -> str:
     """Say how the columns of a comparison are to be read."""
     many, few = table.evaluation.thresholds
+    doubts = any(row[table.metric].on_test for row in table.shown)
+    alone = " seeds alone, test samples alone: the same with one of both doubts." if doubts else ""
     return (
         "error: mean ± standard deviation over seeds, on the test set. many / medium / few: classes with "
         f"> {many}, {few} to {many}, < {few} training samples. vs none: paired difference to the same loss "
         f"without re-weighting, negative is better, with its 95 % interval{_doubts(table)}; * significant "
-        "after Bonferroni's correction. natural prior: the error to expect where test data have the "
+        f"after Bonferroni's correction.{alone} natural prior: the error to expect where test data have the "
         "training set's class proportions. calibration: expected calibration error, %."
     )
 
