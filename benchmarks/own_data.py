@@ -1,9 +1,11 @@
 """The measured rows of "Your own data": tables by learner, and features with a tail cut out of them.
 
 python benchmarks/own_data.py table page-blocks.npz OUT --learner lightgbm
-python benchmarks/own_data.py features cifar10-features.npz OUT --imbalance 100 --max-count 1000 --seeds 3
+python benchmarks/own_data.py features cifar10-features.npz OUT --imbalance 100 --max-count 1000
+python benchmarks/own_data.py features gtsrb-features.npz OUT --imbalance 0 --seeds 3
 
-A table's file holds X, y and label_names; a file of features is one that longtail embed writes.
+A table's file holds X, y and label_names; a file of features is one that longtail embed writes. Imbalance 0
+takes its training samples as they are. SMOTE needs imbalanced-learn.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from longtail import Problem, compare
+from longtail.compare import TABLES
 from longtail.compare.answer import answer
 from longtail.report.tables import method_sheet, reading
 
 HEADS = (
     *("plain", "inverse", "effective", "deferred_effective", "logit_adjusted", "posthoc_logit_adjusted"),
-    *("crt", "class_aware"),
+    *("crt", "class_aware", "tuned_adjustment", "smote"),
 )
 
 
@@ -41,10 +44,12 @@ def main() -> None:
         data = np.load(given.file)
         names = [f"x{i}" for i in range(data["X"].shape[1])]
         columns = dict(zip(names, data["X"].T, strict=True)) | {"kind": data["label_names"][data["y"]]}
-        problem, methods = Problem.from_table(columns, "kind", name=name, keep=names), None
+        problem, methods = Problem.from_table(columns, "kind", name=name, keep=names), [*TABLES, "smote"]
     else:
         problem = Problem.from_features(given.file, name=name)
-        problem, methods = problem.long_tailed(given.imbalance, given.max_count), HEADS
+        methods = [*HEADS]
+        if given.imbalance:
+            problem = problem.long_tailed(given.imbalance, given.max_count)
     options = {"learners": given.learner, "repeats": given.repeats, "seeds": given.seeds}
     table = compare(problem, methods, out=given.out, jobs=given.jobs, **options)
     text = [f"# {table.title}\n", method_sheet(table).markdown(), *answer(table), reading(table), ""]

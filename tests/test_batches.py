@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from longtail import methods, recipes
+from longtail.compare import compare
 from longtail.methods import Method, Rule
+from longtail.methods.synthesis import smote
 from longtail.sampling import ClassAwareSampler
 from longtail.training import train
 from longtail.training.data import TrainingData
@@ -204,3 +206,63 @@ def test_what_cannot_be_is_refused(make, message):
 def test_mislas_shares_the_run_of_mixup():
     assert methods.get("mislas").training == methods.get("mixup")
     assert methods.get("label_aware_smoothing").training == methods.get("plain")
+
+
+# ---- samples that are made up
+
+
+def to_segment(point, a, b):
+    along = (point - a) @ (b - a) / max((b - a) @ (b - a), 1e-12)
+    return np.linalg.norm(point - a - min(max(along, 0), 1) * (b - a))
+
+
+def test_smote_puts_samples_between_neighbours_of_their_class(rng):
+    pytest.importorskip("imblearn")
+    # the second column is a thousand times as wide: without scaling it alone would choose the neighbours
+    y = np.repeat([0, 1, 2, 3], [40, 12, 3, 1])
+    x = rng.normal(size=(56, 2)) * [1.0, 1000.0]
+    more, labels = smote(x, y, seed=3)
+    assert np.array_equal(more[:56], x)
+    assert np.array_equal(labels[:56], y)
+    assert np.bincount(labels).tolist() == [40] * 4
+    spread = x.std(0)
+    for c, near in ((1, 5), (2, 2), (3, 0)):
+        own, new = x[y == c] / spread, more[56:][labels[56:] == c] / spread
+        apart = np.linalg.norm(own[:, None] - own[None], axis=2)
+        neighbours = np.argsort(apart, axis=1)[:, 1 : near + 1]
+        pairs = [(own[i], own[j]) for i in range(len(own)) for j in (neighbours[i] if near else [i])]
+        for point in new:
+            assert min(to_segment(point, a, b) for a, b in pairs) < 1e-9
+    again = smote(x, y, seed=3)[0]
+    assert np.array_equal(more, again)
+    assert not np.array_equal(more, smote(x, y, seed=4)[0])
+
+
+def test_smote_knows_categories_and_missing_values(rng):
+    pytest.importorskip("imblearn")
+    y = np.repeat([0, 1], [30, 8])
+    x = np.column_stack([rng.normal(size=38), rng.integers(0, 3, 38), rng.normal(size=38)])
+    x[[2, 31], 0], x[[3, 33], 1] = np.nan, np.nan
+    for kinds, columns in ((["number", "category", "number"], [0, 1, 2]), (["category"], [1])):
+        more, labels = smote(x[:, columns], y, kinds, seed=0)
+        new = more[38:]
+        assert np.array_equal(more[:38], x[:, columns], equal_nan=True)
+        assert np.bincount(labels).tolist() == [30, 30]
+        codes = new[:, kinds.index("category")]
+        assert set(codes[~np.isnan(codes)]) <= set(x[30:, 1])
+        numbers = [i for i, kind in enumerate(kinds) if kind == "number"]
+        assert np.isfinite(new[:, numbers]).all()
+
+
+def test_smote_is_for_tables_and_features_and_alone():
+    method = methods.get("smote")
+    assert dict(method.synthesis.settings) == {"k_neighbors": 5}
+    assert methods.get("smote:k_neighbors=2").prior([9, 3, 1]) == pytest.approx([1 / 3] * 3)
+    with pytest.raises(ValueError, match=r"'smote' makes all classes .* beside weight 'inverse'"):
+        method.replace(weight=Rule("inverse"))
+    with pytest.raises(ValueError, match="k_neighbors must be"):
+        methods.get("smote:k_neighbors=0")
+    with pytest.raises(ValueError, match=r"'smote' makes new .*'digits'; compare it on those .*class_aware"):
+        train(recipes.digits(method=method))
+    with pytest.raises(ValueError, match=r"'smote' makes new samples .*'digits'"):
+        compare(recipes.digits(), ["smote"])

@@ -158,6 +158,90 @@ class Done:
 Run = Callable[..., Done]
 
 
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "told"),
+    [
+        (
+            "weights",
+            "give header=False, or label='2'; missing_as_class=True",
+            "give --no-header, or --label '2'; --missing-as-class",
+        ),
+        (
+            "weights",
+            "beta must be in [0, 1], got 2; a volume N = 1 / (1 - beta) goes to volume=",
+            "--beta must be in [0, 1], got 2",
+        ),
+        (
+            "train",
+            "batch_size=3, lower learning_rate (now 0.1)",
+            "--batch-size 3, lower --learning-rate (now 0.1)",
+        ),
+        ("train", "leave out lora=True or on_error='skip'", "leave out --lora or --skip-unreadable"),
+        ("train", "root=, or label=COLUMN", "--root, or --label COLUMN"),
+        (
+            "compare",
+            "groups must be one a sample; out=a/b.c holds",
+            "--group must be one a sample; --out a/b.c holds",
+        ),
+        ("compare", "imbalance_factor 9 leaves; learners must", "--imbalance 9 leaves; --learner must"),
+        ("audit", "groups_from has no parentheses", "--groups-from has no parentheses"),
+        # what is the user's, a word of the language, or Python that the command line cannot mean
+        (
+            "train",
+            "the file 'label=2' of a test has batch_sizes",
+            "the file 'label=2' of a test has batch_sizes",
+        ),
+        (
+            "train",
+            "f(label=[1]), root.label, model.safetensors",
+            "f(label=[1]), root.label, model.safetensors",
+        ),
+        ("compare", "batch_size=3", "batch_size=3"),
+    ],
+)
+def test_messages_name_the_options_of_the_command_that_runs(command: str, message: str, told: str) -> None:
+    terminal.speak_for([COMMANDS[command]])
+    assert terminal.as_options(message) == told
+
+
+def test_a_field_of_a_recipe_is_named_as_set_takes_it() -> None:
+    message = "lora_rank=4 is too much; raise warmup_epochs (now 0); warmup_epochs, profile"
+    terminal.speak_for([COMMANDS["train"]])
+    assert terminal.as_options(message) == (
+        "--set lora_rank=4 is too much; raise --set warmup_epochs (now 0); warmup_epochs, profile"
+    )
+    terminal.speak_for([COMMANDS["compare"]])
+    assert terminal.as_options(message) == message
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in ("data skeletons",)])
+def test_every_option_is_named_where_python_names_its_argument(name: str) -> None:
+    command = COMMANDS[name]
+    terminal.speak_for([command])
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            told = terminal.as_options(f"{parameter.name}=3 is odd; leave it out")
+            assert told == f"{max(parameter.opts, key=len)} 3 is odd; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("weights 5,3 --beta 2", "error: --beta must be in [0, 1], got 2.0"),
+        ("compare digits --seeds 0", "error: --seeds must be in [1, inf], got 0"),
+        ("compare digits --imbalance 1e9", "error: --imbalance 1000000000.0 leaves class 9 without samples"),
+    ],
+)
+def test_a_mistake_is_told_in_options(arguments: str, message: str, run: Run) -> None:
+    done = run(*arguments.split())
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "volume=" not in done.stderr
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in this process (a fresh one spends seconds on imports), in an empty folder."""
@@ -278,14 +362,14 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
             ["compare", "nope"],
             r"'shrec28', a folder of images, a table, features or a recipe's .json file, got 'nope'",
         ),
-        (["compare", "--imbalance", "1e9"], r"imbalance_factor 1000000000.0 leaves class 9 without samples"),
+        (["compare", "--imbalance", "1e9"], r"--imbalance 1000000000.0 leaves class 9 without samples"),
         (
             ["train", "nope"],
             r"'shrec28', a folder or a list of images, hf:NAME or a recipe's .json file, got",
         ),
         (["compare", "--beta", "2"], r"beta"),
         (["compare", "--seeds", "0"], r"seeds must be in [1, inf], got 0"),
-        (["compare", "--loss", "hinge"], r"losses must be one of"),
+        (["compare", "--loss", "hinge"], r"--loss must be one of"),
         (["train", "nowhere.json"], r"recipe 'nowhere.json' is not a file"),
         (["train", "digits", "--set", "epochs"], r"--set needs FIELD=VALUE, got 'epochs'"),
         (["train", "digits", "--set", "epoch=3"], r"epochs"),

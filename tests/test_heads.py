@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+import longtail
 from longtail import Problem, methods
-from longtail.compare import MAIN, compare, heads
+from longtail.compare import MAIN, compare, few_neighbours, heads
+from longtail.compare.folds import fold
 from longtail.compare.running import prepare
+from longtail.datasets import Dataset, Split
 from longtail.evaluation import evaluate
 from longtail.sources.arrays import read_arrays
 from longtail.training.loop import load_run, train
@@ -156,3 +159,79 @@ def test_groups_that_hold_a_class_are_refused():
     with pytest.raises(ValueError, match="learner of features must be one of 'linear', 'mlp'"):
         compare(Problem.from_features(x, y), learners="lightgbm")
     assert methods.get("plain") == methods.Method()
+
+
+# ---- what balances before or after the training
+
+
+def test_a_tuned_head_chooses_by_heads_that_were_trained_inside(tmp_path):
+    x, y = features((200, 40, 12), dimensions=4)
+    test = features((20, 20, 20), seed=1, dimensions=4)
+    names = ["plain", "tuned_adjustment", "posthoc_logit_adjusted", "tau_norm"]
+    problem = Problem.from_features(x, y, test=test, name="made")
+    table = compare(problem, names, seeds=1, out=tmp_path / "a", jobs=1)
+    assert not table.failures
+    recipe = table.rows[0].recipe.replace(seed=0)
+    held, labels = [], []
+    for run in range(5):
+        inside, outside = fold(y, None, 5, run)
+        parts = Split(x[inside], y[inside]), Split(x[outside], y[outside])
+        alone = train(recipe, None, dataset=Dataset("made", *parts, ("a", "b", "c"), "vectors"), device="cpu")
+        with torch.no_grad():
+            held.append(alone.model(torch.from_numpy(x[outside])).numpy())
+        labels.append(y[outside])
+    tau = longtail.tune_adjustment(np.concatenate(held), np.concatenate(labels), np.bincount(y)).tau
+    with torch.no_grad():
+        logits = load_run(table.rows[0].outcomes[0].folder).model(torch.from_numpy(test[0])).numpy()
+    wanted = longtail.adjust_logits(logits, np.bincount(y), tau=tau).argmax(1)
+    confusion = np.zeros((3, 3), dtype=int)
+    np.add.at(confusion, (test[1], wanted), 1)
+    assert np.array_equal(confusion, table.rows[1].outcomes[0].result.confusion)
+    assert tau > 0
+    # test labels that would make any peeking choose otherwise
+    turned = Problem.from_features(x, y, test=(test[0], np.roll(test[1], 20)), name="made")
+    again = compare(turned, names, seeds=1, out=tmp_path / "b", jobs=1)
+    for one, other in zip(table.rows, again.rows, strict=True):
+        decided = [np.sum(r.outcomes[0].result.confusion, axis=0).tolist() for r in (one, other)]
+        assert decided[0] == decided[1]
+
+
+def test_made_up_features_take_as_many_steps_and_balance(tmp_path):
+    pytest.importorskip("imblearn")
+    x, y = features((200, 40, 3), dimensions=4)
+    test = features((40, 40, 40), seed=1, dimensions=4)
+    problem = Problem.from_features(x, y, test=test, name="made")
+    table = compare(problem, ["plain", "smote"], seeds=2, out=tmp_path, jobs=1)
+    assert not table.failures
+    plain, smote = (row["balanced_error"].summary.mean for row in table.rows)
+    assert smote < plain - 0.05
+    data = heads._Data(problem, table.rows[1].recipe)
+    made = heads._Together(data, [table.rows[1].recipe], torch.device("cpu"))
+    assert np.bincount(made.targets).tolist() == [200] * 3
+    assert made.steps == -(-243 // 128)
+    before = table.to_dict()
+    (tmp_path / "smote/seed1/evaluation.json").unlink()
+    assert compare(problem, ["plain", "smote"], seeds=2, out=tmp_path, jobs=1).to_dict() == before
+    assert few_neighbours(problem, ["smote"]) == [
+        "smote: '2 (3)' has no 5 neighbours among the training samples; the new samples lie between fewer, "
+        "those of a class of one are copies"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (methods.get("mixup").replace(adjustment=methods.Rule("tuned_logit")), "beside a tuned adjustment"),
+        (methods.get("smote").replace(label_smoothing=0.1), "'smote' mixes, .* beside smote; leave one out"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(problem, tmp_path, name, message):
+    with pytest.raises(ValueError, match=message):
+        compare(problem, [name], out=tmp_path)
+
+
+def test_features_larger_than_memory_are_not_made_up(problem, tmp_path, monkeypatch):
+    pytest.importorskip("imblearn")
+    monkeypatch.setattr(heads, "_IN_MEMORY", 100)
+    with pytest.raises(RuntimeError, match="smote needs the features in memory"):
+        compare(problem, ["smote"], seeds=1, out=tmp_path, jobs=1)

@@ -43,7 +43,7 @@ losses: __init__ forms fast reduction / batch fast.blocks fast.kernels / fast.fu
 softmax / functional linear / module
 & head
 & sampling
-methods: schedules batches refits / method / catalogue
+methods: schedules batches refits synthesis / method / catalogue
 datasets: kinds decoding fetch pickles / long_tail / *
 & models: *
 & evaluation: intervals statistics curves reading / multi_label label_shift / single_label / *
@@ -604,6 +604,86 @@ def test_the_public_names_are_found():
     assert {"class_weights", "ClassCounts", "ClassBalancedLoss", "evaluate"} <= names
     assert {"functional.class_balanced_focal_loss", "datasets.long_tail_subset"} <= names
     assert set(longtail.__all__) >= {name.split(".")[0] for name in CONTRACT}
+
+
+# ---- a message of an error has a remedy
+
+# after a semicolon; or the words of what is wanted ("must be ..., got ..."); or of what to do
+REMEDY = re.compile(r"; ?\S|\bmust\b|\b(give|pass|use|choose|name|check|leave|install|delete|make) ")
+TOLD = re.compile(r"(Error|Exception)$")
+NOT_FOR_USERS = {"AttributeError", "KeyError", "IndexError", "StopIteration", "_Refused", "_Unusable"}
+# Part of a message that another place completes with the remedy, or never shown.
+COMPLETED = {
+    "compare.runs": 5,  # "left out: damaged: ..."
+    "datasets.features": 1,  # the inner message has it
+    "losses.fast.blocks": 1,  # caught there
+    "models.image_classifiers": 3,  # "...; put back a copy of what is damaged, or delete the folder"
+    "predict": 1,
+    "skeletons.files": 1,
+    "training.files": 1,
+    "training.finetune": 5,
+    "training.folder": 3,
+    "training.manifest": 5,
+    "training.recipe": 1,  # a code, no message
+    "evaluation.reading": 1,  # a constant holds the remedy
+}
+
+
+def text_of(node):
+    """What a message says literally; None for one that is made elsewhere."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        parts = [v.value if isinstance(v, ast.Constant) else ast.unparse(v.value) for v in node.values]
+        values = [not isinstance(v, ast.Constant) for v in node.values]
+        # a value called remedy or hint is one
+        told = {True: "; ...", False: "..."}
+        return "".join(
+            told[bool(re.search("remedy|hint", part))] if value else part
+            for part, value in zip(parts, values, strict=True)
+        )
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return None if None in (sides := [text_of(node.left), text_of(node.right)]) else "".join(sides)
+    return None
+
+
+def without_remedy(source):
+    """Every error of a file whose literal message says what is wrong and not what to do."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call) or not node.exc.args:
+            continue
+        name, message = ast.unparse(node.exc.func).split(".")[-1], node.exc.args[0]
+        sides = [message.body, message.orelse] if isinstance(message, ast.IfExp) else [message]
+        for text in filter(None, map(text_of, sides)):
+            if TOLD.search(name) and name not in NOT_FOR_USERS and not REMEDY.search(text):
+                found.append(f"line {node.lineno}: {text}")
+    return found
+
+
+@pytest.mark.parametrize("module", house())
+def test_a_message_says_what_to_do(module):
+    found = without_remedy(house()[module])
+    assert len(found) == COMPLETED.get(module.removeprefix("longtail."), 0), found
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("raise ValueError('source has no rows')", 1),
+        ("raise TypeError(f'label {label!r} is no column')", 1),
+        ("raise a.DamagedError('is missing')", 1),
+        ("raise ValueError('it is ' + 'odd')", 1),
+        ("raise ValueError('it is odd' if x else 'odd; give another')", 1),
+        ("raise ValueError('source has no rows; check the path')", 0),
+        ("raise ValueError(f'beta must be in [0, 1], got {beta}')", 0),
+        ("raise ValueError(f'{name} is odd{remedy}')", 0),
+        ("raise KeyError('x')", 0),
+        ("raise ValueError(message)", 0),
+    ],
+)
+def test_a_message_without_a_remedy_is_found(line, found):
+    assert len(without_remedy(line)) == found
 
 
 # ---- exceptions from the tools: few, current, each naming its code

@@ -30,7 +30,7 @@ from longtail.compare import (
     estimate,
     left_out,
 )
-from longtail.compare.answer import answer
+from longtail.compare.answer import answer, code_for
 from longtail.compare.folds import fold
 from longtail.compare.learners import fit, learner
 from longtail.compare.trials import run_training
@@ -416,6 +416,27 @@ def test_learners_know_categories_missing_values_and_a_class_that_a_fold_lacks(n
         assert np.isfinite(scores).all()
         assert (scores[:, lacking] <= np.log(1e-6) + 1e-9).all()
         assert (scores.argmax(1) == y[~inside])[y[~inside] != lacking].mean() > 0.6
+
+
+def test_smote_of_a_table_by_every_kind_of_learner(problem, tmp_path):
+    pytest.importorskip("imblearn")
+    made = compare(
+        problem,
+        ["plain", "smote"],
+        learners=["logistic_regression", "hist_gradient_boosting"],
+        repeats=1,
+        out=tmp_path,
+        jobs=1,
+    )
+    assert not made.failures
+    errors = [row["balanced_error"].summary.mean for row in made.rows]
+    assert errors[1] < errors[0]
+    assert "imblearn.over_sampling.SMOTE()" in code_for(made.rows[3])
+    learned: list[Any] = []
+    how = Learner(lambda *_, seen=learned: Recorder(seen), lambda _: FunctionTransformer())
+    kinds = [kind for _, kind in problem.columns]
+    fit(how, kinds, problem.inputs, problem.targets, method("smote"), 0, 3)
+    assert np.bincount(learned[0]).tolist() == [60] * 3
 
 
 class Recorder:

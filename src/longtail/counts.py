@@ -33,6 +33,7 @@ class _PerClass(Mapping[Hashable, Any]):
             raise ValueError(
                 f"{type(self).__name__} needs one value a name, got {len(self.names)} names and "
                 f"values of shape {self._array.shape}"
+                "; give as many values as names"
             )
         self._place = {name: i for i, name in enumerate(self.names)}
         if len(self._place) != len(self.names):
@@ -264,6 +265,7 @@ def _counted(source: Any, wanted: Wanted, num_classes: int | None) -> ClassCount
         name, value = ("label", wanted.label) if wanted.label is not None else ("labels", wanted.labels)
         raise TypeError(
             f"{name}={value!r} names a column of a file, but source is {_checks.describe(source)}"
+            "; leave it out, or give the file's path"
         )
     if isinstance(source, ClassCounts):
         return _resize(source, num_classes)
@@ -406,7 +408,10 @@ def _from_dataset(
     else:
         unknown = [name for name in counted.names if name not in set(classes)]
         if unknown:
-            raise ValueError(f"labels hold {_checks.shorten(unknown)}, which the data set's classes lack")
+            raise ValueError(
+                f"labels hold {_checks.shorten(unknown)}, which the data set's classes lack"
+                "; leave those samples out, or add these names to its classes"
+            )
         known = ClassCounts(classes, [counted.get(name, 0) for name in classes])
     return _resize(known, num_classes)
 
@@ -421,6 +426,7 @@ def _resize(known: ClassCounts, num_classes: int | None) -> ClassCounts:
             return known
         raise ValueError(
             f"num_classes={size} needs integer labels 0..{size - 1}, got {_checks.shorten(names)}"
+            "; leave num_classes out, or number the classes from 0"
         )
     outside = [name for name in names if not 0 <= name < size]
     if outside:

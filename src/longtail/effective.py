@@ -157,4 +157,6 @@ def _check_exactly_one(function: str, beta: object, volume: object) -> None:
     if (beta is None) == (volume is None):
         both = f"both, {_checks.describe(beta)} and {_checks.describe(volume)}; leave one out"
         given = "neither; give one" if beta is None else both
-        raise ValueError(f"{function} needs exactly one of beta and volume, got {given}")
+        raise ValueError(
+            f"{function} needs exactly one of beta and volume, got {given}; leave one out, or give beta=0.999"
+        )

@@ -70,7 +70,9 @@ def encode_missing(labels: object) -> tuple[tuple[Hashable, ...], npt.NDArray[np
     try:
         found, inverse = np.unique(kept, return_inverse=True)
     except TypeError as error:
-        raise TypeError(f"labels cannot be sorted: {error}") from error
+        raise TypeError(
+            f"labels cannot be sorted: {error}; give labels of one kind, all text or all numbers"
+        ) from error
     raw = found.tolist()
     bare = [isinstance(name, str) and _arrays.is_missing(name) for name in raw]
     names = _arrays.label_order(
@@ -208,7 +210,9 @@ def several(source: Any) -> Columns | None:
     try:
         names = _arrays.label_order(tags)
     except TypeError as error:
-        raise TypeError(f"labels cannot be sorted: {error}") from error
+        raise TypeError(
+            f"labels cannot be sorted: {error}; give labels of one kind, all text or all numbers"
+        ) from error
     return tuple(names), np.array([tags[name] for name in names]), len(items)
 
 
@@ -246,6 +250,7 @@ def _sparse(source: Any) -> Columns:
     if len(shape) != 2 or not np.isin(values, (0, 1)).all():
         raise TypeError(
             f"source is sparse, of shape {shape}, but not multi-hot (two-dimensional, of 0 and 1 alone)"
+            "; give .toarray(), or one label a sample"
         )
     ones = np.bincount(places, weights=np.asarray(values, float), minlength=shape[1])
     return tuple(range(shape[1])), ones.astype(np.int64), shape[0]
@@ -338,6 +343,7 @@ def _dense_labels(part: Any, per: str | None, whole: bool) -> npt.NDArray[Any]:
     if per == "span" and array.ndim != 1:
         raise ValueError(
             f"per='span' needs sequences of tags, one after the other, got one of shape {array.shape}"
+            "; of one sentence give [tags]"
         )
     return array.reshape(-1)
 

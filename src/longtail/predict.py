@@ -78,6 +78,7 @@ class Trained:
         if found != wanted:
             raise ValueError(
                 f"{where} has {what} {found}, but the run was trained on {self.kind} of {wanted}"
+                "; give a sample of that shape, or the folder of another run"
             )
 
 

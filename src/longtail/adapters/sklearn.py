@@ -95,7 +95,9 @@ def _labels(owner: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Array, Arra
     """Check what ``fit`` gets; the labels and the weights of its samples as arrays."""
     name = type(owner).__name__
     if y is None:
-        raise ValueError(f"{name} requires y to be passed, but the target y is None")
+        raise ValueError(
+            f"{name} requires y to be passed, but the target y is None; fit it with the samples' labels"
+        )
     check_classification_targets(y)
     if (kind := type_of_target(y)).startswith("multi") and kind != "multiclass":
         raise ValueError(

@@ -190,7 +190,9 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(text)
     except re.error as error:
-        raise ValueError(f"groups_from {text!r} is no regular expression: {error}") from error
+        raise ValueError(
+            f"groups_from {text!r} is no regular expression: {error}; give one such as '(.+)_[0-9]+'"
+        ) from error
     if not pattern.groups:
         raise ValueError(
             f"groups_from {text!r} has no parentheses around what names the group; such as (.+)_[0-9]+"

@@ -93,6 +93,7 @@ def _table(source: Any, wanted: Wanted, test: Any, drop: Sequence[str], group: s
             odd = sorted(set(other) ^ set(columns))
             raise ValueError(
                 f"test has other columns than {title}: {_checks.shorten(odd)} are in one of them only"
+                "; give both parts the same columns"
             )
         refuse_unseen([str(name) for name in known if name not in classes], f"the test part of {title}")
     place = {name: i for i, name in enumerate(classes)}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from longtail import _checks
 from longtail._registry import add_installed
 from longtail.cli import audit, compare, data, embed, methods, report, train, verify, weights
-from longtail.cli.terminal import as_options, console, error_console, fail
+from longtail.cli.terminal import as_options, console, error_console, fail, speak_for
 
 __all__ = ["app", "main"]
 
@@ -36,6 +36,8 @@ def main() -> None:
         fail(f"this command needs {error.name}; pip install 'longtail[{extra}]'" if bare else str(error))
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
         fail(str(error))
+    except MemoryError as error:
+        fail(str(error) or "there is not enough memory; give less data, or close other programs")
     except SystemExit as end:
         if end.code == 130:  # what typer makes of an interrupt
             text = "stopped; finished runs and checkpoints are kept, the same command goes on from them"
@@ -58,11 +60,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Class-balanced training for long-tailed data."""
+    called: Any = getattr(context.command, "commands", {}).get(context.invoked_subcommand)
+    speak_for([] if called is None else getattr(called, "commands", {"": called}).values())
 
 
 for command in (weights, audit, methods, compare, embed, train, verify, report, data):

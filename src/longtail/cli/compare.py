@@ -137,7 +137,10 @@ def compare(
                 f"{', '.join(told)} is for a table, with --label; {dataset!r} is read as features"
             )
         if features is not None and not Path(dataset).is_dir():
-            raise ValueError(f"--features is for a folder of pictures, and {dataset!r} is none")
+            raise ValueError(
+                f"--features is for a folder of pictures, and {dataset!r} is none"
+                "; leave it out, or give the folder of the pictures"
+            )
         if features is not None:
             problem = comparing.Problem.from_images(dataset, features)
         else:
@@ -214,6 +217,8 @@ def _compare_own(
     if lacking := comparing.left_out(problem, methods):
         error_console.print(escape(f"left out, as no learner of tables has it: {', '.join(lacking)}"))
     shared, runs = comparing.prepare(problem, **what)
+    for line in comparing.few_neighbours(problem, methods):
+        error_console.print(escape(line), soft_wrap=True)
     names = dict.fromkeys(one.model for one in shared)
     classes, rows = len(problem.class_names), len(problem.targets)
     cut = f"{shared[0].folds} folds x {repeats}" if shared[0].folds else "the test set as it is"

@@ -7,10 +7,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -32,6 +32,7 @@ __all__ = [
     "open_page",
     "print_csv",
     "print_json",
+    "speak_for",
     "write",
 ]
 
@@ -98,24 +99,77 @@ def open_page(path: Path) -> None:
         webbrowser.open(path.resolve().as_uri())
 
 
-# what messages call an argument in Python, where the command line has an option
-_OPTIONS = {
-    r"\bheader=False\b": "--no-header",
-    r"\bmissing_as_class=True\b": "--missing-as-class",
+# what a message offers in Python alone, and what stands for it on the command line
+_PHRASES = {
+    r"with root= or the environment variable": "by the environment variable",
+    r", or give verify=False for an excerpt": "",
+    r"get it with (longtail\.datasets\.download\(\S+\))": r'get it by python -c "import longtail; \1"',
     r"\bon_error='skip'": "--skip-unreadable",
-    r"\bgroups_from\b": "--groups-from",
-    r"\bgroup_scope\b": "--group-scope",
-    r"\btext=COLUMN\b": "--text COLUMN",
-    r"; try volume=\S+ to \S+": "",  # the beta before it says the same
-    r"\b(label|labels|separator|order|image|root)=(?=['\"])": r"--\1 ",
 }
+_OF_VOLUMES = re.compile(r"; try volume=\S+ to \S+|; a volume N = 1 / \(1 - beta\) goes to volume=")
+# arguments whose option has another name
+_OTHERWISE = {
+    "groups": "group",
+    "imbalance_factor": "imbalance",
+    "learners": "learner",
+    "losses": "loss",
+    "methods": "method",
+    "schemes": "scheme",
+}
+_spoken: dict[str, tuple[str, str]] = {}  # an argument: its option, and what says no to it
+
+
+def speak_for(commands: Iterable[Any]) -> None:
+    """Let messages name the options of these commands, which their user has before them."""
+    _spoken.clear()
+    for parameter in (p for command in commands for p in command.params):
+        if parameter.param_type_name == "option":
+            option = max(parameter.opts, key=len)
+            _spoken[parameter.name] = option, (parameter.secondary_opts or [f"no {option}"])[0]
+    _spoken.update({name: _spoken[other] for name, other in _OTHERWISE.items() if other in _spoken})
 
 
 def as_options(message: str) -> str:
-    """Write a message's remedies as options of the command line; control characters become visible."""
-    for argument, option in _OPTIONS.items():
+    """Write the arguments that a message names as the command line's options.
+
+    ``name=value`` becomes ``--name value``; a bare name becomes the option where it can be no word of the
+    language: with ``_`` in it, or in front of "must". A recipe's field without an option of its own becomes
+    ``--set name=value`` where there is that. What is quoted is the user's and stays as it is.
+    Control characters become visible.
+    """
+    for argument, option in _PHRASES.items():
         message = re.sub(argument, option, message)
-    return harmless(message)
+    if "volume" not in _spoken:
+        message = _OF_VOLUMES.sub("", message)  # the beta before it says the same
+    return harmless(_ARGUMENT.sub(_option, message))
+
+
+_ARGUMENT = re.compile(
+    r"(?<!\w)'[^']*'|\"[^\"]*\"|(?<![\w./-])(?P<name>[a-z]\w*)"
+    r"(?:=(?P<value>'[^']*'|[\w./+-]*[\w/+-])?(?![=(\[])|(?P<bare>\b(?! must\b)(?=(?P<now> \(now))?)|)"
+    r"(?![\w.(])"
+)
+
+
+def _fields() -> Collection[str]:
+    """What a recipe has, where one was read or written so far."""
+    recipe = sys.modules.get("longtail.training.recipe")
+    return (
+        () if recipe is None else recipe.ImageRecipe.model_fields.keys() | recipe.Recipe.model_fields.keys()
+    )
+
+
+def _option(found: re.Match[str]) -> str:
+    name, value = found["name"], found["value"]
+    if found["bare"] is not None and "_" not in (name or ""):
+        return found[0]
+    if name not in _spoken:
+        given = found["bare"] is None or found["now"] is not None
+        return f"--set {found[0]}" if given and "set" in _spoken and name in _fields() else found[0]
+    option, no = _spoken[name]
+    if value in ("True", "False"):
+        return option if value == "True" else no
+    return option if value is None else f"{option} {value}"
 
 
 def harmless(text: str) -> str:

@@ -107,7 +107,9 @@ def train(
     columns = {name: value for name, value in columns.items() if value is not None}
     listed = look_at_images(recipe, **columns) if _are_images(recipe) else None
     if columns and listed is None:
-        raise ValueError(f"--{next(iter(columns))} is for a table or a list of images, not for {recipe!r}")
+        raise ValueError(
+            f"--{next(iter(columns))} is for a table or a list of images, not for {recipe!r}; leave it out"
+        )
     from longtail.training.recipe import ImageRecipe
 
     options: dict[str, Any] = {
@@ -134,7 +136,9 @@ def train(
         from longtail.training.loop import train as run
 
         if device_batch is not None or skip_unreadable:
-            raise ValueError(f"--device-batch and --skip-unreadable are for images, not for {recipe!r}")
+            raise ValueError(
+                f"--device-batch and --skip-unreadable are for images, not for {recipe!r}; leave them out"
+            )
         result = run(chosen, folder, **shared)
     if os.environ.get("RANK", "0") == "0":  # one voice for all processes
         _print_evaluation(result.evaluation, None if listed is None else listed[0].class_names)
@@ -217,7 +221,10 @@ def predict(
 
     run = _one_run(run)
     if sets is not None and prior is not None:
-        raise ValueError("--sets and --prior do not go together: sets hold for the shares of the test set")
+        raise ValueError(
+            "--sets and --prior do not go together: sets hold for the shares of the test set"
+            "; leave one of them out"
+        )
     if prior is not None:
         _checks.choice("--prior", prior, ("estimated",))
     classifier = Classifier(run)
@@ -375,7 +382,7 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
 def _field(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"--set needs FIELD=VALUE, got {text!r}")
+        raise ValueError(f"--set needs FIELD=VALUE, got {text!r}; such as --set warmup_epochs=2")
     try:
         return name, json.loads(value)
     except (ValueError, RecursionError):

@@ -15,7 +15,17 @@ from longtail.compare.learners import LEARNERS, Learner
 from longtail.compare.outcome import Outcome
 from longtail.compare.problem import Problem
 from longtail.compare.row import Measure, Row
-from longtail.compare.running import MAIN, TABLES, compare, estimate, key, left_out, prepare, with_betas
+from longtail.compare.running import (
+    MAIN,
+    TABLES,
+    compare,
+    estimate,
+    few_neighbours,
+    key,
+    left_out,
+    prepare,
+    with_betas,
+)
 from longtail.compare.table import CONFIDENCE, LOSSES, ComparisonTable
 from longtail.weights import SCHEMES
 
@@ -37,6 +47,7 @@ __all__ = [
     "Row",
     "compare",
     "estimate",
+    "few_neighbours",
     "key",
     "left_out",
     "prepare",

@@ -10,7 +10,7 @@ from longtail.compare.columns import named
 from longtail.compare.row import Row
 from longtail.compare.table import ComparisonTable
 from longtail.evaluation import interval_text, wilson_interval
-from longtail.methods import Method, Rule, code
+from longtail.methods import SYNTHESES, Method, Rule, code
 
 __all__ = ["answer", "code_for", "thin_classes"]
 
@@ -83,6 +83,9 @@ def code_for(row: Row) -> str:
         return f"PriorAdjustedClassifier({estimator}).fit(X, y)"
     if method == Method(adjustment=Rule("tuned_logit")):
         return f'PriorAdjustedClassifier({estimator}, tau="tune").fit(X, y)'
+    if method == Method(synthesis=method.synthesis) and method.synthesis == Rule("smote").filled(SYNTHESES):
+        steps = f"StandardScaler(), imblearn.over_sampling.SMOTE(), {estimator}"
+        return f"imblearn.pipeline.make_pipeline({steps}).fit(X, y)"
     if method.sampling is not None and method.sampling.name in _SAMPLERS:
         sampler = f"imblearn.over_sampling.{_SAMPLERS[method.sampling.name]}()"
         if "Under" in sampler:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
 
-__all__ = ["fold", "most_folds", "small_classes"]
+__all__ = ["fold", "inner_folds", "most_folds", "small_classes"]
 
 Integers = npt.NDArray[np.int64]
 MOST = 5
@@ -86,3 +86,16 @@ def fold(targets: Integers, groups: Integers | None, folds: int, run: int) -> tu
         parts = list(splitter.split(np.zeros((len(targets), 1)), targets, groups))
     train, test = parts[run % folds]
     return np.sort(train).astype(np.int64), np.sort(test).astype(np.int64)
+
+
+def inner_folds(targets: Integers, groups: Integers | None) -> Iterator[tuple[Integers, Integers]]:
+    """Yield the folds of a run's training samples: what is learned from, and what is held out.
+
+    At least two, at most five; with fewer samples of a class than folds some folds hold none of it.
+    """
+    sizes = np.unique(targets, return_counts=True)[1]
+    inner = min(MOST, max(2, int(sizes.min())))
+    for run in range(inner):
+        inside, outside = fold(targets, groups, inner, run)
+        if len(inside) and len(outside):
+            yield inside, outside

@@ -2,14 +2,16 @@
 
 Each run keeps its own weights, loss and, where its method samples, its own order; it ends with the numbers
 that `longtail.training.train` gives for it alone, within rounding. What cannot be trained so (a batch that is
-mixed or weighed anew, label smoothing) is trained alone.
+mixed or weighed anew, label smoothing) is trained alone. Runs on samples that are made up take as many steps
+as the others.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from longtail._random import derive_seed, generator
+from longtail.compare.folds import inner_folds
 from longtail.compare.outcome import Outcome
 from longtail.compare.trials import finished, measures, split
 from longtail.datasets import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
 from longtail.evaluation import evaluate
-from longtail.methods import REFITS, Method
+from longtail.methods import REFITS, SYNTHESES, Method, Rule
 from longtail.models.heads import standardised
 from longtail.training.device import DivergedError, exact_cudnn, select_device
 from longtail.training.files import locked
@@ -90,21 +93,24 @@ def run_heads(
             if all(p in found for _, p in group):
                 continue
             try:
-                made = _Together(data, [r for r, _ in group], select_device(device)).finish()
+                together = [r for r, _ in group]
+                made = _Together(data, together, select_device(device)).finish()
+                held_out = _held_out(data, together, select_device(device))
             except Exception as error:
                 why = f"{type(error).__name__}: {error}"
                 found |= {p: Outcome(r, None, 0.0, why, p) for r, p in group if p not in found}
                 continue
             for (r, p), (model, history, seconds) in zip(group, made, strict=True):
                 if p not in found:
-                    found[p] = _kept(data, r, p, model, history, seconds, about)
+                    held = held_out.get(r.method.replace(adjustment=None))
+                    found[p] = _kept(data, r, p, model, history, seconds, about, held)
     return [found[p] for p in places]
 
 
 def _order(method: Method) -> str:
     """What decides the order of the samples."""
     rules = (None, None) if method.sampling is None else (method.sampling, method.schedule)
-    return repr(rules)
+    return repr((*rules, method.synthesis))
 
 
 class _Data:
@@ -135,6 +141,24 @@ class _Data:
             self.subset_sha256 = subset_sha256(self.rows)
         self.inputs, self.targets = _Rows(x, unit, self.rows), y[self.rows]
         self.counts = np.bincount(self.targets, minlength=self.classes)
+        self.groups = None if problem.groups is None else problem.groups[self.rows]
+
+    def part(self, inside: Integers) -> _Data:
+        """Return these data with some of the training samples alone, by their places."""
+        data = copy.copy(self)
+        data.rows, data.targets = self.rows[inside], self.targets[inside]
+        data.inputs = _Rows(self.inputs.x, self.inputs.unit, data.rows)
+        data.counts = np.bincount(data.targets, minlength=self.classes)
+        return data
+
+    def made_up(self, rule: Rule, seed: int) -> tuple[Tensor, Integers]:
+        """Return standardised features and targets with new samples behind."""
+        if self.inputs.ready is None:
+            raise ValueError(
+                f"{rule.name} needs the features in memory, up to {_IN_MEMORY >> 30} GiB; leave it out"
+            )
+        x, y = rule.of(SYNTHESES)(self.inputs.all(), self.targets, seed=derive_seed(seed, 0, "synthesis"))
+        return standardised(torch.from_numpy(x), self.inputs.unit), y
 
     @property
     def dataset(self) -> Dataset:
@@ -196,7 +220,12 @@ class _Together:
         self.decay["head.bias"][[i for i, r in enumerate(recipes) if r.uses_prior_bias]] = 0.0
         self.mask = torch.tensor(self.has_bias, device=device).float()[:, None]
         self.cosine = torch.tensor([r.method.cosine for r in recipes], device=device)[:, None, None]
-        self.targets = torch.from_numpy(data.targets).to(device)
+        self.rows: Callable[[Tensor], Tensor] = data.inputs.get
+        targets = data.targets
+        if (rule := self.recipe.method.synthesis) is not None:
+            made_up, targets = data.made_up(rule, self.recipe.seed)
+            self.rows = made_up.__getitem__
+        self.targets = torch.from_numpy(targets).to(device)
         self.steps = math.ceil(len(data.inputs) / self.recipe.batch_size)
         self.closed = [i for i, r in enumerate(recipes) if r.method.loss in ("softmax", "sigmoid")]
         self.sigmoid = torch.tensor([r.method.activation == "sigmoid" for r in recipes], device=device)
@@ -244,13 +273,14 @@ class _Together:
         batch, recipe = self.recipe.batch_size, self.recipe
         if self.sampler is None:
             draws = generator(recipe.seed, epoch, "order")
-            order = torch.randperm(len(self.data.inputs), generator=draws)
+            # of samples that are made up, too, an epoch takes as many as there were
+            order = torch.randperm(len(self.targets), generator=draws)[: len(self.data.inputs)]
         else:
             order = torch.from_numpy(self.sampler.order(epoch - 1))
         total = torch.zeros(len(self.recipes), dtype=torch.float64, device=self.device)
         first = (epoch - 1) * self.steps
         for step, rows in enumerate(torch.split(order, batch)):
-            x = self.data.inputs.get(rows).to(self.device)
+            x = self.rows(rows).to(self.device)
             y = self.targets[rows.to(self.device)]
             loss = self._step(x, y, learning_rate_at(recipe, first + step, self.steps))
             total += len(rows) * loss.double()
@@ -352,6 +382,7 @@ def _kept(
     history: list[EpochMetrics],
     seconds: float,
     about: dict[str, object],
+    held_out: tuple[npt.NDArray[Any], Integers] | None = None,
 ) -> Outcome:
     """Refit, decide, evaluate and write one run."""
     started, method = time.perf_counter(), recipe.method
@@ -360,7 +391,8 @@ def _kept(
             if method.refit is not None and fits_together(recipe):
                 _refit(data, recipe, model)
             logits = _say(model, data.test[0])
-            decided = method.adjust(logits.numpy(), data.counts, epochs=recipe.epochs)
+            inner = held_out if method.is_tuned else None
+            decided = method.adjust(logits.numpy(), data.counts, epochs=recipe.epochs, held_out=inner)
             evaluation = evaluate(decided, data.test[1], data.counts, activation=recipe.activation)
             folder = RunFolder(place)
             folder.claim(recipe)
@@ -375,6 +407,31 @@ def _kept(
     except Exception as error:
         return Outcome(recipe, None, seconds, f"{type(error).__name__}: {error}", place)
     return Outcome(recipe, evaluation, seconds, None, place)
+
+
+def _held_out(
+    data: _Data, recipes: Sequence[Recipe], device: torch.device
+) -> dict[Method, tuple[npt.NDArray[Any], Integers]]:
+    """Return, for each training that a tuned adjustment needs, out-of-fold logits and labels.
+
+    They are of the training samples alone, by heads trained on the others.
+    """
+    asked = {r.method.replace(adjustment=None): r for r in recipes if r.method.is_tuned}
+    if not asked:
+        return {}
+    trained = [r.replace(method=method) for method, r in asked.items()]
+    logits: list[list[Tensor]] = [[] for _ in trained]
+    rows = []
+    for inside, outside in inner_folds(data.targets, data.groups):
+        part = data.part(inside)
+        for i, (model, _, _) in enumerate(_Together(part, trained, device).finish()):
+            with torch.no_grad():
+                if trained[i].method.refit is not None:
+                    _refit(part, trained[i], model)
+                logits[i].append(_say(model, _Rows(data.inputs.x, data.inputs.unit, data.rows[outside])))
+        rows.append(outside)
+    labels = data.targets[np.concatenate(rows)]
+    return {r.method: (torch.cat(said).numpy(), labels) for r, said in zip(trained, logits, strict=True)}
 
 
 def _tested(last: EpochMetrics, error: float) -> EpochMetrics:

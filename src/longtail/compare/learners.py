@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail._registry import Registry
-from longtail.methods import Method, Rule
+from longtail.methods import SYNTHESES, Method, Rule
 from longtail.sampling import SAMPLING
 
 __all__ = ["DEFAULT", "LEARNERS", "Learner", "learner", "missing_part"]
@@ -102,7 +102,10 @@ def fit(
         whole = {"oversampling": present.max(), "undersampling": present.min()}
         size = int(whole.get(method.sampling.name, 0)) * len(present) or None
         rows = np.sort(method.sampler(targets, num_samples=size, seed=seed).order(0))
-    found, local = np.unique(targets[rows], return_inverse=True)
+    inputs, targets = inputs[rows], targets[rows]
+    if method.synthesis is not None:
+        inputs, targets = method.synthesis.of(SYNTHESES)(inputs, targets, kinds, seed=seed)
+    found, local = np.unique(targets, return_inverse=True)
     if len(found) == 1:
         constant = np.full(classes, np.log(FLOOR))
         constant[found] = 0.0
@@ -110,12 +113,12 @@ def fit(
     weight = None
     if method.weight != Rule("none"):
         per_class = _weights(method, counts)
-        weight = per_class[targets[rows]]
+        weight = per_class[targets]
         weight = weight / weight.mean()
     with warnings.catch_warnings():
         _hush()
         prepared = how.prepare(kinds)
-        ready = prepared.fit_transform(inputs[rows])
+        ready = prepared.fit_transform(inputs)
         model = how.model(seed, sum(kind == "category" for kind in kinds))
         model.fit(ready, local.reshape(-1), sample_weight=weight)
 

@@ -314,7 +314,10 @@ class Problem:
             ValueError: no test set, or a class with fewer samples than the tail has.
         """
         if self.kind != "features" or self.test is None:
-            raise ValueError("a long tail is cut out of features with a test set, or of a data set")
+            raise ValueError(
+                "a long tail is cut out of features with a test set, or of a data set"
+                "; leave imbalance_factor out, or give features with a test set"
+            )
         assert self.targets is not None
         largest = int(self.class_counts.min()) if max_count is None else max_count
         long_tail_subset(
@@ -331,7 +334,10 @@ class Problem:
         assert self.targets is not None
         if self.test is not None:
             if folds is not None:
-                raise ValueError(f"folds={folds} is given beside a test set, which is used as it is")
+                raise ValueError(
+                    f"folds={folds} is given beside a test set, which is used as it is"
+                    "; leave one of the two out"
+                )
             return 0
         return most_folds(self.targets, self.groups, self.class_names, folds)
 

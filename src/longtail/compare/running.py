@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from longtail import _checks
 from longtail.compare.columns import named
 from longtail.compare.learners import DEFAULT, learner, missing_part
@@ -22,6 +24,7 @@ from longtail.compare.table import LOSSES, ComparisonTable
 from longtail.compare.trials import run_training, versions
 from longtail.datasets import DATASETS, Dataset, load, long_tail_counts
 from longtail.methods import Method, catalogue
+from longtail.methods.synthesis import needs_imbalanced_learn
 from longtail.training.files import in_parallel, write_atomic
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
@@ -164,6 +167,7 @@ def compare(
     if failures and not any(row.outcomes for row in rows):
         raise RuntimeError(
             f"all {len(failures)} runs failed, the first in {failures[0].folder}: {failures[0].failure}"
+            "; mend that and start again: finished runs are kept"
         )
     return table
 
@@ -216,6 +220,7 @@ def prepare(
         return [recipe.replace(loss=loss, scheme=scheme) for loss, scheme in pairs], _seeds(seeds)
     chosen = _chosen(MAIN if methods is None else methods, recipe)
     for method in chosen:
+        method.refuse_synthesis(f"dataset {recipe.dataset!r}")
         if getattr(method, "is_tuned", False):
             raise ValueError(
                 f"method {method.label!r} chooses by held-out predictions, which this training does not "
@@ -257,8 +262,13 @@ def _prepared(
             _checks.choice("learner of features", name, HEADS)
         starts = [_head_recipe(problem, name, metric, cut) for name in names]
         chosen = _chosen(MAIN if methods is None else methods, starts[0])
-        if tuned := [m.label for m in chosen if m.is_tuned]:
-            raise ValueError(f"method {tuned[0]!r} is for tables; give posthoc_logit_adjusted for features")
+        for m in chosen:
+            if (m.is_tuned or m.synthesis) and (m.mixing or m.reweighting or m.label_smoothing):
+                raise ValueError(
+                    f"method {m.label!r} mixes, weighs or smooths the samples of a batch beside "
+                    f"{m.synthesis.name if m.synthesis else 'a tuned adjustment'}; leave one out"
+                )
+        _check_synthesis(chosen)
         shared = [start.replace(method=method) for start in starts for method in chosen]
         return shared, list(range(cut * repeats)) if cut else _seeds(seeds)
     classes = len(problem.class_names)
@@ -279,11 +289,41 @@ def _prepared(
     )
     chosen = _chosen(TABLES if methods is None else methods, start)
     able = [method for method in chosen if not missing_part(method)]
+    _check_synthesis(able)
     if not able:
         why = "; ".join(f"{m.label} needs {missing_part(m)}" for m in chosen)
         raise ValueError(f"methods: none can be done with a table's learner ({why}); {', '.join(TABLES)} can")
     shared = [start.replace(model=name, method=method) for name in names for method in able]
     return shared, list(range(start.folds * repeats)) if start.folds else [0]
+
+
+def _check_synthesis(chosen: Sequence[Method]) -> None:
+    for method in chosen:
+        if method.synthesis is not None:
+            needs_imbalanced_learn(f"method {method.label!r}")
+
+
+def few_neighbours(problem: Problem, methods: Sequence[Method | str] | None = None) -> list[str]:
+    """Return a line on the classes that have fewer neighbours than a method asks for; none where all do."""
+    start = Recipe(dataset=problem.name, model=DEFAULT, epochs=1)
+    lines = []
+    for method in _chosen(MAIN if methods is None else methods, start):
+        if method.synthesis is None or problem.kind == "dataset":
+            continue
+        near, folds = int(dict(method.synthesis.settings).get("k_neighbors", 0)), problem.folds()
+        sizes = problem.class_counts
+        if problem.tail is not None:
+            factor, largest = problem.tail
+            sizes = np.asarray(long_tail_counts(len(sizes), largest or int(sizes.min()), factor))
+        if folds:
+            sizes = sizes - -(-sizes // folds)  # what the largest fold leaves
+        if few := [f"{problem.class_names[c]} ({sizes[c]})" for c in np.flatnonzero(sizes <= near)]:
+            lines.append(
+                f"{method.label}: {_checks.shorten(few)} {'has' if len(few) == 1 else 'have'} no {near} "
+                "neighbours among the training samples; the new samples lie between fewer, those of a class "
+                "of one are copies"
+            )
+    return lines
 
 
 def _head_recipe(problem: Problem, model: str, metric: str, folds: int) -> Recipe:

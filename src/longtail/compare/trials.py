@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail.compare.folds import MOST, fold
+from longtail.compare.folds import fold, inner_folds
 from longtail.compare.learners import FLOOR, Learner, fit
 from longtail.compare.outcome import Outcome
 from longtail.evaluation import Evaluation, evaluate
@@ -175,13 +175,9 @@ def _held_out(
     trained: Any, x: npt.NDArray[Any], y: Integers, groups: Integers | None, classes: int
 ) -> dict[str, npt.NDArray[Any]]:
     """Return out-of-fold scores of the training samples, and of which: a class of one sample is in none."""
-    sizes = np.bincount(y, minlength=classes)
-    inner = min(MOST, max(2, int(sizes[sizes > 0].min())))
     scores, held = np.full((len(y), classes), np.log(FLOOR)), np.zeros(len(y), dtype=bool)
-    for run in range(inner):
-        inside, outside = fold(y, groups, inner, run)
-        if len(inside) and len(outside):
-            scores[outside], held[outside] = trained(inside, x[outside]), True
+    for inside, outside in inner_folds(y, groups):
+        scores[outside], held[outside] = trained(inside, x[outside]), True
     rows = np.flatnonzero(held)
     return {"held_out": scores[rows], "held_out_rows": rows}
 

@@ -212,7 +212,10 @@ class ImageList:
         lost = np.flatnonzero((left.class_counts.counts == 0) & (self.class_counts.counts > 0))
         first = next(iter(bad.values()))
         if len(lost):
-            raise UnreadableImageError(f"class {self.class_names[lost[0]]!r} has no readable image: {first}")
+            raise UnreadableImageError(
+                f"class {self.class_names[lost[0]]!r} has no readable image: {first}"
+                "; replace its images, or remove its folder"
+            )
         _checks.warn(f"{len(bad)} of {len(self)} images are left out, they cannot be read: {_first(bad)}")
         return kept
 

@@ -87,7 +87,9 @@ class PriorEstimate:
             ValueError: A field is missing or unknown.
         """
         if wrong := sorted({f.name for f in fields(cls)}.symmetric_difference(values)):
-            raise ValueError(f"values has missing or unknown fields: {_checks.shorten(wrong)}")
+            raise ValueError(
+                f"values has missing or unknown fields: {_checks.shorten(wrong)}; give what to_dict returned"
+            )
         pair, ends = values["calibration"], values["interval"]
         arrays = {name: np.asarray(values[name]) for name in ("prior", "source_prior")}
         read = {

@@ -12,6 +12,7 @@ from longtail.methods.catalogue import ABOUT, CATALOGUE, About, code, get, grid
 from longtail.methods.method import Method, Rule
 from longtail.methods.refits import REFITS
 from longtail.methods.schedules import SCHEDULES
+from longtail.methods.synthesis import SYNTHESES
 
 __all__ = [
     "ABOUT",
@@ -21,6 +22,7 @@ __all__ = [
     "REFITS",
     "REWEIGHTINGS",
     "SCHEDULES",
+    "SYNTHESES",
     "About",
     "Method",
     "Rule",

@@ -223,6 +223,17 @@ _row(
     "throws away most of the data: with a class of ten samples it trains on ten of each",
 )
 _row(
+    Method(
+        "smote",
+        synthesis=Rule("smote"),
+        source="Chawla et al. (JAIR 2002): synthetic minority over-sampling, by imbalanced-learn",
+    ),
+    "x + u (x' - x), x' one of the k nearest of the same class, until all are as large as the largest",
+    "k_neighbors 5, fewer in a class that has no more",
+    "for tables and features; invents nothing outside the samples it has, and moves probabilities to a "
+    "uniform prior",
+)
+_row(
     Method("mixup", mixing=Rule("mixup"), source="Zhang et al. (ICLR 2018)"),
     "loss(z(b x + (1 - b) x'), b y + (1 - b) y'), b from Beta(alpha, alpha)",
     "alpha 1, with long trainings; 0.2 with short ones",

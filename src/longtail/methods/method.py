@@ -23,6 +23,7 @@ from longtail.losses.forms import FORMS
 from longtail.methods.batches import MIXINGS, REWEIGHTINGS
 from longtail.methods.refits import REFITS
 from longtail.methods.schedules import SCHEDULES
+from longtail.methods.synthesis import SYNTHESES
 from longtail.sampling import CUTS, SAMPLING, ClassAwareSampler
 from longtail.vectors import MARGINS, OFFSETS, SCALES, WEIGHTS
 from longtail.weights import SCHEMES
@@ -39,6 +40,7 @@ _PLACES: Final[dict[str, Registry[Any]]] = {
     "margin": MARGINS,
     "schedule": SCHEDULES,
     "sampling": SAMPLING,
+    "synthesis": SYNTHESES,
     "mixing": MIXINGS,
     "reweighting": REWEIGHTINGS,
     "refit": REFITS,
@@ -69,7 +71,9 @@ class Rule:
 
     def __init__(self, name: str, /, **settings: Any) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"a rule is named by a text, got {_checks.describe(name)}")
+            raise TypeError(
+                f"a rule is named by a text, got {_checks.describe(name)}; such as Rule('effective')"
+            )
         for key, value in settings.items():
             if not isinstance(value, (bool, int, float, str)):
                 raise TypeError(
@@ -150,6 +154,8 @@ class Method:
         normalizer: what a mean loss divides by: "samples" | "weights".
         schedule: rule of `longtail.methods.SCHEDULES` for from when weight and sampling act; None: always.
         sampling: rule of `longtail.sampling.SAMPLING` for how often classes are drawn; None shuffles.
+        synthesis: rule of `longtail.methods.SYNTHESES` that makes new samples of the rare classes before
+            training, of a table or of features, or None.
         mixing: rule of `longtail.methods.MIXINGS` that mixes the samples of a batch, or None.
         reweighting: rule of `longtail.methods.REWEIGHTINGS` that weighs each sample of a batch anew, or None.
         refit: rule of `longtail.methods.REFITS` that makes the last layer anew after training, or None.
@@ -182,6 +188,7 @@ class Method:
     normalizer: str = "samples"
     schedule: Rule | None = None
     sampling: Rule | None = None
+    synthesis: Rule | None = None
     mixing: Rule | None = None
     reweighting: Rule | None = None
     refit: Rule | None = None
@@ -215,6 +222,14 @@ class Method:
                 f"sampling {self.sampling.name!r} leaves samples out of the whole training and cannot begin "
                 "later; set schedule=None, or sampling=Rule('inverse')"
             )
+        if self.synthesis is not None:
+            for place in (*_VECTORS, "schedule", "sampling", "mixing", "reweighting"):
+                rule = getattr(self, place)
+                if rule is not None and rule != Rule("none"):
+                    raise ValueError(
+                        f"synthesis {self.synthesis.name!r} makes all classes equally large, and is given "
+                        f"beside {place} {rule.name!r}; leave one out"
+                    )
         if self.reweighting is not None and (self.mixing is not None or self.adjustment is not None):
             other = "mixing" if self.mixing is not None else "adjustment"
             why = "takes no mixed targets" if self.mixing is not None else "leaves no prior that is known"
@@ -252,6 +267,8 @@ class Method:
                 function(np.zeros((1, 3)), _TRIAL, _TRIAL / 6, **held_out)
             elif place == "mixing":
                 function(draws(0), 1)
+            elif place == "synthesis":
+                _checks.integer("k_neighbors", dict(rule.settings).get("k_neighbors", 1), low=1)
             elif place == "reweighting":
                 _checks.integer("per_class", dict(rule.settings)["per_class"], low=1)
             elif place == "refit" and rule != Rule(rule.name).filled(REFITS):
@@ -440,6 +457,21 @@ class Method:
         shifted.weight = base.weight
         return shifted
 
+    def refuse_synthesis(self, what: str) -> None:
+        """Refuse a method that makes new samples, where a training cannot take them.
+
+        Args:
+            what: the training, in words.
+
+        Raises:
+            ValueError: it makes some.
+        """
+        if self.synthesis is not None:
+            raise ValueError(
+                f"method {self.label!r} makes new samples between old ones, of a table or of features, not "
+                f"for {what}; compare it on those (longtail embed makes features), or give class_aware"
+            )
+
     def sampler(
         self, labels: Any, *, epochs: int = 1, num_samples: int | None = None, seed: int = 0
     ) -> ClassAwareSampler:
@@ -480,6 +512,8 @@ class Method:
         if last.sampling is not None:
             shares = np.asarray(last.sampling.of(SAMPLING)(counts, (epochs - 1) / epochs), dtype=np.float64)
             drawn[seen] = shares[seen] / counts[seen]
+        if last.synthesis is not None:
+            drawn[seen] = 1 / counts[seen]
         weight = np.where(seen, _vector_of(last.weight, WEIGHTS, counts), 1.0)
         offset = None if self.offset is None else _vector_of(self.offset, OFFSETS, counts, weight)
         return effective_prior(counts, weight=weight, sampling=drawn, offset=offset)

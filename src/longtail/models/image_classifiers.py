@@ -71,7 +71,10 @@ def build_classifier(name: str, class_names: Sequence[str]) -> nn.Module:
             f"{', '.join(RESNETS)}"
         ) from error
     except (ValueError, KeyError) as error:
-        raise ValueError(f"model {name!r} is no image classifier: {_first_line(error)}") from error
+        raise ValueError(
+            f"model {name!r} is no image classifier: {_first_line(error)}"
+            "; give one that AutoModelForImageClassification loads"
+        ) from error
     return model
 
 

@@ -113,12 +113,18 @@ def draw_error_against_beta(compared: Sequence[MeasuredSetting]) -> Figure:
     """
     known = _with_numbers(compared)
     if not known:
-        raise ValueError("no cell was published or measured, so there is nothing to draw")
+        raise ValueError(
+            "no cell was published or measured, so there is nothing to draw"
+            "; run longtail reproduce for some cells first"
+        )
     names = list(dict.fromkeys(c.setting.dataset for c in known))
     found = {(c.setting.dataset, c.setting.imbalance_factor) for c in known if c.setting.beta > 0}
     panels = sorted(found, key=lambda panel: (names.index(panel[0]), -panel[1]))
     if not panels:
-        raise ValueError("no cell with effective weights has a number, so there is no error against beta")
+        raise ValueError(
+            "no cell with effective weights has a number, so there is no error against beta"
+            "; run longtail reproduce with --beta 0.9999 first"
+        )
     methods = list(dict.fromkeys(c.setting.method for c in known))
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)

@@ -218,9 +218,15 @@ def _find(
 
 def _expect(path: Path, clips: Clips, classes: int, shape: tuple[int, int]) -> None:
     if clips.poses.shape[1:] != shape:
-        raise ValueError(f"{path}: 'poses' has {clips.poses.shape[1:]} joints and coordinates, not {shape}")
+        raise ValueError(
+            f"{path}: 'poses' has {clips.poses.shape[1:]} joints and coordinates, not {shape}"
+            "; convert it again with: longtail data skeletons"
+        )
     if len(clips.label_names) != classes:
-        raise ValueError(f"{path}: 'label_names' has {len(clips.label_names)} classes, not {classes}")
+        raise ValueError(
+            f"{path}: 'label_names' has {len(clips.label_names)} classes, not {classes}"
+            "; convert it again with: longtail data skeletons"
+        )
 
 
 def _one_word(clips: Clips) -> Clips:
@@ -239,7 +245,10 @@ def _one_word(clips: Clips) -> Clips:
 
 def _dataset(name: str, path: Path, clips: Clips, split: int) -> Dataset:
     if split > clips.is_test.shape[1]:
-        raise ValueError(f"{path}: 'is_test' has {clips.is_test.shape[1]} splits, not a split {split}")
+        raise ValueError(
+            f"{path}: 'is_test' has {clips.is_test.shape[1]} splits, not a split {split}"
+            "; give a split that it has, from 1"
+        )
     in_test = clips.is_test[:, split - 1]
     names = tuple(str(x) for x in clips.label_names)
     for part, rows in (("training", ~in_test), ("test", in_test)):

@@ -289,7 +289,10 @@ def _jhmdb_split(path: Path) -> dict[str, bool]:
         if not line.strip():
             continue
         if part not in ("1", "2") or not name:
-            raise ValueError(f"{path}, line {number}: {line!r} is not a clip and 1 (train) or 2 (test)")
+            raise ValueError(
+                f"{path}, line {number}: {line!r} is not a clip and 1 (train) or 2 (test)"
+                "; unpack the splits again"
+            )
         found[name.strip().removesuffix(".avi")] = part == "2"
     if not found:
         raise ValueError(f"{path} lists no clips, so the class is empty; unpack the splits again")
@@ -312,7 +315,10 @@ def _mat(path: Path) -> Poses:
         raise ValueError(f"{path} has no 'pos_world'; give JHMDB's joint_positions.mat")
     poses = np.asarray(found["pos_world"])
     if poses.ndim != 3 or poses.shape[:2] != (2, 15):
-        raise ValueError(f"{path}: 'pos_world' has shape {poses.shape}, JHMDB has (2, 15 joints, frames)")
+        raise ValueError(
+            f"{path}: 'pos_world' has shape {poses.shape}, JHMDB has (2, 15 joints, frames)"
+            "; unpack joint_positions again"
+        )
     return check_clip(poses.transpose(2, 1, 0), str(path), "pos_world")
 
 
@@ -359,6 +365,7 @@ def _gestures(path: Path) -> Iterator[tuple[str, list[int]]]:
             raise ValueError(
                 f"{path}, line {number}: {line!r} is not gesture (1 to 14), finger (1, 2), subject, essai, "
                 "14_labels (1 to 14), 28_labels (1 to 28), size"
+                "; unpack the data set again"
             )
         yield f"{path}, line {number},", [int(word) for word in words]
 
@@ -371,11 +378,14 @@ def _text(path: Path) -> Poses:
         odd = int(np.argmax(widths != 66))
         raise ValueError(
             f"{path}, frame {odd}: 'skeletons_world' has {widths[odd]} numbers, SHREC'17 has 22 joints x 3"
+            "; unpack the data set again"
         )
     try:
         numbers = np.array(" ".join(lines).split(), np.float32)
     except ValueError as error:
-        raise ValueError(f"{path}: 'skeletons_world' is not all numbers ({error})") from None
+        raise ValueError(
+            f"{path}: 'skeletons_world' is not all numbers ({error}); unpack the data set again"
+        ) from None
     return check_clip(numbers.reshape(-1, 22, 3), str(path), "skeletons_world")
 
 

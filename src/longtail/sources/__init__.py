@@ -66,7 +66,10 @@ def read_counts(source: str, wanted: Wanted) -> Counted:
         if label is None and (files := formats.voc_files(source)):
             return formats.count_voc(files)
         if label is not None:
-            raise TypeError(f"label={label!r} names a column of a file, but source {source!r} is a folder")
+            raise TypeError(
+                f"label={label!r} names a column of a file, but source {source!r} is a folder"
+                "; leave it out: the names of its folders are the labels"
+            )
         return folders.count(source)
     found = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
     paths = sorted(filter(os.path.isfile, found))

@@ -43,7 +43,10 @@ def count(path: str, label: str | None = None) -> Counted:
     _check_there(path, annotations=seen, categories=categories)
     unknown = [number for number in seen if number not in categories]
     if unknown:
-        raise ValueError(f"category_id {_checks.shorten(unknown)} in {path!r} is none of its categories")
+        raise ValueError(
+            f"category_id {_checks.shorten(unknown)} in {path!r} is none of its categories"
+            "; get the file again, or add these to its categories"
+        )
     merged: Counter[Id] = Counter()
     for number, name in _names(path, categories, label).items():
         merged[name] += seen[number]
@@ -60,7 +63,10 @@ def read(train: Path) -> Listing:
     """
     dated = _TRAIN.fullmatch(train.name)
     if dated is None:
-        raise ValueError(f"annotation file {train} is none of train2017.json, train2018.json and so on")
+        raise ValueError(
+            f"annotation file {train} is none of train2017.json, train2018.json and so on"
+            "; give iNaturalist's file under its own name"
+        )
     if not train.is_file():
         raise FileNotFoundError(f"annotation file {train} is not there; check the path")
     year, root = dated[1], train.parent

@@ -71,7 +71,7 @@ def finish(counted: Iterable[tuple[Any, int]], source: str, wanted: Wanted) -> C
             "missing_as_class=True"
         )
     if not known and not missing:
-        raise ValueError(f"{source} has no rows")
+        raise ValueError(f"{source} has no rows; check that it is the file you mean")
     notice_joined(known, source)
     try:
         names = _arrays.label_order(known)
@@ -130,7 +130,9 @@ def split(known: Mapping[Any, int], empty: int, separator: str, source: str) -> 
         for name in labels:
             classes[name] += count
     if not classes:
-        raise ValueError(f"{source} has no rows with a label")
+        raise ValueError(
+            f"{source} has no rows with a label; check that it is the file, and the column, you mean"
+        )
     if bare:
         _checks.warn(f"{bare} samples of {source} have no label; they count as samples of no class")
     names = _arrays.label_order(classes)

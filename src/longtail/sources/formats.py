@@ -209,7 +209,10 @@ def array(path: str, label: str | None) -> tuple[npt.NDArray[Any], list[str] | N
         try:
             loaded = np.load(path, allow_pickle=False)
         except ValueError as error:
-            raise ValueError(f"source {path!r} holds no plain array (it is pickled, or none)") from error
+            raise ValueError(
+                f"source {path!r} holds no plain array (it is pickled, or none)"
+                "; save it by numpy.save(path, array) as numbers or text"
+            ) from error
         if isinstance(loaded, np.ndarray):
             if label is not None:
                 raise ValueError(f"label={label!r} names an array of an .npz file; leave it out")
@@ -278,7 +281,10 @@ def count_yolo(path: str) -> Counted:
                 continue
             first = line.split()[0]
             if not first.isdecimal() or int(first) >= len(names):
-                raise ValueError(f"line {number} of {str(file)!r} begins with {first!r}, no number of a name")
+                raise ValueError(
+                    f"line {number} of {str(file)!r} begins with {first!r}, no number of a name"
+                    "; a line is the number of a class and its box, such as 0 0.5 0.5 0.2 0.2"
+                )
             counts[int(first)] += 1
     if not any(counts):
         raise ValueError(f"source {path!r} has no boxes to train on; check train")

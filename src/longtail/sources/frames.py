@@ -115,7 +115,10 @@ def read_frame(
             if like is None:
                 _is_there(argument, one, read, name)
     if label in drop or groups in drop:
-        raise ValueError(f"drop names {label if label in drop else groups!r}, which is the label or groups")
+        raise ValueError(
+            f"drop names {label if label in drop else groups!r}, which is the label or groups"
+            "; take it out of drop"
+        )
     labels = read.pop(label)
     together = None if groups is None else read.pop(groups)
     if together is not None and (missing := sum(map(_arrays.is_missing, together.tolist()))):
@@ -226,9 +229,14 @@ def _fetch(database: DuckDBPyConnection, query: str, path: str, given: Sequence[
     try:
         found = database.execute(query, list(given)).fetchnumpy()
     except duckdb.OutOfMemoryException as error:
-        raise MemoryError(f"source {path!r} needs more memory than there is") from error
+        raise MemoryError(
+            f"source {path!r} needs more memory than there is"
+            "; give fewer columns or rows, or close other programs"
+        ) from error
     except duckdb.Error as error:
-        raise ValueError(f"source {path!r} is not readable ({str(error).splitlines()[0]})") from error
+        raise ValueError(
+            f"source {path!r} is not readable ({str(error).splitlines()[0]}); save it again"
+        ) from error
     columns = []
     for values in found.values():
         if isinstance(values, np.ma.MaskedArray):

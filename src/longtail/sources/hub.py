@@ -65,7 +65,7 @@ def count(source: Any, wanted: Wanted, path: str | None = None) -> Counted:
     try:
         counted = finish(_arrow_counts(source, column), "the data set", wanted)
     except KeyError as error:  # from a streamed one that did not know its columns
-        raise ValueError(f"label {column!r} is no column of the data set") from error
+        raise ValueError(f"label {column!r} is no column of the data set; name one of its columns") from error
     if column not in named:
         return counted
     known: dict[Any, Any] = dict(zip(counted.names, counted.counts, strict=True))
@@ -156,7 +156,10 @@ def images(
     for rows in (parts["train"],) if test is None else (parts["train"], test):
         for column in (image, label):
             if column not in rows.features:
-                raise ValueError(f"{source}: a split lacks the column {column!r} of the training split")
+                raise ValueError(
+                    f"{source}: a split lacks the column {column!r} of the training split"
+                    "; save the splits with the same columns"
+                )
         labels = np.asarray(rows.with_format("numpy", columns=[label])[label][:])
         if kinds[label] == "ClassLabel" and (labels < 0).any():
             raise ValueError(f"{source}: column {label!r} has rows without a label (-1); leave them out")

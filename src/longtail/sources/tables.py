@@ -433,7 +433,9 @@ def count_text(
     if wanted.separator is not None:
         return split(counted, missing, wanted.separator, f"source {source!r}")
     if not counted and not missing:
-        raise ValueError(f"source {source!r} has no rows below its header")
+        raise ValueError(
+            f"source {source!r} has no rows below its header; check that it is the file you mean"
+        )
     notice_joined(counted, f"source {source!r}")
     if len(counted) >= _ALONE and max(counted.values()) == 1:
         _checks.warn(
@@ -485,6 +487,7 @@ def _check_filled(table: _Table, columns: list[int], remedy: str = "") -> None:
             if at >= len(row):
                 raise ValueError(
                     f"line {line} of {table.path!r} has {len(row)} fields, fewer than its header"
+                    "; complete the line or remove it"
                 )
             if not row[at].strip():
                 raise ValueError(
@@ -515,14 +518,19 @@ def read_counts(database: DuckDBPyConnection, path: str) -> Counted:
                 value = float(plain)
             except ValueError:
                 line = _line(table, at, text)
-                raise ValueError(f"count {text!r} in line {line} of {path!r} is no number") from None
+                raise ValueError(
+                    f"count {text!r} in line {line} of {path!r} is no number; give a whole number"
+                ) from None
             name = name if others else str(len(counts))
             if name in counts:
                 lines = [line for line, row in table.rows() if len(row) > named and row[named] == name]
-                raise ValueError(f"class {name!r} occurs twice in {path!r} (line {lines[-1]})")
+                raise ValueError(
+                    f"class {name!r} occurs twice in {path!r} (line {lines[-1]})"
+                    "; add its counts up into one line"
+                )
             counts[name] = value
     if not counts:
-        raise ValueError(f"source {path!r} has no rows below its header")
+        raise ValueError(f"source {path!r} has no rows below its header; check that it is the file you mean")
     return Counted(_numbers(list(counts), table.delimiter != ","), list(counts.values()))
 
 
@@ -627,7 +635,7 @@ def read_pairs(path: str, first: str, label: str) -> tuple[list[str], list[Any]]
     if bare:
         raise ValueError(f"{bare} rows of {path!r} lack a name or a label ({label!r}); drop or fill them")
     if not rows:
-        raise ValueError(f"source {path!r} has no rows below its header")
+        raise ValueError(f"source {path!r} has no rows below its header; check that it is the file you mean")
     return [str(row[0]) for row in rows], [_arrays.one_form(row[1]) for row in rows]
 
 
@@ -677,7 +685,9 @@ def _read_marks(row: Sequence[Any], found: Mapping[str, int], source: str) -> tu
         ValueError: no rows, or a value that is neither 0 nor 1.
     """
     if not row[0]:
-        raise ValueError(f"source {source!r} has no rows below its header")
+        raise ValueError(
+            f"source {source!r} has no rows below its header; check that it is the file you mean"
+        )
     for place, name in enumerate(found):
         other = row[2 + 2 * place]
         if other is not None:
@@ -831,7 +841,10 @@ def ask(database: DuckDBPyConnection, query: str, given: Sequence[object], sourc
     try:
         return list(database.execute(query, given).fetchall())
     except duckdb.OutOfMemoryException as error:
-        raise MemoryError(f"source {source!r} needs more memory than there is") from error
+        raise MemoryError(
+            f"source {source!r} needs more memory than there is"
+            "; close other programs, or count it on a machine with more"
+        ) from error
     except duckdb.Error as error:
         why, line = str(error).strip().splitlines()[0], re.search(r"on Line: (\d+)", str(error))
         if "not utf-8" in str(error):

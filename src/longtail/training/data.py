@@ -74,7 +74,7 @@ class TrainingData:
         if augmentation.kind not in (None, data.kind):
             raise ValueError(
                 f"augmentation={recipe.augmentation!r} needs {augmentation.kind}, got {data.kind} of shape "
-                f"{data.train.inputs.shape}; set augmentation='none'"
+                f"{data.train.inputs.shape}; give augmentation='none'"
             )
         self.samples: Samples = augmentation.make(_tensor(data.train.inputs), self.images, device)
         # as they are, for what a method does after training

@@ -439,7 +439,10 @@ def _left(images: ImageList, kept: npt.NDArray[Any], bad: Sequence[UnreadableIma
     left = images.select(kept)
     lost = np.flatnonzero((left.class_counts.counts == 0) & (images.class_counts.counts > 0))
     if len(lost):
-        raise UnreadableImageError(f"class {images.class_names[lost[0]]!r} has no readable image: {bad[0]}")
+        raise UnreadableImageError(
+            f"class {images.class_names[lost[0]]!r} has no readable image: {bad[0]}"
+            "; replace its images, or remove its folder"
+        )
     _checks.warn(
         f"{len(images) - len(left)} of {len(images)} images are left out, they cannot be read: {bad[0]}"
     )

@@ -132,6 +132,7 @@ def finetune(
             f"method {method.label!r} refits or decides after training, which image files do not do yet; "
             "give method=recipe.method.training, and adjust its logits by longtail.adjust_logits"
         )
+    method.refuse_synthesis("image files")
     if method.mixing is not None or method.reweighting is not None:
         raise ValueError(
             f"method {method.label!r} mixes or weighs the samples of a batch, which image files do not take "

@@ -119,6 +119,7 @@ def train(
         raise TypeError(
             f"recipe must be a Recipe, got {_checks.describe(recipe)}; longtail.recipes makes them"
         )
+    recipe.method.refuse_synthesis(f"a training by epochs on {recipe.dataset!r}")
     if threads is not None:
         threads = _checks.integer("threads", threads, low=1, remedy="leave it out for torch's own number")
     if checkpoint_every is not None:

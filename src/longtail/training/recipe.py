@@ -415,7 +415,7 @@ def _one_line(error: ValidationError, known: Mapping[str, Any]) -> str:
     field, value = str(first["loc"][0]) if first["loc"] else "", first.get("input")
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field, known, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}"
+        remedy = f"did you mean {near[0]!r}?" if near else f"the fields are {_checks.shorten(known, 99)}"
         line = f"unknown recipe field {field!r} (value {value!r}); {remedy}"
     elif first["type"] == "missing":
         line = f"recipe field {field!r} is missing; give it, or start from a recipe such as recipes.digits()"

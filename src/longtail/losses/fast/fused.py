@@ -115,7 +115,10 @@ def losses(
         each = compute(input.detach(), index, weight, factor, form, offset=offset, gradient=False)[0]
         return each.sum() if total else each
     if inplace and input.is_leaf:
-        raise ValueError("inplace_backward=True needs logits that a model computed, got a leaf of the graph")
+        raise ValueError(
+            "inplace_backward=True needs logits that a model computed, got a leaf of the graph"
+            "; leave it out for tensors of your own"
+        )
     tensors = input, index, weight, factor, offset
     loss: Tensor = _Fused.apply(*tensors, form, total, inplace, plain)  # type: ignore[no-untyped-call]
     return loss
@@ -158,12 +161,15 @@ class _Fused(torch.autograd.Function):
         gradient, ctx.gradient = ctx.gradient, None
         if torch.is_grad_enabled():  # create_graph=True
             if ctx.inplace:
-                raise RuntimeError("inplace_backward=True leaves no logits to differentiate the gradient by")
+                raise RuntimeError(
+                    "inplace_backward=True leaves no logits to differentiate the gradient by"
+                    "; leave it out where the gradient is differentiated"
+                )
             (gradient,) = torch.autograd.grad(ctx.plain(input), input, upstream, create_graph=True)
         elif gradient is not None:
             _scale_(gradient, upstream)
         elif input is None:
-            raise RuntimeError("inplace_backward=True allows one backward pass")
+            raise RuntimeError("inplace_backward=True allows one backward pass; leave it out for more")
         else:
             out = input.detach() if ctx.inplace else None
             factor = factor * upstream.to(factor.dtype)
