@@ -1,7 +1,7 @@
-"""What a CUDA machine is wanted for, in one resumable command: tests, speed, then cells of Table 2.
+"""What a CUDA machine is wanted for, in one resumable command: tests, speed, rivals, then cells of Table 2.
 
     python benchmarks/gpu.py --minutes 9            # whatever is missing; `make gpu` runs this
-    python benchmarks/gpu.py --only cells           # one stage: tests | throughput | losses | cells
+    python benchmarks/gpu.py --only cells           # one stage: tests | throughput | losses | fast | cells
     python benchmarks/gpu.py table                  # from the results: what "auto" may take on which GPU
     python benchmarks/gpu.py pack FOLDER OUT        # CIFAR-10: six lossless WebP pictures of 17 MB, and names
     python benchmarks/gpu.py unpack IN... FOLDER    # and back into the official binary layout
@@ -28,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 COLUMNS = 20  # images in a row of a packed picture: WebP ends at 16,383 pixels
-STAGES = {"tests": 4, "throughput": 4, "losses": 3, "cells": 1}  # shares of the time that is left
+STAGES = {"tests": 4, "throughput": 4, "losses": 3, "fast": 2, "cells": 1}  # shares of the time that is left
 FILES = {
     "tests": RESULTS / "benchmarks" / "cuda-tests.json",
     "throughput": RESULTS / "benchmarks" / "train_throughput-cuda.json",
@@ -101,6 +101,16 @@ def most_wanted(runs: Path, precision: str) -> list[Any]:
     return list({job.recipe.short_hash: job for job in jobs}.values())
 
 
+def fast_rivals(runs: Path, precision: str) -> list[Any]:
+    """Return the jobs of the fast recipe: the methods with published errors, five seeds of each."""
+    from longtail.paper.reproduce import jobs_for
+    from longtail.paper.settings import RIVALS, rivals
+
+    chosen = rivals(datasets=["cifar10"], methods=[*RIVALS], fast=True)
+    jobs = jobs_for(chosen, 5, runs, precision=precision)
+    return list({job.recipe.short_hash: job for job in jobs}.values())  # one method has two names
+
+
 def measured(files: dict[str, Path]) -> dict[str, Any]:
     """Return what finished results show right and faster, by kind of GPU: longtail/measured.json.
 
@@ -137,8 +147,8 @@ def write_table() -> None:
     TABLE.write_text(json.dumps(others | measured(FILES), indent=2, sort_keys=True) + "\n")
 
 
-def run_cells(deadline: float, precision: str, parallel: int, backend: str) -> None:
-    """Train cells until a moment of time.time(); a run that is not finished keeps its checkpoint."""
+def run_cells(name: str, deadline: float, precision: str, parallel: int, backend: str) -> None:
+    """Train cells of a stage until a moment of time.time(); what is not finished keeps its checkpoint."""
     from joblib import parallel_config
 
     from longtail.paper.reproduce import reproduce
@@ -147,10 +157,11 @@ def run_cells(deadline: float, precision: str, parallel: int, backend: str) -> N
         if result.state != "waiting":
             print(f"[{done}/{total}] {result}", flush=True)
 
+    jobs, file = (fast_rivals, "rivals.csv") if name == "fast" else (most_wanted, "table2.csv")
     with parallel_config(backend=backend):
         reproduce(
-            most_wanted(ROOT / "runs" / "reproduce", precision),
-            RESULTS / "table2.csv",
+            jobs(ROOT / "runs" / "reproduce", precision),
+            RESULTS / file,
             parallel=parallel,
             budget_minutes=(deadline - time.time()) / 60.0,
             device="cuda",
@@ -209,9 +220,9 @@ def run_stage(name: str, seconds: float, chosen: argparse.Namespace) -> int | No
     """Run a stage as a process of its own, so that one that fails or hangs costs only its own time."""
     if name == "tests":
         return run_tests(seconds)
-    if name == "cells":
+    if name in ("fast", "cells"):
         backend = "loky" if chosen.processes else "threading"
-        options = [str(time.time() + seconds - PAUSE), chosen.precision, str(chosen.jobs), backend]
+        options = [name, str(time.time() + seconds - PAUSE), chosen.precision, str(chosen.jobs), backend]
         return run(["benchmarks/gpu.py", "train", *options], seconds)
     script = {"throughput": "train_throughput.py", "losses": "loss.py"}[name]
     return run([f"benchmarks/{script}", "--device", "cuda"], seconds)
@@ -225,17 +236,17 @@ def main() -> None:
         return unpack([Path(name) for name in sys.argv[2:-1]], Path(sys.argv[-1]))
     if sys.argv[1:2] == ["table"]:
         return write_table()
-    if sys.argv[1:2] == ["train"]:  # the stage "cells", within its process
-        deadline, precision, jobs, backend = sys.argv[2:]
-        return run_cells(float(deadline), precision, int(jobs), backend)
+    if sys.argv[1:2] == ["train"]:  # the stages "fast" and "cells", within their processes
+        name, deadline, precision, jobs, backend = sys.argv[2:]
+        return run_cells(name, float(deadline), precision, int(jobs), backend)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--only", choices=STAGES, action="append")
     parser.add_argument("--again", action="store_true", help="repeat stages that have a result")
     parser.add_argument("--data", type=Path, help="folder with CIFAR-10; default: $LONGTAIL_DATA")
-    parser.add_argument("--precision", default="bf16", help="of the cells; default: bf16")
-    parser.add_argument("--jobs", type=int, default=4, help="cells at a time")
-    parser.add_argument("--processes", action="store_true", help="cells in processes, not threads of one")
+    parser.add_argument("--precision", default="bf16", help="of fast and cells; default: bf16")
+    parser.add_argument("--jobs", type=int, default=4, help="runs of fast and cells at a time")
+    parser.add_argument("--processes", action="store_true", help="these in processes, not threads of one")
     chosen = parser.parse_args()
     sys.path.insert(0, str(ROOT / "src"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.getenv("PYTHONPATH")]))
@@ -248,11 +259,11 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device here; this command is for a machine with one")
     wanted = [name for name in STAGES if name in (chosen.only or STAGES)]
-    if "cells" in wanted:
+    if {"fast", "cells"} & set(wanted):
         try:
             cifar10()
         except (OSError, ValueError) as error:
-            raise SystemExit(f"cells need CIFAR-10: {error}; or leave them out by --only") from None
+            raise SystemExit(f"fast and cells need CIFAR-10: {error}; or leave them out by --only") from None
     end_of_all = time.monotonic() + 60.0 * chosen.minutes
     FILES["tests"].parent.mkdir(parents=True, exist_ok=True)
     left = [name for name in wanted if chosen.again or not finished(name)]

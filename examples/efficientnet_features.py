@@ -122,21 +122,28 @@ def main() -> None:
     parser.add_argument("dataset", choices=("cifar10", "gtsrb"))
     parser.add_argument("--data", help="folder with the data; default $LONGTAIL_DATA")
     parser.add_argument("--size", type=int, default=96, help="pixels of a side")
+    parser.add_argument("--per-class", type=int, help="only the first so many training images of each class")
     parser.add_argument("-o", "--output", required=True, help="the .npz file to write")
     args = parser.parse_args()
     data = datasets.load(args.dataset, args.data)
     network = EfficientNetLite0().eval().to(memory_format=torch.channels_last)
+    x, y = data.train.inputs, data.train.targets
+    kept = np.arange(len(y))
+    if args.per_class is not None:
+        firsts = [np.flatnonzero(y == label)[: args.per_class] for label in range(data.num_classes)]
+        kept = np.sort(np.concatenate(firsts))
     output = Path(args.output)
-    parts = output.with_suffix(f".{args.size}px.parts")
+    limit = "" if args.per_class is None else f".{args.per_class}"
+    parts = output.with_suffix(f".{args.size}px{limit}.parts")
     made = {
         "X_test": features(network, data.test.inputs, args.size, parts / "test"),
-        "X": features(network, data.train.inputs, args.size, parts / "train"),
-        "y": data.train.targets,
+        "X": features(network, x[kept], args.size, parts / "train"),
+        "y": y[kept],
         "y_test": data.test.targets,
         "class_names": np.array(data.class_names),
     }
     if args.dataset == "gtsrb":
-        made["groups"] = tracks(args.data, "train")
+        made["groups"] = tracks(args.data, "train")[kept]
         made["groups_test"] = tracks(args.data, "test")
     with open(output.with_suffix(".new"), "wb") as file:
         np.savez(file, **made)

@@ -73,7 +73,8 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 def test_the_library_works_without_the_applications() -> None:
     done = run("import longtail.models\n" + LIBRARY)
     assert done.returncode == 0, done.stderr
-    networks = "small_cnn, strided_cnn, linear, mlp, resnet20, resnet32, resnet44, resnet56, resnet110"
+    networks = "small_cnn, strided_cnn, fast_cnn, linear, mlp, "
+    networks += "resnet20, resnet32, resnet44, resnet56, resnet110"
     expected = [
         "module 'longtail.training.recipes' has no attribute 'paper_cifar'",
         "module 'longtail.training' has no attribute 'ddnet'",

@@ -56,7 +56,7 @@ compare: columns folds learners outcome / problem row / table / answer trials / 
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit
 cli: terminal / sources / *
-paper: recipes results / settings / reproduce / large_scale / tables figures / page / *
+paper: recipes results / settings beta / reproduce / large_scale / tables figures / page / *
 & skeletons: files ddnet recipes augment / clips single_clip figures / *
 __main__
 """

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from longtail import class_weights
-from longtail.datasets import Dataset, Split, cifar10
+from longtail import class_weights, recipes
+from longtail.datasets import Dataset, Split, cifar10, long_tail_counts
 from longtail.paper.reproduce import jobs_for, reproduce
 from longtail.paper.results import add_rows, columns_of, read_rows
-from longtail.paper.settings import FILTERS, TABLES, Setting, cifar, measure, rivals, skeletons
+from longtail.paper.settings import FILTERS, RIVALS, TABLES, Setting, cifar, measure, rivals, skeletons
 from longtail.paper.tables import sheet
 from longtail.training import learning_rate_at, paper_cifar
 from longtail.training.files import locked
@@ -209,6 +209,33 @@ def test_rivals_share_the_run_that_they_decide_after(tiny: Dataset, tmp_path: Pa
     assert dict(late.recipe.method.weight.settings) == {"beta": 0.9999}
     with pytest.raises(ValueError, match="method must be one of"):
         rivals(methods=["smote"])
+
+
+def test_the_fast_recipe_trains_the_rivals(tiny: Dataset, tmp_path: Path) -> None:
+    fast = rivals(datasets=["cifar10"], methods=["plain", "logit_adjusted", "ldam_drw"], fast=True)
+    recipe = fast[1].recipe
+    assert recipe == recipes.fast_cifar("cifar10", 100.0)
+    assert recipe.epochs * sum(long_tail_counts(10, 5000, 100)) == pytest.approx(250_000, rel=0.01)
+    assert [s.published for s in fast] == [{}, {}, {}]  # those errors are of another network
+    assert fast[1].plain == (fast[0].recipe,)
+    chosen = [s.with_epochs(2).replace(imbalance_factor=10.0) for s in fast]
+    results = tmp_path / "rivals.csv"
+    done = reproduce(jobs_for(chosen, 1, tmp_path / "runs"), results, data=tiny, device="cpu")
+    assert [(r.state, r.why) for r in done] == [("done", "")] * 3
+    assert {row["method"] for row in read_rows(results, "rivals")} == {"plain", "logit_adjusted", "ldam_drw"}
+    assert not {s.recipe.hash for s in fast} & {s.recipe.hash for s in rivals()}
+
+
+def test_the_gpu_command_has_a_stage_of_the_fast_recipe() -> None:
+    gpu = from_file("benchmarks/gpu.py")
+    assert list(gpu.STAGES) == ["tests", "throughput", "losses", "fast", "cells"]
+    jobs = gpu.fast_rivals(Path("runs"), "bf16")
+    assert {job.recipe.model for job in jobs} == {"fast_cnn"}
+    assert {job.recipe.precision for job in jobs} == {"bf16"}
+    assert (
+        len({job.recipe.hash for job in jobs}) == len(jobs) == 5 * (len(RIVALS) - 1)
+    )  # of two names for one method
+    assert not gpu.finished("fast")
 
 
 def test_a_failing_cell_is_reported_and_the_rest_goes_on(tiny: Dataset, tmp_path: Path) -> None:

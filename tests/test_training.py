@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from folders import unseal
 from longtail import _registry, datasets, models
@@ -70,6 +71,22 @@ def test_small_cnn_takes_any_image_of_7x7_or_more(channels, size):
     assert isinstance(model, SmallCNN)
     assert model(torch.randn(4, channels, size, size)).shape == (4, 5)
     assert [m for m in model.modules() if isinstance(m, nn.Linear)][-1] is model.head
+
+
+def test_the_fast_network_takes_33_million_multiplications_an_image():
+    model = models.build("fast_cnn", in_channels=3, num_classes=10)
+    with FlopCounterMode(display=False) as counter:
+        logits = model(torch.randn(2, 3, 32, 32))
+    assert logits.shape == (2, 10)
+    # each of torch's "flops" of a product is half of a multiplication and an addition
+    assert counter.get_total_flops() == 2 * 2 * 32_736_512
+    assert [m for m in model.modules() if isinstance(m, nn.Linear)][-1] is model.head
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 9), (4, 40)])
+def test_the_fast_network_takes_any_image_of_8x8_or_more(channels, size):
+    model = models.build("fast_cnn", in_channels=channels, num_classes=5)
+    assert model(torch.randn(4, channels, size, size)).shape == (4, 5)
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones():

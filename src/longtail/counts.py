@@ -16,7 +16,7 @@ import numpy.typing as npt
 from longtail import _arrays, _checks
 from longtail.labels import encode, encode_missing, of_data_set, of_masks, several
 from longtail.sources import formats, hub, read_counts
-from longtail.sources.counted import Counted, Wanted, notice_joined, split, with_missing
+from longtail.sources.counted import Counted, Wanted, notice_alike, notice_joined, split, with_missing
 from longtail.sources.tables import has, marked
 
 
@@ -298,6 +298,7 @@ def _of_labels(source: Any, wanted: Wanted) -> ClassCounts:
     if wanted.separator is not None:
         return _named(split(dict(zip(names, counts, strict=True)), missing, wanted.separator, "the labels"))
     notice_joined(names, "the source")
+    notice_alike(names, "the source")
     return _named(with_missing(Counted(names, counts), missing))
 
 

@@ -15,11 +15,12 @@ from longtail._registry import NAMES, Registry, added, later
 if TYPE_CHECKING:
     from torch import nn
 
+    from longtail.models.fast_cnn import FastCNN as FastCNN
     from longtail.models.resnet_cifar import CifarResNet as CifarResNet
     from longtail.models.small_cnn import SmallCNN as SmallCNN
     from longtail.models.small_cnn import StridedCNN as StridedCNN
 
-__all__ = ["CifarResNet", "Network", "NETWORKS", "SmallCNN", "StridedCNN", "build"]
+__all__ = ["CifarResNet", "FastCNN", "Network", "NETWORKS", "SmallCNN", "StridedCNN", "build"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,14 @@ class Network:
 NETWORKS = Registry[Network]("model")
 NETWORKS.register("small_cnn", Network(later("longtail.models.small_cnn:SmallCNN")))
 NETWORKS.register("strided_cnn", Network(later("longtail.models.small_cnn:StridedCNN")))
+NETWORKS.register("fast_cnn", Network(later("longtail.models.fast_cnn:FastCNN")))
 NETWORKS.register("linear", Network(later("longtail.models.heads:LinearHead"), "vectors"))
 NETWORKS.register("mlp", Network(later("longtail.models.heads:MLPHead"), "vectors"))
 for _depth in (20, 32, 44, 56, 110):
     NETWORKS.register(
         f"resnet{_depth}", Network(later("longtail.models.resnet_cifar:CifarResNet", depth=_depth))
     )
+NAMES.register("longtail.models.FastCNN", "longtail.models.fast_cnn:FastCNN")
 NAMES.register("longtail.models.CifarResNet", "longtail.models.resnet_cifar:CifarResNet")
 NAMES.register("longtail.models.SmallCNN", "longtail.models.small_cnn:SmallCNN")
 NAMES.register("longtail.models.StridedCNN", "longtail.models.small_cnn:StridedCNN")
@@ -57,8 +60,9 @@ def build(name: str, *, num_classes: int, **shape: int | None) -> nn.Module:
     """Make a freshly initialised network.
 
     Args:
-        name: for images ``"small_cnn"``, ``"strided_cnn"``, ``"resnet20"``, ``"resnet32"``, ``"resnet44"``,
-            ``"resnet56"`` or ``"resnet110"``; applications add others, such as ``"ddnet16"`` for skeletons.
+        name: for images ``"small_cnn"``, ``"strided_cnn"``, ``"fast_cnn"``, ``"resnet20"``, ``"resnet32"``,
+            ``"resnet44"``, ``"resnet56"`` or ``"resnet110"``; applications add others, such as ``"ddnet16"``
+            for skeletons.
         num_classes: number of outputs, at least 1.
         **shape: what a network of its kind wants to know of the inputs: for images ``in_channels``, at least
             1; for skeletons ``joints`` and ``in_channels``, coordinates of a joint. None counts as not given.

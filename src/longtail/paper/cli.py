@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def reproduce(
     table: Annotated[
-        str, typer.Argument(help="table2 | table3 | fig8 | fig9 | fig10 | rivals | ddnet | gtsrb.")
+        str, typer.Argument(help="table2 | table3 | fig8 | fig9 | fig10 | rivals | ddnet | gtsrb | beta.")
     ],
     dataset: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
     imbalance: Annotated[list[int] | None, typer.Option(help="Only these; repeatable.")] = None,
@@ -34,6 +34,13 @@ def reproduce(
     filters: Annotated[list[int] | None, typer.Option(help="Only these, of ddnet; repeatable.")] = None,
     method: Annotated[
         list[str] | None, typer.Option(help="Only these, of rivals: see `longtail methods`; repeatable.")
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Of rivals: a recipe that a GPU trains in seconds.")
+    ] = False,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these, of beta: digits features pixels signs skeletons tables; repeatable."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each setting.")] = 1,
     jobs: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
@@ -60,7 +67,9 @@ def reproduce(
 ) -> None:
     """The papers' tables: runs what is missing, most telling first; resumable."""
     if table != "rivals":
-        _refuse({"--method": method}, table)
+        _refuse({"--method": method, "--fast": fast or None}, table)
+    if table != "beta":
+        _refuse({"--domain": domain}, table)
     own = {"--network": network, "--size": size, "--device-batch": device_batch, "--processes": processes}
     cifar_only = {"--beta": beta, "--gamma": gamma}
     others = {"--imbalance": imbalance, "--filters": filters, "--budget": budget}
@@ -80,6 +89,12 @@ def reproduce(
             _run_table3(chosen, None if show else data, path, run)
         return
     _refuse(own | {"--dry-run": dry_run or None}, table)
+    if table == "beta":
+        away = {"--dataset": dataset, "--filters": filters, "--budget": budget, "--epochs": epochs}
+        _refuse({**away, **cifar_only, "--precision": None if precision == "fp32" else precision}, table)
+        run = {"seeds": seeds, "jobs": jobs, "device": device}
+        _run_beta(domain, imbalance, loss, None if show else data, path, show, run)
+        return
     from longtail.paper import reproduce as reproducing
     from longtail.paper import results as files
     from longtail.paper import settings, tables
@@ -90,7 +105,7 @@ def reproduce(
         _refuse(cifar_only, table)
     if table == "rivals":
         _refuse({"--loss": loss}, table)
-        chosen = settings.rivals(datasets=dataset, imbalances=imbalance, methods=method)
+        chosen = settings.rivals(datasets=dataset, imbalances=imbalance, methods=method, fast=fast)
     elif table == "ddnet":
         chosen = settings.skeletons(datasets=dataset, imbalances=imbalance, losses=loss, filters=filters)
     elif table == "gtsrb":
@@ -130,6 +145,46 @@ def reproduce(
     console.print(tables.table(measured))
     _report_on_paper(table, measured, [job.recipe for job in todo], path, epochs)
     if "failed" in states:
+        raise SystemExit(1)
+
+
+def _run_beta(
+    domains: list[str] | None,
+    imbalances: list[int] | None,
+    losses: list[str] | None,
+    data: Path | None,
+    path: Path,
+    show: bool,
+    options: dict[str, Any],
+) -> None:
+    from longtail.extend import choice
+    from longtail.paper import beta
+    from longtail.paper.results import read_rows
+
+    kinds = [choice("loss", one, ("softmax", "focal")) for one in losses or ("softmax", "focal")]
+    wanted = [choice("domain", one, beta.DOMAINS) for one in domains or beta.DOMAINS]
+    failed = 0
+    if not show:
+        if data is None and os.environ.get("LONGTAIL_DATA"):
+            data = Path(os.environ["LONGTAIL_DATA"])
+
+        def report(line: str) -> None:
+            error_console.print(escape(line))
+
+        chosen = beta.cells(wanted, data, imbalances)
+        failed = beta.reproduce_beta(chosen, path, losses=kinds, progress=report, **options)
+    measured = [
+        one
+        for one in beta.measure_beta(read_rows(path, "beta"))
+        if one.key[0] in wanted
+        and one.loss in kinds
+        and (imbalances is None or one.key[3] in [f"{factor:g}" for factor in imbalances])
+    ]
+    if measured:
+        print("\n\n".join(beta.beta_tables(measured)))  # noqa: T201
+    else:
+        error_console.print(f"no setting in {path} has every beta yet")
+    if failed:
         raise SystemExit(1)
 
 
@@ -302,6 +357,7 @@ def add(app: typer.Typer) -> None:
         epilog=examples(
             "longtail reproduce table2 --show",
             "longtail reproduce gtsrb --data data/ --seeds 3",
+            "longtail reproduce beta --domain digits --seeds 10",
         )
     )(reproduce)
     app.command(

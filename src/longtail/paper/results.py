@@ -26,7 +26,13 @@ _LARGE = (
 )
 _SMALL_RUN = (*_ORIGIN, *_VERSIONS, "per_class_error_percent")
 _RIVALS = ("dataset", "imbalance_factor", "method", "seed", "error_percent")
+_BETA = (
+    *("domain", "data", "network", "imbalance_factor", "loss", "method", "run", "folds"),
+    *("balanced_error_percent", "error_percent", "class_counts"),
+    *("recipe_hash", "subset_sha256", "epochs", "device", *_VERSIONS),
+)
 _OF_TABLES = {
+    "beta": _BETA,
     "rivals": (*_RIVALS, *_SMALL_RUN),
     "ddnet": (*_SKELETONS, *_SMALL_RUN),
     "gtsrb": (*_SIGNS, *_SMALL_RUN),

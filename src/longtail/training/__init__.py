@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from longtail.training.recipe import learning_rate_at as learning_rate_at
     from longtail.training.recipes import default as default
     from longtail.training.recipes import digits as digits
+    from longtail.training.recipes import fast_cifar as fast_cifar
     from longtail.training.recipes import gtsrb as gtsrb
     from longtail.training.recipes import images as images
     from longtail.training.recipes import small_images as small_images
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     ".recipe": ("ImageRecipe", "Recipe", "learning_rate_at"),
-    ".recipes": ("default", "digits", "gtsrb", "images", "small_images"),
+    ".recipes": ("default", "digits", "fast_cifar", "gtsrb", "images", "small_images"),
     "longtail.adapters.transformers": ("TrainerMetrics", "step_denominator", "trainer_loss"),
     ".loop": ("PausedError", "train"),
     ".device": ("DivergedError",),
