@@ -78,12 +78,8 @@ class Predictions:
                 held = {name: file[name] for name in file.files}
             labels, predicted = held["labels"].astype(np.int64), held["predicted"].astype(np.int64)
             groups = held["groups"].astype(np.int64) if "groups" in held else None
-            if labels.ndim != 1 or any(
-                x is not None and x.shape != labels.shape for x in (predicted, groups)
-            ):
-                raise ValueError("its parts have other lengths")
-            return cls(labels, predicted, held.get("logits"), groups)
         except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file
             raise ValueError(
                 f"{path} is damaged ({error}); put back a copy, or delete the folder and run again"
             ) from error
+        return cls(labels, predicted, held.get("logits"), groups)
