@@ -34,6 +34,7 @@ from longtail.training.device import DivergedError, exact_cudnn, select_device
 from longtail.training.files import locked
 from longtail.training.folder import EpochMetrics, RunFolder, environment
 from longtail.training.loop import _build, train
+from longtail.training.predictions import PREDICTIONS, Predictions
 from longtail.training.recipe import Recipe, learning_rate_at
 
 if TYPE_CHECKING:
@@ -121,11 +122,14 @@ class _Data:
         self.problem, self.classes = problem, len(problem.class_names)
         self.rows: Integers = np.arange(len(problem.targets))
         self.subset_sha256: str | None = None
+        self.test_groups: Any = None
         x, y, unit = problem.inputs, problem.targets, recipe.model == "linear"
         if recipe.folds:
             self.rows, tested = split(problem, recipe)
             assert tested is not None
             self.test = (_Rows(x, unit, tested), y[tested])
+            if problem.groups is not None:
+                self.test_groups = problem.groups[tested]
         else:
             assert problem.test is not None
             self.test = (_Rows(problem.test[0], unit), problem.test[1])
@@ -411,7 +415,8 @@ def _kept(
             made_with = environment(torch.device("cpu")) | {"subset_sha256": data.subset_sha256}
             more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
             folder.write_environment(made_with | about | {"seconds": seconds, "measures": more})
-            folder.finish(evaluation, ["model.safetensors"])  # last: the run is finished
+            Predictions.of(decided, data.test[1], data.test_groups).write(place)
+            folder.finish(evaluation, ["model.safetensors", PREDICTIONS])  # last: the run is finished
     except Exception as error:
         return Outcome(recipe, None, seconds, f"{type(error).__name__}: {error}", place)
     return Outcome(recipe, evaluation, seconds, None, place)
