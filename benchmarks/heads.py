@@ -3,8 +3,8 @@
     python benchmarks/heads.py
 
 Ten methods share every batch; the other side trains each by `longtail.training.train`. Both do the same few
-epochs. Beside the ratio stands what a whole comparison takes, 10 methods, 5 seeds, 30 epochs, in seconds of one
-core. The result is results/benchmarks/heads.json.
+epochs. Beside the ratio stands what a whole comparison takes, 10 methods, 5 seeds, 30 epochs, in seconds of
+one core. The result is results/benchmarks/heads.json.
 """
 
 from __future__ import annotations
