@@ -196,7 +196,8 @@ def evaluate_images(
     evaluator = Evaluator(run.evaluation.class_counts, activation=run.recipe.activation)
     for logits, labels in image_outputs(run, data=data, device=device):
         evaluator.add(logits, labels)
-    return evaluator.result()
+    found: Evaluation = evaluator.result()
+    return found
 
 
 def image_outputs(
