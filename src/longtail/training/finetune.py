@@ -200,7 +200,8 @@ def evaluate_images(
     evaluator = Evaluator(counts, activation=run.recipe.activation)
     for logits, labels in image_outputs(run, data=data, device=device):
         evaluator.add(_decided(run.recipe, counts, logits), labels)
-    return evaluator.result()
+    found: Evaluation = evaluator.result()
+    return found
 
 
 def _decided(recipe: Recipe, counts: Any, logits: torch.Tensor) -> torch.Tensor:
