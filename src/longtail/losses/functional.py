@@ -530,7 +530,7 @@ def class_balanced_callable(
             value = loss(input, target if batch.index is None else batch.safe_index())
         _check_answer(value, shape)
         each = batch.mask(batch.weigh(upcast(value)))
-        answer = how.reduce(each, batch.sample_weight, batch.valid, batch.own)
+        answer = how.reduce(each, batch.sample_weight, batch.valid, batch.counted())
         return answer.reshape(target.shape) if how.kind == "none" and batch.logits.shape[1] == 1 else answer
     except (IndexError, RuntimeError) as error:
         explain(batch.index, input.shape[1], ignore_index, error)
@@ -600,7 +600,7 @@ def plain(formula: Callable[..., Tensor], gamma: float | None, batch: Batch, how
     if formula is softmax.cross_entropy and fast:
         return softmax.reduced_cross_entropy(batch, how)
     loss = formula(batch) if gamma is None else formula(batch, gamma)
-    return how.reduce(batch.mask(loss), batch.sample_weight, batch.valid, batch.own)
+    return how.reduce(batch.mask(loss), batch.sample_weight, batch.valid, batch.counted())
 
 
 def _checked(name: str, weight: Tensor | None) -> None:

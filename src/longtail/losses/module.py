@@ -444,7 +444,8 @@ class ClassBalancedLoss(nn.Module):
 
         Returns:
             A 0-d tensor on ``target``'s device: the number of samples that are not ignored, or the sum of
-            their weights, as ``normalizer`` says.
+            their weights, as ``normalizer`` says. A sample with unknown labels counts by the share of them
+            that is known.
 
         Raises:
             TypeError: a target of an unfit dtype.
