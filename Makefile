@@ -74,6 +74,7 @@ bench: $(READY) native ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/counts.py
 	$(BIN)/python benchmarks/ddnet.py
 	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/loss.py
 	$(BIN)/python benchmarks/train_throughput.py

@@ -292,7 +292,9 @@ class _Images:
 
     def features(self, batches: Iterable[Sequence[bytes]]) -> Iterator[tuple[list[bytes], Tensor]]:
         """Yield the keys of each batch that could be read, and their features."""
-        self.backbone.model.to(self.device)
+        model = self.backbone.model.to(self.device)
+        if self.device.type == "cpu":
+            model.to(memory_format=torch.channels_last)
         for keys, pixels in self.decoded(iter(batches)):
             good = [i for i, x in enumerate(pixels) if x is not None]
             batch = [x for x in pixels if x is not None]
