@@ -246,18 +246,7 @@ class Campaign:
 
     def reproduce(self) -> str | None:
         """Kill ``longtail reproduce`` and start it again."""
-        options = [
-            "reproduce",
-            "beta",
-            "--domain",
-            "digits",
-            "--beta",
-            "0",
-            "--beta",
-            "0.99",
-            "--epochs",
-            "6",
-        ]
+        options = ["reproduce", "beta", "--domain", "digits", "--beta", "0"]
         return self._killed("reproduce", lambda out: [*options, "--results", f"{out}/beta.csv"], None)
 
     def embed(self) -> str | None:
@@ -299,10 +288,11 @@ class Campaign:
         same = _same(folder / "compare.csv", whole / "compare.csv")
         return None if same else "another table at the end"
 
-    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+    def _start(self, command: list[str], place: Path | None = None) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
         line = [sys.executable, "-m", "longtail", *command]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "env": environment}
+        quiet["cwd"] = place or self.work
         return subprocess.Popen(line, start_new_session=True, **quiet)  # type: ignore[call-overload]
 
     def _whole(self, name: str, command: Callable[[str], list[str]]) -> Path:
@@ -311,7 +301,7 @@ class Campaign:
         if name not in self.seconds:
             self._fresh(folder.name).mkdir()
             started = time.monotonic()
-            job = self._start(command(str(folder)))
+            job = self._start(command(str(folder)), folder)
             said = job.communicate()[1].decode()
             assert job.returncode == 0, said[-600:]
             self.seconds[name] = time.monotonic() - started
@@ -321,13 +311,13 @@ class Campaign:
         whole = self._whole(name, command)
         folder = self._fresh(f"killed-{name}")
         folder.mkdir()
-        job = self._start(command(str(folder)))
+        job = self._start(command(str(folder)), folder)
         with contextlib.suppress(subprocess.TimeoutExpired):
             job.wait(self.draw.uniform(0.5, self.seconds[name]))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(job.pid, signal.SIGKILL)
         job.communicate()
-        again = self._start(command(str(folder)))
+        again = self._start(command(str(folder)), folder)
         said = again.communicate()[1].decode()
         if again.returncode:
             return said[-600:]
