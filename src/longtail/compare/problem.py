@@ -74,7 +74,7 @@ class Problem:
         label: str,
         *,
         groups: str | None = None,
-        test: Any = None,
+        test: object = None,
         drop: Sequence[str] = (),
         keep: Sequence[str] = (),
         name: str | None = None,
@@ -130,10 +130,10 @@ class Problem:
     @classmethod
     def from_features(
         cls,
-        features: Any,
+        features: object,
         labels: Any = None,
         *,
-        groups: Any = None,
+        groups: object = None,
         test: tuple[Any, Any] | None = None,
         label: str = "y",
         name: str | None = None,
@@ -375,7 +375,7 @@ def sha256(*arrays: Array) -> str:
     return digest.hexdigest()
 
 
-def _title(source: Any, default: str) -> str:
+def _title(source: object, default: str) -> str:
     if not isinstance(source, str | os.PathLike):
         return default
     title = Path(source).name.removesuffix(".gz").rpartition(".")[0] or default
@@ -397,7 +397,7 @@ def _called(source: Any) -> str:
     return repr(str(source)) if isinstance(source, str | os.PathLike) else "the table"
 
 
-def _features(name: str, given: Any) -> Array:
+def _features(name: str, given: object) -> Array:
     array = given if isinstance(given, np.ndarray) else np.asarray(given)
     if array.dtype.kind not in "biuf" or array.ndim != 2:
         raise TypeError(f"{name} must be numbers of shape (N, D), got {_checks.describe(array)}")

@@ -237,7 +237,7 @@ class ImageList:
 
 
 def load_images(
-    source: Any,
+    source: object,
     *,
     image: str | None = None,
     label: str | None = None,
@@ -386,7 +386,7 @@ class TorchDataset:
         """The images that could not be read so far, in any worker."""
         return tuple(self.images.name(i) for i in self._skipped.nonzero().flatten().tolist())
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, object]:
         torch = needs("torch", "images need", "torch")
         index = range(len(self))[index]
         draw = draws(self.seed, int(self._epoch), index)

@@ -608,7 +608,7 @@ def _checked(name: str, weight: Tensor | None) -> None:
         check_values(name, weight)
 
 
-def _reason_against(batch: Batch, denominator: Any, setting: Setting) -> str | None:
+def _reason_against(batch: Batch, denominator: object, setting: Setting) -> str | None:
     if batch.logits.shape[1] == 1:
         return "it takes one output a class"
     if batch.apart or batch.weighting != "sample":
@@ -663,7 +663,7 @@ def _fused(
     )
 
 
-def _check_answer(value: Any, shape: torch.Size) -> None:
+def _check_answer(value: object, shape: torch.Size) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"loss must return a tensor, got {_checks.describe(value)}")
     if value.shape != shape:

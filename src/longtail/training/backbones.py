@@ -304,7 +304,7 @@ def _processor(library: Any, name: str, folder: Path, size: int | None) -> tuple
     return found, max(sides, default=0) if getattr(found, "do_resize", False) else 0
 
 
-def _check_same(features: Tensor, again: Tensor, name: str, model: Any, what: str) -> None:
+def _check_same(features: Tensor, again: Tensor, name: str, model: object, what: str) -> None:
     if not torch.allclose(features, again, rtol=1e-3, atol=1e-4, equal_nan=True):
         raise ValueError(
             f"model {name!r} ({type(model).__name__}) draws random numbers, so that {what} has other "

@@ -200,7 +200,8 @@ def evaluate_images(
     evaluator = Evaluator(counts, activation=run.recipe.activation)
     for logits, labels in image_outputs(run, data=data, device=device):
         evaluator.add(_decided(run.recipe, counts, logits), labels)
-    return evaluator.result()
+    found: Evaluation = evaluator.result()
+    return found
 
 
 def _decided(recipe: Recipe, counts: Any, logits: torch.Tensor) -> torch.Tensor:
@@ -660,7 +661,9 @@ class _ImageRun:
                 )
                 return self.lr_scheduler
 
-            def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+            def _save(
+                self, output_dir: str | None = None, state_dict: dict[str, object] | None = None
+            ) -> None:
                 with _names_as_they_are(self.accelerator.unwrap_model(self.model)):
                     super()._save(output_dir, state_dict)
 
@@ -670,7 +673,7 @@ class _ImageRun:
                 else:
                     _load_weights(self.accelerator.unwrap_model(model or self.model), Path(checkpoint))
 
-            def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+            def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
                 checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
                 if run.world.rank == 0 and os.path.lexists(checkpoint):  # what an earlier start left
                     _remove(checkpoint)

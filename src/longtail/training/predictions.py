@@ -53,14 +53,14 @@ class Predictions:
         Raises:
             RunFolderError: it cannot be written.
         """
-        parts = {
+        parts: dict[str, Any] = {
             "labels": self.labels.astype(np.int32),
             "predicted": self.predicted.astype(np.int32),
             "logits": self.logits,
             "groups": self.groups,
         }
         buffer = io.BytesIO()
-        np.savez(buffer, **{name: part for name, part in parts.items() if part is not None})  # type: ignore[arg-type]
+        np.savez(buffer, **{name: part for name, part in parts.items() if part is not None})
         write_atomic(folder / PREDICTIONS, buffer.getvalue())
 
     @classmethod
