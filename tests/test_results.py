@@ -69,7 +69,8 @@ def of_methods(row: Row) -> recipes.Recipe:
 
 
 OWN_DATA = (
-    *("table-page-blocks-lightgbm", "table-yeast-lightgbm", "table-yeast-logistic-regression"),
+    *("table-page-blocks-lightgbm", "table-page-blocks-logistic-regression"),
+    *("table-yeast-lightgbm", "table-yeast-logistic-regression"),
     "features-cifar10",
 )
 
