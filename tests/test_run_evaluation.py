@@ -164,7 +164,7 @@ def test_probabilities_thresholds_and_curves_of_a_run(compared, capsys, monkeypa
     place = compared / "all" / "plain" / "seed0"
     held = held_out(place)
     found = json.loads(asked(capsys, monkeypatch, place, "--probabilities", "--format", "json"))
-    ours = check_probabilities(held.logits, held.labels, held.counts)
+    ours = check_probabilities(held.logits, held.labels, held.class_counts)
     assert {name: e["log_loss"] for name, e in found.items()} == {n: e.log_loss for n, e in ours.items()}
     table = asked(capsys, monkeypatch, place, "--probabilities")
     assert f"{ours['temperature'].log_loss:.3f}" in table
@@ -228,3 +228,12 @@ def test_sigmoid_runs_have_curves_and_no_temperature(tmp_path, capsys, monkeypat
     assert code == 2
     assert "use --thresholds or --curves" in err
     assert "mean of all" in asked(capsys, monkeypatch, tmp_path / "run", "--curves")
+
+
+def test_a_method_that_balances_has_nothing_to_adjust_and_keeps_its_groups(compared, capsys, monkeypatch):
+    place = compared / "all" / "balanced_softmax" / "seed0"
+    found = json.loads(asked(capsys, monkeypatch, place, "--probabilities", "--format", "json"))
+    assert found["adjusted"]["log_loss"] == pytest.approx(found["as they are"]["log_loss"])
+    assert (
+        found["adjusted"]["group_sizes"] == json.loads((place / "evaluation.json").read_text())["group_sizes"]
+    )

@@ -39,7 +39,9 @@ def print_probabilities(run: Path, data: Path | None, format: Format) -> None:
             f"--probabilities needs a run whose loss is a softmax's, and {run} has independent outputs "
             f"({held.activation}); use --thresholds or --curves"
         )
-    found = check_probabilities(held.logits, held.labels, held.counts, groups=held.groups)
+    found = check_probabilities(
+        held.logits, held.labels, held.class_counts, source=held.counts, groups=held.groups
+    )
     if format is Format.json:
         print_json({name: e.to_dict() for name, e in found.items()})
         return
