@@ -44,7 +44,7 @@ lowest: $(READY) ## the same with the lowest versions that pyproject.toml allows
 backends: $(READY) ## the losses' whole battery on every backend: plain, fused, kernels interpreted (minutes)
 	$(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend torch
 	$(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend fused
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend fused
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py tests/test_losses_fused.py --backend fused
 
 jax: $(READY) ## the tests that take JAX: its arrays as counts, and Keras on it
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev,jax]"

@@ -221,14 +221,15 @@ def prepare(
         pairs = itertools.product(*(_distinct(name, values) for name, values in axes))
         return [recipe.replace(loss=loss, scheme=scheme) for loss, scheme in pairs], _seeds(seeds)
     chosen = _chosen(MAIN if methods is None else methods, recipe)
-    for method in chosen:
+    recipes = [recipe.replace(method=method) for method in chosen]
+    for method in (made.method for made in recipes):
         method.refuse_synthesis(f"dataset {recipe.dataset!r}")
-        if getattr(method, "is_tuned", False):
+        if method.is_tuned:
             raise ValueError(
                 f"method {method.label!r} chooses by held-out predictions, which this training does not "
                 "make; compare it on a table or on features, or use longtail.tune_adjustment"
             )
-    return [recipe.replace(method=method) for method in chosen], _seeds(seeds)
+    return recipes, _seeds(seeds)
 
 
 def _chosen(methods: Sequence[Method | str], recipe: Recipe) -> list[Method]:
