@@ -82,6 +82,24 @@ def test_every_method_is_kept_and_read_back(problem, tmp_path):
     assert compare(problem, [*MAIN, "mixup"], seeds=2, out=tmp_path, jobs=1).to_dict() == before
 
 
+def test_a_finished_run_that_was_edited_or_damaged_is_refused_and_the_others_go_on(problem, tmp_path):
+    whole = compare(problem, ["plain", "logit_adjusted"], seeds=2, out=tmp_path, jobs=1)
+    folder = tmp_path / "plain" / "seed1"
+    for name in ("evaluation.json", "model.safetensors", "metrics.jsonl"):
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(before[:-2] + b" \n")
+        found = compare(problem, ["plain", "logit_adjusted"], seeds=2, out=tmp_path, jobs=1)
+        (failed,) = found.failures
+        assert failed.folder == folder
+        assert f"is damaged ({name} does not match its checksum); put back a copy" in failed.failure
+        assert [row.seeds for row in found.rows] == [(0,), (0, 1)]
+        (folder / name).write_bytes(before)
+    assert (
+        compare(problem, ["plain", "logit_adjusted"], seeds=2, out=tmp_path, jobs=1).to_dict()
+        == whole.to_dict()
+    )
+
+
 def test_folds_and_groups_of_features(tmp_path):
     x, y = features()
     groups = np.arange(len(y)) // 2

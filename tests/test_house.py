@@ -55,7 +55,7 @@ graphs finetune verify embedding / loop / evaluate
 compare: columns folds learners outcome / problem row / table / answer trials / heads / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit
-cli: terminal / sources / *
+cli: terminal / sources scores / *
 paper: recipes results / settings beta / reproduce / large_scale / tables figures / page / *
 & skeletons: files ddnet recipes augment / clips single_clip figures / *
 __main__
@@ -614,13 +614,13 @@ TOLD = re.compile(r"(Error|Exception)$")
 NOT_FOR_USERS = {"AttributeError", "KeyError", "IndexError", "StopIteration", "_Refused", "_Unusable"}
 # Part of a message that another place completes with the remedy, or never shown.
 COMPLETED = {
+    "compare.trials": 1,
     "compare.runs": 5,  # "left out: damaged: ..."
     "datasets.features": 1,  # the inner message has it
     "losses.fast.blocks": 1,  # caught there
     "models.image_classifiers": 3,  # "...; put back a copy of what is damaged, or delete the folder"
     "predict": 1,
     "skeletons.files": 1,
-    "training.files": 1,
     "training.finetune": 5,
     "training.folder": 3,
     "training.manifest": 5,

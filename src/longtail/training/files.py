@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+
+from longtail import _checks
 
 __all__ = ["InUseError", "RunFolderError", "in_parallel", "locked", "parse_json", "read_json", "write_atomic"]
 
@@ -73,11 +74,7 @@ def parse_json(text: str | bytes, name: str) -> Any:
     Raises:
         ValueError: as `read_json`.
     """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        why = "it is nested too deep" if isinstance(error, RecursionError) else error
-        raise ValueError(f"{name} is no JSON that longtail wrote ({why})") from None
+    return _checks.parse_json(text, name, what="JSON that longtail wrote")
 
 
 @contextlib.contextmanager
