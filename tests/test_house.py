@@ -55,7 +55,7 @@ graphs finetune verify embedding / loop / evaluate
 compare: columns folds learners outcome / problem row / table / answer trials / heads / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit
-cli: terminal / sources / *
+cli: terminal / sources scores / *
 paper: recipes results / settings beta / reproduce / large_scale / tables figures / page / *
 & skeletons: files ddnet recipes augment / clips single_clip figures / *
 __main__
