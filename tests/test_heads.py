@@ -13,6 +13,7 @@ from longtail.compare.folds import fold
 from longtail.compare.running import prepare
 from longtail.datasets import Dataset, Split
 from longtail.evaluation import evaluate
+from longtail.predict import Classifier
 from longtail.sources.arrays import read_arrays
 from longtail.training.loop import load_run, train
 
@@ -206,6 +207,13 @@ def test_a_tuned_head_chooses_by_heads_that_were_trained_inside(tmp_path):
     np.add.at(confusion, (test[1], wanted), 1)
     assert np.array_equal(confusion, table.rows[1].outcomes[0].result.confusion)
     assert tau > 0
+    # whoever reads the run back decides as it did
+    place = table.rows[1].outcomes[0].folder
+    back = load_run(place).recipe.method
+    assert back.name == "tuned_adjustment"
+    assert np.array_equal(back.adjust(logits, np.bincount(y)).argmax(1), wanted)
+    said = Classifier(place).logits(test[0][0])
+    assert said.argmax() == wanted[0]
     # test labels that would make any peeking choose otherwise
     turned = Problem.from_features(x, y, test=(test[0], np.roll(test[1], 20)), name="made")
     again = compare(turned, names, seeds=1, out=tmp_path / "b", jobs=1)
