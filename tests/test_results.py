@@ -70,6 +70,7 @@ def of_methods(row: Row) -> recipes.Recipe:
 
 OWN_DATA = (
     *("table-page-blocks-lightgbm", "table-page-blocks-logistic-regression"),
+    "table-page-blocks-hist-gradient-boosting",
     *("table-yeast-lightgbm", "table-yeast-logistic-regression"),
     "features-cifar10",
 )
