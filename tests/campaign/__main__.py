@@ -246,7 +246,7 @@ class Campaign:
 
     def reproduce(self) -> str | None:
         """Kill ``longtail reproduce`` and start it again."""
-        options = ["reproduce", "beta", "--domain", "digits", "--beta", "0"]
+        options = ["reproduce", "beta", "--domain", "digits", "--budget", "0.2"]
         return self._killed("reproduce", lambda out: [*options, "--results", f"{out}/beta.csv"], None)
 
     def embed(self) -> str | None:
