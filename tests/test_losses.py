@@ -754,6 +754,27 @@ def test_copies_and_pickles_agree(subject, rng):
         assert criterion.weight.all()
 
 
+def test_what_is_kept_of_a_batch_follows_weight_and_size(device, rng):
+    criterion = ClassBalancedLoss([5, 3, 2]).to(device)
+    input, target, _ = problem("index", rng, shape=(6, 3), dtype=torch.float32, device=device)
+
+    def same(rows):
+        wanted = F.cross_entropy(input[:rows], target[:rows], criterion.weight, reduction="sum") / rows
+        close(criterion(input[:rows], target[:rows]), wanted, 1e-6)
+
+    same(6), same(6), same(4), same(6)
+    with torch.inference_mode():
+        same(5)
+    same(5)
+    criterion.weight = torch.tensor([1.0, 2.0, 3.0], device=device)
+    same(5)
+    criterion.weight.mul_(2.0)
+    same(5)
+    criterion = copy.deepcopy(criterion)
+    criterion.weight[0] = 7.0
+    same(5)
+
+
 def test_weight_stays_out_of_the_checkpoint():
     criterion = ClassBalancedLoss([5, 3])
     assert criterion.state_dict() == {}
