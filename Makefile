@@ -6,6 +6,9 @@ JOBS ?= 2
 HOURS ?= 1
 GPU_PYTHON ?= python3
 
+# installed files are compiled at their first import, once: each test process compiles them anew otherwise
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint check-tests docs wheel lowest backends jax native native-test browser campaign bench gpu clean
 
@@ -30,7 +33,7 @@ lint: $(READY) ## ruff and mypy
 	@echo "suppressions in src: $$(grep -rEc '# (type: ignore|noqa)' src --include='*.py' | awk -F: '{n+=$$2} END {print n}')"
 
 check-tests: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 wheel: $(READY) ## the built wheel, installed elsewhere and tried from an empty folder
 	$(BIN)/python tests/wheel.py
@@ -71,6 +74,7 @@ bench: $(READY) native ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/counts.py
 	$(BIN)/python benchmarks/ddnet.py
 	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/loss.py
 	$(BIN)/python benchmarks/train_throughput.py

@@ -50,7 +50,8 @@ def main() -> None:
         methods = [*HEADS]
         if given.imbalance:
             problem = problem.long_tailed(given.imbalance, given.max_count)
-    options = {"learners": given.learner, "repeats": given.repeats, "seeds": given.seeds}
+    seeds = None if given.kind == "table" else given.seeds
+    options = {"learners": given.learner, "repeats": given.repeats, "seeds": seeds}
     table = compare(problem, methods, out=given.out, jobs=given.jobs, **options)
     text = [f"# {table.title}\n", method_sheet(table).markdown(), *answer(table), reading(table), ""]
     (given.out / "compare.md").write_text("\n".join(text), encoding="utf-8")

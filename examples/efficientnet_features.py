@@ -116,6 +116,13 @@ def tracks(root: str | None, part: str) -> np.ndarray:
     return np.array([f"{p.parent.name}/{p.name.partition('_')[0]}" for p in paths])
 
 
+def spread(tracks: np.ndarray, frames: int) -> np.ndarray:
+    """Return the places of so many frames of every track, from its first to its last."""
+    places = [np.flatnonzero(tracks == track) for track in np.unique(tracks)]
+    chosen = [p[np.linspace(0, len(p) - 1, min(frames, len(p))).round().astype(int)] for p in places]
+    return np.sort(np.concatenate(chosen))
+
+
 def main() -> None:
     """Read the options, make the features, write the file."""
     parser = argparse.ArgumentParser(description="Features of images by EfficientNet-Lite0.")
@@ -123,28 +130,34 @@ def main() -> None:
     parser.add_argument("--data", help="folder with the data; default $LONGTAIL_DATA")
     parser.add_argument("--size", type=int, default=96, help="pixels of a side")
     parser.add_argument("--per-class", type=int, help="only the first so many training images of each class")
+    parser.add_argument("--frames", type=int, help="of traffic signs: only so many frames of each track")
     parser.add_argument("-o", "--output", required=True, help="the .npz file to write")
     args = parser.parse_args()
     data = datasets.load(args.dataset, args.data)
     network = EfficientNetLite0().eval().to(memory_format=torch.channels_last)
     x, y = data.train.inputs, data.train.targets
-    kept = np.arange(len(y))
+    kept, tested = np.arange(len(y)), np.arange(len(data.test.targets))
+    if args.dataset == "gtsrb":
+        groups, groups_test = (tracks(args.data, part) for part in ("train", "test"))
+        if args.frames is not None:
+            kept, tested = spread(groups, args.frames), spread(groups_test, args.frames)
+    elif args.frames is not None:
+        parser.error("--frames is for traffic signs, whose tracks are films; leave it out")
     if args.per_class is not None:
-        firsts = [np.flatnonzero(y == label)[: args.per_class] for label in range(data.num_classes)]
+        firsts = [kept[y[kept] == label][: args.per_class] for label in range(data.num_classes)]
         kept = np.sort(np.concatenate(firsts))
     output = Path(args.output)
-    limit = "" if args.per_class is None else f".{args.per_class}"
+    limit = "".join(f".{n}" for n in (args.per_class, args.frames) if n is not None)
     parts = output.with_suffix(f".{args.size}px{limit}.parts")
     made = {
-        "X_test": features(network, data.test.inputs, args.size, parts / "test"),
+        "X_test": features(network, data.test.inputs[tested], args.size, parts / "test"),
         "X": features(network, x[kept], args.size, parts / "train"),
         "y": y[kept],
-        "y_test": data.test.targets,
+        "y_test": data.test.targets[tested],
         "class_names": np.array(data.class_names),
     }
     if args.dataset == "gtsrb":
-        made["groups"] = tracks(args.data, "train")[kept]
-        made["groups_test"] = tracks(args.data, "test")
+        made["groups"], made["groups_test"] = groups[kept], groups_test[tested]
     with open(output.with_suffix(".new"), "wb") as file:
         np.savez(file, **made)
     output.with_suffix(".new").replace(output)

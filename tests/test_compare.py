@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from folders import unseal
 from longtail import datasets, methods, recipes
 from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, advice, answer, compare, prepare, runs
 from longtail.evaluation import evaluate
+from longtail.report import tables
 from longtail.report.figures import draw_comparison
 from longtail.report.tables import markdown, method_sheet, terminal_table
 
@@ -470,3 +473,65 @@ def test_a_named_method_takes_the_recipes_numbers():
     assert of["effective"].beta == recipe.beta == 0.99
     assert (of["effective:beta=0.9:loss=focal"].beta, of["effective:beta=0.9:loss=focal"].gamma) == (0.9, 0.5)
     assert of["effective"].hash == recipe.replace(loss="softmax", scheme="effective").hash
+
+
+def test_differences_hold_the_doubt_over_test_samples_too(tiny: ComparisonTable) -> None:
+    plain, weighed = tiny.rows
+    measure = weighed["error"]
+    kept = [[o.predictions for o in row.outcomes] for row in (weighed, plain)]
+    assert all(p is not None and p.logits is not None and p.logits.shape == (500, 10) for p in kept[0])
+    for row, runs_ in zip((weighed, plain), kept, strict=True):
+        for outcome, p in zip(row.outcomes, runs_, strict=True):
+            assert p is not None
+            assert (p.predicted != p.labels).mean() == outcome.result.error
+    ours, theirs = (np.stack([p.predicted for p in r if p is not None]) for r in kept)
+    truth = kept[0][0].labels  # type: ignore[union-attr]
+    gaps = (ours != truth).mean(0) - (theirs != truth).mean(0)
+    assert measure.on_test is not None
+    assert measure.on_test.difference == pytest.approx(gaps.mean())
+    assert measure.difference is not None
+    assert measure.difference.mean == pytest.approx(gaps.mean())
+    d, total = measure.difference, measure.total
+    assert total is not None
+    assert None not in (d.low, d.high, total.low, total.high)
+    seeds, test = d.high - d.low, np.diff(measure.on_test.interval)[0]  # type: ignore[operator]
+    assert total.high - total.low == pytest.approx(np.hypot(seeds, test))  # type: ignore[operator]
+    for name in ("balanced_error", "natural_error", "many_error", "few_error"):
+        pair = weighed[name]
+        assert pair.on_test is not None
+        assert pair.difference is not None
+        assert pair.on_test.difference == pytest.approx(pair.difference.mean)
+    assert weighed["macro_f1"].on_test is None
+    assert tiny.doubts == "both"
+    text = f"[{100 * total.low:+.1f}, {100 * total.high:+.1f}]"  # type: ignore[operator]
+    assert text in cells(tiny)[1][-1]
+    wide = method_sheet(tiny)
+    at = list(wide.head).index("test samples alone")
+    assert f"[{100 * measure.on_test.interval.low:+.1f}, " in wide.rows[1][at].text
+    assert "over seeds and 500 test samples together" in tables.reading(tiny)
+    assert "over seeds and 500 test samples together" in tables.legend(tiny)
+
+
+def test_a_folder_of_before_has_intervals_over_seeds_alone_and_says_so(
+    tiny: ComparisonTable, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny.folder, tmp_path / "old")
+    for place in (tmp_path / "old").rglob("predictions.npz"):
+        unseal(place.parent)
+        place.unlink()
+    found, left = runs.find_runs([tmp_path / "old"])
+    assert not left
+    (old,) = runs.comparisons(found)
+    assert old.doubts == "seeds"
+    assert old.rows[1]["error"].total == tiny.rows[1]["error"].difference
+    assert "test samples alone" not in method_sheet(old).head
+    assert "over seeds alone: no run kept predictions" in tables.reading(old)
+
+
+def test_damaged_predictions_are_named_and_never_read(tiny: ComparisonTable, tmp_path: Path) -> None:
+    shutil.copytree(tiny.folder, tmp_path / "new")
+    first = sorted((tmp_path / "new").rglob("predictions.npz"))[0]
+    first.write_bytes(first.read_bytes()[:-9])
+    _, left = runs.find_runs([tmp_path / "new"])
+    assert [one.folder for one in left] == [first.parent]
+    assert "predictions.npz has" in left[0].why

@@ -536,3 +536,14 @@ def test_weights_are_no_number_of_samples():
         effective_number(class_weights(class_counts([0, 0, 1])), 0.9)
     with pytest.raises(TypeError, match="counts must be numbers of training samples, got ClassWeights"):
         suggest_beta(class_weights(class_counts([0, 0, 1]), "none"))
+
+
+@pytest.mark.parametrize("names", [["Cat", "cat"], ["dog", "d og", "bird"], ["Straße", "STRASSE"]])
+def test_names_that_differ_only_in_capitals_or_blanks_are_told(names):
+    with pytest.warns(UserWarning, match="differ only in capitals or blanks"):
+        counts = class_counts(names + names[:1])
+    assert list(map(counts.get, names[:2])) == [2, 1]  # told, not changed
+
+
+def test_names_that_differ_in_letters_are_not_told():
+    class_counts(["Cat", "Bat", "cats", "1", "11"])  # a warning is an error here

@@ -33,13 +33,14 @@ def crashed(tmp_path, finish):
     return crashing
 
 
-def test_a_run_over_the_trainer_ends_alike_wherever_it_was_crashed(crashed):
-    work, lines = crashed("--kind", "images", "--points", 3)
+@pytest.mark.parametrize("kind", ["images", "refit"])
+def test_a_run_over_the_trainer_ends_alike_wherever_it_was_crashed(crashed, kind):
+    work, lines = crashed("--kind", kind, "--points", 3)
     assert len(lines) == 3
     assert {line["wrong"] for line in lines} == {None}
     assert {line["at"] > 1 for line in lines} == {True, False}
     assert max(line["steps"] for line in lines) >= 4  # what was kept was gone on from
-    weights = work / "images-whole" / "model.safetensors"  # a difference is seen
+    weights = work / f"{kind}-whole" / "model.safetensors"  # a difference is seen
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert "other bits in" in same_end(work / "crashed", work / "images-whole")
-    assert "damaged" in same_end(work / "images-whole", work / "crashed")
+    assert "other bits in" in same_end(work / "crashed", work / f"{kind}-whole")
+    assert "damaged" in same_end(work / f"{kind}-whole", work / "crashed")

@@ -96,6 +96,45 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "longtail" / "features"
 
 
+def test_images_of_tables_and_data_sets_bring_their_groups(models, photos, tmp_path):
+    from longtail import Problem
+
+    folder = photos / "train"
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png"))
+    lines = [f"{name},{name.split('/')[0]},film{i // 2}" for i, name in enumerate(names)]
+    (tmp_path / "t.csv").write_text("shot,animal,film\n" + "\n".join(lines) + "\n")
+    columns = {"image": "shot", "label": "animal", "groups": "film"}
+    plain = embed(folder, models["pooled"])
+    table = embed(tmp_path / "t.csv", models["pooled"], root=folder, **columns)
+    datasets = pytest.importorskip("datasets")
+    rows = {"shot": [str(folder / n) for n in names], "animal": [n.split("/")[0] for n in names]}
+    rows["film"] = [f"film{i // 2}" for i in range(len(names))]
+    made = datasets.Dataset.from_dict(rows).cast_column("shot", datasets.Image())
+    made.save_to_disk(tmp_path / "saved")
+    saved_rows = embed(tmp_path / "saved", models["pooled"], **columns)
+    for other in (table, saved_rows):
+        np.testing.assert_array_equal(other.X, plain.X)
+        assert other.y.tolist() == plain.y.tolist()
+        assert other.groups.tolist() == rows["film"]
+    assert plain.groups is None
+    problem = Problem.from_images(tmp_path / "t.csv", models["pooled"], root=folder, **columns)
+    assert (problem.name, problem.class_names) == ("t", ("cat", "lynx"))
+    assert problem.groups.tolist() == np.unique(rows["film"], return_inverse=True)[1].tolist()
+    # what is skipped takes its group along
+    (folder / names[1]).write_bytes(b"broken")
+    with pytest.warns(UserWarning, match="1 of 11 images"):
+        left = embed(tmp_path / "t.csv", models["pooled"], root=folder, on_error="skip", **columns)
+    assert left.groups.tolist() == rows["film"][:1] + rows["film"][2:]
+    for wrong, message in (
+        ({"groups": "reel"}, "groups='reel' is no column of .*'film'"),
+        ({"groups_from": "x"}, "groups is given beside groups_from"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            embed(tmp_path / "t.csv", models["pooled"], root=folder, **columns | wrong)
+    with pytest.raises(ValueError, match="groups is for features of pictures"):
+        Problem.from_images(tmp_path / "t.csv", root=folder, **columns)
+
+
 def plainly(folder, images, how):
     """What a few lines of transformers give."""
     with backbones.quiet(transformers):

@@ -23,15 +23,16 @@ from transformers.utils import logging
 
 import longtail.training.finetune as finetune_module
 from folders import flip, unseal, write_photos, write_tiny
-from longtail import ClassBalancedLoss, cli, recipes
+from longtail import ClassBalancedLoss, cli, evaluate, recipes
 from longtail.adapters.transformers import TrainerMetrics, step_denominator, trainer_loss
 from longtail.compare.runs import find_runs
-from longtail.datasets.images import ImageList, load_images
-from longtail.methods import Method, Rule, get
+from longtail.datasets.images import EvalTransform, ImageList, TorchDataset, load_images
+from longtail.methods import REFITS, Method, Rule, get
 from longtail.models.image_classifiers import build_classifier, head_of
 from longtail.predict import Classifier
 from longtail.sampling import ClassAwareSampler
 from longtail.training import DivergedError, RunFolderError, evaluate_run, load_run
+from longtail.training.data import derive_seed
 from longtail.training.finetune import ImagesChangedError, evaluate_images, finetune
 from test_layouts import trainers_step
 from test_layouts import whole_gradient as gradient_of_labels
@@ -625,6 +626,12 @@ def test_two_processes_are_one_and_survive_a_killed_rank(photos, tiny, tmp_path,
     assert [m["test_error"] for m in before] == [m.test_error for m in expected.history[: len(before)]]
     assert resumed.evaluation.error == expected.evaluation.error
 
+    refitted = finetune(
+        recipe_of(tiny, epochs=1, method=get("crt")), photos, tmp_path / "one_refitted", **ARGUMENTS
+    )
+    for name, tensor in load_run(tmp_path / "refitted").model.state_dict().items():
+        torch.testing.assert_close(tensor, refitted.model.state_dict()[name], rtol=1e-4, atol=1e-5)
+
     order = ClassAwareSampler(np.arange(24) % 3, "inverse", seed=5)
     for epoch, rows in enumerate(json.loads((tmp_path / "seen.json").read_text())):
         assert sorted(rows) == sorted(order.order(epoch).tolist())
@@ -672,6 +679,7 @@ def one_process(photos, tiny, folder):
         (folder / "seen.json").write_text(json.dumps(seen))
         np.savez(folder / "gradients.npz", **gradients)
 
+    finetune(recipe_of(tiny, epochs=1, method=get("crt")), photos, folder / "refitted", **ARGUMENTS)
     sys.argv = [
         "longtail",
         "train",
@@ -714,9 +722,77 @@ def test_a_schedule_acts_from_its_epoch(photos, tiny, tmp_path):
     assert load_run(tmp_path / "late").recipe.method == late
 
 
-@pytest.mark.parametrize("name", ["posthoc_logit_adjusted", "crt"])
-def test_methods_that_files_do_not_take_yet_are_refused(photos, tiny, tmp_path, name):
-    with pytest.raises(ValueError, match=f"method '{name}' .* yet; "):
+@pytest.fixture(scope="module")
+def plain(photos, tiny, tmp_path_factory):
+    """What the methods share that decide or refit after training: one training, and its features."""
+    run = finetune(recipe_of(tiny, scheme="none"), photos, tmp_path_factory.mktemp("runs") / "p", **ARGUMENTS)
+    outputs = []
+    for part in load_images(photos):
+        rows = TorchDataset(part, EvalTransform(32, run.recipe.mean, run.recipe.std))
+        pixels = torch.stack([torch.as_tensor(rows[i]["pixel_values"]) for i in range(len(part))])
+        with torch.no_grad():
+            features = run.model.base_model(pixel_values=pixels).pooler_output
+        outputs.append((features, torch.as_tensor(part.targets)))
+    return run, *outputs
+
+
+@pytest.mark.parametrize(
+    "name", ["posthoc_logit_adjusted", "crt", "label_aware_smoothing", "tau_norm", "ncm"]
+)
+def test_what_comes_after_training_is_that_of_the_plain_run(plain, photos, tiny, tmp_path, name):
+    run, (features, targets), (tested, truth) = plain
+    method = get(name)
+    found = finetune(recipe_of(tiny, method=method), photos, tmp_path / "run", **ARGUMENTS)
+    head = head_of(run.model)
+    weight, bias = head.weight.detach(), head.bias.detach()
+    if method.refit is not None:
+        seed = derive_seed(1, 0, "refit")
+        weight, bias = method.refit.of(REFITS)(features, targets, weight, bias, seed=seed)
+        torch.testing.assert_close(head_of(found.model).weight, weight, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(head_of(found.model).bias, bias, rtol=1e-4, atol=1e-5)
+    body = run.model.base_model.state_dict()
+    assert all(
+        torch.equal(body[name], tensor) for name, tensor in found.model.base_model.state_dict().items()
+    )
+    assert found.history == run.history  # whose errors are of the training alone
+    counts = run.evaluation.class_counts
+    logits = (tested @ weight.T + bias).numpy()
+    expected = evaluate(method.adjust(logits, counts), truth.numpy(), counts)
+    assert found.evaluation.confusion == expected.confusion
+    assert found.evaluation.log_loss == pytest.approx(expected.log_loss, rel=1e-4)
+    if name in ("posthoc_logit_adjusted", "ncm"):
+        assert found.evaluation.log_loss != pytest.approx(run.evaluation.log_loss, rel=1e-3)
+
+    again = evaluate_run(tmp_path / "run")
+    assert again.confusion == found.evaluation.confusion
+    assert again.log_loss == pytest.approx(found.evaluation.log_loss, rel=1e-6)
+    first = load_images(photos)[1]
+    told = Classifier(tmp_path / "run").logits(photos / os.fsdecode(first.files[0]))
+    np.testing.assert_allclose(told, method.adjust(logits, counts)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_that_ended_before_its_refit_is_refitted(photos, tiny, tmp_path, monkeypatch):
+    recipe = recipe_of(tiny, epochs=1, method=get("crt").replace(adjustment=Rule("logit")))
+    whole = finetune(recipe, photos, tmp_path / "whole", **ARGUMENTS)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune_module._ImageRun, "_refit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(recipe, photos, tmp_path / "run", **ARGUMENTS)
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+    finetune(recipe, photos, tmp_path / "run", **ARGUMENTS)
+    for name in ("model.safetensors", "metrics.jsonl", "evaluation.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole.run_dir / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["mixup", "mislas", "learning_to_reweight", "tuned_adjustment", "smote"])
+def test_methods_that_files_do_not_take_are_refused(photos, tiny, tmp_path, name):
+    with pytest.raises(
+        ValueError, match=f"method '{name}' .*; give .* longtail embed, then longtail compare"
+    ):
         finetune(recipe_of(tiny, method=get(name)), photos, tmp_path / "run", **ARGUMENTS)
     assert not (tmp_path / "run").exists()
 

@@ -15,15 +15,27 @@ SETTINGS = {
     "100 classes": (np.geomspace(50, 2, 100), np.linspace(0.9, 0.3, 100)),
     "5 classes": (np.array([300, 40, 10, 5, 3]), np.linspace(0.95, 0.5, 5)),
 }
+# nearly perfect classifiers of many classes, of which the standard error alone held 86 to 92 %
+NEARLY_PERFECT = {
+    "43 classes at .97": (np.geomspace(100, 3, 43), np.full(43, 0.97)),
+    "100 classes at .99": (np.geomspace(50, 2, 100), np.full(100, 0.99)),
+    "100 classes at .97": (np.geomspace(50, 2, 100), np.full(100, 0.97)),
+    "100 classes of 10 at .995": (np.full(100, 10), np.full(100, 0.995)),
+    "1000 classes of 10 at .999": (np.full(1000, 10), np.full(1000, 0.999)),
+    "300 classes, recall falling": (np.geomspace(100, 2, 300), np.linspace(0.999, 0.5, 300)),
+}
 
 
 def coverage(setting, interval, runs=1500):
-    samples, recall = SETTINGS[setting]
+    return held(*(SETTINGS | NEARLY_PERFECT)[setting], interval, runs)
+
+
+def held(samples, recall, interval, runs):
     samples = np.rint(samples).astype(int)
     rng = np.random.default_rng(21)
     errors = rng.binomial(samples, 1 - recall, size=(runs, len(samples))) / samples
-    held = [low <= 1 - recall.mean() <= high for low, high in (interval(e, samples) for e in errors)]
-    return np.mean(held)
+    ends = np.array([interval(e, samples) for e in errors])
+    return np.mean((ends[:, 0] <= 1 - recall.mean()) & (1 - recall.mean() <= ends[:, 1]))
 
 
 def test_the_interval_of_balanced_error_holds_what_it_promises():
@@ -32,11 +44,36 @@ def test_the_interval_of_balanced_error_holds_what_it_promises():
     assert np.mean(found) >= 0.91
 
 
+@pytest.mark.parametrize("setting", NEARLY_PERFECT)
+def test_nearly_perfect_classifiers_of_many_classes_have_honest_intervals(setting):
+    found = coverage(setting, mean_interval, runs=600)
+    assert found >= 0.93
+    assert coverage(setting, lambda e, m: standard_error(e, m), runs=600) <= found
+
+
+def standard_error(errors, samples):
+    half = 1.959964 * np.sqrt((errors * (1 - errors) / np.maximum(samples - 1, 1)).sum()) / len(errors)
+    return errors.mean() - half, errors.mean() + half
+
+
+def test_errors_and_recalls_have_the_same_interval_the_other_way_round():
+    rng = np.random.default_rng(0)
+    for classes in (4, 60):
+        samples = rng.integers(2, 40, classes)
+        shares = rng.binomial(samples, 0.1) / samples
+        low, high = mean_interval(shares, samples)
+        assert mean_interval(1 - shares, samples) == pytest.approx((1 - high, 1 - low))
+
+
 def test_neither_of_the_two_rules_would_do_alone(monkeypatch):
-    monkeypatch.setattr("longtail.evaluation.intervals.FEW_CLASSES", 0)  # the standard error everywhere
-    assert coverage("10 classes, recall equal", mean_interval) < 0.87
+    samples, errors = [300, 40, 10, 5, 3], [0.05, 0.2, 0.3, 0.4, 1 / 3]
+    mover, width = coverage("5 classes", mean_interval), np.diff(mean_interval(errors, samples))
+    monkeypatch.setattr("longtail.evaluation.intervals.FEW_CLASSES", 0)  # the beta distribution everywhere
+    assert coverage("5 classes", mean_interval) < mover + 0.01  # no better, and far wider
+    assert np.diff(mean_interval(errors, samples)) > 1.2 * width
     monkeypatch.setattr("longtail.evaluation.intervals.FEW_CLASSES", 1000)  # MOVER everywhere
     assert coverage("100 classes", mean_interval) < 0.91
+    assert coverage("100 classes at .99", mean_interval) < 0.91
 
 
 @pytest.mark.parametrize(("k", "m"), [(0, 3), (3, 3), (1, 4), (40, 43), (499, 500), (0, 1)])
@@ -58,10 +95,11 @@ def test_the_mean_of_one_class_is_its_own_interval_and_extremes_have_width():
     low, high = mean_interval([0.0] * 100, [3] * 100)
     assert low == 0 < high
     low, high = mean_interval([0.25] * 40, [4] * 40)  # the variance of a class with m - 1
-    assert (high - low) / 2 == pytest.approx(1.959964 * np.sqrt(40 * 0.25 * 0.75 / 3) / 40)
-    low, high = mean_interval([0.0] * 60 + [1.0] * 40, [1] * 100)  # one sample a class: as 40 of 100
-    half = 1.959964 * np.sqrt(0.4 * 0.6 / 100)
-    assert (low, high) == pytest.approx((0.4 - half, 0.4 + half))
+    half = 1.959964 * np.sqrt(40 * 0.25 * 0.75 / 3) / 40
+    assert 1 < (high - low) / 2 / half < 1.05  # nearly normal, and one sample more at each end
+    # one sample a class: as 40 of 100, whose exact interval (Clopper and Pearson) has one more, too
+    exact = stats.binomtest(40, 100).proportion_ci(method="exact")
+    assert mean_interval([0.0] * 60 + [1.0] * 40, [1] * 100) == pytest.approx(tuple(exact), abs=0.002)
 
 
 def test_an_interval_is_a_pair_that_knows_its_confidence():

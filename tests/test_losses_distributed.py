@@ -3,10 +3,10 @@
 Run as a script, this file starts the processes of the distributed test: ``WORLD_SIZE STORE RESULT``.
 """
 
-import importlib
 import multiprocessing
 import os
 import sys
+from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
@@ -129,17 +129,18 @@ def one_process(rank, world, store, result):
 
 
 def all_processes(world, store, result):
-    importlib.import_module("torch._dynamo")  # else by DistributedDataParallel, two seconds in each process
-    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
-    processes = [
-        context.Process(target=one_process, args=(rank, world, store, result)) for rank in range(world)
-    ]
-    for process in processes:
+    # from fresh processes: one that was forked from a process with threads may wait for them for ever
+    context = multiprocessing.get_context("spawn")
+    left = [context.Process(target=one_process, args=(rank, world, store, result)) for rank in range(world)]
+    for process in left:
         process.start()
-    for process in processes:
-        process.join(150)
-    failed = [process.exitcode for process in processes if process.exitcode != 0]
-    for process in processes:
+    failed = []
+    while left and not failed:  # no clock ends this: one rank that fails does, for the others wait for it
+        connection.wait([process.sentinel for process in left])
+        ended = [process for process in left if process.exitcode is not None]
+        failed = [process.exitcode for process in ended if process.exitcode]
+        left = [process for process in left if process not in ended]
+    for process in left:
         process.kill()
     sys.exit(f"exit codes {failed}" if failed else 0)
 

@@ -18,7 +18,10 @@ from longtail.training import RunFolderError, evaluate_run, load_run, manifest, 
 from longtail.training.checkpoint import load_latest, save
 from longtail.training.files import read_json
 
-FILES = {"recipe.json", "environment.json", "metrics.jsonl", "model.safetensors", "evaluation.json"}
+FILES = {
+    *("recipe.json", "environment.json", "metrics.jsonl", "model.safetensors", "evaluation.json"),
+    "predictions.npz",
+}
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +102,9 @@ def test_verify_says_which_and_that_the_others_are_whole(run, finished, command)
     flip(run / "checkpoints" / "checkpoint-000002.safetensors", -3)
     status, out, errors = command("verify", finished, run)
     assert status == 2
-    assert f"{finished} is whole: 8 files" in out
+    assert f"{finished} is whole: 9 files" in out
     assert "checkpoint-000002.safetensors cannot be used: its content does not match its checksum" in out
-    in_one_line(errors, "1 of 16 files are damaged", "checkpoint-000002")
+    in_one_line(errors, "1 of 18 files are damaged", "checkpoint-000002")
     status, out, errors = command("verify", finished, "--format", "json")
     assert (status, errors) == (0, "")
     assert {row["damage"] for row in json.loads(out)} == {None}

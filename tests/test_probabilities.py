@@ -130,3 +130,41 @@ def test_two_methods_on_one_test_set():
     assert found.with_seeds(paired_difference([0.3], [0.4])) is None
     with pytest.raises(ValueError, match="second must be one a target, 125, got 1"):
         paired_on_test(first, [0], truth)
+
+
+def test_runs_of_two_methods_count_each_sample_once():
+    rng = np.random.default_rng(1)
+    truth = np.repeat([0, 1, 2], [60, 20, 8])
+    first, second = (np.where(rng.random((4, 88)) < share, truth, (truth + 1) % 3) for share in (0.9, 0.7))
+    found = paired_on_test(first, second, truth, weights=[60, 20, 8])
+    gaps = (first != truth).mean(0) - (second != truth).mean(0)
+    assert found.difference == pytest.approx(gaps.mean())  # by their samples: the plain error
+    variance = sum(gaps[truth == c].var(ddof=1) * (truth == c).sum() for c in range(3))
+    assert found.standard_error == pytest.approx(np.sqrt(variance) / 88)
+    same = paired_on_test(first[:1], second[:1], truth)
+    assert same == paired_on_test(first[0], second[0], truth)
+    twice = paired_on_test(np.repeat(first[:1], 5, 0), np.repeat(second[:1], 5, 0), truth)
+    assert twice.standard_error == pytest.approx(same.standard_error)  # runs add no test samples
+    alone = paired_on_test(first, second, truth, weights=[0, 1, 0])
+    assert alone.difference == pytest.approx(gaps[truth == 1].mean())
+    assert found.at(0.5).interval == pytest.approx(
+        found.difference + found.standard_error * np.array([-1, 1]) * stats.norm.ppf(0.75)
+    )
+    with pytest.raises(ValueError, match="second must have the runs of first, 4, got 3"):
+        paired_on_test(first, second[:3], truth)
+    with pytest.raises(ValueError, match="weights are 0 for every class that has test samples"):
+        paired_on_test(first, second, truth, weights=[0, 0, 0, 1])
+    with pytest.raises(ValueError, match="weights must be one number >= 0 for each of 3 classes"):
+        paired_on_test(first, second, truth, weights=[1, 2])
+
+
+def test_the_interval_of_a_difference_holds_what_it_promises():
+    # two methods of equal worth on one test set, three runs each; what they are on all data is known
+    rng, sizes = np.random.default_rng(3), np.array([200, 40, 12])
+    truth, held = np.repeat(np.arange(3), sizes), 0
+    for _ in range(400):
+        hard = rng.random(sizes.sum()) * np.array([0.2, 0.5, 0.8])[truth]
+        one, other = (np.where(rng.random((3, len(hard))) < hard, (truth + 1) % 3, truth) for _ in range(2))
+        low, high = paired_on_test(one, other, truth).interval
+        held += low <= 0 <= high
+    assert held / 400 >= 0.91

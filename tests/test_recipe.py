@@ -81,7 +81,7 @@ def test_recipes_are_frozen():
             {"lerning_rate": 0.1},
             r"unknown recipe field 'lerning_rate' \(value 0.1\); did you mean 'learning_rate'",
         ),
-        ({"zzz": 1}, "unknown recipe field 'zzz'.*the fields are dataset, imbalance_factor"),
+        ({"zzz": 1}, "unknown recipe field 'zzz'.*the fields are 'dataset', 'imbalance_factor'"),
         ({"epochs": "ten"}, "recipe field 'epochs': must be a valid integer, got 'ten'"),
         ({"epochs": 1.5}, "recipe field 'epochs': must be a valid integer, got 1.5"),
         ({"epochs": True}, "recipe field 'epochs': must be a valid integer, got True"),

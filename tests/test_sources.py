@@ -88,6 +88,7 @@ def as_numbers(labels):
     return labels
 
 
+@pytest.mark.filterwarnings("ignore:labels of .* differ only in capitals or blanks")
 @settings(max_examples=25)
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=12), st.sampled_from([",", "\t", ";"]))
 def test_a_text_table_counts_as_the_same_labels_in_memory_near_and_far(rows, delimiter):

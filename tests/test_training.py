@@ -343,6 +343,7 @@ def test_a_run_folder_holds_everything_and_is_read_back(tmp_path):
         "evaluation.json",
         "model.safetensors",
         "manifest.json",
+        "predictions.npz",
         "checkpoints",
     }
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1

@@ -50,7 +50,7 @@ def is_missing(label: object) -> bool:
     return label is None or (isinstance(label, (float, np.floating)) and math.isnan(label))
 
 
-def one_form(name: Any) -> Any:
+def one_form(name: object) -> Any:
     """Return text in Unicode's composed form: a Mac writes file names decomposed, and they look alike."""
     return unicodedata.normalize("NFC", name) if isinstance(name, str) and not name.isascii() else name
 
@@ -66,7 +66,7 @@ def is_array(source: object) -> TypeGuard[Any]:
     return bool(array_api_compat.is_array_api_obj(source))
 
 
-def namespace(array: Any) -> Any:
+def namespace(array: object) -> Any:
     """Return the functions of an array's library, under the array API's names."""
     if _PLAIN and isinstance(array, _NUMPY):
         return np
@@ -311,5 +311,5 @@ def _same(out: _T) -> _T:
     return out
 
 
-def _unbox(out: Any) -> Any:
+def _unbox(out: object) -> Any:
     return float(out) if isinstance(out, _NUMPY) else out

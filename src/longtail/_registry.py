@@ -99,7 +99,7 @@ def later(place: str, **options: Any) -> Callable[..., Any]:
         4.0
     """
 
-    def call(*args: Any, **given: Any) -> Any:
+    def call(*args: object, **given: object) -> Any:
         return pkgutil.resolve_name(place)(*args, **options, **given)
 
     return call
@@ -116,7 +116,7 @@ def _load_once() -> None:
     add_installed(APPLICATIONS)
 
 
-def add_installed(group: str, *arguments: Any) -> None:
+def add_installed(group: str, *arguments: object) -> None:
     """Call what the entry points of a group name; one that fails is told of, and the others go on."""
     for point in installed(group):
         try:

@@ -35,7 +35,7 @@ __all__ = [
     "tune_adjustment",
 ]
 
-Adjustment = Callable[..., npt.NDArray[np.floating[Any]]]
+Adjustment = Callable[..., npt.NDArray[np.floating]]
 Vector = npt.NDArray[np.float64]
 
 ADJUSTMENTS: Final = Registry[Adjustment]("adjustment")
@@ -46,15 +46,15 @@ _THIN: Final = 5  # held-out samples of a class below which it is named
 
 
 def adjust_logits(
-    logits: Any,
-    counts: Any,
+    logits: object,
+    counts: object,
     *,
-    target: Any = "uniform",
-    weight: Any = None,
-    offset: Any = None,
-    sampling: Any = None,
+    target: object = "uniform",
+    weight: object = None,
+    offset: object = None,
+    sampling: object = None,
     tau: float = 1.0,
-    cost: Any = None,
+    cost: object = None,
     activation: str = "softmax",
     num_samples: int | None = None,
 ) -> Any:
@@ -135,14 +135,14 @@ def adjust_logits(
 
 
 def adjust_probabilities(
-    probabilities: Any,
-    counts: Any,
+    probabilities: object,
+    counts: object,
     *,
-    target: Any = "uniform",
-    weight: Any = None,
-    sampling: Any = None,
+    target: object = "uniform",
+    weight: object = None,
+    sampling: object = None,
     tau: float = 1.0,
-    cost: Any = None,
+    cost: object = None,
     floor: float = 1e-6,
 ) -> Any:
     """Return a model's probabilities for another class prior: `adjust_logits` for models without logits.
@@ -203,7 +203,9 @@ def adjust_probabilities(
     return same(xp.reshape(shares[:, 1], shape) if one else shares)
 
 
-def effective_prior(counts: Any, *, weight: Any = None, offset: Any = None, sampling: Any = None) -> Vector:
+def effective_prior(
+    counts: object, *, weight: object = None, offset: object = None, sampling: object = None
+) -> Vector:
     """Return the class shares that the optimiser saw, ``counts * weight * sampling * exp(-offset)``.
 
     Args:
@@ -229,12 +231,12 @@ def effective_prior(counts: Any, *, weight: Any = None, offset: Any = None, samp
 
 
 def logit_shift(
-    counts: Any,
+    counts: object,
     *,
-    target: Any = "uniform",
-    weight: Any = None,
-    offset: Any = None,
-    sampling: Any = None,
+    target: object = "uniform",
+    weight: object = None,
+    offset: object = None,
+    sampling: object = None,
     tau: float = 1.0,
     activation: str = "softmax",
     num_samples: int | None = None,
@@ -286,13 +288,13 @@ def logit_shift(
 
 def _label_shift(
     sizes: Vector,
-    counts: Any,
-    target: Any,
-    weight: Any,
-    offset: Any,
-    sampling: Any,
+    counts: object,
+    target: object,
+    weight: object,
+    offset: object,
+    sampling: object,
     tau: float,
-    num_samples: Any,
+    num_samples: object,
 ) -> Vector:
     """The shift of each label of multi-label data, from its odds."""
     total = _checks.integer("num_samples", num_samples, low=1)
@@ -512,7 +514,7 @@ class _Spread:
 # ---- arguments
 
 
-def _counts(counts: Any) -> Vector:
+def _counts(counts: object) -> Vector:
     """Check counts, and return them as float64 of shape (C,)."""
     _arrays.refuse_weights("counts", counts)
     values, _ = _arrays.unwrap("counts", _arrays.in_output_order("counts", counts))
@@ -534,8 +536,8 @@ def _counts(counts: Any) -> Vector:
 
 def _vector(
     name: str,
-    given: Any,
-    counts: Any,
+    given: object,
+    counts: object,
     default: float,
     *,
     finite_only: bool = False,
@@ -571,7 +573,7 @@ def _vector(
     return vector
 
 
-def _log_prior(sizes: Vector, counts: Any, weight: Any, offset: Any, sampling: Any) -> Vector:
+def _log_prior(sizes: Vector, counts: object, weight: object, offset: object, sampling: object) -> Vector:
     """The logarithm of the shares that the optimiser saw."""
     seen = sizes > 0
     log_seen = np.log(np.where(seen, sizes, 1.0))
@@ -582,7 +584,7 @@ def _log_prior(sizes: Vector, counts: Any, weight: Any, offset: Any, sampling: A
     return np.asarray(log_seen - _log_sum(log_seen))
 
 
-def _target(target: Any, sizes: Vector, counts: Any) -> Vector:
+def _target(target: object, sizes: Vector, counts: object) -> Vector:
     if isinstance(target, str):
         _checks.choice("target", target, ("uniform", "training"), also=" or an array or mapping of shares")
         if target == "uniform":
@@ -601,7 +603,7 @@ def _target(target: Any, sizes: Vector, counts: Any) -> Vector:
     return np.asarray(np.log(shares) - math.log(shares.sum()))
 
 
-def _cost(cost: Any, classes: int) -> Vector:
+def _cost(cost: object, classes: int) -> Vector:
     matrix = np.asarray(cost, dtype=np.float64)
     if matrix.shape != (classes, classes) or not np.isfinite(matrix).all():
         raise ValueError(
@@ -625,7 +627,7 @@ def _log_not(log_shares: Vector) -> Vector:
     return np.asarray(rest)
 
 
-def _floats(name: str, given: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
+def _floats(name: str, given: object) -> tuple[Any, Any, Callable[[Any], Any]]:
     """Return values, their array namespace, and what turns a result back into the kind that was given."""
     if isinstance(given, (list, tuple, np.ndarray)):
         values = np.asarray(given)
@@ -693,7 +695,7 @@ def _like(vector: Any, values: Any, xp: Any) -> Any:
     return xp.asarray(np.asarray(vector).tolist(), dtype=values.dtype, device=device(values))
 
 
-def _to_numpy(values: Any) -> npt.NDArray[Any]:
+def _to_numpy(values: object) -> npt.NDArray[Any]:
     if isinstance(values, np.ndarray):
         return values
     if hasattr(values, "detach"):
@@ -703,28 +705,28 @@ def _to_numpy(values: Any) -> npt.NDArray[Any]:
 
 def logit(
     logits: npt.NDArray[Any],
-    counts: Any,
-    prior: Any,
+    counts: object,
+    prior: object,
     *,
     tau: float = 1.0,
     activation: str = "softmax",
-) -> npt.NDArray[np.floating[Any]]:
+) -> npt.NDArray[np.floating]:
     """Take the prior that the optimiser saw away, for the uniform target.
 
     Source: Menon et al. (ICLR 2021), equation 9: post-hoc logit adjustment.
     """
-    adjusted: npt.NDArray[np.floating[Any]] = adjust_logits(logits, prior, tau=tau, activation=activation)
+    adjusted: npt.NDArray[np.floating] = adjust_logits(logits, prior, tau=tau, activation=activation)
     return adjusted
 
 
 def tuned_logit(
     logits: npt.NDArray[Any],
-    counts: Any,
-    prior: Any,
+    counts: object,
+    prior: object,
     *,
     held_out: tuple[Any, Any] | None = None,
     activation: str = "softmax",
-) -> npt.NDArray[np.floating[Any]]:
+) -> npt.NDArray[np.floating]:
     """Take as much of the prior away as held-out logits and labels say: see `tune_adjustment`.
 
     Source: of this house, not published: `logit` with tau chosen out of fold by the one-standard-error rule.

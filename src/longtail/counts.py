@@ -16,7 +16,7 @@ import numpy.typing as npt
 from longtail import _arrays, _checks
 from longtail.labels import encode, encode_missing, of_data_set, of_masks, several
 from longtail.sources import formats, hub, read_counts
-from longtail.sources.counted import Counted, Wanted, notice_joined, split, with_missing
+from longtail.sources.counted import Counted, Wanted, notice_alike, notice_joined, split, with_missing
 from longtail.sources.tables import has, marked
 
 
@@ -250,7 +250,7 @@ def class_counts(
     return counted if order is None else _ordered(counted, order)
 
 
-def _counted(source: Any, wanted: Wanted, num_classes: int | None) -> ClassCounts:
+def _counted(source: object, wanted: Wanted, num_classes: int | None) -> ClassCounts:
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if path.lower().endswith((".npy", ".npz")) and os.path.isfile(path):
@@ -298,6 +298,7 @@ def _of_labels(source: Any, wanted: Wanted) -> ClassCounts:
     if wanted.separator is not None:
         return _named(split(dict(zip(names, counts, strict=True)), missing, wanted.separator, "the labels"))
     notice_joined(names, "the source")
+    notice_alike(names, "the source")
     return _named(with_missing(Counted(names, counts), missing))
 
 
@@ -362,7 +363,7 @@ def _from_mapping(source: Any) -> ClassCounts:
     return ClassCounts(list(order), [pairs[name] for name in order])
 
 
-def _table_of_counts(source: Any) -> ClassCounts | None:
+def _table_of_counts(source: object) -> ClassCounts | None:
     """Read a frame with a column of labels and a column count, as polars' ``value_counts`` gives it."""
     columns = list(getattr(source, "columns", ()))
     if len(columns) != 2 or "count" not in columns or not hasattr(source, "__getitem__"):
@@ -396,7 +397,7 @@ def _columns(source: Any, wanted: Wanted) -> Any:
 
 
 def _from_dataset(
-    targets: Any, classes: Sequence[Hashable] | None, wanted: Wanted, num_classes: int | None
+    targets: object, classes: Sequence[Hashable] | None, wanted: Wanted, num_classes: int | None
 ) -> ClassCounts:
     counted = _counted(targets, wanted, num_classes if classes is None else None)
     if classes is None or len(classes) == 0:

@@ -116,7 +116,7 @@ def volume_to_beta(volume: float) -> float:
     return 1.0 if math.isinf(volume) else (volume - 1.0) / volume
 
 
-def parameters(values: Any, beta: object, volume: object) -> tuple[Any, Any]:
+def parameters(values: object, beta: object, volume: object) -> tuple[Any, Any]:
     """Return log(beta) and 1 - beta, each accurate to rounding: 0-d, or of ``values``' shape."""
     xp = _arrays.namespace(values)
     if beta is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -152,7 +152,7 @@ def parameter_groups(
     *,
     weight_decay: float,
     no_decay: str | nn.Module | nn.Parameter | Iterable[str | nn.Module | nn.Parameter] = "head",
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Split a model's parameters into decayed and undecayed groups, for any torch optimizer.
 
     Args:
@@ -183,7 +183,7 @@ def parameter_groups(
     named = dict(model.named_parameters())  # shared parameters appear once
     exempt = {id(p) for p in _exempt(model, named, no_decay)}
     trained = [p for p in named.values() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
+    groups: list[dict[str, object]] = [
         {"params": [p for p in trained if id(p) not in exempt], "weight_decay": decay},
         {"params": [p for p in trained if id(p) in exempt], "weight_decay": 0.0},
     ]

@@ -177,7 +177,7 @@ def _label_array(labels: Any) -> npt.NDArray[Any]:
 Columns = tuple[tuple[Hashable, ...], npt.NDArray[Any], int]
 
 
-def several(source: Any) -> Columns | None:
+def several(source: object) -> Columns | None:
     """Return names, samples of each class and the number of samples, where a sample has several labels.
 
     They are rows of 0 and 1 (dense, or sparse of SciPy or torch), or a collection of tags a sample.
@@ -260,7 +260,7 @@ def _sparse(source: Any) -> Columns:
 
 
 def of_masks(
-    source: Any, per: str | None, ignore_index: int | None, num_classes: int | None
+    source: object, per: str | None, ignore_index: int | None, num_classes: int | None
 ) -> tuple[list[Hashable], list[int]]:
     """Count masks and tags, one image or sequence at a time; without ``per``, labels but for one value.
 
@@ -354,7 +354,7 @@ _TARGETS = ("targets", "labels", "_labels", "_targets", "target", "img_labels", 
 _SAMPLES = ("samples", "_samples", "imgs")
 
 
-def of_data_set(source: Any) -> tuple[Any, Sequence[Hashable] | None] | None:
+def of_data_set(source: object) -> tuple[Any, Sequence[Hashable] | None] | None:
     """Return a data set's labels and, where it has them, its classes' names; nothing is loaded.
 
     Looked for: targets and their like, (file, label) samples, a ``TensorDataset``'s last tensor, and what is
@@ -379,7 +379,7 @@ def of_data_set(source: Any) -> tuple[Any, Sequence[Hashable] | None] | None:
     return None
 
 
-def _inside(source: Any) -> tuple[Any, Sequence[Hashable] | None] | None:
+def _inside(source: object) -> tuple[Any, Sequence[Hashable] | None] | None:
     classes = _classes_of(source)
     for attribute in _TARGETS:
         found = getattr(source, attribute, None)
@@ -411,7 +411,7 @@ def _inside(source: Any) -> tuple[Any, Sequence[Hashable] | None] | None:
     return rows[np.asarray(indices, dtype=np.intp)], classes
 
 
-def _classes_of(source: Any) -> Sequence[Hashable] | None:
+def _classes_of(source: object) -> Sequence[Hashable] | None:
     for attribute in ("classes", "class_names", "target_names"):
         found = getattr(source, attribute, None)
         if isinstance(found, (list, tuple, np.ndarray)):

@@ -32,7 +32,7 @@ REGRET: Final = 1.0
 _PLAIN, _ADJUSTED = ("plain", "none"), "logit_adjusted"
 
 
-def effective_share(counts: Any, weights: Any) -> float:
+def effective_share(counts: object, weights: object) -> float:
     """Return how much of a sample is left once it is weighted, in (0, 1]: (sum n w)^2 / (sum n w^2 sum n).
 
     Args:
@@ -110,7 +110,7 @@ class BetaAdvice:
 
 
 def suggest_beta(
-    counts: Any,
+    counts: object,
     evaluations: Mapping[Any, Sequence[float] | npt.ArrayLike] | None = None,
     *,
     betas: Sequence[float] = BETAS,

@@ -30,22 +30,22 @@ SCALES: Final = Registry[VectorRule]("scale")
 MARGINS: Final = Registry[VectorRule]("margin")
 
 
-def none(counts: Any) -> Vector:
+def none(counts: object) -> Vector:
     """Return 1 for every class with samples."""
     return np.asarray(class_weights(counts, "none"))
 
 
-def inverse(counts: Any) -> Vector:
+def inverse(counts: object) -> Vector:
     """Return weights proportional to 1 / n that sum to the number of classes with samples."""
     return np.asarray(class_weights(counts, "inverse"))
 
 
-def inverse_sqrt(counts: Any) -> Vector:
+def inverse_sqrt(counts: object) -> Vector:
     """Return weights proportional to 1 / sqrt(n) that sum to the number of classes with samples."""
     return np.asarray(class_weights(counts, "inverse_sqrt"))
 
 
-def effective(counts: Any, *, beta: float = float(DEFAULT_BETA)) -> Vector:
+def effective(counts: object, *, beta: float = float(DEFAULT_BETA)) -> Vector:
     """Return weights proportional to 1 / E_n, as `longtail.class_weights` does.
 
     Source: Cui et al. (CVPR 2019), section 4.
@@ -53,12 +53,12 @@ def effective(counts: Any, *, beta: float = float(DEFAULT_BETA)) -> Vector:
     return np.asarray(class_weights(counts, "effective", beta=beta))
 
 
-def power(counts: Any, *, power: float = 0.5) -> Vector:
+def power(counts: object, *, power: float = 0.5) -> Vector:
     """Return weights proportional to 1 / n^power that sum to the number of classes with samples."""
     return np.asarray(class_weights(counts, "power", power=power))
 
 
-def log_prior(counts: Any, weight: Any, *, tau: float = 1.0) -> Vector:
+def log_prior(counts: object, weight: object, *, tau: float = 1.0) -> Vector:
     """Return ``tau * log(n / N)``; an empty class has the offset of the smallest one with samples.
 
     With the softmax loss and tau 1 this is balanced softmax, and the logits of the trained network answer for
@@ -79,7 +79,7 @@ def log_weighted_prior(counts: Any, weight: Any) -> Vector:
     return np.log(effective_prior(counts, weight=filled))
 
 
-def class_dependent_temperature(counts: Any, *, gamma: float = 0.2) -> Vector:
+def class_dependent_temperature(counts: object, *, gamma: float = 0.2) -> Vector:
     """Return ``(n / n_max)^gamma``: the logits of rare classes are made smaller while training.
 
     Source: Ye et al. (2020), "class-dependent temperatures"; Kini et al. (NeurIPS 2021), vector scaling.
@@ -91,7 +91,7 @@ def class_dependent_temperature(counts: Any, *, gamma: float = 0.2) -> Vector:
     return scale
 
 
-def ldam(counts: Any, *, top: float = 0.5) -> Vector:
+def ldam(counts: object, *, top: float = 0.5) -> Vector:
     """Return margins proportional to n^(-1/4), the largest one being `top`.
 
     Source: Cao et al. (NeurIPS 2019); there the logits are cosines, scaled by 30 afterwards.

@@ -32,7 +32,7 @@ def prepare(work: Path, kinds: Sequence[str]) -> Runner:
     shutil.rmtree(work / "warm", ignore_errors=True)
     for kind in kinds:  # what is imported on first use is imported here, once
         getattr(runner, kind)(work / "warm" / kind)
-    if "images" in kinds:
+    if {"images", "refit"} & {*kinds}:
         from accelerate.state import AcceleratorState
 
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -53,7 +53,7 @@ def crash(
 
     Args:
         runner: starts the runs.
-        kind: "images" | "memory".
+        kind: "images" | "refit" | "memory".
         points: how many, evenly spread; None for all.
         before: processes that the crash ends; each point is tried in the first and in the last of them.
         after: processes that go on.
@@ -89,7 +89,7 @@ def crash(
             if full and "Traceback" in ended.log and "RunFolderError" not in ended.log.splitlines()[-1]:
                 wrong = f"a full disk is said so: {ended.log.splitlines()[-1]}"
             known = _seconds(folder)
-            if known > 0 and kind == "images" and step_before == 0:
+            if known > 0 and kind != "memory" and step_before == 0:
                 wrong = "a finished checkpoint was lost"
             if wrong is None:
                 again = runner.start(run, folder, processes=after)
@@ -109,7 +109,7 @@ def main() -> None:
     """Print a line of JSON for each point."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--kind", default="images", choices=("images", "memory"))
+    parser.add_argument("--kind", default="images", choices=("images", "refit", "memory"))
     parser.add_argument("--points", type=int)
     parser.add_argument("--before", type=int, default=1)
     parser.add_argument("--after", type=int, default=1)

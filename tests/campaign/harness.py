@@ -64,12 +64,28 @@ class Runner:
 
     def images(self, folder: Path) -> None:
         """Train on photographs over the Trainer: 6 steps, checkpoints after 2, 4 and 6, two of them kept."""
+        self._images(folder)
+
+    def refit(self, folder: Path) -> None:
+        """Do so, then make the last layer anew and adjust its logits."""
+        from longtail import methods
+
+        adjusted = methods.get("crt").replace(adjustment=methods.Rule("logit"))
+        self._images(folder, method=adjusted)
+
+    def _images(self, folder: Path, **changes: object) -> None:
         from longtail import recipes
         from longtail.training.finetune import finetune
 
-        recipe = recipes.images(
-            "photos", self.tiny, size=32, batch_size=12, epochs=2, learning_rate=0.05, warmup_epochs=0, seed=1
-        )
+        given = {
+            "size": 32,
+            "batch_size": 12,
+            "epochs": 2,
+            "learning_rate": 0.05,
+            "warmup_epochs": 0,
+            "seed": 1,
+        }
+        recipe = recipes.images("photos", self.tiny, **given | changes)
         steps = {"logging_steps": 1, "save_strategy": "steps", "save_steps": 2}
         finetune(recipe, self.photos, folder, workers=0, device="cpu", arguments=steps)
 

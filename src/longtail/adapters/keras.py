@@ -75,19 +75,19 @@ class ClassBalancedLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        class_counts: Any,
+        class_counts: object,
         *,
         loss: str = "softmax",
-        beta: Any = DEFAULT_BETA,
+        beta: object = DEFAULT_BETA,
         gamma: float = 2.0,
         scheme: str = "effective",
-        volume: Any = None,
+        volume: object = None,
         label_smoothing: float = 0.0,
         ignore_class: int | None = None,
         from_logits: bool = True,
         reduction: str | None = "sum_over_batch_size",
         name: str = "class_balanced_loss",
-        dtype: Any = None,
+        dtype: object = None,
     ) -> None:
         exact = keras.config.floatx() == "float64"
         super().__init__(name, reduction, dtype or ("float64" if exact else "float32"))
@@ -113,7 +113,7 @@ class ClassBalancedLoss(keras.losses.Loss):
         )
         self.from_logits = from_logits
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         """Return what a saved model keeps: numbers, lists and text."""
         own = ("loss", "gamma", "scheme", "label_smoothing", "ignore_class", "from_logits", "class_counts")
         given = {} if isinstance(self.beta, Default) else {"beta": _numbers(self.beta)}
@@ -195,7 +195,7 @@ class ClassBalancedLoss(keras.losses.Loss):
         return (1 - e) * ops.sum(t * w * per_class, -1) + e * own * ops.mean(per_class, -1)
 
 
-def _focal(margin: Any, gamma: float) -> Any:
+def _focal(margin: object, gamma: float) -> Any:
     """``(1 - p)^gamma * -log p`` for p = sigmoid(-margin), finite for every margin, as its gradient is."""
     loss = ops.softplus(margin)
     return loss if gamma == 0.0 else ops.exp(gamma * ops.log_sigmoid(margin)) * loss
@@ -272,7 +272,7 @@ def _look(y: Any, z: Any, sparse: bool, ignored: int | None) -> None:
         )
 
 
-def _numbers(values: Any) -> Any:
+def _numbers(values: object) -> Any:
     """Return a number, or those of an array or mapping in order, as Python's own."""
     if isinstance(values, dict):
         values = list(values.values())

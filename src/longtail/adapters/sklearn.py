@@ -75,7 +75,7 @@ class _Around(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             estimator=self.estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit")
         )
 
-    def _routed(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _routed(self, params: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
         """What of the further arguments of ``fit`` the estimator gets, and what the folds get."""
         if not params:
             return {}, {}
@@ -111,7 +111,7 @@ def _labels(owner: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Array, Arra
     return labels, _check_sample_weight(sample_weight, X)
 
 
-def _weighing(params: Mapping[str, Any], names: tuple[str, ...] = _WEIGHING) -> str:
+def _weighing(params: Mapping[str, object], names: tuple[str, ...] = _WEIGHING) -> str:
     """The first parameter that weighs classes, at any depth, as ``name=value``; "" if none does."""
     for name, value in params.items():
         off = value is None or (isinstance(value, (bool, int, float)) and value in (0, 1))
@@ -330,13 +330,13 @@ class PriorAdjustedClassifier(_Around):
             self.tau_ = self.adjustment_.tau
         return self
 
-    def predict(self, X: Any) -> Array:
+    def predict(self, X: object) -> Array:
         """Return the most likely labels under the target, or those of the lowest expected cost."""
         shares = self.predict_proba(X)
         scores = shares if self.cost is None else -(shares @ np.asarray(self.cost, dtype=np.float64))
         return np.asarray(self.classes_[scores.argmax(axis=1)])
 
-    def predict_proba(self, X: Any) -> Array:
+    def predict_proba(self, X: object) -> Array:
         """Return probabilities under the target prior, shape (N, C).
 
         Warns:
@@ -355,7 +355,13 @@ class PriorAdjustedClassifier(_Around):
         return _arrays.align("target", self.target, dict.fromkeys(classes.tolist()))
 
     def _tuned(
-        self, X: Any, labels: Array, codes: Array, known: Array, given: dict[str, Any], folds: dict[str, Any]
+        self,
+        X: object,
+        labels: Array,
+        codes: Array,
+        known: Array,
+        given: dict[str, object],
+        folds: dict[str, object],
     ) -> TunedAdjustment:
         """Choose tau by predictions of models that did not see the sample."""
         X, groups = indexable(X, folds.get("groups"))
@@ -408,7 +414,7 @@ def _outputs(model: Any, X: Any) -> tuple[Array, bool]:
     return values[:, np.argsort(model.classes_)], probable
 
 
-def _weight_name(estimator: Any) -> str:
+def _weight_name(estimator: object) -> str:
     """Under which name the estimator's ``fit`` takes ``sample_weight``."""
     inner = estimator.estimator if isinstance(estimator, BaseSearchCV) else estimator
     steps = []

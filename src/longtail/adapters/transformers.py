@@ -23,7 +23,8 @@ def trainer_loss(criterion: ClassBalancedLoss) -> Callable[..., Tensor]:
     Twelve samples give the same gradient in one batch, in three accumulated ones or on two processes: each
     part is divided by the samples of the whole step, which the Trainer counts. It counts labels other than
     -100 over all processes (``average_tokens_across_devices``, on by default), and every entry of multi-hot
-    labels, which is undone here. Outside of training it takes the loss of the bare logits.
+    labels, of which C are one sample here and in the loss's own mean. Mark unknown ones by -100, not by NaN,
+    which the Trainer would count. Outside of training it takes the loss of the bare logits.
 
     Tokens are (B, T, C) logits with (B, T) labels, pixels (B, C, H, W) with (B, H, W); every label counts.
     Where T = C, so that shapes cannot tell, three dimensions are (B, T, C), as in all of transformers.

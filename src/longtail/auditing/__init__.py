@@ -50,18 +50,18 @@ _NEEDS = 10  # classes named
 
 
 def audit(
-    source: Any,
+    source: object,
     *,
     label: str | None = None,
-    test: Any = None,
+    test: object = None,
     drop: Sequence[str] = (),
     header: bool = True,
     missing_as_class: bool = False,
     group: str | None = None,
-    groups: Any = None,
+    groups: object = None,
     groups_from: str | None = None,
     group_scope: str = "auto",
-    features: Any = None,
+    features: object = None,
     similarity: float = 0.98,
     betas: Sequence[float] = BETAS,
     seeds: int = 3,

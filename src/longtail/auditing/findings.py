@@ -303,7 +303,7 @@ def repeated(duplicates: Sequence[Duplicate]) -> dict[str, int]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, ClassCounts):
         return [{"class": str(name), "count": value[name]} for name in value.names]
     if isinstance(value, Duplicate | Pair):

@@ -385,7 +385,7 @@ class Rows:
         return " | ".join("" if is_missing(cell) else str(cell) for cell in (c[index] for c in self.cells))
 
 
-def normal(cell: Any) -> str:
+def normal(cell: object) -> str:
     """Return a cell in the form in which cells are compared."""
     if is_missing(cell):
         return "missing"
@@ -429,7 +429,7 @@ def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.asarray(v / np.where(length > 0, length, 1), np.float32)
 
 
-def beside(given: Any, samples: Samples) -> npt.NDArray[Any]:
+def beside(given: object, samples: Samples) -> npt.NDArray[Any]:
     """Return one vector a sample: an array as it is, or the rows of a features file.
 
     Raises:

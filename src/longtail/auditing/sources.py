@@ -49,14 +49,14 @@ def read(source: Any, wanted: Wanted, *, test: Any, drop: Sequence[str], group: 
     return _labels(source, test)
 
 
-def _is_table(source: Any) -> bool:
+def _is_table(source: object) -> bool:
     if isinstance(source, (str, os.PathLike)):
         plain = re.sub(r"\.(gz|zst|zip|bz2|xz)$", "", os.fspath(source).lower())
         return plain.endswith(TABLES) and not os.path.isdir(source)
     return isinstance(source, Mapping) or (hasattr(source, "columns") and not hub.is_data_set(source))
 
 
-def _title(source: Any) -> str:
+def _title(source: object) -> str:
     return repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "source"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -66,7 +66,7 @@ def _options(
     ] = False,
 ) -> None:
     """Class-balanced training for long-tailed data."""
-    called: Any = getattr(context.command, "commands", {}).get(context.invoked_subcommand)
+    called: object = getattr(context.command, "commands", {}).get(context.invoked_subcommand)
     speak_for([] if called is None else getattr(called, "commands", {"": called}).values())
 
 

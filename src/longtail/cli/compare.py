@@ -10,24 +10,31 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from longtail.cli.sources import look_at_images, recipe_for
+from longtail.cli.sources import are_images, look_at_images, recipe_for
 from longtail.cli.terminal import console, error_console, examples, write
 
 _EVERY = 30.0  # seconds between two lines
-_FILES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz", ".parquet", ".pq")
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_FEATURES = (".npz", ".parquet", ".pq")
 
 
 def compare(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="A data set that longtail knows, a folder of pictures, a table (with --label), or features "
-            "(.npz, .parquet)."
+            help="A data set that longtail knows; pictures: a folder, a list, hf:NAME, a table with --image; "
+            "a table with --label; or features (.npz, .parquet)."
         ),
     ] = "digits",
-    label: Annotated[str | None, typer.Option(help="Of a table: the column of the class.")] = None,
+    label: Annotated[str | None, typer.Option(help="Of a table or hf:NAME: the column of the class.")] = None,
     group: Annotated[
-        str | None, typer.Option(help="Of a table: a column whose equal values stay together.")
+        str | None, typer.Option(help="Of the same: a column whose equal values stay together.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Of a table of pictures or hf:NAME: the column of the pictures.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Of a table or list of pictures: the folder below which they lie.")
     ] = None,
     test: Annotated[
         Path | None, typer.Option(help="Of a table: another one, the test set; default: folds.")
@@ -86,14 +93,19 @@ def compare(
         list[float] | None, typer.Option(help="Beta as a number of samples N: beta = 1 - 1/N; repeatable.")
     ] = None,
     features: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Of a folder: compare heads on this model's features.")
+        str | None, typer.Option(metavar="MODEL", help="Of pictures: compare heads on this model's features.")
     ] = None,
     gamma: Annotated[float | None, typer.Option(help="Of the focal loss; default: the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of every run; default: the recipe's.")] = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read.")
     ] = False,
-    seeds: Annotated[int, typer.Option(help="Runs of each method.")] = 5,
+    seeds: Annotated[
+        int | None, typer.Option(help="Runs of each method, default 5; of folds it is --repeats.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Of a data set that longtail knows: the folder of its files.")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; default: the number of cores.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda.")] = "auto",
     out: Annotated[
@@ -108,51 +120,62 @@ def compare(
     if method and (loss or scheme):
         raise ValueError("--method is given beside --loss or --scheme; leave one of the two out")
     sys.path.insert(0, "")  # where --method module:name is looked up, as python -m does
-    own_data = label is not None or features is not None or dataset.lower().endswith(_FILES)
+    columns: dict[str, Any] = {"image": image, "label": label, "root": root}
+    kind = _kind(dataset, label, features, [n for n, v in columns.items() if v is not None and n != "label"])
+    own_data = kind in ("table", "features") or features is not None
     betas = _betas(beta or [], volume or [])
     if len(betas) == 1 and not own_data:
         given["beta"] = betas[0]
     elif betas:
         if loss or scheme:
             raise ValueError(f"{len(betas)} values of --beta or --volume go with --method; leave out --loss")
-        usual = comparing.TABLES if label is not None else comparing.MAIN
-        method = comparing.with_betas(method or usual, betas)
+        method = comparing.with_betas(
+            method or (comparing.TABLES if kind == "table" else comparing.MAIN), betas
+        )
     if own_data and epochs is not None:
         raise ValueError("--epochs is for pictures and the data sets that longtail knows; leave it out")
+    if data is not None and kind != "known":
+        raise ValueError(f"--data is for the data sets that longtail knows; leave it out for {dataset!r}")
     what: dict[str, Any] = {"methods": method} if method else {"losses": loss, "schemes": scheme}
     what |= {"seeds": seeds, "device": device, "metric": metric}
-    of_tables = {"--label": label, "--group": group, "--test": test, "--drop": drop, "--keep": keep}
+    of_tables: dict[str, Any] = {"--test": test, "--drop": drop, "--keep": keep}
+    if kind != "pictures":
+        of_tables |= {"--label": label, "--group": group}
+    elif features is None:
+        of_tables |= {"--group": group}
     told = [name for name, value in of_tables.items() if value]
-    if label is not None or dataset.lower().endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
+    if kind == "table":
         if label is None:
-            raise ValueError(f"{dataset!r} is a table; name the column of the class by --label")
+            raise ValueError(
+                f"{dataset!r} is a table; name the column of the class by --label, and that of pictures, if "
+                "it has one, by --image"
+            )
         problem = comparing.Problem.from_table(
             dataset, label, groups=group, test=test, drop=drop or (), keep=keep or ()
         )
-        _compare_own(comparing, problem, what, given, learner, folds, repeats, method, out, jobs)
-        return
-    if own_data:
-        if told:
-            raise ValueError(
-                f"{', '.join(told)} is for a table, with --label; {dataset!r} is read as features"
-            )
-        if features is not None and not Path(dataset).is_dir():
-            raise ValueError(
-                f"--features is for a folder of pictures, and {dataset!r} is none"
-                "; leave it out, or give the folder of the pictures"
-            )
-        if features is not None:
-            problem = comparing.Problem.from_images(dataset, features)
-        else:
-            problem = comparing.Problem.from_features(dataset)
-        _compare_own(comparing, problem, what, given, learner, folds, repeats, method, out, jobs)
-        return
-    if told:
+    elif told and told != ["--group"]:
         raise ValueError(f"{', '.join(told)} is for a table, with --label; leave it out for {dataset!r}")
+    elif told:
+        raise ValueError(
+            f"--group is for a table, and for pictures with --features; leave it out for {dataset!r}"
+        )
+    elif kind == "features":
+        problem = comparing.Problem.from_features(dataset)
+    elif features is not None:
+        problem = comparing.Problem.from_images(
+            dataset, features, groups=group, on_error="skip" if skip_unreadable else "raise", **columns
+        )
+    if own_data:
+        _compare_own(comparing, problem, what, given, learner, folds, repeats, method, out, jobs)
+        return
     if learner or folds is not None:
         raise ValueError(f"--learner and --folds are for tables and features; leave them out for {dataset!r}")
-    own, recipe = _own_or_known(dataset, skip_unreadable)
-    if own is None:
+    own, recipe = _own_or_known(dataset, skip_unreadable, **columns)
+    if data is not None:
+        from longtail.datasets import load
+
+        own = load(recipe.dataset, data)
+    if kind == "known":
         imbalance = 50.0 if imbalance is None else imbalance
         given["imbalance_factor"] = imbalance
     dataset, tail = recipe.dataset, "" if imbalance is None else f", imbalance {imbalance:g}"
@@ -165,7 +188,7 @@ def compare(
     folder = out or Path("runs") / f"compare-{dataset}-{shared.short_hash[:6]}"
     error_console.print(
         f"{dataset}{tail}, {recipe.model}, {recipe.epochs} epochs, beta {recipe.beta:g}: "
-        f"{len(methods)} methods x {seeds} seeds = {total} runs",
+        f"{len(methods)} methods x {len(chosen)} seeds = {total} runs",
     )
     if (hours := comparing.estimate(recipe, own, total, jobs, device)) is not None:
         error_console.print(f"about {_in_words(hours)} on this machine", style="dim")
@@ -322,15 +345,25 @@ def _show(result: Any, title: str) -> None:
         raise SystemExit(1)
 
 
-def _own_or_known(name: str, skip_unreadable: bool = False) -> tuple[Any, Any]:
-    """A folder's pictures and their recipe; None and the recipe of a data set that is known."""
-    from longtail.compare import Problem
-    from longtail.datasets import DATASETS
+def _kind(dataset: str, label: str | None, features: str | None, told: list[str]) -> str:
+    """Return "pictures", "table", "features" or "known"."""
+    name = dataset.lower()
+    file = name.endswith((*_TABLES, *_FEATURES))
+    if told or features is not None or (not file and (name.startswith("hf:") or are_images(dataset))):
+        return "pictures"
+    if label is not None or name.endswith(_TABLES):
+        return "table"
+    return "features" if file else "known"
 
-    if name in DATASETS or not Path(name).is_dir():
+
+def _own_or_known(name: str, skip_unreadable: bool = False, **columns: Any) -> tuple[Any, Any]:
+    """Pictures and their recipe, or None and the recipe of a data set that longtail knows."""
+    from longtail.compare import Problem
+
+    if not any(columns.values()) and not name.startswith("hf:") and not are_images(name):
         return None, recipe_for(name, also=", a folder of images, a table, features or a recipe's .json file")
-    look_at_images(name)
-    problem = Problem.from_images(name, on_error="skip" if skip_unreadable else "raise")
+    look_at_images(name, **columns)
+    problem = Problem.from_images(name, on_error="skip" if skip_unreadable else "raise", **columns)
     return problem.dataset, problem.preset
 
 

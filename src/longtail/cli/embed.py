@@ -14,7 +14,9 @@ from longtail.cli.terminal import console, examples
 def embed(
     data: Annotated[
         str,
-        typer.Argument(help="Images: a folder, a list file, hf:NAME; or a table of text.", metavar="DATA"),
+        typer.Argument(
+            help="Images: a folder, a list, a table, hf:NAME; or a table of text.", metavar="DATA"
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npz file to write.")],
     model: Annotated[
@@ -25,11 +27,19 @@ def embed(
         ),
     ] = None,
     text: Annotated[str | None, typer.Option(help="Of a table: the column of the texts.")] = None,
-    label: Annotated[str | None, typer.Option(help="Of a table: the column of the class.")] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Of a table: a column whose equal values stay together.")
+    label: Annotated[
+        str | None, typer.Option(help="Of a table or data set: the column of the class.")
     ] = None,
-    test: Annotated[Path | None, typer.Option(help="Of a table: another one, the test set.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Of the same: a column whose equal values stay together.")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="Of a table of text: another one, the test set.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Of a table or data set of images: the column of the images.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Of a table or a list: the folder below which the images lie.")
+    ] = None,
     groups_from: Annotated[
         str | None,
         typer.Option(metavar="REGEX", help="Finds the group in an image's path: what its parentheses match."),
@@ -60,6 +70,8 @@ def embed(
         label=label,
         groups=group,
         test=test,
+        image=image,
+        root=root,
         groups_from=groups_from,
         pooling=pooling,
         size=size,

@@ -106,7 +106,7 @@ def _export(compared: list[ComparisonTable], format: ReportFormat, table: Report
         elif format is ReportFormat.csv:
             parts.append(sheet.csv())
         else:
-            notes = f"\n{one.verdict}\n\n{tables.legend(one.evaluation.thresholds)}\n"
+            notes = f"\n{one.verdict}\n\n{tables.legend(one)}\n"
             text = f"# {tables.plain(heading)}\n\n{sheet.markdown()}"
             parts.append(text + notes if table is ReportTable.methods else text)
     return "\n".join(parts) if format is not ReportFormat.csv else "".join(parts)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from longtail.datasets.images import ImageList
     from longtail.training.recipe import Recipe
 
-__all__ = ["look_at_images", "read_counts", "recipe_for"]
+__all__ = ["are_images", "look_at_images", "read_counts", "recipe_for"]
 
 
 def read_counts(source: str, label: str | None, **options: Any) -> ClassCounts:
@@ -73,3 +73,15 @@ def recipe_for(name: str, *, also: str) -> Recipe:
             raise ValueError(f"recipe {name!r} is not a file; check the path")
         return recipes.Recipe.from_json(path.read_bytes())
     return recipes.default(choice("dataset", name, DATASETS.names, also=also))
+
+
+def are_images(name: str) -> bool:
+    """Whether an argument is a folder or a list of images, also one that is not there."""
+    from longtail.datasets import DATASETS
+    from longtail.sources import pictures
+
+    path = Path(name)
+    annotations = path.name.startswith("train20") and path.suffix == ".json"
+    images = path.is_dir() or path.suffix == ".txt" or annotations
+    images = images or pictures.is_table(name) or ("/" in name and path.suffix != ".json")
+    return images and name not in DATASETS and not name.startswith("hf:")

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from longtail import _checks
-from longtail.cli.sources import look_at_images, recipe_for
+from longtail.cli.sources import are_images, look_at_images, recipe_for
 from longtail.cli.terminal import (
     Format,
     console,
@@ -105,7 +105,7 @@ def train(
     """
     columns = {"label": label, "image": image, "root": root}
     columns = {name: value for name, value in columns.items() if value is not None}
-    listed = look_at_images(recipe, **columns) if _are_images(recipe) else None
+    listed = look_at_images(recipe, **columns) if are_images(recipe) else None
     if columns and listed is None:
         raise ValueError(
             f"--{next(iter(columns))} is for a table or a list of images, not for {recipe!r}; leave it out"
@@ -337,18 +337,6 @@ def _prior_of(run: Path) -> PriorEstimate:
         raise ValueError(f"{run / PRIOR} is damaged ({error}); estimate it again") from None
 
 
-def _are_images(name: str) -> bool:
-    """Whether an argument is a folder or a list of images, also one that is not there."""
-    from longtail.datasets import DATASETS
-    from longtail.sources import pictures
-
-    path = Path(name)
-    annotations = path.name.startswith("train20") and path.suffix == ".json"
-    images = path.is_dir() or path.suffix == ".txt" or annotations
-    images = images or pictures.is_table(name) or ("/" in name and path.suffix != ".json")
-    return images and name not in DATASETS and not name.startswith("hf:")
-
-
 def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tuple[Recipe, Any]:
     """The recipe, and for images where they are."""
     if epochs is not None and "epochs" in changes:
@@ -357,7 +345,7 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
     from longtail.training.files import read_json
 
     path = Path(name)
-    if name.startswith("hf:") or _are_images(name):
+    if name.startswith("hf:") or are_images(name):
         title = name.partition("hf:")[2] or (path.resolve().name if path.is_dir() else path.stem)
         given = {} if epochs is None else {"epochs": epochs}
         return recipes.images(title.replace("/", "-"), **given | changes), name

@@ -69,7 +69,7 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
             return best, f"Plain {best.loss} is the only method here; its mean error is {lowest}."
         return best, f"Plain {best.loss} has the lowest mean error, {lowest}."
     leads = f"{name[:1].upper()}{name[1:]} has the lowest mean error, {lowest}"
-    if (d := best[column].difference) is None:
+    if (d := best[column].total) is None:
         return best, f"{leads}. No run without re-weighting says whether it helped."
     simplest = table.lowest(column, [row for row in table.shown if row.is_plain])
     assert simplest is not None
@@ -83,7 +83,7 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
             text += f" Against plain {simplest.loss}, the best plain loss: {interval_text(e)} points, {sure}."
         return best, text
     doubt = "rests on one seed" if d.low is None else "may be chance"
-    if (surest := table.surest(column)) is not None and (e := surest[column].difference) is not None:
+    if (surest := table.surest(column)) is not None and (e := surest[column].total) is not None:
         return surest, (
             f"{leads}, but its difference to the same loss without re-weighting, {interval_text(d)} points, "
             f"{doubt}. Use {surest.short_name}, {interval_text(e)} points: that is more than chance "

@@ -46,8 +46,10 @@ def answer(table: ComparisonTable) -> list[str]:
     lines = [f"Use: {plain_words if use.is_plain else use.in_words}."]
     if best is not None and table.best is not None and best is not table.best:
         lines[0] += f" {table.best.short_name} has the better mean, and is less sure to help."
-    if best is not None and (d := best[metric].difference) is not None:
+    if best is not None and (d := best[metric].total) is not None:
         text = f"{title} {interval_text(d, scale, digits)} against plain, {d.n} {table.unit}s"
+        if (on_test := best[metric].on_test) is not None:
+            text += f" and {on_test.samples:,} test samples"
         lines.append(f"How sure: {text}; more than chance after correction for {table.tests} tests.")
     elif use.is_plain and table.tests:
         lines.append(f"How sure: no method differs from plain in {title} by more than chance.")

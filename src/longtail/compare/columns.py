@@ -22,7 +22,8 @@ class Column:
     Attributes:
         name: of a field of `longtail.Evaluation`, or of what a row says of itself.
         title: as tables head it.
-        kind: "text" | "percent" (an error, written times 100) | "number" (a score) | "difference" | "count".
+        kind: "text" | "percent" (an error, written times 100) | "number" (a score) | "difference" |
+            "interval" (one doubt of it) | "count".
         views: where it stands. "table": terminal and Markdown, within 80 columns, and all wider tables;
             "wide": the page and papers; "json": compare.json; "runs": compare.csv, a line a run; "methods":
             the CSV of a line a method; "scores": where probabilities were kept, the page
@@ -33,7 +34,7 @@ class Column:
 
     name: str
     title: str
-    kind: Literal["text", "percent", "number", "difference", "count"]
+    kind: Literal["text", "percent", "number", "difference", "interval", "count"]
     views: tuple[View, ...]
     spread: bool = False
     falls: bool | None = None
@@ -72,6 +73,8 @@ COLUMNS: Final = (
     Column("balanced_log_loss", "balanced log-loss", "number", ("scores",), falls=True),
     Column("average_precision", "average precision", "number", ("scores",)),
     Column("difference", "vs none [95 %]", "difference", ("table",)),
+    Column("over_seeds", "seeds alone", "interval", ("wide",)),
+    Column("over_test", "test samples alone", "interval", ("wide",)),
     Column("seeds", "seeds", "count", ("wide",)),
 )
 
@@ -89,7 +92,7 @@ def columns(view: View, metric: str = "error") -> list[Column]:
         decides = replace(named(metric), spread=True)
         chosen[at : at + 1] = [decides, replace(chosen[at], title="error", spread=False)]
     if view == "wide":
-        table = columns("table", metric)
+        table = columns("table", metric) + [c for c in chosen if c.kind == "interval"]
         return [*table, *(c for c in chosen if c.name not in {t.name for t in table})]
     return chosen
 

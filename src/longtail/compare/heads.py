@@ -34,6 +34,7 @@ from longtail.training.device import DivergedError, exact_cudnn, select_device
 from longtail.training.files import locked
 from longtail.training.folder import EpochMetrics, RunFolder, environment
 from longtail.training.loop import _build, train
+from longtail.training.predictions import PREDICTIONS, Predictions
 from longtail.training.recipe import Recipe, learning_rate_at
 
 if TYPE_CHECKING:
@@ -121,11 +122,14 @@ class _Data:
         self.problem, self.classes = problem, len(problem.class_names)
         self.rows: Integers = np.arange(len(problem.targets))
         self.subset_sha256: str | None = None
+        self.test_groups: Any = None
         x, y, unit = problem.inputs, problem.targets, recipe.model == "linear"
         if recipe.folds:
             self.rows, tested = split(problem, recipe)
             assert tested is not None
             self.test = (_Rows(x, unit, tested), y[tested])
+            if problem.groups is not None:
+                self.test_groups = problem.groups[tested]
         else:
             assert problem.test is not None
             self.test = (_Rows(problem.test[0], unit), problem.test[1])
@@ -211,9 +215,8 @@ class _Together:
             for name in dict.fromkeys(n for m in self.models for n in m.state_dict())
         }
         self.momenta = {name: torch.zeros_like(value) for name, value in self.values.items()}
-        decay = self.recipe.weight_decay
-        self.decay = {name: torch.full((len(recipes), 1), decay, device=device) for name in self.values}
-        self.decay["head.bias"][[i for i, r in enumerate(recipes) if r.uses_prior_bias]] = 0.0
+        self.bias_decay = torch.full((len(recipes), 1), self.recipe.weight_decay, device=device)
+        self.bias_decay[[i for i, r in enumerate(recipes) if r.uses_prior_bias]] = 0.0
         self.mask = torch.tensor(self.has_bias, device=device).float()[:, None]
         self.cosine = torch.tensor([r.method.cosine for r in recipes], device=device)[:, None, None]
         self.rows: Callable[[Tensor], Tensor] = data.inputs.get
@@ -223,9 +226,11 @@ class _Together:
             self.rows = made_up.__getitem__
         self.targets = torch.from_numpy(targets).to(device)
         self.steps = math.ceil(len(data.inputs) / self.recipe.batch_size)
+        self.has_cosine = any(r.method.cosine for r in recipes)
         self.closed = [i for i, r in enumerate(recipes) if r.method.loss in ("softmax", "sigmoid")]
         self.sigmoid = torch.tensor([r.method.activation == "sigmoid" for r in recipes], device=device)
-        self.by_weights = [r.method.normalizer == "weights" for r in recipes]
+        self.has_sigmoid = any(r.method.activation == "sigmoid" for r in recipes)
+        self.by_weights = [i for i, r in enumerate(recipes) if r.method.normalizer == "weights"]
         self.sampler = None
         if self.recipe.method.sampling is not None:
             seed = derive_seed(self.recipe.seed, 0, "order")
@@ -264,6 +269,8 @@ class _Together:
             for name in ("offset", "scale", "margin"):
                 if (value := getattr(criterion, name)) is not None:
                     getattr(self.vectors, name)[i] = value
+        plain = {"scale": 1.0, "offset": 0.0, "margin": 0.0}
+        self.acts = {n: bool((getattr(self.vectors, n) != usual).any()) for n, usual in plain.items()}
 
     def _epoch(self, epoch: int) -> list[float]:
         batch, recipe = self.recipe.batch_size, self.recipe
@@ -298,63 +305,73 @@ class _Together:
             width = values["hidden.weight"].shape[1]
             before = x @ values["hidden.weight"].flatten(0, 1).T + values["hidden.bias"].flatten()
             hidden = before.view(len(x), runs, width).relu()
-            logits = torch.einsum("bmh,mch->mbc", hidden, head) + bias[:, None]
-        elif bool(self.cosine.any()):
+            logits = torch.einsum("bmh,mch->bmc", hidden, head) + bias
+        elif self.has_cosine:
             units, directions = normalize(x, dim=-1), normalize(head, dim=-1)
-            cosines = (units @ directions.flatten(0, 1).T).view(len(x), runs, classes).transpose(0, 1)
-            plain = (x @ head.flatten(0, 1).T).view(len(x), runs, classes).transpose(0, 1)
-            logits = torch.where(self.cosine > 0, self.cosine * cosines, plain) + bias[:, None]
+            cosines = (units @ directions.flatten(0, 1).T).view(len(x), runs, classes)
+            plain = (x @ head.flatten(0, 1).T).view(len(x), runs, classes)
+            cosine = self.cosine[:, 0]
+            logits = torch.where(cosine > 0, cosine * cosines, plain) + bias
         else:
             flat = torch.addmm(bias.flatten(), x, head.flatten(0, 1).T)
-            logits = flat.view(len(x), runs, classes).transpose(0, 1)
+            logits = flat.view(len(x), runs, classes)
         losses, slopes = self._slopes(logits, y)
-        grads = {"head.bias": slopes.sum(1) * self.mask}
+        grads = {"head.bias": slopes.sum(0) * self.mask}
         if hidden is not None:
-            grads["head.weight"] = torch.einsum("mbc,bmh->mch", slopes, hidden)
-            back = torch.einsum("mbc,mch->bmh", slopes, head) * (hidden > 0)
+            grads["head.weight"] = torch.einsum("bmc,bmh->mch", slopes, hidden)
+            back = torch.einsum("bmc,mch->bmh", slopes, head) * (hidden > 0)
             grads["hidden.weight"] = (back.flatten(1).T @ x).view_as(values["hidden.weight"])
             grads["hidden.bias"] = back.sum(0)
         else:
-            side = slopes.transpose(0, 1).reshape(len(x), -1)
+            side = slopes.flatten(1)
             grads["head.weight"] = (side.T @ x).view_as(head)
-            if bool(self.cosine.any()):
+            if self.has_cosine:
                 along = self.cosine * (side.T @ units).view_as(head)
                 radial = (along * directions).sum(-1, keepdim=True) * directions
                 turned = (along - radial) / head.norm(dim=-1, keepdim=True)
                 grads["head.weight"] = torch.where(self.cosine > 0, turned, grads["head.weight"])
         for name, value in values.items():
-            decay = self.decay[name].view(-1, *(1,) * (value.ndim - 1))
-            slope = grads[name].addcmul_(value, decay.expand_as(value))
-            momentum = self.momenta[name].mul_(self.recipe.momentum).add_(slope)
+            momentum = self.momenta[name].mul_(self.recipe.momentum).add_(grads[name])
+            if name == "head.bias":
+                momentum.addcmul_(value, self.bias_decay)
+            else:
+                momentum.add_(value, alpha=self.recipe.weight_decay)
             value.sub_(momentum, alpha=rate)
         return losses
 
     def _slopes(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each run's mean loss (M) and its derivative by the logits (M, B, C)."""
-        v, (runs, batch, classes) = self.vectors, logits.shape
-        onehot = torch.nn.functional.one_hot(y, classes).to(logits.dtype)
-        z = v.scale[:, None] * logits + v.offset[:, None] - v.margin[:, None] * onehot
-        weight = v.weight[:, y]  # (M, B)
-        divisor = torch.full((runs, 1), float(batch), device=logits.device)
-        for i, by_weights in enumerate(self.by_weights):
-            if by_weights:
-                divisor[i] = weight[i].sum().clamp(min=torch.finfo(weight.dtype).tiny)
+        """Return each run's mean loss (M) and its derivative by the logits (B, M, C)."""
+        v, (batch, runs, _) = self.vectors, logits.shape
+        own = y[:, None, None].expand(batch, runs, 1)
+        z = logits
+        if self.acts["scale"]:
+            z = z * v.scale
+        if self.acts["offset"]:
+            z = z + v.offset
+        if self.acts["margin"]:
+            z = z.scatter_add(2, own, -v.margin[:, y].T[..., None])
+        weight = v.weight[:, y].T  # (B, M)
+        share = weight / batch
+        for i in self.by_weights:
+            share[:, i] = weight[:, i] / weight[:, i].sum().clamp(min=torch.finfo(weight.dtype).tiny)
         log_p = z.log_softmax(-1)
-        each, slope = -log_p.gather(-1, y.expand(runs, batch)[..., None])[..., 0], log_p.exp() - onehot
-        if bool(self.sigmoid.any()):
-            sigmoid = self.sigmoid[:, None]
+        each = -log_p.gather(2, own)[..., 0]
+        slope = log_p.exp_().scatter_add_(2, own, torch.full_like(each, -1.0)[..., None])
+        if self.has_sigmoid:
+            sigmoid, onehot = self.sigmoid, torch.zeros_like(z).scatter_(2, own, 1.0)
             margin = torch.where(onehot.bool(), -z, z)
             each = torch.where(sigmoid, -torch.nn.functional.logsigmoid(-margin).sum(-1), each)
-            slope = torch.where(sigmoid[..., None], z.sigmoid() - onehot, slope)
-        share = weight / divisor
-        losses = (share * each).sum(1)
-        slopes = share[..., None] * slope * v.scale[:, None]
+            slope = torch.where(sigmoid[:, None], z.sigmoid() - onehot, slope)
+        losses = (share * each).sum(0)
+        slopes = slope.mul_(share[..., None])
+        if self.acts["scale"]:
+            slopes = slopes.mul_(v.scale)
         for i, criterion in enumerate(self.criteria):
             if i not in self.closed:
                 with torch.enable_grad():
-                    leaf = logits[i].detach().requires_grad_()
+                    leaf = logits[:, i].detach().requires_grad_()
                     loss = criterion(leaf, y)
-                    (slopes[i],) = torch.autograd.grad(loss, leaf)
+                    (slopes[:, i],) = torch.autograd.grad(loss, leaf)
                 losses[i] = loss.detach()
         return losses, slopes
 
@@ -398,7 +415,8 @@ def _kept(
             made_with = environment(torch.device("cpu")) | {"subset_sha256": data.subset_sha256}
             more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
             folder.write_environment(made_with | about | {"seconds": seconds, "measures": more})
-            folder.finish(evaluation, ["model.safetensors"])  # last: the run is finished
+            Predictions.of(decided, data.test[1], data.test_groups).write(place)
+            folder.finish(evaluation, ["model.safetensors", PREDICTIONS])  # last: the run is finished
     except Exception as error:
         return Outcome(recipe, None, seconds, f"{type(error).__name__}: {error}", place)
     return Outcome(recipe, evaluation, seconds, None, place)

@@ -10,6 +10,7 @@ from typing import Final
 
 from longtail.evaluation import Evaluation
 from longtail.training.files import parse_json, read_json
+from longtail.training.predictions import Predictions
 from longtail.training.recipe import Recipe
 
 # what a run was made with, as its environment.json names it
@@ -70,6 +71,14 @@ class Outcome:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """What it said of each test sample; None where it kept nothing that can be read."""
+        try:
+            return Predictions.read(self.folder)
+        except ValueError:  # who finds runs checks their files and names what is damaged
+            return None
 
     @property
     def origin(self) -> dict[str, str]:

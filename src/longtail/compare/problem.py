@@ -74,7 +74,7 @@ class Problem:
         label: str,
         *,
         groups: str | None = None,
-        test: Any = None,
+        test: object = None,
         drop: Sequence[str] = (),
         keep: Sequence[str] = (),
         name: str | None = None,
@@ -130,10 +130,10 @@ class Problem:
     @classmethod
     def from_features(
         cls,
-        features: Any,
+        features: object,
         labels: Any = None,
         *,
-        groups: Any = None,
+        groups: object = None,
         test: tuple[Any, Any] | None = None,
         label: str = "y",
         name: str | None = None,
@@ -209,20 +209,30 @@ class Problem:
     @classmethod
     def from_images(
         cls,
-        folder: str | os.PathLike[str],
+        source: Any,
         features: Any = None,
         *,
+        image: str | None = None,
+        label: str | None = None,
+        root: str | os.PathLike[str] | None = None,
+        groups: str | None = None,
         name: str | None = None,
         on_error: str = "raise",
         **options: Any,
     ) -> Problem:
-        """Make a problem of a folder of pictures, a folder a class.
+        """Make a problem of pictures.
 
         Args:
-            folder: the folder; train and test parts are found as everywhere.
+            source: a folder with a folder a class, a list, a table of files and labels, or a Hugging Face
+                data set, as for `longtail.datasets.load_images`; train and test parts are found as
+                everywhere.
             features: a model whose features of the pictures are compared, as for ``longtail embed``; None
                 takes the pictures themselves at 32 x 32 pixels.
-            name: what to call it; default: that of the folder.
+            image: of a table or data set, the column of the pictures; None takes one of a usual name.
+            label: the column of the class, likewise.
+            root: of a table or list, the folder below which the pictures lie; None is the file's own.
+            groups: of a table or data set, a column whose equal values are never split; for features.
+            name: what to call it; default: that of the folder or file.
             on_error: "skip" leaves out pictures that cannot be read, in place of naming them all.
             **options: further arguments of `longtail.embed`, such as ``groups_from``.
 
@@ -232,14 +242,16 @@ class Problem:
         Raises:
             ValueError: as the reader of folders, and `from_features`.
         """
-        path = Path(folder)
-        title = name or path.resolve().name
+        title = name or _of_pictures(source)
+        columns: dict[str, Any] = {"image": image, "label": label, "root": root}
         if features is None:
             from longtail.datasets.images import in_memory, load_images
             from longtail.training import recipes
 
+            if told := [key for key, value in {"groups": groups, **options}.items() if value is not None]:
+                raise ValueError(f"{told[0]} is for features of pictures; name a model by features=")
             title += "-folder" * (title in DATASETS)  # not to be taken for the data set of that name
-            data = in_memory(*load_images(path), 32, name=title, on_error=on_error)
+            data = in_memory(*load_images(source, **columns), 32, name=title, on_error=on_error)
             preset = recipes.small_images(title)
             # where the test data have a tail, plain error rises by design with what lifts the rare classes
             tested = np.bincount(data.test.targets, minlength=data.num_classes)
@@ -248,7 +260,7 @@ class Problem:
             return cls(title, "dataset", dataset=data, preset=preset)
         from longtail.training.embedding import embed
 
-        made = embed(path, features, on_error=on_error, **options)
+        made = embed(source, features, on_error=on_error, groups=groups, **columns, **options)
         test = None if made.X_test is None else (made.X_test, made.y_test)
         found = cls.from_features(made.X, made.y, groups=made.groups, test=test, name=title)
         return replace(found, class_names=tuple(made.class_names))
@@ -363,18 +375,29 @@ def sha256(*arrays: Array) -> str:
     return digest.hexdigest()
 
 
-def _title(source: Any, default: str) -> str:
+def _title(source: object, default: str) -> str:
     if not isinstance(source, str | os.PathLike):
         return default
     title = Path(source).name.removesuffix(".gz").rpartition(".")[0] or default
     return title + f"-{default}" * (title in DATASETS)  # not to be taken for the data set of that name
 
 
+def _of_pictures(source: Any) -> str:
+    """Return the name of a folder, a file or a data set of pictures."""
+    if not isinstance(source, str | os.PathLike):
+        return "pictures"
+    name = os.fspath(source)
+    if name.startswith("hf:"):
+        return name[3:].replace("/", "-")
+    path = Path(name).resolve()
+    return path.name if path.is_dir() else _title(path, "pictures")
+
+
 def _called(source: Any) -> str:
     return repr(str(source)) if isinstance(source, str | os.PathLike) else "the table"
 
 
-def _features(name: str, given: Any) -> Array:
+def _features(name: str, given: object) -> Array:
     array = given if isinstance(given, np.ndarray) else np.asarray(given)
     if array.dtype.kind not in "biuf" or array.ndim != 2:
         raise TypeError(f"{name} must be numbers of shape (N, D), got {_checks.describe(array)}")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.compare.outcome import Outcome
-from longtail.evaluation import PairedDifference, Summary
+from longtail.evaluation import PairedDifference, Summary, TestDifference
 from longtail.methods import Method
 from longtail.training.recipe import Recipe
 
@@ -29,12 +29,17 @@ class Measure:
         summary: mean and spread; None where it does not apply.
         difference: to the row's baseline, paired by seed; None without one.
         better: whether it beats the baseline after Bonferroni's correction for all tests.
+        on_test: the same difference with the doubt of the test samples; None where the runs do not share a
+            test set, or kept no predictions.
+        total: the difference with both doubts where both are known, else `difference`.
     """
 
     values: tuple[float, ...] = ()
     summary: Summary | None = None
     difference: PairedDifference | None = None
     better: bool = False
+    on_test: TestDifference | None = None
+    total: PairedDifference | None = None
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ __all__ = ["MAIN", "TABLES", "AfterRun", "compare", "estimate", "key", "left_out
 
 AfterRun = Callable[[int, int, Outcome], None]
 
+_SEEDS = 5
 _MANY = 100_000  # steps of training from which their time is worth a word
 # of features
 HEADS = ("linear", "mlp")
@@ -54,7 +55,7 @@ def compare(
     *,
     losses: Sequence[str] | None = None,
     schemes: Sequence[str] | None = None,
-    seeds: int | Sequence[int] = 5,
+    seeds: int | Sequence[int] | None = None,
     learners: str | Sequence[str] | None = None,
     metric: str | None = None,
     folds: int | None = None,
@@ -80,7 +81,8 @@ def compare(
         losses: in place of methods, every loss of these with every scheme: any of "softmax", "sigmoid",
             "focal", "softmax_focal"; None with schemes: the first three.
         schemes: any of "none", "inverse", "inverse_sqrt", "effective"; None with losses: all.
-        seeds: how many (0, 1, ...), or which. Of a problem that is cut into folds, repeats take their place.
+        seeds: how many (0, 1, ...), or which; None: five. Of a problem that is cut into folds, repeats take
+            their place, and of a table with a test set one run.
         learners: of a table: names of `longtail.compare.LEARNERS`; default "hist_gradient_boosting". Of
             features: "linear" (the default) or "mlp".
         metric: what decides: a column of the table; default: "error" of a recipe, "balanced_error" of a
@@ -178,7 +180,7 @@ def prepare(
     *,
     losses: Sequence[str] | None = None,
     schemes: Sequence[str] | None = None,
-    seeds: int | Sequence[int] = 5,
+    seeds: int | Sequence[int] | None = None,
     device: str = "auto",
     learners: str | Sequence[str] | None = None,
     metric: str | None = None,
@@ -244,7 +246,7 @@ def _chosen(methods: Sequence[Method | str], recipe: Recipe) -> list[Method]:
 def _prepared(
     problem: Problem,
     methods: Sequence[Method | str] | None,
-    seeds: int | Sequence[int],
+    seeds: int | Sequence[int] | None,
     learners: str | Sequence[str] | None,
     metric: str,
     folds: int | None,
@@ -256,6 +258,11 @@ def _prepared(
     if not names or len(set(names)) != len(names):
         raise ValueError(f"learners must name at least one, each once, got {names}")
     cut = problem.folds(folds)
+    if seeds is not None and (cut or problem.kind == "table"):
+        remedy = (
+            "give repeats=N in their place" if cut else "a table is learned once where a test set is given"
+        )
+        raise ValueError(f"seeds={seeds!r} is given for {cut or 'no'} folds; leave it out: {remedy}")
     repeats = _checks.integer("repeats", repeats, low=1, remedy="five are usual")
     if problem.kind == "features":
         for name in names:
@@ -571,7 +578,8 @@ def _distinct(name: str, values: Sequence[str]) -> list[str]:
     return [_checks.choice(name, value, options) for value in values]
 
 
-def _seeds(seeds: int | Sequence[int]) -> list[int]:
+def _seeds(seeds: int | Sequence[int] | None) -> list[int]:
+    seeds = _SEEDS if seeds is None else seeds
     if isinstance(seeds, int):
         return list(range(_checks.integer("seeds", seeds, low=1, remedy="five seeds give a usable interval")))
     chosen = [_checks.integer("seeds", s, low=0) for s in seeds]

@@ -11,10 +11,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from longtail.compare.columns import COLUMNS, Column, as_csv, columns, named
+from longtail.compare.columns import COLUMNS, GROUPS, Column, as_csv, columns, named
 from longtail.compare.outcome import ORIGIN, Outcome
 from longtail.compare.row import Floats, Measure, Row, Setting
-from longtail.evaluation import Evaluation, PairedDifference, bonferroni, paired_difference, summarize
+from longtail.evaluation import (
+    Evaluation,
+    PairedDifference,
+    TestDifference,
+    bonferroni,
+    paired_difference,
+    paired_on_test,
+    summarize,
+)
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
@@ -68,7 +76,7 @@ class ComparisonTable:
         tests = sum(place is not None for place in places)
         measured = []
         for row, place in zip(rows, places, strict=True):
-            measures = _measures(row, None if place is None else rows[place], tests, self.test_to_train)
+            measures = self._measures(row, None if place is None else rows[place], tests)
             measured.append(replace(row, baseline=place, measures=measures))
         best = _lowest(measured, self.metric)
         rows = [replace(row, best=row is best and row[self.metric].better) for row in measured]
@@ -141,8 +149,94 @@ class ComparisonTable:
         return self.lowest(rows=[row for row in rest if row.loss == best.loss] or rest)
 
     def paired(self, one: Row, other: Row, column: str) -> PairedDifference | None:
-        """Return one row minus another over the seeds that both have; None where it does not apply."""
-        return _paired(one, other, column, CONFIDENCE, self.test_to_train)
+        """Return one row minus another over the seeds that both have; None where it does not apply.
+
+        Its interval holds the doubt over the test samples, too, where the runs kept their predictions.
+        """
+        found = _paired(one, other, column, CONFIDENCE, self.test_to_train)
+        return _total(found, self.on_test(one, other, column))
+
+    def on_test(
+        self, one: Row, other: Row, column: str, confidence: float = CONFIDENCE
+    ) -> TestDifference | None:
+        """Return one row minus another with the doubt of the test samples, over the seeds that both have.
+
+        None where it does not apply: for what is no error, for folds, whose test sets differ and are in the
+        spread already, and where a run kept no predictions or was tested on other samples.
+        """
+        weights = self._weights(column)
+        seeds = [s for s in one.seeds if s in other.seeds]
+        if weights is None or not weights.any() or not seeds or self.recipe.folds:
+            return None
+        found = []
+        for row in (one, other):
+            kept = {o.recipe.seed: o.predictions for o in row.outcomes if o.recipe.seed in seeds}
+            found.append([kept[seed] for seed in seeds])
+        first, second = ([p for p in runs if p is not None] for runs in found)
+        if len(first) < len(seeds) or len(second) < len(seeds):
+            return None
+        truth, groups = first[0].labels, first[0].groups
+        if not all(np.array_equal(truth, p.labels) for p in (*first, *second)):
+            return None
+        if not weights[np.unique(truth)].any():
+            return None
+        ours, theirs = (np.stack([p.predicted for p in runs]) for runs in (first, second))
+        return paired_on_test(ours, theirs, truth, groups=groups, weights=weights, confidence=confidence)
+
+    @cached_property
+    def doubts(self) -> str:
+        """What the intervals of differences rest on.
+
+        "both", seeds and test samples; "seeds" alone, of runs that kept no predictions; "some" of each;
+        "test samples", of one seed; "folds", in which test samples differ as well.
+        """
+        if self.recipe.folds:
+            return "folds"
+        measures = [m for row in self.shown if (m := row[self.metric]).difference is not None]
+        on_test = [m for m in measures if m.on_test is not None]
+        if not on_test:
+            return "seeds"
+        if all(m.difference is None or m.difference.sd is None for m in measures):
+            return "test samples"
+        return "both" if len(on_test) == len(measures) else "some"
+
+    def _weights(self, column: str) -> Floats | None:
+        """What each class weighs in an error; None for what is no mean of the classes' errors."""
+        sizes = self.evaluation.test_counts
+        counts = np.asarray(self.class_counts, dtype=np.float64)
+        if column == "balanced_error":
+            return np.ones(len(counts))
+        if column == "natural_error":
+            return counts
+        if sizes is None or column not in ("error", *(f"{g}_error" for g in GROUPS)):
+            return None
+        many, few = self.evaluation.thresholds
+        of = {"error": counts >= 0, "many_error": counts > many, "few_error": counts < few}
+        here = of.get(column, (counts >= few) & (counts <= many))
+        return np.asarray(sizes, dtype=np.float64) * here
+
+    def _measures(self, row: Row, baseline: Row | None, tests: int) -> dict[str, Measure]:
+        found, ratio = {}, self.test_to_train
+        for column in (c for c in COLUMNS if c.measured):
+            name = column.name
+            values = _values(row, name)
+            if not values:
+                found[name] = Measure()
+                continue
+            difference, total, on_test, better = None, None, None, False
+            if baseline is not None:
+                difference = _paired(row, baseline, name, CONFIDENCE, ratio)
+                on_test = self.on_test(row, baseline, name)
+                total = _total(difference, on_test)
+                sure = bonferroni(CONFIDENCE, tests)
+                corrected = _total(
+                    _paired(row, baseline, name, sure, ratio), None if on_test is None else on_test.at(sure)
+                )
+                better = corrected is not None and corrected.significant and column.is_better(corrected.mean)
+            numbers = tuple(values.values())
+            summary = summarize(numbers, CONFIDENCE, test_to_train=ratio)
+            found[name] = Measure(numbers, summary, difference, better, on_test, total)
+        return found
 
     @cached_property
     def step(self) -> tuple[Row, Row] | None:
@@ -280,24 +374,11 @@ def identity(recipe: Recipe) -> str:
 # ---- how it is computed
 
 
-def _measures(row: Row, baseline: Row | None, tests: int, ratio: float) -> dict[str, Measure]:
-    found = {}
-    for column in (c for c in COLUMNS if c.measured):
-        name = column.name
-        values = _values(row, name)
-        if not values:
-            found[name] = Measure()
-            continue
-        difference, better = None, False
-        if baseline is not None:
-            difference = _paired(row, baseline, name, CONFIDENCE, ratio)
-            corrected = _paired(row, baseline, name, bonferroni(CONFIDENCE, tests), ratio)
-            better = corrected is not None and corrected.significant and column.is_better(corrected.mean)
-        numbers = tuple(values.values())
-        found[name] = Measure(
-            numbers, summarize(numbers, CONFIDENCE, test_to_train=ratio), difference, better
-        )
-    return found
+def _total(seeds: PairedDifference | None, test: TestDifference | None) -> PairedDifference | None:
+    """Widen the interval over seeds by the doubt of the test samples; its p-value is then unknown."""
+    if seeds is None or test is None or (both := test.with_seeds(seeds)) is None:
+        return seeds
+    return replace(seeds, low=both.low, high=both.high, p_value=None)
 
 
 def _values(row: Row, column: str) -> dict[int, float]:
@@ -373,8 +454,18 @@ def _rank(weighting: str) -> tuple[int, str]:
 
 
 def _row_to_dict(row: Row, metric: str) -> dict[str, object]:
-    d = row[metric].difference
+    d, on_test, total = row[metric].difference, row[metric].on_test, row[metric].total
     names = ("mean", "low", "high", "p_value", "confidence")
+    test: dict[str, dict[str, float | None]] = {}
+    if on_test is not None:
+        test["difference_on_test"] = {
+            "mean": on_test.difference,
+            "standard_error": on_test.standard_error,
+            **dict(zip(("low", "high"), on_test.interval, strict=True)),
+            "samples": on_test.samples,
+        }
+    if on_test is not None and total is not None:
+        test["difference_in_all"] = {"mean": total.mean, "low": total.low, "high": total.high}
     means = {c.name: row[c.name].summary for c in columns("json")}
     means |= {c.name: s for c in columns("scores") if row.recipe.folds and (s := row[c.name].summary)}
     return {
@@ -383,6 +474,7 @@ def _row_to_dict(row: Row, metric: str) -> dict[str, object]:
         "seeds": list(row.seeds),
         **{name: None if s is None else {"mean": s.mean, "sd": s.sd} for name, s in means.items()},
         "difference_to_none": None if d is None else {name: getattr(d, name) for name in names},
+        **test,
         "significantly_better": row[metric].better,
         "best": row.best,
     }
@@ -395,7 +487,7 @@ def _verdict(table: ComparisonTable) -> str:
     scale = 100 if metric.kind == "percent" else 1
     value = f"{100 * summary.mean:.1f} %" if scale == 100 else f"{summary.mean:.3f}"
     lowest, title = f"{best.in_words}, {value}", metric.in_words
-    d = best[table.metric].difference
+    d = best[table.metric].total
     leads = f"{'Lowest' if metric.lower_is_better else 'Highest'} mean {title}"
     if best.is_plain:
         text = f"{leads}: {best.plain_words}, {value}."
@@ -410,6 +502,8 @@ def _verdict(table: ComparisonTable) -> str:
     else:
         low, high = (f"{scale * x:+.{1 if scale == 100 else 3}f}" for x in (d.low, d.high))
         interval = f"95 % interval {low} to {high}, {d.n} {table.unit}s"
+        if (on_test := best[table.metric].on_test) is not None:
+            interval += f" and {on_test.samples:,} test samples"
         if best.best:
             tests = f"significant after correction for {table.tests} tests"
             return f"Best: {lowest}, {_points(d, metric)} ({interval}; {tests}).{_beside(table, best)}"

@@ -22,7 +22,9 @@ from longtail.compare.folds import fold, inner_folds
 from longtail.compare.learners import FLOOR, Learner, fit
 from longtail.compare.outcome import Outcome
 from longtail.evaluation import Evaluation, evaluate
+from longtail.training import manifest
 from longtail.training.files import locked, write_atomic
+from longtail.training.predictions import PREDICTIONS, Predictions
 
 if TYPE_CHECKING:
     from longtail.compare.problem import Problem
@@ -115,12 +117,22 @@ def _run(
         evaluation = evaluate(decided, truth, problem.class_counts)
         seconds = time.perf_counter() - started
         environment = made_with | about | {"seconds": seconds, "measures": measures(decided, truth)}
-        for name, content in (
-            ("recipe.json", recipe.to_dict()),
-            ("environment.json", environment),
-            ("evaluation.json", evaluation.to_dict()),  # last: it says that the run is finished
-        ):
-            write_atomic(place / name, (json.dumps(content, indent=2) + "\n").encode())
+        environment |= {"manifest": manifest.FORMAT}
+        files = {
+            name: (json.dumps(content, indent=2) + "\n").encode()
+            for name, content in (
+                ("recipe.json", recipe.to_dict()),
+                ("environment.json", environment),
+                ("evaluation.json", evaluation.to_dict()),
+            )
+        }
+        last = {"evaluation.json": files.pop("evaluation.json")}  # it says that the run is finished
+        for name, content in files.items():
+            write_atomic(place / name, content)
+        together = None if problem.groups is None or test is None else problem.groups[test]
+        Predictions.of(decided, truth, together).write(place)
+        manifest.seal(place, [*files, PREDICTIONS], last)
+        write_atomic(place / "evaluation.json", last["evaluation.json"])
         outcomes.append(Outcome(recipe, evaluation, seconds, None, place))
     return outcomes
 
@@ -180,6 +192,17 @@ def finished(recipe: Recipe, place: Path, about: dict[str, object]) -> Outcome |
         raise ValueError(
             f"run folder {place} holds a run on other data ({', '.join(other)} differ); choose another "
             "folder (--out), or delete this one to start anew"
+        )
+    try:
+        sealed = manifest.check(place)
+    except manifest.DamagedError as error:
+        raise ValueError(
+            f"{error} in {place}; delete that folder, and the same command runs it anew"
+        ) from None
+    if not sealed and "manifest" in environment:
+        raise ValueError(
+            f"{manifest.MANIFEST} is missing in {place}; delete that folder, and the same command runs it "
+            "anew"
         )
     evaluation = Evaluation.from_dict(json.loads((place / "evaluation.json").read_bytes()))
     return Outcome(recipe, evaluation, float(environment.get("seconds", 0.0)), None, place)

@@ -80,6 +80,7 @@ class ImageList:
         files: file names in bytes, of shape (N,); None for rows.
         rows: a `datasets.Dataset` whose column `column` holds undecoded images; None for files.
         column: the image column of the rows.
+        groups: one a sample, or None: what belongs together, such as a patient.
 
     Example:
         >>> images = ImageList(np.array([0, 0, 1]), ("cat", "lynx"), Path("photos"), np.array([b"a.jpg"] * 3))
@@ -93,6 +94,7 @@ class ImageList:
     files: Files | None = None
     rows: Any = None
     column: str = "image"
+    groups: npt.NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -155,6 +157,7 @@ class ImageList:
             targets=self.targets[places],
             files=None if self.files is None else self.files[places],
             rows=None if self.rows is None else self.rows.select(places),
+            groups=None if self.groups is None else self.groups[places],
         )
 
     def long_tailed(
@@ -234,7 +237,7 @@ class ImageList:
 
 
 def load_images(
-    source: Any,
+    source: object,
     *,
     image: str | None = None,
     label: str | None = None,
@@ -307,21 +310,29 @@ def list_images(
     image: str | None = None,
     label: str | None = None,
     root: str | os.PathLike[str] | None = None,
+    groups: str | None = None,
 ) -> tuple[ImageList, ImageList | None]:
-    """List the images of a source as `load_images` does, but hold none out: without a test set it is None."""
+    """List the images of a source as `load_images` does, but hold none out: without a test set it is None.
+
+    ``groups`` is a further column of a table or of a Hugging Face data set: what belongs together.
+    """
     folder = Path(source) if isinstance(source, (str, os.PathLike)) and os.path.isdir(source) else None
     if folder is not None and (inside := pictures.in_folder(folder)):
         source = inside
     if pictures.is_table(source):
         found = pictures.read(Path(source), image, label, None if root is None else Path(root))
-        return ImageList(found.train[1], found.class_names, found.root, found.train[0]), None
+        together = None if groups is None else pictures.column(Path(source), image, groups)
+        files, targets = found.train
+        return ImageList(targets, found.class_names, found.root, files, groups=together), None
     rows = hub.splits(source)
-    for name, value, fits in (("image", image, rows), ("label", label, rows), ("root", root, rows is None)):
-        if value is not None and (fits is None or fits is False):
+    given = {"image": image, "label": label, "groups": groups, "root": root}
+    for name, value in given.items():
+        if value is not None and (rows is None) != (name == "root"):
             other = "list files and tables" if name == "root" else "a Hugging Face data set or a table"
             raise ValueError(f"{name}={value!r} belongs to {other}; leave it out for {str(source)!r}")
     if rows is not None:
-        train, test = _of_rows(rows, image, label, str(source) if isinstance(source, str) else "source")
+        title = str(source) if isinstance(source, str) else "source"
+        train, test = _of_rows(rows, image, label, groups, title)
     else:
         found = _listing(source, None if root is None else Path(root))
         train, *rest = (
@@ -375,7 +386,7 @@ class TorchDataset:
         """The images that could not be read so far, in any worker."""
         return tuple(self.images.name(i) for i in self._skipped.nonzero().flatten().tolist())
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, object]:
         torch = needs("torch", "images need", "torch")
         index = range(len(self))[index]
         draw = draws(self.seed, int(self._epoch), index)
@@ -499,7 +510,7 @@ def _listing(source: Any, root: Path | None) -> Listing:
 
 
 def _of_rows(
-    parts: dict[str, Any], image: str | None, label: str | None, source: str
+    parts: dict[str, Any], image: str | None, label: str | None, groups: str | None, source: str
 ) -> tuple[ImageList, ImageList | None]:
     column, found, named = hub.images(parts, image, label, source)
     if named is not None:
@@ -512,7 +523,10 @@ def _of_rows(
             refuse_unseen(sorted({str(x) for x in labels.tolist()} - set(names)), source)
             codes.append(np.searchsorted(np.array(known), labels).astype(np.int64))
     check_classes(names, codes[0], codes[1] if len(codes) > 1 else None, source)
-    made = [ImageList(c, names, rows=r, column=column) for (r, _), c in zip(found, codes, strict=True)]
+    made = []
+    for (rows, _), targets in zip(found, codes, strict=True):
+        together = None if groups is None else hub.column(rows, groups, source)
+        made.append(ImageList(targets, names, rows=rows, column=column, groups=together))
     return made[0], made[1] if len(made) > 1 else None
 
 

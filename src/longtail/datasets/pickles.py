@@ -75,7 +75,7 @@ class _Array:
 
     values: npt.NDArray[np.integer] | None = None
 
-    def __init__(self, *made: Any) -> None:
+    def __init__(self, *made: object) -> None:
         if len(made) == 4:  # protocol 5: bytes, type, shape, order
             self.__setstate__((made[2], made[1], text(made[3]) == "F", made[0]))
 

@@ -18,7 +18,7 @@ __all__ = ["Interval", "jeffreys_interval", "mean_interval", "wilson_interval"]
 
 Floats = npt.NDArray[np.float64]
 
-FEW_CLASSES = 30  # up to here MOVER covers better, beyond it the standard error; tests/test_intervals.py
+FEW_CLASSES = 30  # up to here MOVER covers better, beyond it one beta distribution; tests/test_intervals.py
 THIN = 5  # test samples of a class below which nothing is sure
 
 
@@ -135,9 +135,11 @@ def mean_interval(
     """Return the interval of a mean of classes' shares, such as balanced error, each from its own samples.
 
     Up to 30 classes, Jeffreys' intervals of the classes are combined by MOVER: the squares of their distances
-    to the shares add up, below and above apart. With more classes their skewness adds up too, and the usual
-    standard error with m - 1 covers better, because the sum is near a normal one; where it is 0, MOVER
-    answers. The bootstrap of samples covers less: a class without a wrong sample never gets one.
+    to the shares add up, below and above apart. With more classes their skewness adds up too, and quantiles
+    of one beta distribution cover better: its variance is the classes' with m - 1, and each end allows for
+    one more sample, right or wrong, of average weight, without which a nearly perfect classifier looks too
+    sure. Where that variance is 0, MOVER answers. The bootstrap of samples covers less: a class without a
+    wrong sample never gets one.
 
     Args:
         shares: of each class, from 0 to 1, shape (C,).
@@ -159,7 +161,8 @@ def mean_interval(
 
     Source:
         Zou and Donner, "Construction of confidence limits about effect measures", Statistics in Medicine
-        2008 (MOVER).
+        2008 (MOVER). Fay and Feuer, "Confidence intervals for directly standardized rates", Statistics in
+        Medicine 1997: one more event for the upper end, there of a gamma distribution.
     """
     confidence = checked_confidence(confidence)
     share = np.asarray(shares, dtype=np.float64)
@@ -181,10 +184,14 @@ def mean_interval(
     if 1 / float((weight**2).sum()) > FEW_CLASSES:
         variance = share * (1 - share) / np.maximum(size - 1, 1)
         variance[size <= 1] = mean * (1 - mean)  # one sample shows no spread: that of a class of the mean
-        half = math.sqrt(float((weight**2 * variance).sum()))
-        half *= NormalDist().inv_cdf((1 + confidence) / 2)
-        if half:
-            return Interval(max(0.0, mean - half), min(1.0, mean + half), confidence)
+        spread, one = float((weight**2 * variance).sum()), float((weight / size).mean())
+        if spread:
+            down, up = one * mean, one * (1 - mean)
+            return Interval(
+                _beta_quantile(mean - down, spread + down**2, (1 - confidence) / 2),
+                _beta_quantile(mean + up, spread + up**2, (1 + confidence) / 2),
+                confidence,
+            )
     low, high = _jeffreys(share, size, confidence)
     below = math.sqrt(float((weight**2 * (share - low) ** 2).sum()))
     above = math.sqrt(float((weight**2 * (high - share) ** 2).sum()))
@@ -205,6 +212,13 @@ def _jeffreys(share: Floats, size: Floats, confidence: float) -> tuple[Floats, F
     low = np.where(share <= 0, 0.0, quantile(right, rest, tail))
     high = np.where(share >= 1, 1.0, quantile(right, rest, 1 - tail))
     return low, high
+
+
+def _beta_quantile(mean: float, variance: float, at: float) -> float:
+    """Quantile of the beta distribution of this mean and variance; an end of [0, 1] where there is none."""
+    if not 0 < mean < 1 or (size := mean * (1 - mean) / variance - 1) <= 0:
+        return 0.0 if at < 0.5 else 1.0
+    return float(_special().betaincinv(mean * size, (1 - mean) * size, at))
 
 
 def _special() -> ModuleType:

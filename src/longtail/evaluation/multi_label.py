@@ -14,15 +14,24 @@ from longtail import _checks
 from longtail._arrays import as_numpy
 from longtail.evaluation.curves import Curve
 from longtail.evaluation.intervals import THIN, Interval, checked_confidence
-from longtail.evaluation.reading import ACTIVATIONS, Classes, group_ids
+from longtail.evaluation.reading import ACTIVATIONS, SUM, Classes, group_ids
 
-__all__ = ["MultiLabelEvaluation", "evaluate_multi_label", "is_multi_label", "read_multi_label"]
+__all__ = [
+    "LabelSums",
+    "MultiLabelEvaluation",
+    "evaluate_multi_label",
+    "is_multi_label",
+    "one_hot",
+    "read_multi_label",
+]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Shares = tuple[float | None, ...]
 
+_BINS_A_UNIT = 32  # of a logit
+_BINS = 2 * 16 * _BINS_A_UNIT + 2  # from -16 to 16, and one beyond each end
 LEFT_OUT = -100  # what stands beside NaN for an element that nobody labelled
 _AT_ONCE = 1 << 22
 
@@ -166,7 +175,7 @@ class Labelled:
         return np.asarray(np.where(self.scores >= 0, 1, small) / (1 + small))
 
 
-def is_multi_label(scores: object, targets: object, class_counts: object) -> bool:
+def is_multi_label(scores: object, targets: object) -> bool:
     """Tell targets of 0 and 1 a column, beside scores or decisions of the same shape."""
     if len(getattr(targets, "shape", np.shape(targets) if isinstance(targets, (list, tuple)) else ())) != 2:
         return False
@@ -176,6 +185,24 @@ def is_multi_label(scores: object, targets: object, class_counts: object) -> boo
     if not (np.isin(truth, (0, 1, LEFT_OUT)) | (truth != truth)).all():
         return False
     return values.dtype.kind in "fb" or (values.dtype.kind in "iu" and bool(np.isin(values, (0, 1)).all()))
+
+
+def one_hot(scores: object, targets: object) -> tuple[object, npt.NDArray[np.int64]] | None:
+    """Read targets of `is_multi_label` with one 1 in each row as class indices, beside scores or classes.
+
+    None where they are many labels: other rows, elements that are left out, decisions of which a row has
+    another number, or probabilities that do not sum to 1.
+    """
+    truth, values = as_numpy("targets", targets), as_numpy("logits_or_predictions", scores)
+    if not (np.isin(truth, (0, 1)).all() and (truth.sum(axis=1) == 1).all()):
+        return None
+    if values.dtype.kind != "f":
+        alone = bool((values.astype(np.int64).sum(axis=1) == 1).all())
+        return (values.argmax(axis=1), truth.argmax(axis=1)) if alone else None
+    inside = bool(((values >= 0) & (values <= 1)).all())
+    if inside and (np.abs(values.sum(axis=1, dtype=np.float64) - 1) > SUM).any():
+        return None
+    return scores, truth.argmax(axis=1)
 
 
 def read_multi_label(
@@ -240,28 +267,58 @@ def evaluate_multi_label(
     confidence = checked_confidence(confidence)
     resamples = _checks.integer("resamples", resamples, low=0)
     cuts = read_threshold(threshold, size)
+    decided = _decided(read, cuts)
+    curves = [Curve.of(s, t) if len(s) else None for s, t in _columns(read)]
+    ids = None if groups is None else group_ids(groups, len(read.truth))
+    ends = _bootstrap(read, decided, ids, resamples, confidence) if resamples else (None, None)
+    return _made(
+        classes,
+        classes.shots(many, few),
+        samples=len(read.truth),
+        ignored=int((~read.known).sum()),
+        positives=read.truth.sum(axis=0),
+        taken=decided.sum(axis=0),
+        right=(decided & read.truth).sum(axis=0),
+        precision=tuple(None if c is None else c.average_precision for c in curves) or (None,) * size,
+        cuts=cuts,
+        activation=read.activation,
+        ends=ends,
+    )
+
+
+def _decided(read: Labelled, cuts: Floats) -> Flags:
+    """Which labels are given, of the elements that are known."""
     probabilities = read.probabilities
     given = read.given if probabilities is None else probabilities >= cuts
     assert given is not None
-    given = given & read.known
-    right = (given & read.truth).sum(axis=0)
-    positives, taken = read.truth.sum(axis=0), given.sum(axis=0)
+    return np.asarray(given & read.known)
+
+
+def _made(
+    classes: Classes,
+    limits: tuple[int, int],
+    *,
+    samples: int,
+    ignored: int,
+    positives: Array,
+    taken: Array,
+    right: Array,
+    precision: Shares,
+    cuts: Floats,
+    activation: str | None,
+    ends: tuple[Interval | None, Interval | None],
+) -> MultiLabelEvaluation:
     f1 = _ratio(2 * right, positives + taken, positives > 0)
     decided = int(positives.sum() + taken.sum())
-    curves = [Curve.of(s, t) if len(s) else None for s, t in _columns(read)]
-    precision: Shares = tuple(None if c is None else c.average_precision for c in curves) or (None,) * size
-    limits = classes.shots(many, few)
     shot = np.where(classes.counts > limits[0], 0, np.where(classes.counts >= limits[1], 1, 2))
     by_shot: dict[str, Any] = {
         f"{name}_{what}": _mean(v for v, g in zip(values, shot, strict=True) if g == i)
         for what, values in (("average_precision", precision), ("f1", f1))
         for i, name in enumerate(("many", "medium", "few"))
     }
-    ids = None if groups is None else group_ids(groups, len(read.truth))
-    ends = _bootstrap(read, given, ids, resamples, confidence) if resamples else (None, None)
     return MultiLabelEvaluation(
-        num_samples=len(read.truth),
-        num_ignored=int((~read.known).sum()),
+        num_samples=samples,
+        num_ignored=ignored,
         positives=tuple(positives.tolist()),
         per_class_average_precision=precision,
         per_class_f1=f1,
@@ -274,11 +331,137 @@ def evaluate_multi_label(
         group_sizes=(int((shot == 0).sum()), int((shot == 1).sum()), int((shot == 2).sum())),
         thresholds=limits,
         threshold=tuple(cuts.tolist()),
-        activation=read.activation,
+        activation=activation,
         class_counts=tuple(classes.counts.tolist()),
         macro_average_precision_interval=ends[0],
         macro_f1_interval=ends[1],
     )
+
+
+class LabelSums:
+    """Many labels a sample that come in batches: sums of a fixed size, for `longtail.evaluation.Evaluator`.
+
+    Scores are counted in 1,026 bins of their logit, 1/32 wide from -16 to 16, so that average precision is
+    that of scores rounded down to them.
+    """
+
+    def __init__(
+        self,
+        class_counts: object,
+        activation: str | None,
+        shots: tuple[int | None, int | None],
+        threshold: object,
+        ignore_index: object,
+    ) -> None:
+        self.settings = (class_counts, activation, shots, threshold, ignore_index)
+        self.classes: Classes | None = None
+        self.activation, self.samples, self.ignored = activation, 0, 0
+
+    def add(self, scores: object, targets: object) -> None:
+        """Count one batch.
+
+        Raises:
+            ValueError: shapes that differ, scores after decisions, or what `read_multi_label` refuses.
+        """
+        counts, told, _, _, ignore_index = self.settings
+        if not is_multi_label(scores, targets):
+            shapes = [as_numpy("x", x).shape for x in (scores, targets)]
+            raise ValueError(
+                "for many labels a sample, logits_or_predictions and targets must have one shape (N, C), and "
+                f"targets hold 0 and 1, got shapes {shapes[0]} and {shapes[1]}"
+            )
+        read = read_multi_label(scores, targets, self.activation if self.samples else told, ignore_index)
+        if self.classes is None:
+            self._start(Classes.read(counts, read.truth.shape[1]))
+        assert self.classes is not None
+        if read.truth.shape[1] != len(self.classes):
+            raise ValueError(
+                f"class_counts must have {read.truth.shape[1]} elements, one per column of "
+                f"logits_or_predictions, got {len(self.classes)}"
+            )
+        if self.samples and (read.scores is None) != (self.activation is None):
+            raise ValueError("scores follow decisions, or the other way round; give one kind in all batches")
+        self.activation = read.activation
+        decided = _decided(read, self.cuts)
+        self.samples += len(read.truth)
+        self.ignored += int((~read.known).sum())
+        self.positives += read.truth.sum(axis=0)
+        self.taken += decided.sum(axis=0)
+        self.right += (decided & read.truth).sum(axis=0)
+        if read.scores is not None:
+            row, column = np.nonzero(read.known)
+            logits = read.scores[row, column]
+            if read.activation == "identity":
+                with np.errstate(divide="ignore"):
+                    logits = np.log(logits) - np.log1p(-logits)
+            place = np.floor(np.clip(logits, -17, 17) * _BINS_A_UNIT) + _BINS // 2
+            place = np.clip(place, 0, _BINS - 1).astype(np.int64)
+            np.add.at(self.bins, (read.truth[row, column].astype(np.int64), column, place), 1)
+
+    def absorb(self, other: LabelSums) -> None:
+        """Add what another one has counted.
+
+        Raises:
+            ValueError: it has other classes, settings or kinds of scores.
+        """
+        if other.classes is None or not other.samples:
+            return
+        if self.classes is None:
+            self._start(other.classes)
+        assert self.classes is not None
+        if not np.array_equal(self.classes.counts, other.classes.counts):
+            raise ValueError("evaluators must have the same class_counts; these differ")
+        if self.limits != other.limits or not np.array_equal(self.cuts, other.cuts):
+            raise ValueError("evaluators must have the same many, few and threshold; these differ")
+        if self.samples and self.activation != other.activation:
+            kinds = [one.activation or "decisions" for one in (self, other)]
+            raise ValueError(
+                f"evaluators must have read the same kind of scores, got {kinds[0]} and {kinds[1]}; say "
+                "activation= to both"
+            )
+        self.activation = other.activation
+        self.samples += other.samples
+        self.ignored += other.ignored
+        for name in ("positives", "taken", "right", "bins"):
+            getattr(self, name).__iadd__(getattr(other, name))
+
+    def result(self) -> MultiLabelEvaluation:
+        """Evaluate all batches together."""
+        assert self.classes is not None
+        precision: Shares = (None,) * len(self.classes)
+        if self.activation is not None:
+            precision = tuple(curve.average_precision for curve in self.curves())
+        return _made(
+            self.classes,
+            self.limits,
+            samples=self.samples,
+            ignored=self.ignored,
+            positives=self.positives,
+            taken=self.taken,
+            right=self.right,
+            precision=precision,
+            cuts=self.cuts,
+            activation=self.activation,
+            ends=(None, None),
+        )
+
+    def curves(self) -> list[Curve]:
+        """Return what becomes of each class at every threshold, a logit."""
+        edges = (np.arange(_BINS) - _BINS // 2) / _BINS_A_UNIT
+        edges[0] = -np.inf
+        found = []
+        for others, own in zip(*self.bins, strict=True):
+            here = np.flatnonzero(others + own)[::-1]
+            hits, taken = np.cumsum(own[here]), np.cumsum((others + own)[here])
+            found.append(Curve(edges[here], hits, taken, int(own.sum()), int((others + own).sum())))
+        return found
+
+    def _start(self, classes: Classes) -> None:
+        size = len(classes)
+        self.classes, self.limits = classes, classes.shots(*self.settings[2])
+        self.cuts = read_threshold(self.settings[3], size)
+        self.positives, self.taken, self.right = (np.zeros(size, dtype=np.int64) for _ in range(3))
+        self.bins = np.zeros((2, size, _BINS), dtype=np.int64)
 
 
 def read_threshold(threshold: object, classes: int) -> Floats:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 from longtail._arrays import as_numpy
 from longtail.evaluation.intervals import Interval, checked_confidence
@@ -18,23 +21,43 @@ __all__ = ["TestDifference", "paired_on_test"]
 
 @dataclass(frozen=True)
 class TestDifference:
-    """The difference of two balanced errors on the same test samples.
+    """The difference of two errors on the same test samples.
 
     Attributes:
         difference: of the first less the second; negative where the first errs less.
         standard_error: from the test samples, class by class.
         interval: of the difference, from the test samples alone.
-        per_class: for each class how many samples only the first, and only the second, got wrong.
-        per_class_p: McNemar's exact test of each class; None for one without test samples.
+        per_class: for each class how many samples only the first, and only the second, got wrong; of several
+            runs each, how many the first, and the second, got wrong more often.
+        per_class_samples: test samples of each class.
     """
 
     difference: float
     standard_error: float
     interval: Interval
     per_class: tuple[tuple[int, int], ...]
-    per_class_p: tuple[float | None, ...]
+    per_class_samples: tuple[int, ...]
 
     __test__ = False  # no test of pytest's
+
+    @cached_property
+    def per_class_p(self) -> tuple[float | None, ...]:
+        """McNemar's exact test of each class; None for one without test samples."""
+        pairs = zip(self.per_class, self.per_class_samples, strict=True)
+        return tuple(_mcnemar(*pair) if samples else None for pair, samples in pairs)
+
+    @property
+    def samples(self) -> int:
+        """Test samples."""
+        return sum(self.per_class_samples)
+
+    def at(self, confidence: float) -> TestDifference:
+        """Return the same with an interval of another confidence."""
+        half = NormalDist().inv_cdf((1 + checked_confidence(confidence)) / 2) * self.standard_error
+        sides = Interval(self.difference - half, self.difference + half, confidence)
+        return TestDifference(
+            self.difference, self.standard_error, sides, self.per_class, self.per_class_samples
+        )
 
     def with_seeds(self, seeds: PairedDifference) -> Interval | None:
         """Return the interval with both doubts, of the seeds and of the test samples; None for one seed."""
@@ -46,25 +69,34 @@ class TestDifference:
 
 
 def paired_on_test(
-    first: object, second: object, targets: object, *, groups: object = None, confidence: float = 0.95
+    first: object,
+    second: object,
+    targets: object,
+    *,
+    groups: object = None,
+    weights: Sequence[float] | npt.ArrayLike | None = None,
+    confidence: float = 0.95,
 ) -> TestDifference:
     """Compare the predictions of two methods on one test set.
 
     Args:
-        first: Predicted classes, integers of shape (N,).
-        second: Of the other method, for the same samples in the same order.
+        first: Predicted classes, integers of shape (N,); of several runs, such as seeds, shape (R, N).
+        second: Of the other method, for the same samples in the same order; of as many runs.
         targets: True classes, integers of shape (N,).
         groups: One a sample: samples of one group (a patient, a track) count as one.
+        weights: Of each class in the error, >= 0, in any scale; None weighs them all the same, which makes
+            it the balanced error.
         confidence: Of the interval, strictly between 0 and 1.
 
     Returns:
-        The difference of their balanced errors, and how sure the test samples are of it. A class with one
-        sample, or group, shows no spread; it is taken to have that of a class where the two differ half the
-        time.
+        The difference of their errors, and how sure the test samples are of it. A class with one sample, or
+        group, shows no spread; it is taken to have that of a class where the two differ half the time. Of
+        several runs each sample counts with its mean, so that the interval is that of the test samples, and
+        the runs' own spread is for `paired_difference`.
 
     Raises:
         TypeError: Classes that are no integers.
-        ValueError: Lengths that differ.
+        ValueError: Lengths that differ, or no class with weight that has samples.
 
     Example:
         >>> found = paired_on_test([0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 1, 1])
@@ -77,35 +109,58 @@ def paired_on_test(
     """
     confidence = checked_confidence(confidence)
     size = 1 + max(int(as_numpy("predictions", x).max(initial=0)) for x in (first, second, targets))
+    shares = None if weights is None else np.asarray(weights, dtype=np.float64)
+    if shares is not None:
+        if shares.ndim != 1 or len(shares) < size or not (np.isfinite(shares) & (shares >= 0)).all():
+            raise ValueError(f"weights must be one number >= 0 for each of {size} classes, got {weights!r}")
+        size = len(shares)
     truth = read_labels("targets", targets, size)
-    one, other = read_labels("first", first, size), read_labels("second", second, size)
-    for name, values in (("first", one), ("second", other)):
-        if len(values) != len(truth):
-            raise ValueError(f"{name} must be one a target, {len(truth)}, got {len(values)}")
+    one, other = _runs("first", first, truth, size), _runs("second", second, truth, size)
+    if one.shape != other.shape:
+        raise ValueError(
+            f"second must have the runs of first, {len(one)}, got {len(other)}; pair them by seed"
+        )
     ids = np.arange(len(truth))
     if groups is not None:
         names = np.asarray(group_ids(groups, len(truth)), dtype=str)
         ids = np.unique(names, return_inverse=True)[1].reshape(-1)
-    gaps = (one != truth).astype(np.float64) - (other != truth)
-    means, variance, pairs, p_values = [], 0.0, [], []
-    for c in range(size):
-        mine = truth == c
-        lost, won = int((gaps[mine] > 0).sum()), int((gaps[mine] < 0).sum())
-        pairs.append((lost, won))
-        p_values.append(_mcnemar(lost, won) if mine.any() else None)
-        if not mine.any():
-            continue
-        mean, of_unit = float(gaps[mine].mean()), np.unique(ids[mine], return_inverse=True)[1].reshape(-1)
-        units = int(of_unit.max()) + 1
-        rest = np.bincount(of_unit, weights=gaps[mine] - mean)
-        spread = units / (units - 1) * float((rest**2).sum()) / mine.sum() ** 2 if units > 1 else 0.5
-        means.append(mean)
-        variance += spread
-    error = math.sqrt(variance) / len(means)
-    difference = float(np.mean(means))
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * error
-    sides = Interval(difference - half, difference + half, confidence)
-    return TestDifference(difference, error, sides, tuple(pairs), tuple(p_values))
+    gaps = ((one != truth).sum(axis=0) - (other != truth).sum(axis=0, dtype=np.float64)) / len(one)
+    samples = np.bincount(truth, minlength=size)
+    present = samples > 0
+    share = present.astype(np.float64) if shares is None else shares * present
+    if not share.sum():
+        raise ValueError("weights are 0 for every class that has test samples; nothing says their error")
+    share /= share.sum()
+    means = np.bincount(truth, weights=gaps, minlength=size) / np.maximum(samples, 1)
+    # what the samples of one group differ from their class's mean adds up before it is squared
+    cells, of_cell = np.unique(truth * (ids.max() + 1) + ids, return_inverse=True)
+    rest = np.bincount(of_cell.reshape(-1), weights=gaps - means[truth])
+    classes = cells // (ids.max() + 1)
+    units = np.bincount(classes, minlength=size)
+    squares = np.bincount(classes, weights=rest**2, minlength=size)
+    spread = units / np.maximum(units - 1, 1) * squares / np.maximum(samples, 1) ** 2
+    variance = np.where(units > 1, spread, 0.5)
+    lost = np.bincount(truth[gaps > 0], minlength=size)
+    won = np.bincount(truth[gaps < 0], minlength=size)
+    found = TestDifference(
+        float(share @ means),
+        math.sqrt(float(share**2 @ variance)),
+        Interval(0.0, 0.0, confidence),
+        tuple(zip(lost.tolist(), won.tolist(), strict=True)),
+        tuple(samples.tolist()),
+    )
+    return found.at(confidence)
+
+
+def _runs(name: str, given: object, truth: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    values = as_numpy(name, given)
+    runs = values[np.newaxis] if values.ndim == 1 else values
+    if runs.ndim != 2 or runs.shape[1] != len(truth) or not len(runs):
+        raise ValueError(
+            f"{name} must be one a target, {len(truth)}, got "
+            f"{values.shape[0] if values.ndim == 1 else values.shape}"
+        )
+    return read_labels(name, runs.reshape(-1), size).reshape(runs.shape)
 
 
 def _mcnemar(lost: int, won: int) -> float:

@@ -20,7 +20,7 @@ from longtail.evaluation.intervals import (
     mean_interval,
     wilson_interval,
 )
-from longtail.evaluation.multi_label import evaluate_multi_label, is_multi_label
+from longtail.evaluation.multi_label import LabelSums, evaluate_multi_label, is_multi_label, one_hot
 from longtail.evaluation.reading import (
     ACTIVATIONS,
     SUM,
@@ -38,6 +38,7 @@ Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Bins = tuple[tuple[int, float, float], ...]
 
+TASKS = ("multiclass", "multilabel")
 _CHUNK = 1 << 22  # scores held in float64 at a time: 32 MiB, whatever the size of the test set
 _ROWS = 1 << 18  # so that a chunk's sums in units of 2**-45 stay below 2**63
 _UNIT = 45
@@ -99,6 +100,7 @@ class Evaluation:
         rare_roc_auc: Probability that a sample of the rare class scores above another one.
         confidence: Of the intervals.
         macro_f1_ends: Ends of `macro_f1_interval` where groups were given.
+        one_hot: Whether targets of shape (N, C) were read as one label, as each row had one 1.
     """
 
     num_samples: int
@@ -133,6 +135,7 @@ class Evaluation:
     rare_roc_auc: float | None = None
     confidence: float = 0.95
     macro_f1_ends: tuple[float, float] | None = None
+    one_hot: bool = False
 
     @property
     def natural_error(self) -> float:
@@ -255,6 +258,7 @@ class Evaluation:
         }
         text = ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
         read = ", scores read as probabilities" if self.activation == "identity" else ""
+        read += ", one-hot targets read as one label" if self.one_hot else ""
         return f"{text}, macro-F1 {self.macro_f1:.3f}, {self.num_samples} samples{read}"
 
     def _units(self) -> tuple[float, ...] | None:
@@ -302,6 +306,7 @@ def evaluate(
     threshold: object = 0.5,
     confidence: float = 0.95,
     resamples: int = 200,
+    task: str | None = None,
 ) -> Any:
     """Evaluate a classifier on a test set, overall and along the tail.
 
@@ -314,7 +319,7 @@ def evaluate(
         targets: True classes, integers of shape (N,), 0 .. C-1; labels by the names of `class_counts`; with
             two classes bool or 0.0 and 1.0, too, and NaN, which is left out, beside one score a sample. Or
             many labels: 0 and 1 of shape (N, C), beside scores, or decisions, of the same shape; NaN or -100
-            there leaves an element out.
+            there leaves an element out. With one 1 in every row that is one label, see ``task``.
         class_counts: Training samples of each of the C classes, which decide the shot groups: an array, a
             `ClassCounts`, or a mapping or Series from class to count. Integer names are class indices 0..C-1
             in any order, False, True and 1.0 too, and beside scores some may be missing, which had no
@@ -336,6 +341,9 @@ def evaluate(
             `tune_thresholds` chooses them.
         confidence: Of the intervals, strictly between 0 and 1.
         resamples: For many labels: bootstrap samples for the intervals of the means; 0 leaves them out.
+        task: "multiclass", one label a sample, or "multilabel". None looks at targets of shape (N, C): one 1
+            in every row is one label, which the result says, unless the scores are probabilities that do not
+            sum to 1; anything else is many labels.
 
     Returns:
         The `Evaluation`; for many labels the `MultiLabelEvaluation`.
@@ -358,7 +366,15 @@ def evaluate(
         Calibration: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3; of single
         classes: Kull et al., "Beyond temperature scaling", NeurIPS 2019.
     """
-    if is_multi_label(logits_or_predictions, targets, class_counts):
+    if task is not None:
+        _checks.choice("task", task, TASKS)
+    many_labels = task != "multiclass" and is_multi_label(logits_or_predictions, targets)
+    if task == "multilabel" and not many_labels:
+        raise ValueError(
+            "targets must be 0 and 1 of the shape of the scores, (N, C), for task='multilabel', got shape "
+            f"{shape_of(targets)} beside {shape_of(logits_or_predictions)}"
+        )
+    if many_labels and (task == "multilabel" or one_hot(logits_or_predictions, targets) is None):
         return evaluate_multi_label(
             logits_or_predictions,
             targets,
@@ -380,6 +396,7 @@ def evaluate(
         bins=bins,
         ignore_index=ignore_index,
         confidence=confidence,
+        task="multiclass",
     )
     evaluator.add(logits_or_predictions, targets, groups=groups)
     return evaluator.result()
@@ -392,6 +409,10 @@ class Evaluator:
     processes: ``evaluator + evaluator``, and ``sum(evaluators)``, give the bits of one that saw all. Beyond
     sums it keeps one score a sample of two classes, for the average precision of the rare one, and the groups
     where they are given.
+
+    Many labels a sample need ``task="multilabel"``; the result is a `MultiLabelEvaluation`. Its counts are
+    those of `evaluate`; average precision is that of scores in 1,026 bins of the logit, 1/32 wide, and there
+    are no bootstrap intervals.
 
     Args:
         class_counts: As for `evaluate`, like all others.
@@ -420,7 +441,17 @@ class Evaluator:
         bins: int = 15,
         ignore_index: object = None,
         confidence: float = 0.95,
+        threshold: object = 0.5,
+        task: str | None = None,
     ) -> None:
+        if task is not None:
+            _checks.choice("task", task, TASKS)
+        self._task, self._threshold, self._one_hot = task, threshold, False
+        self._labels = (
+            LabelSums(class_counts, activation, (many, few), threshold, ignore_index)
+            if task == "multilabel"
+            else None
+        )
         if activation is not None:
             _checks.choice("activation", activation, ACTIVATIONS)
         self._told = self._activation = activation
@@ -436,6 +467,22 @@ class Evaluator:
 
     def add(self, logits_or_predictions: object, targets: object, *, groups: object = None) -> None:
         """Read one batch; all batches have scores, or all have predictions; all have groups, or none."""
+        if self._labels is not None:
+            if groups is not None:
+                raise ValueError("groups are for the bootstrap of longtail.evaluate; leave them out here")
+            self._labels.add(logits_or_predictions, targets)
+            return
+        named = self._classes if self._classes is not None else self._given
+        columns = len(named) if isinstance(named, Classes | Mapping) else 0
+        wide = shape_of(targets)[1:] == (columns,)
+        if wide and is_multi_label(logits_or_predictions, targets):  # else a token a column
+            if (read := one_hot(logits_or_predictions, targets)) is None:
+                raise ValueError(
+                    "targets hold 0 and 1 of the shape of the scores, and not one 1 in every row; give "
+                    "task='multilabel' for many labels a sample, or one class index per sample"
+                )
+            logits_or_predictions, targets = read
+            self._one_hot = True
         classes = self._classes
         if classes is None:
             classes = Classes.read(self._given, columns_of(logits_or_predictions))
@@ -473,8 +520,12 @@ class Evaluator:
         """
         if not isinstance(other, Evaluator):
             return NotImplemented
+        if self._task != other._task:
+            raise ValueError(f"evaluators must have the same task, got {self._task!r} and {other._task!r}")
         merged = self._empty()
         for one in (self, other):
+            if merged._labels is not None and one._labels is not None:
+                merged._labels.absorb(one._labels)
             if one._classes is not None and one._samples:
                 merged._absorb(one)
         return merged
@@ -483,12 +534,14 @@ class Evaluator:
         """Let ``sum`` begin with 0."""
         return self + self._empty() if other == 0 else NotImplemented
 
-    def result(self) -> Evaluation:
-        """Evaluate all batches together.
+    def result(self) -> Any:
+        """Return the `Evaluation` of all batches together, or the `MultiLabelEvaluation`.
 
         Raises:
             ValueError: No batch was added, or all samples were ignored.
         """
+        if self._labels is not None and self._labels.samples:
+            return self._labels.result()
         if self._classes is None or not self._samples:
             raise ValueError(
                 "no batch was added, or all its targets were ignored, so there is nothing to evaluate; give "
@@ -537,6 +590,7 @@ class Evaluator:
             group_reliability=(group_bins[0], group_bins[1], group_bins[2]) if scored else None,
             confidence=self._confidence,
             macro_f1_ends=self._macro_f1_ends(),
+            one_hot=self._one_hot,
             **self._rare(),
         )
 
@@ -567,6 +621,8 @@ class Evaluator:
             bins=len(self._edges) + 1,
             ignore_index=self._ignored,
             confidence=self._confidence,
+            threshold=self._threshold,
+            task=self._task,
         )
         if self._classes is not None:
             made._start(self._classes)
@@ -591,6 +647,7 @@ class Evaluator:
             raise ValueError("evaluators must both have groups, or none; one has some")
         self._activation, self._proper = other._activation, self._proper and other._proper
         self._samples += other._samples
+        self._one_hot = self._one_hot or other._one_hot
         self._in_top5 += other._in_top5
         for name in ("_of_class", "_right", "_said", "_binned", "_binned_right", "_confusion"):
             mine = getattr(self, name)

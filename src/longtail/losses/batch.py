@@ -142,6 +142,16 @@ class Batch:
             even = (per_class * self.towards.view(-1, *[1] * (t.ndim - 2))).sum(dim=1)
         return (1.0 - self.smoothing) * loss + self.smoothing * self.weigh(even)
 
+    def counted(self) -> Tensor | None:
+        """What each sample counts in a mean: the caller's weight, times the known share of its labels.
+
+        Several labels of which a half is known are half a sample, as in the Trainer, which counts labels.
+        """
+        if self.known is None or self.known.shape[1] == 1:
+            return self.own
+        share = self.known.to(self.logits.dtype if self.logits.dtype == torch.float64 else torch.float32)
+        return share.mean(dim=1) if self.own is None else self.own * share.mean(dim=1)
+
     def mask(self, loss: Tensor) -> Tensor:
         """Set ignored samples' losses to 0, and multiply the others by the caller's weights."""
         if self.own is not None:
@@ -390,7 +400,8 @@ def count(
         target: as for the losses.
         weight: one weight a class, (C); needed for float targets and ``normalizer="weights"``.
         normalizer: "samples" | "weights".
-        ignore_index: index targets of this value are not counted.
+        ignore_index: index targets of this value are not counted; of several labels a sample, float targets,
+            each that is unknown takes 1 / C off its sample's count.
         sample_weight: the weight of each sample, as for the losses: a sample of weight 2 counts as two.
 
     Returns:
@@ -430,7 +441,7 @@ def count(
         samples = soft.select(1, 0)
         if sample_weight is not None:
             batch.own = _check_sample_weight(sample_weight, batch, soft.dtype)
-        return count_samples(samples, batch.sample_weight, batch.valid, normalizer, batch.own)
+        return count_samples(samples, batch.sample_weight, batch.valid, normalizer, batch.counted())
     index = as_index(target)
     valid = index != ignore_index
     batch = Batch(index, index, None, weight, valid)

@@ -530,7 +530,7 @@ def class_balanced_callable(
             value = loss(input, target if batch.index is None else batch.safe_index())
         _check_answer(value, shape)
         each = batch.mask(batch.weigh(upcast(value)))
-        answer = how.reduce(each, batch.sample_weight, batch.valid, batch.own)
+        answer = how.reduce(each, batch.sample_weight, batch.valid, batch.counted())
         return answer.reshape(target.shape) if how.kind == "none" and batch.logits.shape[1] == 1 else answer
     except (IndexError, RuntimeError) as error:
         explain(batch.index, input.shape[1], ignore_index, error)
@@ -600,7 +600,7 @@ def plain(formula: Callable[..., Tensor], gamma: float | None, batch: Batch, how
     if formula is softmax.cross_entropy and fast:
         return softmax.reduced_cross_entropy(batch, how)
     loss = formula(batch) if gamma is None else formula(batch, gamma)
-    return how.reduce(batch.mask(loss), batch.sample_weight, batch.valid, batch.own)
+    return how.reduce(batch.mask(loss), batch.sample_weight, batch.valid, batch.counted())
 
 
 def _checked(name: str, weight: Tensor | None) -> None:
@@ -608,7 +608,7 @@ def _checked(name: str, weight: Tensor | None) -> None:
         check_values(name, weight)
 
 
-def _reason_against(batch: Batch, denominator: Any, setting: Setting) -> str | None:
+def _reason_against(batch: Batch, denominator: object, setting: Setting) -> str | None:
     if batch.logits.shape[1] == 1:
         return "it takes one output a class"
     if batch.apart or batch.weighting != "sample":
@@ -663,7 +663,7 @@ def _fused(
     )
 
 
-def _check_answer(value: Any, shape: torch.Size) -> None:
+def _check_answer(value: object, shape: torch.Size) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"loss must return a tensor, got {_checks.describe(value)}")
     if value.shape != shape:

@@ -99,25 +99,25 @@ class ClassBalancedLoss(nn.Module):
 
     def __init__(
         self,
-        class_counts: Any = inspect.Parameter.empty,  # without weight= it is required
+        class_counts: object = inspect.Parameter.empty,  # without weight= it is required
         *,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "softmax",
-        beta: Any = DEFAULT_BETA,
+        beta: object = DEFAULT_BETA,
         gamma: float = 2.0,
         scheme: str = "effective",
         reduction: str = "mean",
         normalizer: str = "samples",
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
-        volume: Any = None,
+        volume: object = None,
         backend: str = "auto",
         inplace_backward: bool = False,
-        offset: Any = None,
-        scale: Any = None,
-        margin: Any = None,
+        offset: object = None,
+        scale: object = None,
+        margin: object = None,
         weighting: str = "sample",
         num_samples: int | None = None,
-        weight: Any = None,
+        weight: object = None,
         empty: str = "zero",
         power: float = 0.5,
         max_weight: float | None = None,
@@ -204,7 +204,7 @@ class ClassBalancedLoss(nn.Module):
                     "weight is given beside scheme, beta or volume, which make one of the counts; give one"
                 )
             named = weight if counts is None else counts
-            per_class: Any = _given_weight(weight, counts)
+            per_class: object = _given_weight(weight, counts)
         elif self._form is not None and self._form.takes_counts:
             if scheme not in ("effective", "none"):
                 raise ValueError(f"loss {loss!r} weighs by itself; leave scheme={scheme!r} out")
@@ -250,7 +250,7 @@ class ClassBalancedLoss(nn.Module):
             self._shifts["prior"] = (sizes / total).float()
         elif offset is not None and activation:
             batch.check_offset(self._shifts["offset"], activation, self.label_smoothing)
-        self._settings: dict[str, Any] = {}
+        self._settings: dict[str, object] = {}
         if self._form is not None and self._form.settings:
             self._settings = functional.check_settings(self._form, settings)
         if self._form is not None and self._form.takes_counts:
@@ -444,7 +444,8 @@ class ClassBalancedLoss(nn.Module):
 
         Returns:
             A 0-d tensor on ``target``'s device: the number of samples that are not ignored, or the sum of
-            their weights, as ``normalizer`` says.
+            their weights, as ``normalizer`` says. A sample with unknown labels counts by the share of them
+            that is known.
 
         Raises:
             TypeError: a target of an unfit dtype.
@@ -511,7 +512,7 @@ def _refuse_torch_loss(loss: Any) -> NoReturn:
     raise TypeError(f"loss must return one value a sample, got {given}; {remedy}")
 
 
-def _read_counts(class_counts: Any) -> Any:
+def _read_counts(class_counts: object) -> Any:
     """Return counts in the order of the outputs; refuse what are none."""
     _arrays.refuse_weights("class_counts", class_counts)
     if isinstance(class_counts, Tensor):
@@ -525,7 +526,7 @@ def _read_counts(class_counts: Any) -> Any:
     return _arrays.in_output_order("class_counts", class_counts)
 
 
-def _scaled_without(index: int, per_class: Any, counts: Any, options: tuple[Any, ...]) -> Any:
+def _scaled_without(index: int, per_class: object, counts: object, options: tuple[Any, ...]) -> Any:
     """Return weights scaled as if there were no class ``index``, which keeps its ratio to the others."""
     sizes = _arrays.unwrap("class_counts", counts)[0]
     whole = _vector(per_class, torch.float64).numpy()
@@ -568,7 +569,7 @@ def _positive(
     return np.array([1.0, weight])
 
 
-def _check_one(loss: Any, activation: str, scheme: str, weighting: str, weight: Any) -> None:
+def _check_one(loss: object, activation: str, scheme: str, weighting: str, weight: object) -> None:
     """Refuse one class where its loss or its weight does nothing."""
     remedy = "for one output give both classes' counts, those of label 0 and of label 1"
     if activation == "softmax":
@@ -580,7 +581,7 @@ def _check_one(loss: Any, activation: str, scheme: str, weighting: str, weight: 
         )
 
 
-def _check_num_samples(loss: Any, counts: Any, num_samples: int | None) -> float:
+def _check_num_samples(loss: object, counts: object, num_samples: int | None) -> float:
     values = _arrays.unwrap("class_counts", counts)[0]
     if num_samples is None:
         raise ValueError(
@@ -596,7 +597,7 @@ def _check_num_samples(loss: Any, counts: Any, num_samples: int | None) -> float
     return float(total)
 
 
-def _given_weight(weight: Any, counts: Any) -> Any:
+def _given_weight(weight: object, counts: object) -> Any:
     """Return weights of the caller's, finite and >= 0, in the order of the outputs."""
     ordered = _arrays.in_output_order("weight", weight)
     values = _shift("weight", ordered, ordered if counts is None else counts).double().numpy()
@@ -627,7 +628,7 @@ def _shift(name: str, values: Any, counts: Any) -> Tensor:
     return _vector(array, torch.float32)
 
 
-def _vector(per_class: Any, dtype: torch.dtype) -> Tensor:
+def _vector(per_class: object, dtype: torch.dtype) -> Tensor:
     values = list(per_class.values()) if isinstance(per_class, Mapping) else per_class
     # a copy, since torch reads no negative strides, on the CPU whatever device is the default
     with torch.inference_mode(False):  # of which no gradient could be taken later

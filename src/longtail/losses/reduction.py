@@ -14,10 +14,11 @@ reduction   normalizer    result
 ==========  ============  =====================================================================
 
 A sample is one target position: in (N, C, d1, ...) there are N * d1 * ... of them. A ``sample_weight`` of
-the caller's multiplies l_i, w_i and the number of its sample: one of weight 2 counts as two, one of weight 0
-as ignored. A mean over no
-samples is 0, with zero gradients, not NaN. ``denominator`` replaces the mean's divisor: under
-gradient accumulation or data parallelism only the caller knows how many samples share the step.
+the caller's multiplies l_i, w_i and the number of its sample: one of weight 2 counts as two, one of weight
+0 as ignored. Where some of a sample's several labels are unknown, w_i and its number are multiplied by the
+share that is known: a mean has one scale however many are, and the Trainer's, which counts labels, is the
+same. A mean over no samples is 0, with zero gradients, not NaN. ``denominator`` replaces the mean's divisor:
+under gradient accumulation or data parallelism only the caller knows how many samples share the step.
 """
 
 from __future__ import annotations

@@ -299,7 +299,7 @@ _row(
 )
 
 
-def get(name: str, **settings: Any) -> Method:
+def get(name: str, **settings: object) -> Method:
     """Return a method of the catalogue, with some settings of your own.
 
     Args:
@@ -325,7 +325,7 @@ def get(name: str, **settings: Any) -> Method:
             f"method must be a name, got {name!r}; longtail.methods.NAMES are those that there are"
         )
     name, *told = name.split(":")
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     for text in told:
         key, equals, value = text.partition("=")
         if not equals or not key:

@@ -69,7 +69,7 @@ class Rule:
     name: str
     settings: tuple[tuple[str, Any], ...]
 
-    def __init__(self, name: str, /, **settings: Any) -> None:
+    def __init__(self, name: str, /, **settings: object) -> None:
         if not isinstance(name, str):
             raise TypeError(
                 f"a rule is named by a text, got {_checks.describe(name)}; such as Rule('effective')"
@@ -118,7 +118,7 @@ class Rule:
         return {"rule": self.name, **dict(self.settings)}
 
     @classmethod
-    def from_dict(cls, content: Any) -> Rule:
+    def from_dict(cls, content: object) -> Rule:
         """Read what `to_dict` wrote; a text alone is a rule without settings.
 
         Raises:
@@ -330,9 +330,9 @@ class Method:
         return "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in word) for word in words)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What the method does, as flat pairs in a fixed order; numbers that do not act are left out."""
-        found: dict[str, Any] = {"loss": self.loss}
+        found: dict[str, object] = {"loss": self.loss}
         if self.is_focal:
             found["gamma"] = self.gamma
         for name in ("cosine", "label_smoothing", "normalizer", "prior_bias"):
@@ -496,7 +496,7 @@ class Method:
         cut = CUTS[rule.name](np.bincount(encode(labels)[1])) if rule.name in CUTS else None
         return ClassAwareSampler(labels, acting, epochs=epochs, num_samples=num_samples, cut=cut, seed=seed)
 
-    def prior(self, class_counts: Any, *, epochs: int | None = None) -> npt.NDArray[np.float64]:
+    def prior(self, class_counts: object, *, epochs: int | None = None) -> npt.NDArray[np.float64]:
         """Return the class shares that the optimiser saw at the end of training, see `longtail.adjust`.
 
         Args:
@@ -521,7 +521,7 @@ class Method:
     def adjust(
         self,
         logits: npt.NDArray[Any],
-        class_counts: Any,
+        class_counts: object,
         *,
         epochs: int | None = None,
         held_out: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
@@ -555,9 +555,9 @@ class Method:
 
     # ---- as text
 
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, object]:
         """Return what decides the result, as JSON knows it: no name, no source, nothing at its default."""
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         for name, default in _DEFAULTS.items():
             value = getattr(self, name)
             idle = name in ("name", "source") or (name == "gamma" and not self.is_focal)
@@ -594,7 +594,7 @@ class Method:
         return hashlib.sha256(canonical.encode()).hexdigest()[:6]
 
 
-_DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Method)}
+_DEFAULTS: Final[dict[str, object]] = {f.name: f.default for f in fields(Method)}
 
 
 @cache
@@ -613,7 +613,7 @@ def _settings_of(function: Any) -> tuple[str, ...]:
     return tuple(name for name in named if name not in ("seed", "activation", "held_out"))  # of a run
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return (
         value.name if isinstance(value, Rule) else _number(value) if isinstance(value, float) else str(value)
     )
@@ -625,7 +625,7 @@ def _number(value: float) -> str:
 
 
 def _vector_of(
-    rule: Rule, functions: Registry[Any], counts: npt.NDArray[Any], *others: Any
+    rule: Rule, functions: Registry[Any], counts: npt.NDArray[Any], *others: object
 ) -> npt.NDArray[np.float64]:
     values = np.asarray(rule.of(functions)(counts, *others), dtype=np.float64)
     if values.shape != counts.shape or not np.isfinite(values).all():

@@ -113,7 +113,7 @@ def _scale_of(x: Array, categories: Array) -> tuple[Array, Array]:
 def _sampler(near: int, categories: Array, wanted: dict[int, int], seed: int) -> Any:
     from imblearn.over_sampling import SMOTE, SMOTEN, SMOTENC, RandomOverSampler
 
-    given: dict[str, Any] = {"sampling_strategy": wanted, "random_state": seed % 2**32}
+    given: dict[str, object] = {"sampling_strategy": wanted, "random_state": seed % 2**32}
     if near == 0:
         return RandomOverSampler(**given)
     given["k_neighbors"] = near

@@ -19,7 +19,7 @@ def paper_cifar(
     scheme: str = "effective",
     beta: float = 0.9999,
     gamma: float = 1.0,
-    **changes: Any,
+    **changes: object,
 ) -> Recipe:
     """Return the recipe of the paper's Table 2 (Cui et al., CVPR 2019, section 5.1).
 

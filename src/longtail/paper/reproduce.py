@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 from longtail import datasets
 from longtail.datasets import Dataset
@@ -171,7 +170,7 @@ def _on_gpu(device: str) -> bool:
     return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
 
 
-def _run(job: Job, data: Any, device: str, deadline: float | None, parallel: int) -> Result:
+def _run(job: Job, data: object, device: str, deadline: float | None, parallel: int) -> Result:
     from joblib import cpu_count
 
     from longtail.training.loop import PausedError, train

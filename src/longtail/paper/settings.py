@@ -139,7 +139,7 @@ class Setting:
             return self
         return self._each(lambda recipe: recipe.with_epochs(epochs))
 
-    def replace(self, **changes: Any) -> Setting:
+    def replace(self, **changes: object) -> Setting:
         """Return the setting with some fields of its recipes changed.
 
         Raises:

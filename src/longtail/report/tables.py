@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,6 +95,8 @@ def method_sheet(table: ComparisonTable, view: View = "wide") -> Sheet:
         kept = [c for c in columns("scores") if any(row[c.name].summary for row in table.shown)]
         at = len(shown) - 1  # before the number of seeds
         shown[at:at] = [c for c in kept if c.name not in there and table.recipe.metric != "error"]
+        if not any(row[table.metric].on_test for row in table.shown):  # the difference has the one doubt
+            shown = [c for c in shown if c.kind != "interval"]
     empty = "-" if view == "wide" else ""
     rows = [[_cell(column, row, empty, table.metric) for column in shown] for row in table.rows]
     return Sheet([c.title for c in shown], rows, [i for i, row in enumerate(table.rows) if row.best])
@@ -104,10 +106,11 @@ def methods_csv(table: ComparisonTable) -> str:
     """Return one line a method with every mean, deviation and difference, as fractions."""
     metric = table.metric
     names, ends = [c.name for c in columns("methods")], ("mean", "low", "high", "p_value")
+    doubts = "test_low", "test_high", "in_all_low", "in_all_high"
     head = [
         *("dataset", "imbalance_factor", "loss", "weights", "seeds"),
         *(f"{name}_{statistic}" for name in names for statistic in ("mean", "sd")),
-        *(f"difference_to_none_{end}" for end in ends),
+        *(f"difference_to_none_{end}" for end in (*ends, *doubts)),
         "better_than_none",
     ]
     factor = table.recipe.imbalance_factor
@@ -117,6 +120,9 @@ def methods_csv(table: ComparisonTable) -> str:
         summaries, d = [row[name].summary for name in names], row[metric].difference
         values = [v for s in summaries for v in ((None, None) if s is None else (s.mean, s.sd))]
         values += [None if d is None else getattr(d, end) for end in ends]
+        on_test, total = row[metric].on_test, row[metric].total
+        values += [None, None] if on_test is None else list(on_test.interval)
+        values += [None, None] if on_test is None or total is None else [total.low, total.high]
         texts = ("" if v is None else f"{v:.6g}" for v in values)
         lines.append([*about, row.loss, row.weights, len(row.seeds), *texts, int(row[metric].better)])
     return as_csv([head, *lines])
@@ -134,15 +140,17 @@ def class_sheet(table: ComparisonTable) -> Sheet:
     return Sheet(head, lines)
 
 
-def legend(thresholds: tuple[int, int]) -> str:
+def legend(table: ComparisonTable) -> str:
     """Say how the columns of a comparison are to be read."""
-    many, few = thresholds
+    many, few = table.evaluation.thresholds
+    doubts = any(row[table.metric].on_test for row in table.shown)
+    alone = " seeds alone, test samples alone: the same with one of both doubts." if doubts else ""
     return (
         "error: mean ± standard deviation over seeds, on the test set. many / medium / few: classes with "
         f"> {many}, {few} to {many}, < {few} training samples. vs none: paired difference to the same loss "
-        "without re-weighting, negative is better, with its 95 % interval; * significant after Bonferroni's "
-        "correction. natural prior: the error to expect where test data have the training set's class "
-        "proportions. calibration: expected calibration error, %."
+        f"without re-weighting, negative is better, with its 95 % interval{_doubts(table)}; * significant "
+        f"after Bonferroni's correction.{alone} natural prior: the error to expect where test data have the "
+        "training set's class proportions. calibration: expected calibration error, %."
     )
 
 
@@ -164,9 +172,23 @@ def reading(table: ComparisonTable) -> str:
         f"\n{title}: mean ± standard deviation over {table.unit}s, {tests}. "
         f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here "
         f"{counts}). vs none: paired "
-        "difference to the same loss without re-weighting, negative is better, with its 95 % interval; "
-        f"* significant after Bonferroni's correction.{folds}{_budget(table)}"
+        "difference to the same loss without re-weighting, negative is better, with its 95 % interval"
+        f"{_doubts(table)}; * significant after Bonferroni's correction.{folds}{_budget(table)}"
     )
+
+
+def _doubts(table: ComparisonTable) -> str:
+    """Say what the intervals of differences hold: seeds, test samples, or both."""
+    if table.doubts == "seeds" and not any(row[table.metric].difference for row in table.shown):
+        return ""
+    samples = f"{table.evaluation.num_samples:,} test samples"
+    return {
+        "both": f" over seeds and {samples} together",
+        "test samples": f" over the {samples} alone, as there is one seed",
+        "some": f" over seeds and {samples} together, and over seeds alone where a run kept no predictions",
+        "seeds": " over seeds alone: no run kept predictions, by which the doubt over test samples is known",
+        "folds": "",
+    }[table.doubts]
 
 
 def _budget(table: ComparisonTable) -> str:
@@ -250,8 +272,13 @@ def _cell(column: Column, row: Row, empty: str, metric: str) -> Cell:
     if column.kind == "difference":
         measure = row[metric]
         scale, digits = (100, 1) if named(metric).kind == "percent" else (1, 3)
-        text = interval_text(measure.difference, scale, digits) + "*" * measure.better
-        return Cell(text or empty, None if measure.difference is None else scale * measure.difference.mean)
+        d, on_test = measure.total, measure.on_test
+        if d is not None and d.low is None and on_test is not None:  # one seed: the test samples' doubt
+            d = replace(d, low=on_test.interval.low, high=on_test.interval.high)
+        text = interval_text(d, scale, digits) + "*" * measure.better
+        return Cell(text or empty, None if d is None else scale * d.mean)
+    if column.kind == "interval":
+        return _interval_cell(column, row, metric)
     summary = row[column.name].summary
     if summary is None:
         return Cell("n/a")
@@ -259,3 +286,16 @@ def _cell(column: Column, row: Row, empty: str, metric: str) -> Cell:
         return Cell(f"{summary.mean:.3f}", summary.mean)
     spread = f" ± {100 * summary.sd:.1f}" if column.spread and summary.sd is not None else ""
     return Cell(f"{100 * summary.mean:.1f}{spread}", 100 * summary.mean)
+
+
+def _interval_cell(column: Column, row: Row, metric: str) -> Cell:
+    """Write both ends of one doubt, in points; sorted by its width."""
+    measure = row[metric]
+    d, on_test = measure.difference, measure.on_test
+    ends = None if on_test is None else tuple(on_test.interval)
+    if column.name == "over_seeds":
+        ends = None if d is None or d.low is None or d.high is None else (d.low, d.high)
+    if ends is None:
+        return Cell("-" if d is None else "n/a")
+    low, high = ends
+    return Cell(f"[{100 * low:+.1f}, {100 * high:+.1f}]", 100 * (high - low))

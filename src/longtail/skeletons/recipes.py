@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from longtail.training.recipes import Recipe
 
 
-def ddnet(dataset: str = "jhmdb14-1", filters: int = 64, **changes: Any) -> Recipe:
+def ddnet(dataset: str = "jhmdb14-1", filters: int = 64, **changes: object) -> Recipe:
     """Return the recipe of DD-Net on skeletons (Yang et al., 2019).
 
     Augmentation and epochs were chosen by cross-validation inside the training set of JHMDB's 21 classes,

@@ -73,6 +73,7 @@ def finish(counted: Iterable[tuple[Any, int]], source: str, wanted: Wanted) -> C
     if not known and not missing:
         raise ValueError(f"{source} has no rows; check that it is the file you mean")
     notice_joined(known, source)
+    notice_alike(known, source)
     try:
         names = _arrays.label_order(known)
     except TypeError as error:
@@ -137,6 +138,21 @@ def split(known: Mapping[Any, int], empty: int, separator: str, source: str) -> 
         _checks.warn(f"{bare} samples of {source} have no label; they count as samples of no class")
     names = _arrays.label_order(classes)
     return Counted(names, [classes[name] for name in names], sum(known.values()) + empty)
+
+
+def notice_alike(names: Iterable[object], source: str) -> None:
+    """Warn where names differ in nothing but capitals and blanks: one class may be counted as two."""
+    forms: dict[str, list[str]] = {}
+    for text in names:
+        if isinstance(text, str):
+            forms.setdefault("".join(text.split()).casefold(), []).append(text)
+    alike = [found for found in forms.values() if len(found) > 1]
+    if alike:
+        _checks.warn(
+            f"labels of {source} differ only in capitals or blanks, such as "
+            f"{' and '.join(map(repr, alike[0][:3]))}; each counts as a class of its own: write them alike "
+            "where they are one"
+        )
 
 
 def notice_joined(names: Iterable[object], source: str) -> None:

@@ -76,7 +76,7 @@ class Frame:
 
 
 def read_frame(
-    source: Any,
+    source: object,
     *,
     label: str,
     groups: str | None = None,
@@ -128,7 +128,7 @@ def read_frame(
     return Frame(tuple(columns), labels, together, classes)
 
 
-def _is_there(argument: str, wanted: Any, read: Mapping[str, Array], name: str) -> None:
+def _is_there(argument: str, wanted: object, read: Mapping[str, Array], name: str) -> None:
     if wanted not in read:
         _checks.choice(f"{argument} of {name}", wanted, tuple(read))
 
@@ -243,7 +243,7 @@ def _fetch(database: DuckDBPyConnection, query: str, path: str, given: Sequence[
             hidden = np.ma.getmaskarray(values)
             plain = values.data
             if hidden.any():
-                nothing: Any = None
+                nothing: object = None
                 if plain.dtype.kind in "biuf":
                     plain, nothing = plain.astype(np.float64), np.nan
                 elif plain.dtype.kind == "M":

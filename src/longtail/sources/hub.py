@@ -167,6 +167,22 @@ def images(
     return image, found, tuple(features[label].names) if kinds[label] == "ClassLabel" else None
 
 
+def column(rows: Any, name: str, source: str) -> np.ndarray[Any, np.dtype[np.str_]]:
+    """Return a column as texts.
+
+    Raises:
+        ValueError: no such column, or a value is missing.
+    """
+    if name not in rows.features:
+        raise ValueError(
+            f"groups={name!r} is no column of {source}; it has {_checks.shorten(list(rows.features), 20)}"
+        )
+    values = rows.select_columns([name])[name][:]
+    if lacking := sum(value is None for value in values):
+        raise ValueError(f"{lacking} rows of {source} lack a group ({name!r}); fill them")
+    return np.array([str(value) for value in values])
+
+
 def _column(name: str, given: str | None, kinds: dict[str, str], kind: str, source: str) -> str:
     """Return the column that is meant."""
     columns = ", ".join(f"{column!r} ({k})" for column, k in kinds.items())

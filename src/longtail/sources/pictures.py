@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from longtail import _arrays, _checks
 from longtail.sources import folders, tables
@@ -61,6 +62,19 @@ def read(path: Path, image: str | None, label: str | None, root: Path | None) ->
     files = _found(names, start, path)
     targets = np.array([place[name] for name in labels], np.int64)
     return Listing(start, tuple(map(str, known)), (names_array(files), targets), None, str(path))
+
+
+def column(path: Path, image: str | None, name: str) -> npt.NDArray[np.str_]:
+    """Return another column of a table that `read` has read, as texts, in the order of its rows.
+
+    Raises:
+        ValueError: no such column, or a value is missing.
+    """
+    columns = tables.columns_of(str(path), name)
+    if name not in (known := [column.strip() for column in columns]):
+        raise ValueError(f"groups={name!r} is no column of {path}; it has {_checks.shorten(known, 20)}")
+    image = _column("image", image, columns, _IMAGES, path)
+    return np.array([str(value) for value in tables.read_pairs(str(path), image, name)[1]])
 
 
 def _column(what: str, given: str | None, columns: Sequence[str], usual: Sequence[str], path: Path) -> str:

@@ -35,6 +35,7 @@ from longtail.sources.counted import (
     Wanted,
     finish,
     needs,
+    notice_alike,
     notice_joined,
     split,
     with_missing,
@@ -437,12 +438,14 @@ def count_text(
             f"source {source!r} has no rows below its header; check that it is the file you mean"
         )
     notice_joined(counted, f"source {source!r}")
+    classes = _classes(counted, comma)
+    notice_alike(classes.names, f"source {source!r}")
     if len(counted) >= _ALONE and max(counted.values()) == 1:
         _checks.warn(
             f"each of the {len(counted)} labels of source {source!r} occurs once; is {wanted.label!r} the "
             "column of the class?"
         )
-    return with_missing(_classes(counted, comma), missing)
+    return with_missing(classes, missing)
 
 
 def _unquoted(name: str, table: _Table, found: list[Any]) -> str:

@@ -21,6 +21,7 @@ from longtail.sources.counted import needs
 
 __all__ = [
     "as_plain_linear",
+    "head_inputs",
     "merge_adapters",
     "start_at_class_means",
     "trained_share",
@@ -127,6 +128,29 @@ def trained_share(model: nn.Module) -> tuple[int, int]:
     return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
 
 
+def head_inputs(
+    model: nn.Module, batches: Iterable[Mapping[str, Any]], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what reaches a classifier's head in evaluation, and the labels, batch by batch, on the device.
+
+    Args:
+        model: the classifier.
+        batches: with ``pixel_values`` and ``labels``.
+        device: of the model.
+    """
+    seen: list[Tensor] = []
+    hook = head_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    before = model.training
+    model.to(device).eval()
+    try:
+        for batch in batches:
+            model(pixel_values=batch["pixel_values"].to(device))
+            yield seen.pop(), batch["labels"].to(device)
+    finally:
+        hook.remove()
+        model.train(before)
+
+
 @torch.inference_mode()
 def start_at_class_means(
     model: nn.Module, batches: Iterable[Mapping[str, Any]], device: torch.device
@@ -146,21 +170,10 @@ def start_at_class_means(
     """
     head = head_of(model)
     assert isinstance(head, CosineLinear)
-    seen: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     sums = torch.zeros(head.weight.shape, dtype=torch.float64, device=device)
-    before = model.training
-    model.to(device).eval()
-    try:
-        for batch in batches:
-            labels = batch["labels"].to(device)
-            model(pixel_values=batch["pixel_values"].to(device))
-            directions = nn.functional.normalize(seen.pop().double(), dim=-1)
-            known = labels >= 0
-            sums.index_add_(0, labels[known], directions[known])
-    finally:
-        hook.remove()
-        model.train(before)
+    for features, labels in head_inputs(model, batches, device):
+        directions, known = nn.functional.normalize(features.double(), dim=-1), labels >= 0
+        sums.index_add_(0, labels[known], directions[known])
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(sums)
     if not sums.isfinite().all():

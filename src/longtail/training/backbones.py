@@ -74,6 +74,8 @@ class ImageBackbone:
                 f"model {self.name!r} prepares images in different shapes; give size, which makes them alike"
             )
         pixels = torch.from_numpy(np.stack(batch)).to(device)
+        if device.type == "cpu":  # convolutions are a fifth faster so
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         return _pooled(self.model, {"pixel_values": pixels}, self.pooling)
 
 
@@ -112,8 +114,8 @@ def image_backbone(name: str, *, pooling: str = "auto", size: int | None = None)
         pixels = torch.from_numpy(draft.prepare(fromarray(noise))[None])
         try:
             with torch.inference_mode():
-                how = _pooling(model, pixels, pooling, missing, name)
-                features, again = (_pooled(model, {"pixel_values": pixels}, how) for _ in range(2))
+                how, features = _pooling(model, pixels, pooling, missing, name)
+                again = _pooled(model, {"pixel_values": pixels}, how)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"model {name!r} ({type(model).__name__}) gives no features of an image of shape "
@@ -302,7 +304,7 @@ def _processor(library: Any, name: str, folder: Path, size: int | None) -> tuple
     return found, max(sides, default=0) if getattr(found, "do_resize", False) else 0
 
 
-def _check_same(features: Tensor, again: Tensor, name: str, model: Any, what: str) -> None:
+def _check_same(features: Tensor, again: Tensor, name: str, model: object, what: str) -> None:
     if not torch.allclose(features, again, rtol=1e-3, atol=1e-4, equal_nan=True):
         raise ValueError(
             f"model {name!r} ({type(model).__name__}) draws random numbers, so that {what} has other "
@@ -310,11 +312,17 @@ def _check_same(features: Tensor, again: Tensor, name: str, model: Any, what: st
         )
 
 
-def _pooling(model: Any, pixels: Tensor, asked: str, missing: bool, name: str) -> str:
-    """Say how a model's output becomes a vector."""
+def _pooling(model: Any, pixels: Tensor, asked: str, missing: bool, name: str) -> tuple[str, Tensor]:
+    """Say how a model's output becomes a vector, and return that of these pixels."""
+    given = {"pixel_values": pixels}
     if asked == "auto" and hasattr(model, "get_image_features"):
-        return "image features"
-    output = _output(model, {"pixel_values": pixels})
+        return "image features", _pooled(model, given, "image features")
+    output = _output(model, given)
+    how = _way(output, asked, missing, name)
+    return how, _vector(output, how)
+
+
+def _way(output: Any, asked: str, missing: bool, name: str) -> str:
     pooler = getattr(output, "pooler_output", None)
     if asked == "pooler" or (asked == "auto" and pooler is not None and not missing):
         if pooler is None:
@@ -339,7 +347,10 @@ def _pooled(model: Any, given: dict[str, Tensor], how: str) -> Tensor:
     if how == "image features":
         found = model.get_image_features(**given)
         return _flat(found if isinstance(found, Tensor) else found.pooler_output)
-    output = _output(model, given)
+    return _vector(_output(model, given), how)
+
+
+def _vector(output: Any, how: str) -> Tensor:
     if how == "pooler output":
         return _flat(output.pooler_output)
     hidden = output.last_hidden_state

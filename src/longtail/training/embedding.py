@@ -57,6 +57,8 @@ def embed(
     label: str | None = None,
     groups: str | None = None,
     test: Any = None,
+    image: str | None = None,
+    root: str | os.PathLike[str] | None = None,
     groups_from: str | None = None,
     pooling: str = "auto",
     size: int | None = None,
@@ -85,9 +87,11 @@ def embed(
             safetensors only. None is TF-IDF, for text alone.
         out: an .npz file to write, too.
         text: the column of the texts; None makes features of images.
-        label: of a table, the column of the class.
-        groups: of a table, a column whose equal values belong together, such as a customer.
-        test: of a table, another one with the same columns, which is then the test set.
+        label: of a table or a Hugging Face data set, the column of the class.
+        groups: of the same, a column whose equal values belong together, such as a customer.
+        test: of a table of texts, another one with the same columns, which is then the test set.
+        image: of a table or data set of images, their column; None takes the one of a usual name.
+        root: of a table or a list of images, the folder below which they lie; None is the file's own.
         groups_from: a regular expression that finds an image's group in its path below the source's root:
             its parentheses, joined by "/", or all that it matches. ``r"(\w+/\d+)_"`` takes class and track
             of "stop/0004_17.jpg".
@@ -124,9 +128,12 @@ def embed(
     _checks.choice("on_error", on_error, ("raise", "skip"))
     _checks.integer("batch_size", batch_size, low=1)
     _fits(
-        text, label, {"groups": groups, "test": test},
-        {"groups_from": groups_from, "size": size, "pooling": None if pooling == "auto" else pooling},
+        text, label, {"test": test},
+        {"groups_from": groups_from, "size": size, "pooling": None if pooling == "auto" else pooling,
+         "image": image, "root": root},
     )  # fmt: skip
+    if groups is not None and groups_from is not None:
+        raise ValueError("groups is given beside groups_from; leave one of the two out")
     may_write(out)
     target = select_device(device)
     if text is not None and label is not None:
@@ -141,6 +148,11 @@ def embed(
     else:
         threads = min(8, os.cpu_count() or 1)
         threads = threads if workers is None else _checks.integer("workers", workers, low=0)
+        columns: dict[str, Any] = {"image": image, "label": label, "root": root, "groups": groups}
+        if not (isinstance(source, tuple) and isinstance(source[0], ImageList)):
+            source = list_images(source, **columns)
+        elif told := [name for name, value in columns.items() if value is not None]:
+            raise ValueError(f"{told[0]} is for images that are not listed yet; leave it out")
         found, about, pattern = _of_images(
             source, model, groups_from, pooling, size, batch_size, target, threads, on_error, cache, progress
         )
@@ -151,7 +163,7 @@ def embed(
 
 
 def _of_images(
-    source: str | os.PathLike[str] | Images,
+    source: Images,
     model: str,
     groups_from: str | None,
     pooling: str,
@@ -165,7 +177,7 @@ def _of_images(
 ) -> tuple[list[tuple[ImageList, npt.NDArray[np.float32]]], dict[str, Any], re.Pattern[str] | None]:
     """Return the images of each part with their features, what made them, and how groups are found."""
     pattern = _pattern(groups_from)
-    train, test = source if isinstance(source, tuple) else list_images(source)
+    train, test = source
     for images in filter(None, (train, test)):
         _groups(images, pattern)
     backbone = image_backbone(model, pooling=pooling, size=size)
@@ -230,10 +242,11 @@ def _fits(
     text: str | None, label: str | None, of_tables: Mapping[str, object], of_images: Mapping[str, object]
 ) -> None:
     """Refuse options of images beside text, and of text beside images."""
-    if (text is None) != (label is None):
-        given, lacks = ("text", "label") if label is None else ("label", "text")
-        raise ValueError(f"{given} is given without {lacks}; name the columns of the texts and their classes")
-    wrong, place = (of_tables, "tables, with text") if text is None else (of_images, "images, not for text")
+    if text is not None and label is None:
+        raise ValueError("text is given without label; name the columns of the texts and their classes")
+    wrong, place = (
+        (of_tables, "tables of texts, with text") if text is None else (of_images, "images, not for text")
+    )
     for name, value in wrong.items():
         if value is not None:
             raise ValueError(f"{name} is for {place}; leave it out")
@@ -278,7 +291,9 @@ class _Images:
 
     def features(self, batches: Iterable[Sequence[bytes]]) -> Iterator[tuple[list[bytes], Tensor]]:
         """Yield the keys of each batch that could be read, and their features."""
-        self.backbone.model.to(self.device)
+        model = self.backbone.model.to(self.device)
+        if self.device.type == "cpu":
+            model.to(memory_format=torch.channels_last)
         for keys, pixels in self.decoded(iter(batches)):
             good = [i for i, x in enumerate(pixels) if x is not None]
             batch = [x for x in pixels if x is not None]
@@ -466,7 +481,7 @@ def _path(images: ImageList, index: int) -> str:
 
 def _groups(images: ImageList, pattern: re.Pattern[str] | None) -> npt.NDArray[np.str_] | None:
     if pattern is None:
-        return None
+        return images.groups
     groups = []
     for index in range(len(images)):
         found = pattern.search(path := _path(images, index))

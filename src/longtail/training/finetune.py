@@ -31,6 +31,8 @@ from longtail.adapters.transformers import TrainerMetrics, logits_of, trainer_lo
 from longtail.datasets.images import EvalTransform, ImageList, TorchDataset, TrainTransform, load_images
 from longtail.evaluation import Evaluation, Evaluator
 from longtail.head import init_prior_bias_, parameter_groups
+from longtail.methods import Rule
+from longtail.methods.refits import REFITS
 from longtail.models.image_classifiers import build_classifier, head_of, transformers_library
 from longtail.sampling import ClassAwareSampler
 from longtail.training import adapting, manifest
@@ -46,7 +48,7 @@ from longtail.training.folder import (
     load_run,
 )
 from longtail.training.progress import progress_bar
-from longtail.training.recipe import ImageRecipe, learning_rate_at
+from longtail.training.recipe import ImageRecipe, Recipe, learning_rate_at
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState
@@ -127,16 +129,17 @@ def finetune(
         raise ValueError(
             f"normalizer must be 'samples' for image files, got {recipe.normalizer!r}; change it"
         )
-    if (method := recipe.method) != method.training:
+    method = recipe.method
+    if method.is_tuned:
         raise ValueError(
-            f"method {method.label!r} refits or decides after training, which image files do not do yet; "
-            "give method=recipe.method.training, and adjust its logits by longtail.adjust_logits"
+            f"method {method.label!r} chooses by held-out predictions, which image files do not have; give "
+            "posthoc_logit_adjusted, or compare it on features: longtail embed, then longtail compare"
         )
-    method.refuse_synthesis("image files")
-    if method.mixing is not None or method.reweighting is not None:
+    if method.mixing is not None or method.reweighting is not None or method.synthesis is not None:
         raise ValueError(
-            f"method {method.label!r} mixes or weighs the samples of a batch, which image files do not take "
-            "yet; give another, or make an in-memory data set of the images (longtail.datasets.Dataset)"
+            f"method {method.label!r} mixes, weighs or makes samples, which image files do not take; give "
+            "another, such as label_aware_smoothing (the second stage of mislas), or compare it on features: "
+            "longtail embed, then longtail compare"
         )
     library = transformers_library()
     target, folder, world = select_device(device), RunFolder(Path(run_dir)), _World.here()
@@ -193,16 +196,26 @@ def evaluate_images(
         ValueError: the classes are not those of the run, or nothing says where the images are.
         FileNotFoundError: the images are not there.
     """
-    evaluator = Evaluator(run.evaluation.class_counts, activation=run.recipe.activation)
+    counts = run.evaluation.class_counts
+    evaluator = Evaluator(counts, activation=run.recipe.activation)
     for logits, labels in image_outputs(run, data=data, device=device):
-        evaluator.add(logits, labels)
-    return evaluator.result()
+        evaluator.add(_decided(run.recipe, counts, logits), labels)
+    found: Evaluation = evaluator.result()
+    return found
+
+
+def _decided(recipe: Recipe, counts: Any, logits: torch.Tensor) -> torch.Tensor:
+    """The logits that decide, where the recipe's method adjusts them."""
+    if recipe.method.adjustment is None:
+        return logits
+    decided = recipe.method.adjust(logits.float().cpu().numpy(), counts, epochs=recipe.epochs)
+    return torch.from_numpy(decided).to(logits.device)
 
 
 def image_outputs(
     run: RunResult, *, data: Data | None = None, device: str | torch.device = "auto"
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield logits and labels of a finished run's test images, batch by batch.
+    """Yield the network's logits, not adjusted, and labels of a finished run's test images, by batches.
 
     Args:
         run: as for `evaluate_images`, and so are all others.
@@ -369,6 +382,12 @@ def _network(recipe: ImageRecipe, train: ImageList, model: nn.Module | None) -> 
             f"the model's head {type(head).__name__} has {outputs} outputs, but the data have "
             f"{train.num_classes} classes; give a model with one output a class"
         )
+    refitted = isinstance(head, nn.Linear) and head.bias is not None
+    if recipe.method.refit is not None and not refitted:
+        raise ValueError(
+            f"method {recipe.method.label!r} makes the last layer anew, which must be Linear with a bias, "
+            f"but the model's is {head}; give another model or method"
+        )
     if recipe.uses_prior_bias:
         init_prior_bias_(head)
     seed = derive_seed(recipe.seed, 0, "weights")
@@ -462,6 +481,14 @@ class _ImageRun:
             ) from error
         if self.metrics.last is None:  # the last checkpoint was the end of training
             trainer.evaluate()
+        history, method = self.history(), self.recipe.method
+        if method.refit is not None:
+            self._refit(method.refit)
+        if method.training != method:  # what decides from here on
+            trainer.preprocess_logits_for_metrics = lambda logits, labels: _decided(
+                self.recipe, self.counts, logits_of(logits)
+            )
+            trainer.evaluate()
         evaluation = self.metrics.last
         assert evaluation is not None
         seen = evaluation.num_samples + len(self.test.skipped)
@@ -469,7 +496,6 @@ class _ImageRun:
             raise RuntimeError(
                 f"{seen} of {len(self.test)} test images were evaluated; this is a bug of longtail"
             )
-        history = self.history()
         seconds = self.seconds()
         model = adapting.merge_adapters(trainer.accelerator.unwrap_model(trainer.model))
         if main:
@@ -484,6 +510,37 @@ class _ImageRun:
             folder.finish(evaluation, names)
         _wait()
         return RunResult(self.recipe, evaluation, history, seconds, folder.path, model.to("cpu").eval())
+
+    def _refit(self, rule: Rule) -> None:
+        """Make the last layer anew from the features of all training images, alike in every process."""
+        model, device = self.trainer.accelerator.unwrap_model(self.trainer.model), self.trainer.args.device
+        with torch.no_grad(), autocast(self.recipe.precision, device):
+            seen = [
+                (x.float().cpu(), y.cpu()) for x, y in adapting.head_inputs(model, self._in_order(), device)
+            ]
+        features, labels = (torch.cat(part) for part in zip(*seen, strict=True))
+        rank, size = self.world.rank, self.world.size
+        head = head_of(model)
+        assert isinstance(head, nn.Linear)
+        parts: list[Any] = [(features, labels)] * size
+        if size > 1:
+            dist.gather_object((features, labels), parts if rank == 0 else None)
+        if rank == 0:
+            count = sum(len(part) for _, part in parts)
+            features, labels = features.new_empty(count, features.shape[1]), labels.new_empty(count)
+            for first, (x, y) in enumerate(parts):  # in the order of the images, however many had a part
+                features[first::size], labels[first::size] = x, y
+            known = labels >= 0  # the others could not be read
+            old = (head.weight.detach().float(), head.bias.detach().float())
+            given = features[known].to(device), labels[known].to(device)
+            seed = derive_seed(self.recipe.seed, 0, "refit")
+            made = rule.of(REFITS)(*given, *old, seed=seed)
+            with torch.no_grad():
+                for tensor, new in zip((head.weight, head.bias), made, strict=True):
+                    tensor.copy_(new)
+        if size > 1:
+            for tensor in (head.weight, head.bias):
+                dist.broadcast(tensor.detach(), src=0)
 
     def _in_order(self) -> DataLoader[Any]:
         """This process's part of the training images, as evaluation sees them."""
@@ -604,7 +661,9 @@ class _ImageRun:
                 )
                 return self.lr_scheduler
 
-            def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+            def _save(
+                self, output_dir: str | None = None, state_dict: dict[str, object] | None = None
+            ) -> None:
                 with _names_as_they_are(self.accelerator.unwrap_model(self.model)):
                     super()._save(output_dir, state_dict)
 
@@ -614,7 +673,7 @@ class _ImageRun:
                 else:
                     _load_weights(self.accelerator.unwrap_model(model or self.model), Path(checkpoint))
 
-            def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+            def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
                 checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
                 if run.world.rank == 0 and os.path.lexists(checkpoint):  # what an earlier start left
                     _remove(checkpoint)

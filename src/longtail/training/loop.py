@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +48,7 @@ from longtail.training.folder import (
     load_run,
 )
 from longtail.training.graphs import CAPTURE, DeviceEpochs
+from longtail.training.predictions import PREDICTIONS, Predictions
 from longtail.training.progress import Progress, progress_bar, tensorboard_log
 from longtail.training.recipe import Recipe, learning_rate_at
 
@@ -205,11 +207,15 @@ def test_logits(run: RunResult, data: TrainingData, device: torch.device, accele
 
 def measured(logits: Tensor, data: TrainingData, recipe: Recipe) -> Evaluation:
     """Evaluate the logits of the test split, adjusted as the recipe's method says."""
-    values = logits.float().cpu().numpy()
-    decided = recipe.method.adjust(values, data.counts, epochs=recipe.epochs)
     targets = data.test_targets.cpu().numpy()
-    found: Evaluation = evaluate(decided, targets, data.counts, activation=recipe.activation)
+    found: Evaluation = evaluate(
+        _decided(logits, data, recipe), targets, data.counts, activation=recipe.activation
+    )
     return found
+
+
+def _decided(logits: Tensor, data: TrainingData, recipe: Recipe) -> npt.NDArray[Any]:
+    return recipe.method.adjust(logits.float().cpu().numpy(), data.counts, epochs=recipe.epochs)
 
 
 class _Run:
@@ -311,7 +317,9 @@ class _Run:
             folder.write_model(self.model, self.data.shape)
             folder.write_metrics(self.history)
             folder.write_environment(about | {"seconds": self._seconds()})
-            folder.finish(evaluation, ["model.safetensors"])
+            said = _decided(logits, self.data, recipe), self.data.test_targets.cpu().numpy()
+            Predictions.of(*said).write(folder.path)
+            folder.finish(evaluation, ["model.safetensors", PREDICTIONS])
         path = None if folder is None else folder.path
         model = self.model.to("cpu").eval()
         return RunResult(recipe, evaluation, tuple(self.history), self._seconds(), path, model)

@@ -111,7 +111,7 @@ class Recipe(BaseModel):
 
     if not TYPE_CHECKING:  # type checkers keep the signature that pydantic derives from the fields
 
-        def __init__(self, **fields: Any) -> None:
+        def __init__(self, **fields: object) -> None:
             if fields.get("method") is not None:
                 decided = self._decided(fields["method"])
                 for name, value in decided.items():
@@ -215,7 +215,7 @@ class Recipe(BaseModel):
             )
         return self
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: object) -> Self:
         """Return this recipe with some fields changed, checked again from the start.
 
         Raises:
@@ -260,7 +260,7 @@ class Recipe(BaseModel):
         A method that the first version of recipes knew is written in its fields. A field that it did not have
         is left out at its default, so that a new one changes neither files nor hashes of older recipes.
         """
-        content: dict[str, Any] = self.model_dump(mode="json")
+        content: dict[str, object] = self.model_dump(mode="json")
         for name, about in type(self).model_fields.items():
             if name not in _FIRST_FIELDS and name != "method":
                 value = content.pop(name, getattr(self, name))

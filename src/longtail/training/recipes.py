@@ -27,7 +27,7 @@ __all__ = [
 RESNETS = ("resnet50", "resnet101", "resnet152")  # from scratch
 
 
-def digits(**changes: Any) -> Recipe:
+def digits(**changes: object) -> Recipe:
     """Return the recipe for long-tailed 8x8 digits: about a second on one CPU core.
 
     Its beta of 0.99 (N = 100) is of the order of the largest class, 124 samples, beyond which effective
@@ -67,7 +67,7 @@ def default(dataset: str) -> Recipe:
     return recipe
 
 
-def fast_cifar(dataset: str = "cifar10", imbalance_factor: float | None = 100.0, **changes: Any) -> Recipe:
+def fast_cifar(dataset: str = "cifar10", imbalance_factor: float | None = 100.0, **changes: object) -> Recipe:
     """Return a recipe for long-tailed CIFAR that a GPU trains in seconds; no GPU has run it yet.
 
     `longtail.models.FastCNN`, 20 epochs of batches of 128: at imbalance 100 about 250,000 passes of 33
@@ -99,7 +99,7 @@ def fast_cifar(dataset: str = "cifar10", imbalance_factor: float | None = 100.0,
     return start.replace(**changes)
 
 
-def gtsrb(**changes: Any) -> Recipe:
+def gtsrb(**changes: object) -> Recipe:
     """Return the recipe for traffic signs of 32x32 pixels: a minute or two on one CPU core.
 
     Images are moved, never mirrored: a sign that is mirrored is another sign. The network was chosen on
@@ -115,7 +115,7 @@ def gtsrb(**changes: Any) -> Recipe:
     return small_images("gtsrb", **{"epochs": 8, "eval_every": 8, **changes})
 
 
-def small_images(dataset: str, **changes: Any) -> Recipe:
+def small_images(dataset: str, **changes: object) -> Recipe:
     """Return a recipe for a folder of pictures brought to 32x32 pixels, for a first look on a CPU.
 
     Args:
@@ -214,7 +214,7 @@ def _processor_of(model: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     told = json.loads(path.read_bytes())
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, key in (("mean", "image_mean"), ("std", "image_std")):
         if isinstance(value := told.get(key, told.get(name)), list) and len(value) == 3:
             found[name] = tuple(map(float, value))

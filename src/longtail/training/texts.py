@@ -154,7 +154,7 @@ def _columns(table: Any, label: str, where: str) -> tuple[dict[str, list[Any]], 
     return columns, [*classes]
 
 
-def _text(cell: Any) -> str:
+def _text(cell: object) -> str:
     """Return a cell as text; what is missing or blank is empty."""
     gone = cell is None or type(cell).__name__ in ("NAType", "NaTType") or cell != cell
     return "" if gone else str(cell).strip()

@@ -36,7 +36,7 @@ def reason_against(
     input: Tensor,
     soft: bool,
     weight: Tensor | None,
-    denominator: Any,
+    denominator: object,
     form: Setting,
     offset: Tensor | None = None,
 ) -> str | None:

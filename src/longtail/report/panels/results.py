@@ -15,7 +15,7 @@ def panel(table: ComparisonTable) -> Panel:
     blocks = [
         Text(table.verdict, "verdict"),
         Table(method_sheet(table), "Results of all methods"),
-        Text(legend(table.evaluation.thresholds), "dim"),
+        Text(legend(table), "dim"),
         Side([_errors(table), _differences(table)]),
     ]
     return Panel("Did it help?", blocks, "Did it help?", table.verdict)
@@ -54,7 +54,7 @@ def _differences(table: ComparisonTable) -> Chart:
     rows = [
         (inert(row.name), d, row[table.metric].better)
         for row in table.shown
-        if (d := row[table.metric].difference)
+        if (d := row[table.metric].total)
     ]
     if not rows:
         note = "n/a: no method has a run of the same loss without re-weighting beside it."

@@ -1,0 +1,85 @@
+"""What a run said of each test sample, kept beside its evaluation; no torch.
+
+Two runs on one test set are compared sample by sample with it. A folder of an earlier version has none.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.training.files import write_atomic
+
+__all__ = ["PREDICTIONS", "Predictions"]
+
+PREDICTIONS: Final = "predictions.npz"
+_MOST = 1 << 24  # scores up to which they are kept: 64 MB
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a run said of its test samples, in their order.
+
+    Attributes:
+        labels: true classes, int64 of shape (N,).
+        predicted: decided classes, int64 of shape (N,).
+        logits: what decided, float32 of shape (N, C); None beyond 16 million scores.
+        groups: a number for the group of each sample, shape (N,); None where none was given.
+    """
+
+    labels: Integers
+    predicted: Integers
+    logits: npt.NDArray[np.float32] | None = None
+    groups: Integers | None = None
+
+    @classmethod
+    def of(cls, logits: npt.NDArray[Any], labels: npt.NDArray[Any], groups: Any = None) -> Predictions:
+        """Take the class of the highest of the logits, as an evaluation does."""
+        if groups is not None:
+            groups = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].reshape(-1)
+        kept = logits.astype(np.float32) if logits.size <= _MOST else None
+        return cls(np.asarray(labels, np.int64), logits.argmax(axis=1).astype(np.int64), kept, groups)
+
+    def write(self, folder: Path) -> None:
+        """Write predictions.npz into a run's folder.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        parts: dict[str, Any] = {
+            "labels": self.labels.astype(np.int32),
+            "predicted": self.predicted.astype(np.int32),
+            "logits": self.logits,
+            "groups": self.groups,
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, **{name: part for name, part in parts.items() if part is not None})
+        write_atomic(folder / PREDICTIONS, buffer.getvalue())
+
+    @classmethod
+    def read(cls, folder: Path) -> Predictions | None:
+        """Read a run's file; None where there is none.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = folder / PREDICTIONS
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                held = {name: file[name] for name in file.files}
+            labels, predicted = held["labels"].astype(np.int64), held["predicted"].astype(np.int64)
+            groups = held["groups"].astype(np.int64) if "groups" in held else None
+        except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file
+            raise ValueError(
+                f"{path} is damaged ({error}); put back a copy, or delete the folder and run again"
+            ) from error
+        return cls(labels, predicted, held.get("logits"), groups)

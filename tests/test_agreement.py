@@ -1,0 +1,183 @@
+"""`evaluate` and `Evaluator` against torchmetrics and scikit-learn, where they define the same: to 1e-12."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from torchmetrics.functional import classification as theirs
+
+from longtail.evaluation import Evaluator, evaluate
+
+CLOSE = {"rel": 0, "abs": 1e-12}
+COUNTS = [500, 60, 8, 3]
+
+
+def softmax(logits):
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    return shares / shares.sum(1, keepdims=True)
+
+
+def one_label(n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(4, n, p=[0.6, 0.25, 0.1, 0.05])
+    return rng.normal(size=(n, 4)) + 1.5 * np.eye(4)[truth], truth
+
+
+def many_labels(n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.random((n, 4)) < [0.5, 0.2, 0.05, 0.01]
+    return rng.normal(size=(n, 4)) + 2 * truth - 1, truth.astype(int)
+
+
+def in_batches(scores, targets, parts=7, **options):
+    evaluators = [Evaluator(COUNTS, **options) for _ in range(3)]
+    for i, (s, t) in enumerate(
+        zip(np.array_split(scores, parts), np.array_split(targets, parts), strict=True)
+    ):
+        evaluators[i % 3].add(s, t)
+    return sum(evaluators).result()
+
+
+def test_one_label_a_sample():
+    logits, truth = one_label()
+    said, shares = logits.argmax(1), softmax(logits)
+    for found in (evaluate(logits, truth, COUNTS), in_batches(logits, truth)):
+        assert found.error == pytest.approx(1 - metrics.accuracy_score(truth, said), **CLOSE)
+        assert found.balanced_error == pytest.approx(
+            1 - metrics.balanced_accuracy_score(truth, said), **CLOSE
+        )
+        assert found.macro_f1 == pytest.approx(metrics.f1_score(truth, said, average="macro"), **CLOSE)
+        assert found.log_loss == pytest.approx(metrics.log_loss(truth, shares), **CLOSE)
+        np.testing.assert_array_equal(found.confusion, metrics.confusion_matrix(truth, said))
+        z, y = torch.from_numpy(logits), torch.from_numpy(truth)
+        recall = theirs.multiclass_recall(z, y, 4, average="none").double()
+        np.testing.assert_allclose(1 - np.array(found.per_class_error), recall, atol=1e-7)  # theirs: float32
+        error = theirs.multiclass_calibration_error(torch.from_numpy(shares), y, 4, n_bins=15)
+        assert found.expected_calibration_error == pytest.approx(float(error), abs=1e-7)
+    for rare in (0, 1):
+        counts = [5, 50] if rare == 0 else [50, 5]
+        two = evaluate(logits[:, :2], truth % 2, counts)
+        score, there = logits[:, rare] - logits[:, 1 - rare], truth % 2 == rare
+        assert two.rare_roc_auc == pytest.approx(metrics.roc_auc_score(there, score), **CLOSE)
+        assert two.rare_average_precision == pytest.approx(
+            metrics.average_precision_score(there, score), **CLOSE
+        )
+
+
+def test_many_labels_a_sample():
+    logits, truth = many_labels()
+    said = logits >= 0
+    streamed, whole = in_batches(logits, truth, task="multilabel"), evaluate(logits, truth, COUNTS)
+    for found in (whole, streamed):
+        for name in ("f1", "precision", "recall"):
+            scikit = getattr(metrics, f"{name}_score")(truth, said, average=None, zero_division=0)
+            mine = [0.0 if v is None else v for v in getattr(found, f"per_class_{name}")]
+            np.testing.assert_allclose(mine, scikit, rtol=0, atol=1e-12)
+            torchs = getattr(theirs, f"multilabel_{name}" + "_score" * (name == "f1"))(
+                torch.from_numpy(logits), torch.from_numpy(truth), 4, average="none"
+            )
+            np.testing.assert_allclose(mine, torchs, atol=1e-7)
+        assert found.micro_f1 == pytest.approx(metrics.f1_score(truth, said, average="micro"), **CLOSE)
+        assert found.macro_f1 == pytest.approx(metrics.f1_score(truth, said, average="macro"), **CLOSE)
+    exact = metrics.average_precision_score(truth, logits, average=None)
+    np.testing.assert_allclose(whole.per_class_average_precision, exact, rtol=0, atol=1e-12)
+    binned = metrics.average_precision_score(truth, np.floor(logits * 32), average=None)
+    np.testing.assert_allclose(streamed.per_class_average_precision, binned, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(streamed.per_class_average_precision, exact, atol=0.01)
+    edges = torch.from_numpy(1 / (1 + np.exp(-np.arange(-512, 513) / 32)))
+    torchs = theirs.multilabel_average_precision(
+        torch.from_numpy(1 / (1 + np.exp(-logits))), torch.from_numpy(truth), 4, "none", thresholds=edges
+    )
+    np.testing.assert_allclose(streamed.per_class_average_precision, torchs, atol=1e-6)  # theirs: float32
+
+
+def test_a_stream_of_many_labels_is_the_whole_in_any_order():
+    logits, truth = many_labels()
+    holes = truth.astype(float)
+    holes[::3, 1] = np.nan
+    for scores, kind in ((logits, "sigmoid"), (1 / (1 + np.exp(-logits)), "identity"), (logits > 0, None)):
+        one = Evaluator(COUNTS, task="multilabel", threshold=[0.5, 0.5, 0.3, 0.1])
+        one.add(scores, holes)
+        parts = in_batches(scores, holes, task="multilabel", threshold=[0.5, 0.5, 0.3, 0.1])
+        assert parts == one.result()
+        assert parts.activation == kind
+        whole = evaluate(scores, holes, COUNTS, threshold=[0.5, 0.5, 0.3, 0.1])
+        for name in ("positives", "per_class_f1", "num_ignored", "few_f1", "group_sizes", "micro_f1"):
+            assert getattr(parts, name) == getattr(whole, name)
+        assert parts.macro_f1_interval is None
+    held = one._labels
+    before = held.bins.nbytes
+    one.add(logits > 0, holes)
+    assert held.bins.nbytes == before  # nothing grows
+
+
+def test_extreme_probabilities_have_a_bin():
+    scores = np.array([[0.0, 1.0], [1.0, 0.0], [0.2, 1e-300]])
+    truth = np.array([[0, 1], [1, 0], [0, 1]])
+    one = Evaluator([5, 3], task="multilabel")
+    one.add(scores, truth)
+    assert one.result().per_class_average_precision == (1.0, pytest.approx(5 / 6))
+
+
+def test_errors_of_a_stream_of_many_labels():
+    logits, truth = many_labels(20)
+    one = Evaluator(COUNTS, task="multilabel")
+    with pytest.raises(ValueError, match="must have one shape"):
+        one.add(logits, truth[:, 0])
+    with pytest.raises(ValueError, match="class_counts must have 4 elements"):
+        Evaluator([5, 3], task="multilabel").add(logits, truth)
+    with pytest.raises(ValueError, match="leave them out here"):
+        one.add(logits, truth, groups=range(20))
+    with pytest.raises(ValueError, match="no batch was added"):
+        one.result()
+    one.add(logits, truth)
+    with pytest.raises(ValueError, match="scores follow decisions"):
+        one.add(logits > 0, truth)
+    with pytest.raises(ValueError, match="give task='multilabel' for many labels"):
+        Evaluator(COUNTS).add(logits, truth)
+    other = Evaluator(COUNTS, task="multilabel", threshold=0.1)
+    other.add(logits, truth)
+    with pytest.raises(ValueError, match="same many, few and threshold"):
+        one + other
+    with pytest.raises(ValueError, match="same task"):
+        one + Evaluator(COUNTS)
+    with pytest.raises(ValueError, match="task must be one of 'multiclass', 'multilabel'"):
+        Evaluator(COUNTS, task="many")
+
+
+def test_one_hot_targets_are_one_label_and_the_result_says_so():
+    logits, truth = one_label()
+    hot = np.eye(4, dtype=int)[truth]
+    plain = evaluate(logits, truth, COUNTS)
+    for targets in (hot, hot.astype(bool), hot.astype(np.float32), torch.from_numpy(hot)):
+        found = evaluate(logits, targets, COUNTS)
+        assert found.one_hot
+        assert "one-hot targets read as one label" in str(found)
+        assert found.error == plain.error
+        assert found.log_loss == plain.log_loss
+    assert not plain.one_hot
+    assert evaluate(np.eye(4, dtype=int)[logits.argmax(1)], hot, COUNTS).error == plain.error
+    one = Evaluator(COUNTS)
+    one.add(logits[:100], hot[:100])
+    one.add(logits[100:], truth[100:])
+    assert one.result().error == plain.error
+    # what speaks against it: more than one, an unknown one, independent probabilities, decisions; or task=
+    assert hasattr(evaluate(logits, hot, COUNTS, task="multilabel"), "macro_average_precision")
+    two = hot.copy()
+    two[7] = 1
+    assert hasattr(evaluate(logits, two, COUNTS), "macro_average_precision")
+    unknown = hot.astype(float)
+    unknown[3, 0] = np.nan
+    assert hasattr(evaluate(logits, unknown, COUNTS), "macro_average_precision")
+    assert hasattr(evaluate(1 / (1 + np.exp(-logits)), hot, COUNTS), "macro_average_precision")
+    assert hasattr(evaluate(logits > 0, hot, COUNTS), "macro_average_precision")
+    with pytest.raises(ValueError, match="targets must be 0 and 1 of the shape of the scores"):
+        evaluate(logits, truth, COUNTS, task="multilabel")
+    with pytest.raises(ValueError, match="or one class index per sample"):
+        evaluate(logits, two, COUNTS, task="multiclass")
+
+
+def test_columns_of_tokens_are_no_classes():
+    one = Evaluator([50, 5])
+    one.add([[0, 1, 0], [1, 0, 0]], [[0, 1, 0], [1, 0, 1]])  # predictions of two classes, three tokens a row
+    assert one.result().num_samples == 6
