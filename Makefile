@@ -44,7 +44,7 @@ lowest: $(READY) ## the same with the lowest versions that pyproject.toml allows
 backends: $(READY) ## the losses' whole battery on every backend: plain, fused, kernels interpreted (minutes)
 	$(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend torch
 	$(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend fused
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py --backend fused
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) tests/test_losses.py tests/test_losses_fused.py --backend fused
 
 jax: $(READY) ## the tests that take JAX: its arrays as counts, and Keras on it
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev,jax]"
@@ -66,7 +66,7 @@ browser: ## chromium for the tests of the report's page, where one may be instal
 	  || echo "no chromium could be installed: the tests of the report's page will be skipped"
 
 campaign: $(READY) ## hours of crashes, kills, full disks and damaged files: make campaign HOURS=1
-	$(BIN)/python tests/campaign --hours $(HOURS)
+	$(BIN)/python tests/campaign --hours $(HOURS) $(if $(TIMES),--times $(TIMES)) $(if $(OUT),--out $(OUT)) $(foreach name,$(ONLY),--only $(name))
 
 bench: $(READY) native ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py

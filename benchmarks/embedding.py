@@ -26,9 +26,9 @@ from sklearn.datasets import load_sample_images
 from longtail.datasets.images import list_images
 from longtail.training.embedding import embed
 
-BATCH, ROUNDS = 32, 5
+BATCH, ROUNDS = 32, 3
 # photographs as cameras and phones make them, and small pictures
-CASES = {"JPEGs of 1024 pixels": (1024, 64), "PNGs of 64 pixels": (64, 128)}
+CASES = {"JPEGs of 1024 pixels": (1024, 32), "PNGs of 64 pixels": (64, 64)}
 
 
 def write_images(root: Path, side: int, count: int) -> None:

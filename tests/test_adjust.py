@@ -320,7 +320,8 @@ def test_no_method_corrects_twice(rng, name):
         weight = np.asarray(class_weights(COUNTS, name))
     if name == "complementary":
         weight = np.asarray(class_weights(COUNTS, "effective"))
-    evenly = ("class_aware", "deferred_sampling", "progressive_sampling", "oversampling", "undersampling")
+    evenly = {"class_aware", "deferred_sampling", "progressive_sampling"}
+    evenly |= {"oversampling", "undersampling", "smote"}
     rate = 1 / COUNTS if name in evenly else COUNTS**-0.5 if name == "sqrt_sampling" else np.ones(3)
     offset = {
         "logit_adjusted": np.log(COUNTS),

@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics
 from torchmetrics.functional import classification as theirs
 
-from longtail.evaluation import Evaluator, evaluate
+from longtail.evaluation import Evaluator, class_curves, evaluate, macro_curves
 
 CLOSE = {"rel": 0, "abs": 1e-12}
 COUNTS = [500, 60, 8, 3]
@@ -181,3 +181,55 @@ def test_columns_of_tokens_are_no_classes():
     one = Evaluator([50, 5])
     one.add([[0, 1, 0], [1, 0, 0]], [[0, 1, 0], [1, 0, 1]])  # predictions of two classes, three tokens a row
     assert one.result().num_samples == 6
+
+
+def test_curves_are_scikits_and_their_means_are_means():
+    logits, truth = one_label()
+    shares, curves = softmax(logits), class_curves(logits, truth)
+    for c, curve in enumerate(curves):
+        precision, recall, _ = metrics.precision_recall_curve(truth == c, shares[:, c])
+        np.testing.assert_allclose(curve.precision, precision[:-1][::-1][: len(curve.precision)], atol=1e-12)
+        np.testing.assert_allclose(curve.recall, recall[:-1][::-1][: len(curve.recall)], atol=1e-12)
+        false, true, _ = metrics.roc_curve(truth == c, shares[:, c], drop_intermediate=False)
+        np.testing.assert_allclose(curve.false_positive_rate, false[1:], atol=1e-12)
+        np.testing.assert_allclose(curve.recall, true[1:], atol=1e-12)
+        assert curve.average_precision == pytest.approx(
+            metrics.average_precision_score(truth == c, shares[:, c]), **CLOSE
+        )
+        assert curve.roc_auc == pytest.approx(metrics.roc_auc_score(truth == c, shares[:, c]), **CLOSE)
+    mean = macro_curves(curves, points=20001)
+    assert mean.classes == 4
+    assert mean.average_precision == pytest.approx(np.mean([k.average_precision for k in curves]))
+    assert mean.roc_auc == pytest.approx(
+        metrics.roc_auc_score(truth, shares, multi_class="ovr", average="macro"), **CLOSE
+    )
+    # the areas under the mean curves are the means of the areas
+    assert mean.precision[1:].mean() == pytest.approx(mean.average_precision, abs=1e-3)
+    assert np.trapezoid(mean.recall, mean.grid) == pytest.approx(mean.roc_auc, abs=1e-3)
+    assert macro_curves(curves[:1]).precision[50] == curves[0].precision_at(0.5)
+    scores, labels = many_labels()
+    holes = labels.astype(float)
+    holes[::2, 0] = np.nan
+    found = class_curves(scores, holes)
+    assert found[0].average_precision == pytest.approx(
+        metrics.average_precision_score(labels[1::2, 0], scores[1::2, 0]), **CLOSE
+    )
+    assert [k.samples for k in found] == [300, 600, 600, 600]
+
+
+def test_a_class_without_samples_has_no_curve_and_is_left_out_of_the_mean():
+    found = class_curves([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], [0, 1])
+    assert found[2].average_precision is None
+    assert np.isnan(found[2].precision_at([0.5])).all()
+    assert np.isnan(found[2].recall_at([0.5])).all()
+    assert macro_curves(found).classes == 2
+    nothing = macro_curves(found[2:])
+    assert (nothing.average_precision, nothing.roc_auc, nothing.classes) == (None, None, 0)
+    with pytest.raises(ValueError, match="points must be at least 2"):
+        macro_curves(found, points=1)
+    with pytest.raises(ValueError, match="targets must be one a row of scores, 2, got 1"):
+        class_curves([[0.7, 0.3], [0.2, 0.8]], [0])
+    with pytest.raises(ValueError, match=r"scores must be floating point of shape \(N, C\)"):
+        class_curves([1, 0], [1, 0])
+    with pytest.raises(ValueError, match="scores hold NaN"):
+        class_curves([[np.nan, 0.3], [0.2, 0.8]], [0, 1])

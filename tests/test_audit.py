@@ -618,7 +618,7 @@ def test_the_command_prints_text_json_csv_and_a_page(
         (["{photos}", "--groups-from", "x"], "--groups-from 'x' has no parentheses"),
         (["{photos}", "--group", "who"], "group 'who' is no column"),
         (["{photos}/train/cat"], "has no class folders"),
-        (["{photos}", "--test", "b.csv"], "test='b.csv' belongs to a table; leave it out for"),
+        (["{photos}", "--test", "b.csv"], "--test 'b.csv' belongs to a table; leave it out for"),
         (["{photos}/t.csv"], "is a table; name its label column, such as --label 'class'"),
         (["{photos}/t.csv", "--label", "kinds"], "label 'kinds' is no column of"),
         (

@@ -8,18 +8,21 @@ import pickle
 import struct
 import tarfile
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+import requests
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from longtail import datasets
 from longtail.datasets import DownloadError, cifar10, cifar20, cifar100, download, load
-from longtail.datasets.fetch import Archive, fetch
+from longtail.datasets.fetch import Archive, _Part, fetch
 from longtail.datasets.pickles import read_pickle
 from longtail.training import recipes
 
@@ -422,6 +425,7 @@ class Server:
 
     def __init__(self, content):
         self.content, self.ranges, self.cut, self.whole = content, [], None, False
+        self.target, self.silent = "/tiny.tar.gz", False
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -432,11 +436,20 @@ class Server:
                 if self.path == "/absent":
                     self.send_error(404)
                     return
+                if self.path == "/moved":
+                    body = b"it is elsewhere"
+                    self.send_response(302)
+                    self.send_header("Location", outer.target)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+                    return
                 total = len(outer.content)
                 self.send_response(206 if start else 200)
                 if start:
                     self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-                self.send_header("Content-Length", str(total - start))
+                if not outer.silent:
+                    self.send_header("Content-Length", str(total - start))
                 self.end_headers()
                 self.wfile.write(outer.content[start : outer.cut])
 
@@ -444,7 +457,8 @@ class Server:
                 pass
 
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/tiny.tar.gz"
+        self.port = self.http.server_port
+        self.url = f"http://127.0.0.1:{self.port}/tiny.tar.gz"
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def close(self):
@@ -581,6 +595,44 @@ def test_other_failures_are_one_line(server, archive, tmp_path):
     put(tmp_path / "file", b"")
     with pytest.raises(DownloadError, match=r"cannot write tiny\.tar\.gz under .*/file"):
         fetch(archive, tmp_path / "file")
+
+
+@pytest.mark.parametrize("target", ["ftp://example.org/x", "file:///etc/passwd", "gopher://example.org/x"])
+def test_a_redirect_leads_to_the_web_alone(server, archive, tmp_path, target):
+    moved = server.url.replace("tiny.tar.gz", "moved")
+    assert (fetch(archive, tmp_path / "found", url=moved) / "b").read_bytes() == b"second"
+    server.target = target
+    with pytest.raises(DownloadError, match=rf"moved leads to {target}, without .* https; give an address"):
+        fetch(archive, tmp_path / "refused", url=moved)
+    assert not (tmp_path / "refused" / "tiny").exists()
+
+
+def test_a_redirect_from_https_stays_encrypted():
+    answer = requests.Response()
+    answer.status_code, answer.url = 302, "https://example.org/a"
+    for target, refused in (("http://example.org/b", True), ("https://other.org/b", False), ("/b", False)):
+        answer.headers["Location"] = target
+        part = _Part(describe(b"x"), answer.url, io.BytesIO(), None)
+        with pytest.raises(DownloadError, match="without the encryption") if refused else nullcontext():
+            part.start(answer)
+
+
+def test_a_server_that_sends_without_end_is_stopped(server, archive, tmp_path):
+    server.content, server.silent = server.content * 3, True
+    with pytest.raises(DownloadError, match=rf"sends more than the {archive.size} bytes"):
+        fetch(archive, tmp_path)
+    assert (tmp_path / "tiny.tar.gz.part").stat().st_size <= archive.size
+
+
+@pytest.mark.parametrize("fault", ["absent", "moved", "longer", "size"])
+def test_what_is_refused_leaves_no_open_connection(server, archive, tmp_path, fault):
+    server.target, server.silent = "ftp://example.org/x", fault == "longer"
+    server.content *= 1 + (fault in ("longer", "size"))
+    url = server.url.replace("tiny.tar.gz", fault) if fault in ("absent", "moved") else None
+    with pytest.raises(DownloadError) as refused:  # the error is kept, and with it what it refers to
+        fetch(archive, tmp_path, url=url)
+    ours = [c for c in psutil.Process().net_connections("tcp") if c.raddr and c.raddr.port == server.port]
+    assert ours == [], refused
 
 
 def test_an_archive_cannot_write_elsewhere(tmp_path):

@@ -99,7 +99,7 @@ OPTIONS = {
         *("seed", "set", "lora", "freeze_backbone", "label", "image"),
         *("root", "device_batch", "skip_unreadable", "device", "tensorboard"),
     ],
-    "evaluate": ["run", "data", "unlabelled", "format"],
+    "evaluate": ["run", "data", "unlabelled", "probabilities", "thresholds", "curves", "format"],
     "predict": ["run", "sample", "top", "sets", "prior", "data", "format"],
     "verify": ["runs", "format"],
     "report": ["runs", "out", "format", "table", "group", "force"],

@@ -13,6 +13,7 @@ from longtail.compare.folds import fold
 from longtail.compare.running import prepare
 from longtail.datasets import Dataset, Split
 from longtail.evaluation import evaluate
+from longtail.predict import Classifier
 from longtail.sources.arrays import read_arrays
 from longtail.training.loop import load_run, train
 
@@ -79,6 +80,24 @@ def test_every_method_is_kept_and_read_back(problem, tmp_path):
     for name in ("plain/seed0/evaluation.json", "logit_adjusted/seed1/environment.json"):
         (tmp_path / name).unlink()
     assert compare(problem, [*MAIN, "mixup"], seeds=2, out=tmp_path, jobs=1).to_dict() == before
+
+
+def test_a_finished_run_that_was_edited_or_damaged_is_refused_and_the_others_go_on(problem, tmp_path):
+    whole = compare(problem, ["plain", "logit_adjusted"], seeds=2, out=tmp_path, jobs=1)
+    folder = tmp_path / "plain" / "seed1"
+    for name in ("evaluation.json", "model.safetensors", "metrics.jsonl"):
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(before[:-2] + b" \n")
+        found = compare(problem, ["plain", "logit_adjusted"], seeds=2, out=tmp_path, jobs=1)
+        (failed,) = found.failures
+        assert failed.folder == folder
+        assert f"is damaged ({name} does not match its checksum); put back a copy" in failed.failure
+        assert [row.seeds for row in found.rows] == [(0,), (0, 1)]
+        (folder / name).write_bytes(before)
+    assert (
+        compare(problem, ["plain", "logit_adjusted"], seeds=2, out=tmp_path, jobs=1).to_dict()
+        == whole.to_dict()
+    )
 
 
 def test_folds_and_groups_of_features(tmp_path):
@@ -188,6 +207,13 @@ def test_a_tuned_head_chooses_by_heads_that_were_trained_inside(tmp_path):
     np.add.at(confusion, (test[1], wanted), 1)
     assert np.array_equal(confusion, table.rows[1].outcomes[0].result.confusion)
     assert tau > 0
+    # whoever reads the run back decides as it did
+    place = table.rows[1].outcomes[0].folder
+    back = load_run(place).recipe.method
+    assert back.name == "tuned_adjustment"
+    assert np.array_equal(back.adjust(logits, np.bincount(y)).argmax(1), wanted)
+    said = Classifier(place).logits(test[0][0])
+    assert said.argmax() == wanted[0]
     # test labels that would make any peeking choose otherwise
     turned = Problem.from_features(x, y, test=(test[0], np.roll(test[1], 20)), name="made")
     again = compare(turned, names, seeds=1, out=tmp_path / "b", jobs=1)

@@ -1,10 +1,14 @@
 """Names and files that somebody else chose: one line, nothing steered, nothing run, nothing touched."""
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import re
 import shutil
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 
+from folders import write_photos, write_tiny
 from longtail import ClassBalancedLoss, _checks, cli, evaluate, recipes
 from longtail.cli import terminal
 from longtail.compare.columns import as_csv
+from longtail.datasets.features import Features
+from longtail.sources import tables
 from longtail.training import load_run, train
 
 NAMES = (
@@ -150,6 +157,142 @@ def test_recipes_by_hand_are_one_line(named, tmp_path, command):
         assert errors.count("\n") == 1
         harmless(errors)
     assert not (tmp_path / "run").exists()
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "environment.json", "evaluation.json", "manifest.json"])
+def test_a_deep_file_of_a_run_is_one_line(named, tmp_path, command, name):
+    folder = tmp_path / "run"
+    shutil.copytree(named, folder)
+    (folder / name).write_text(DEEP)
+    for arguments in (
+        ("evaluate", folder),
+        ("predict", folder, named.parent / "sample.npy"),
+        ("verify", folder),
+        ("report", folder),
+    ):
+        status, _, errors = command(*arguments)
+        assert status in (1, 2)
+        assert "Traceback" not in errors
+        harmless(errors)
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments"),
+    [
+        ("a.jsonl", ("weights", "{}", "--label", "k")),
+        ("a.json", ("weights", "{}", "--label", "k")),
+        ("train2017.json", ("weights", "{}")),
+        ("train2017.json", ("train", "{}", "--out", "run")),
+        ("data/data.yaml", ("weights", "data")),
+        ("data/dataset_info.json", ("weights", "data")),
+        ("model/config.json", ("embed", "photos", "--model", "model", "--out", "x.npz")),
+        ("model/config.json", ("train", "photos", "--model", "model", "--out", "run")),
+        ("model/preprocessor_config.json", ("train", "photos", "--model", "model", "--out", "run")),
+        ("run/recipe.json", ("train", "{}")),
+    ],
+)
+def test_a_deep_file_is_one_line(tmp_path, monkeypatch, command, file, arguments):
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    if "photos" in arguments:
+        write_photos(tmp_path / "photos")
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    if path.parent.name == "model":
+        write_tiny(path.parent)
+    path.write_text(DEEP)
+    status, _, errors = command(*(a.format(file) for a in arguments))
+    assert status == 2
+    assert errors.count("error: ") == 1
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("error: ")
+    assert re.search("; |: |must", errors.splitlines()[-1])
+    assert "maximum recursion" not in errors
+
+
+def test_a_deep_note_in_features_is_one_line(tmp_path):
+    x, y = np.ones((8, 2), np.float32), np.arange(8) % 2
+    np.savez(tmp_path / "a.npz", X=x, y=y, class_names=np.array(["a", "b"]), about=np.array(DEEP))
+    with pytest.raises(ValueError, match=r"a\.npz: about is no JSON \(it is nested too deep\); check"):
+        Features.load(tmp_path / "a.npz")
+
+
+def lying(path, shape):
+    """Write an .npy or .npz file whose header says a shape that is not there."""
+    array = io.BytesIO()
+    np.lib.format.write_array_header_1_0(array, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    content = array.getvalue() + bytes(64)
+    if path.suffix == ".npy":
+        path.write_bytes(content)
+        return
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("X", "y", "poses", "keys"):
+            archive.writestr(f"{name}.npy", content)
+
+
+@pytest.mark.parametrize("shape", [(10**12,), (10**6, 10**6), (9,)])
+def test_a_header_that_lies_about_its_size_is_one_line(named, tmp_path, command, shape):
+    for name in ("a.npz", "a.npy"):
+        lying(tmp_path / name, shape)
+        for arguments in (
+            ("weights", tmp_path / name),
+            ("predict", named, tmp_path / name),
+            *([("compare", tmp_path / name), ("audit", tmp_path / name)] if name == "a.npz" else []),
+        ):
+            status, _, errors = command(*arguments)
+            assert status == 2, (arguments, errors)
+            assert errors.strip().splitlines()[-1].startswith("error: ")
+            assert "bytes, and 64 follow" in errors or "npz" in errors, (arguments, errors)
+
+
+def test_little_memory_is_one_line(command, tmp_path):
+    path, count = tmp_path / "a.npy", 10**12
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f8", "fortran_order": False, "shape": (count,)}
+        )
+        try:
+            file.truncate(file.tell() + 8 * count)  # a hole, which takes no room on the disk
+        except OSError:
+            pytest.skip("the file system has no files of that size")
+    status, _, errors = command("weights", path)
+    assert status == 2
+    assert errors.count("\n") == 1
+    assert "error: there is not enough memory (Unable to allocate 7.28 TiB" in errors
+    assert "; give less data" in errors
+
+
+def test_packed_bombs_fill_no_disk(tmp_path, command, monkeypatch):
+    bomb = "label\n" + ("a" * 1000 + "\n" + "b" * 1000 + "\n") * 2000
+    with zipfile.ZipFile(tmp_path / "bomb.csv.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.csv", bomb)
+    with bz2.open(tmp_path / "bomb.csv.bz2", "wt") as file:
+        file.write(bomb)
+    monkeypatch.setattr(tables, "_BOMB_FROM", 1 << 20)
+    for name in ("bomb.csv.zip", "bomb.csv.bz2"):
+        status, _, errors = command("weights", tmp_path / name, "--label", "label")
+        assert status == 2
+        assert "unpacks to more than 200 times its size, as no table does; if it is one, unpack it" in errors
+    monkeypatch.setattr(tables, "_BOMB_FROM", 1 << 40)
+    assert command("weights", tmp_path / "bomb.csv.zip", "--label", "label")[0] == 0
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+    status, _, errors = command("weights", tmp_path / "bomb.csv.zip", "--label", "label")
+    assert status == 2
+    assert "unpacks to more than 524,288 bytes, half of what is free in" in errors
+
+
+def test_one_line_without_end_fills_no_memory(tmp_path, command, monkeypatch):
+    monkeypatch.setattr(tables, "_LINE", 1 << 16)
+    for name in ("a.csv.gz", "a.jsonl.gz"):
+        with gzip.open(tmp_path / name, "wt") as file:
+            file.write("[" * (1 << 17))
+        status, _, errors = command("weights", tmp_path / name, "--label", "k")
+        assert status == 2
+        assert "has a line of 65,536 letters or more" in errors
 
 
 def test_nothing_unpickles_but_the_restricted_reader():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -353,6 +354,37 @@ def test_a_second_call_and_a_third_after_a_kill_say_the_same(compared, problem, 
     other = Problem.from_table(table(seed=1), "kind", name="parts")
     with pytest.raises(RuntimeError, match=r"holds a run on other data \(train_sha256 differ\)"):
         compare(other, ["plain"], **options)
+
+
+def test_a_finished_run_that_was_edited_or_damaged_is_refused_and_the_others_go_on(tmp_path):
+    problem = Problem.from_table(table(), "kind", name="parts")
+    options = {"learners": "logistic_regression", "folds": 2, "repeats": 1, "out": tmp_path, "jobs": 1}
+    methods = ["plain", "posthoc_logit_adjusted"]
+    whole = compare(problem, methods, **options)
+    folder = tmp_path / "plain" / "fold1"
+    result = json.loads((folder / "evaluation.json").read_text())
+    better = json.dumps(result | {"balanced_error": result["balanced_error"] / 2}).encode()
+    for name, content, why in (
+        ("evaluation.json", better, "evaluation.json .*(bytes instead of|does not match its checksum)"),
+        ("environment.json", b"[" * 100_000, "nested too deep"),
+        ("manifest.json", None, "manifest.json is missing"),
+        ("manifest.json", b"{}", "manifest.json cannot be read"),
+    ):
+        before = (folder / name).read_bytes()
+        (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+        found = compare(problem, methods, **options)
+        (failed,) = found.failures
+        assert failed.folder == folder
+        assert re.search(f"the run in .*fold1 is damaged .*{why}.*; put back a copy", failed.failure)
+        assert [row.seeds for row in found.rows] == [(0,), (0, 1)]
+        (folder / name).write_bytes(before)
+    assert compare(problem, methods, **options).to_dict() == whole.to_dict()
+    # scores are made again, and come out as they were
+    kept = folder / "scores.npz"
+    kept.write_bytes(kept.read_bytes()[:-30])
+    (folder / "evaluation.json").unlink()
+    with pytest.warns(UserWarning, match=r"scores\.npz cannot be read .*; what it held is computed again"):
+        assert compare(problem, methods, **options).to_dict() == whole.to_dict()
 
 
 def test_nothing_is_chosen_by_the_test_set(tmp_path):

@@ -9,6 +9,9 @@ import longtail
 from longtail import cli, datasets
 from longtail.compare import compare
 from longtail.compare.runs import one_run
+from longtail.evaluation import check_probabilities, class_curves, macro_curves, tune_thresholds
+from longtail.training import train
+from longtail.training.evaluate import held_out
 
 
 def run(capsys, monkeypatch, *arguments):
@@ -145,3 +148,92 @@ def test_a_comparison_whose_runs_all_failed_raises(tmp_path):
     with pytest.raises(RuntimeError, match=r"all 1 runs failed, the first in .*DivergedError"):
         compare(recipe, ["plain"], seeds=1, out=tmp_path / "out", jobs=1)
     assert (tmp_path / "out" / "compare.json").is_file()
+
+
+def asked(capsys, monkeypatch, *arguments):
+    """Standard output as it is."""
+    monkeypatch.setattr("sys.argv", ["longtail", "evaluate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out = capsys.readouterr()
+    assert not stop.value.code, out.err
+    return out.out
+
+
+def test_probabilities_thresholds_and_curves_of_a_run(compared, capsys, monkeypatch):
+    place = compared / "all" / "plain" / "seed0"
+    held = held_out(place)
+    found = json.loads(asked(capsys, monkeypatch, place, "--probabilities", "--format", "json"))
+    ours = check_probabilities(held.logits, held.labels, held.class_counts)
+    assert {name: e["log_loss"] for name, e in found.items()} == {n: e.log_loss for n, e in ours.items()}
+    table = asked(capsys, monkeypatch, place, "--probabilities")
+    assert f"{ours['temperature'].log_loss:.3f}" in table
+    assert "temperature, adjusted" in table  # nothing is cut at 80 columns
+
+    shares = np.exp(held.logits - held.logits.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    hot = np.eye(10)[held.labels]
+    for rule, options in (
+        ("f1", {"by": "f1"}),
+        ("precision=0.8", {"by": "precision", "floor": 0.8}),
+        ("cost=1:10", {"by": "cost", "cost": (1, 10)}),
+    ):
+        told = json.loads(asked(capsys, monkeypatch, place, "--thresholds", rule, "--format", "json"))
+        tuned = tune_thresholds(shares, hot, activation="identity", **options)
+        assert [c["threshold"] for c in told["classes"]] == pytest.approx(list(tuned.thresholds), abs=1e-12)
+        assert [c["f1"] for c in told["classes"]] == list(tuned.f1)
+        assert told["macro_f1"] == tuned.macro_f1
+    assert "decided by thresholds that others chose" in " ".join(
+        asked(capsys, monkeypatch, place, "--thresholds", "f1").split()
+    )
+
+    curves = class_curves(held.logits, held.labels)
+    told = json.loads(asked(capsys, monkeypatch, place, "--curves", "--format", "json"))
+    assert told["macro"]["all"]["average_precision"] == macro_curves(curves).average_precision
+    few = [k for k, n in zip(curves, held.class_counts, strict=True) if n < 20]
+    assert told["macro"]["few-shot"]["roc_auc"] == macro_curves(few).roc_auc
+    lines = asked(capsys, monkeypatch, place, "--curves", "--format", "csv").splitlines()
+    assert len(lines) == 1 + sum(len(k.thresholds) for k in curves)
+    assert "mean of few-shot" in asked(capsys, monkeypatch, place, "--curves")
+
+
+def test_kept_predictions_are_what_the_network_says(compared):
+    place = compared / "all" / "plain" / "seed0"
+    kept, again = held_out(place), held_out(place, datasets.load("digits"), device="cpu")
+    np.testing.assert_allclose(kept.logits, again.logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(kept.labels, again.labels)
+    assert (kept.counts, kept.class_counts) == (again.counts, again.class_counts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--thresholds", "recall"], "--thresholds must be f1, precision=FLOOR such as precision=0.9"),
+        (["--thresholds", "precision=2"], "--thresholds precision must be in (0, 1], got 2"),
+        (["--thresholds", "cost=1"], "cost=ALARM:MISS such as cost=1:10; got 'cost=1'"),
+        (["--thresholds", "cost=0:1"], "--thresholds cost must be in (0, inf), got 0"),
+        (["--curves", "--probabilities"], "--probabilities and --curves are asked for together; give one"),
+    ],
+)
+def test_errors_of_what_is_asked_of_scores(arguments, told, compared, capsys, monkeypatch):
+    code, _, err = run(capsys, monkeypatch, "evaluate", compared / "all" / "plain" / "seed0", *arguments)
+    assert code == 2
+    assert told in err
+
+
+def test_sigmoid_runs_have_curves_and_no_temperature(tmp_path, capsys, monkeypatch):
+    recipe = longtail.recipes.digits().with_epochs(2).replace(loss="sigmoid")
+    train(recipe, tmp_path / "run", device="cpu")
+    code, _, err = run(capsys, monkeypatch, "evaluate", tmp_path / "run", "--probabilities")
+    assert code == 2
+    assert "use --thresholds or --curves" in err
+    assert "mean of all" in asked(capsys, monkeypatch, tmp_path / "run", "--curves")
+
+
+def test_a_method_that_balances_has_nothing_to_adjust_and_keeps_its_groups(compared, capsys, monkeypatch):
+    place = compared / "all" / "balanced_softmax" / "seed0"
+    found = json.loads(asked(capsys, monkeypatch, place, "--probabilities", "--format", "json"))
+    assert found["adjusted"]["log_loss"] == pytest.approx(found["as they are"]["log_loss"])
+    assert (
+        found["adjusted"]["group_sizes"] == json.loads((place / "evaluation.json").read_text())["group_sizes"]
+    )

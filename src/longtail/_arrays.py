@@ -7,8 +7,10 @@ other libraries; it brings much of NumPy that nobody else needs, so it is import
 from __future__ import annotations
 
 import math
+import os
 import re
 import unicodedata
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeGuard, TypeVar
@@ -26,6 +28,42 @@ NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*", 
 _MISSING = re.compile(
     r"\s*(|\?|#N/A( N/A)?|#NA|-?1\.#(IND|QNAN)|-?(NaN|nan)|<NA>|N/A|n/a|NA|NULL|null|None)\s*"
 )
+
+
+def check_headers(path: str | os.PathLike[str]) -> None:
+    """Refuse an .npy or .npz file whose header promises more than follows it, before room is made for it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a header that lies, or is none.
+        zipfile.BadZipFile: a damaged .npz file.
+    """
+    with open(path, "rb") as file:
+        packed = zipfile.is_zipfile(file)
+        file.seek(0)
+        if not packed:
+            _check_header(file, os.fstat(file.fileno()).st_size, os.fspath(path))
+            return
+        with zipfile.ZipFile(file) as archive:
+            for about in archive.infolist():
+                if about.filename.endswith(".npy"):
+                    with archive.open(about) as member:
+                        _check_header(member, about.file_size, about.filename.removesuffix(".npy"))
+
+
+def _check_header(file: Any, size: int, name: str) -> None:
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        return
+    one = version == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    promised, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if not dtype.hasobject and (promised > there or min(shape, default=0) < 0):
+        raise ValueError(
+            f"{name} says that it has shape {shape} of {dtype}, {promised:,} bytes, and {there:,} follow; "
+            "get the file again"
+        )
 
 
 def label_order(names: Iterable[Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import os
 import re
@@ -108,6 +109,19 @@ def shorten(items: Iterable[object], limit: int = 5) -> str:
     items = list(items)
     text = ", ".join(repr(x) for x in items[:limit])
     return text if len(items) <= limit else f"{text} and {len(items) - limit} more"
+
+
+def parse_json(text: str | bytes, name: str, *, what: str = "JSON") -> Any:
+    """Read JSON that anyone may have written; errors call it `name`, and say that it is no `what`.
+
+    Raises:
+        ValueError: it is none, or nested deeper than anything that is meant.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{name} is no {what} ({why}); check the file") from None
 
 
 def printable(text: str) -> str:

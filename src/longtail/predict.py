@@ -18,6 +18,7 @@ from longtail._registry import added
 from longtail.adapters.transformers import logits_of
 from longtail.datasets.decoding import BROKEN, EvalTransform, opened
 from longtail.datasets.kinds import KINDS
+from longtail.sources.arrays import check_headers
 from longtail.sources.folders import IMAGE_SUFFIXES
 from longtail.training.data import scale
 from longtail.training.folder import environment_of, load_run
@@ -239,6 +240,7 @@ class Classifier:
 def read_npy(path: Path) -> npt.NDArray[Any]:
     """Read one array of numbers."""
     try:
+        check_headers(path)
         with path.open("rb") as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
     except FileNotFoundError:
@@ -250,6 +252,7 @@ def read_npy(path: Path) -> npt.NDArray[Any]:
 def _read_rows(path: Path) -> npt.NDArray[Any]:
     if path.suffix == ".npz":
         try:
+            check_headers(path)
             with np.load(path, allow_pickle=False) as held:
                 if "X" not in held.files:
                     raise ValueError(f"it holds {_checks.shorten(held.files)}, but no X")

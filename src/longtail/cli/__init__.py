@@ -37,7 +37,8 @@ def main() -> None:
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
         fail(str(error))
     except MemoryError as error:
-        fail(str(error) or "there is not enough memory; give less data, or close other programs")
+        told = f" ({error})" if str(error) else ""
+        fail(f"there is not enough memory{told}; give less data, or close other programs")
     except SystemExit as end:
         if end.code == 130:  # what typer makes of an interrupt
             text = "stopped; finished runs and checkpoints are kept, the same command goes on from them"

@@ -164,12 +164,42 @@ def evaluate(
             "shares, which predict --prior estimated then takes.",
         ),
     ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="As they are, with a temperature, for equal class shares.")
+    ] = False,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="f1|precision=FLOOR|cost=ALARM:MISS",
+            help="Each class against the rest: the best threshold, and its worth out of fold.",
+        ),
+    ] = None,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Precision by recall and ROC per class; csv: every point.")
+    ] = False,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
     """The errors of a finished run: per class and group, how sure they are, calibration."""
     from longtail.training.evaluate import evaluate_run
 
+    asked = {
+        "--unlabelled": unlabelled is not None,
+        "--probabilities": probabilities,
+        "--thresholds": thresholds is not None,
+        "--curves": curves,
+    }
+    if sum(asked.values()) > 1:
+        told = " and ".join(name for name, given in asked.items() if given)
+        raise ValueError(f"{told} are asked for together; give one at a time")
     run = _one_run(run)
+    if probabilities or curves or thresholds is not None:
+        from longtail.cli.scores import print_curves, print_probabilities, print_thresholds
+
+        if thresholds is not None:
+            print_thresholds(run, data, thresholds, format)
+        else:
+            (print_curves if curves else print_probabilities)(run, data, format)
+        return
     if unlabelled is not None:
         _print_prior(_estimated(run, unlabelled, data), run, format)
         return
@@ -328,7 +358,7 @@ def _prior_of(run: Path) -> PriorEstimate:
     from longtail.evaluation import PriorEstimate
 
     try:
-        return PriorEstimate.from_dict(json.loads((run / PRIOR).read_bytes()))
+        return PriorEstimate.from_dict(_checks.parse_json((run / PRIOR).read_bytes(), PRIOR))
     except FileNotFoundError:
         raise ValueError(
             f"{run} has no estimated prior; longtail evaluate {run} --unlabelled FILE makes one"
@@ -443,6 +473,7 @@ def add(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "longtail evaluate runs/digits",
+            "longtail evaluate runs/digits --thresholds precision=0.9",
             "longtail evaluate runs/digits --format csv",
         )
     )(evaluate)

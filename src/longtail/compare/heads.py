@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from longtail._random import derive_seed, generator
+from longtail.adjust import tune_adjustment
 from longtail.compare.folds import inner_folds
 from longtail.compare.outcome import Outcome
 from longtail.compare.trials import finished, measures, split
@@ -413,6 +414,9 @@ def _kept(
             folder.write_metrics([*history[:-1], _tested(history[-1], evaluation.error)])
             seconds += time.perf_counter() - started
             made_with = environment(torch.device("cpu")) | {"subset_sha256": data.subset_sha256}
+            if inner is not None and method.adjustment == Rule("tuned_logit"):  # for who reads the run back
+                prior = method.prior(data.counts, epochs=recipe.epochs)
+                made_with["tau"] = tune_adjustment(*inner, prior).tau
             more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
             folder.write_environment(made_with | about | {"seconds": seconds, "measures": more})
             Predictions.of(decided, data.test[1], data.test_groups).write(place)

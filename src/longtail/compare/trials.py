@@ -10,6 +10,8 @@ import contextlib
 import io
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from longtail import _checks
 from longtail.compare.folds import fold, inner_folds
 from longtail.compare.learners import FLOOR, Learner, fit
 from longtail.compare.outcome import Outcome
 from longtail.evaluation import Evaluation, evaluate
+from longtail.sources.arrays import check_headers
 from longtail.training import manifest
-from longtail.training.files import locked, write_atomic
+from longtail.training.files import locked, read_json, write_atomic
 from longtail.training.predictions import PREDICTIONS, Predictions
 
 if TYPE_CHECKING:
@@ -79,7 +83,13 @@ def _run(
     assert problem.targets is not None
     started = time.perf_counter()
     about = problem.about
-    done = {p: found for r, p in zip(recipes, places, strict=True) if (found := finished(r, p, about))}
+    done: dict[Path, Outcome] = {}
+    for r, p in zip(recipes, places, strict=True):
+        try:
+            if found := finished(r, p, about):
+                done[p] = found
+        except ValueError as error:  # one damaged run must not cost the others
+            done[p] = Outcome(r, None, 0.0, f"{type(error).__name__}: {error}", p)
     if len(done) == len(places):
         return [done[p] for p in places]
     train, test = split(problem, recipes[0])
@@ -183,34 +193,40 @@ def _held_out(
 
 
 def finished(recipe: Recipe, place: Path, about: dict[str, object]) -> Outcome | None:
-    """Return a run that is there already, or None."""
-    file = place / "environment.json"
-    if not file.is_file() or not (place / "evaluation.json").is_file():
+    """Return a run that is there already, or None.
+
+    Raises:
+        ValueError: it is on other data, or damaged, or was edited.
+    """
+    if not (place / "environment.json").is_file() or not (place / "evaluation.json").is_file():
         return None
-    environment = json.loads(file.read_bytes())
+    try:
+        environment = read_json(place / "environment.json")
+        if not manifest.check(place) and "manifest" in environment:
+            raise manifest.DamagedError(f"{manifest.MANIFEST} is missing")
+        evaluation = Evaluation.from_dict(read_json(place / "evaluation.json"))
+        seconds = float(environment.get("seconds", 0.0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"the run in {place} is damaged ({error}); put back a copy of what is damaged, or delete the "
+            "folder and start again"
+        ) from error
     if other := [key for key, value in about.items() if environment.get(key, value) != value]:
         raise ValueError(
             f"run folder {place} holds a run on other data ({', '.join(other)} differ); choose another "
             "folder (--out), or delete this one to start anew"
         )
-    try:
-        sealed = manifest.check(place)
-    except manifest.DamagedError as error:
-        raise ValueError(
-            f"{error} in {place}; delete that folder, and the same command runs it anew"
-        ) from None
-    if not sealed and "manifest" in environment:
-        raise ValueError(
-            f"{manifest.MANIFEST} is missing in {place}; delete that folder, and the same command runs it "
-            "anew"
-        )
-    evaluation = Evaluation.from_dict(json.loads((place / "evaluation.json").read_bytes()))
-    return Outcome(recipe, evaluation, float(environment.get("seconds", 0.0)), None, place)
+    return Outcome(recipe, evaluation, seconds, None, place)
 
 
 def _kept(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Return the scores that an earlier start left; none where there are none."""
+    """Return the scores that an earlier start left; none where there are none, or damaged ones."""
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    try:
+        check_headers(path)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        _checks.warn(f"{path} cannot be read ({error}); what it held is computed again")
+        return {}

@@ -156,7 +156,9 @@ class Features:
             for part in sorted({"y", "y_test"} & found.keys()):
                 found[part] = _codes(names, found[part])
         known = {name: found[name] for name in cls.__dataclass_fields__ if name in found and name != "about"}
-        about = json.loads(str(found["about"])) if "about" in found else {}
+        about = (
+            _checks.parse_json(str(found["about"]), f"features {source}: about") if "about" in found else {}
+        )
         try:
             return cls(**known, class_names=tuple(map(str, names.tolist())), about=about)
         except ValueError as error:

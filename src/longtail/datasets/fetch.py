@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urljoin, urlsplit
 
 from longtail import _checks
 from longtail.sources.counted import needs
@@ -143,9 +144,19 @@ class _Part:
         if self.done > archive.size:
             self.done = file.truncate(0)
         self.started = False
+        self.answers: list[Any] = []
 
     def start(self, answer: Any, **_: object) -> None:
-        """Look at what the server is about to send; requests calls this."""
+        """Look at what the server is about to send; requests calls this, at every redirect, too."""
+        self.answers.append(answer)
+        if answer.is_redirect:
+            target = urljoin(answer.url, answer.headers["Location"])
+            if urlsplit(target).scheme not in {"https", urlsplit(self.url).scheme}:
+                raise DownloadError(
+                    f"{self.url} leads to {target}, without the encryption of https; give an address that "
+                    "stays with it"
+                )
+            return
         if not answer.ok:
             return
         if self.done and not (answer.headers.get("Content-Range") or "").startswith(f"bytes {self.done}-"):
@@ -159,6 +170,11 @@ class _Part:
         self.started = True
 
     def write(self, block: bytes) -> None:
+        if self.done + len(block) > self.archive.size:
+            raise DownloadError(
+                f"{self.url} sends more than the {self.archive.size} bytes of {self.archive.file}; give the "
+                "address of the official file"
+            )
         self.done += self.file.write(block)
         if self.progress is not None:
             self.progress(self.done, self.archive.size)
@@ -189,6 +205,9 @@ def _receive(archive: Archive, url: str, file: BinaryIO, root: Path, progress: _
         if error.errno is not None:  # the disk's
             raise
         why = str(error)
+    finally:
+        for answer in part.answers:  # pooch leaves open what was refused or cut short
+            answer.close()
     file.flush()
     if part.done < archive.size:
         raise DownloadError(

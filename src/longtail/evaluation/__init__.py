@@ -1,6 +1,6 @@
 """Predictions -> `Evaluation`, and its mean and spread over seeds."""
 
-from longtail.evaluation.curves import Curve
+from longtail.evaluation.curves import Curve, MacroCurves, macro_curves
 from longtail.evaluation.intervals import Interval, jeffreys_interval, mean_interval, wilson_interval
 from longtail.evaluation.label_shift import Calibration, PriorEstimate, estimate_prior, fit_calibration
 from longtail.evaluation.multi_label import MultiLabelEvaluation
@@ -16,7 +16,7 @@ from longtail.evaluation.statistics import (
     paired_difference,
     summarize,
 )
-from longtail.evaluation.thresholds import TunedThresholds, tune_thresholds
+from longtail.evaluation.thresholds import TunedThresholds, class_curves, tune_thresholds
 
 __all__ = [
     "Calibration",
@@ -24,6 +24,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "Interval",
+    "MacroCurves",
     "MultiLabelEvaluation",
     "PairedDifference",
     "PredictionSets",
@@ -35,12 +36,14 @@ __all__ = [
     "TunedThresholds",
     "bonferroni",
     "check_probabilities",
+    "class_curves",
     "estimate_prior",
     "evaluate",
     "fit_calibration",
     "fit_sets",
     "interval_text",
     "jeffreys_interval",
+    "macro_curves",
     "mean_interval",
     "paired_difference",
     "paired_on_test",

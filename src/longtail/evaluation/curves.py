@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Curve"]
+__all__ = ["Curve", "MacroCurves", "macro_curves"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -91,3 +92,82 @@ class Curve:
         # pairs in which the class's sample does not score above the other
         lost = float((steps * before).sum() + (steps * (others - before)).sum() / 2)
         return 1 - lost / (self.positives * rest)
+
+    def precision_at(self, recall: npt.ArrayLike) -> Floats:
+        """Return the precision where recalls are first reached; NaN for a class without samples."""
+        wanted = np.asarray(recall, dtype=np.float64)
+        if not self.positives:
+            return np.full(wanted.shape, np.nan)
+        needed = np.clip(np.ceil(wanted * self.positives - 1e-9), 1, self.positives)
+        return np.asarray(self.precision[np.searchsorted(self.found, needed)])
+
+    def recall_at(self, false_positive_rate: npt.ArrayLike) -> Floats:
+        """Return the recall at shares of the rest, linear between steps; NaN where one kind is missing."""
+        wanted = np.asarray(false_positive_rate, dtype=np.float64)
+        if not 0 < self.positives < self.samples:
+            return np.full(wanted.shape, np.nan)
+        x = np.concatenate([[0.0], self.false_positive_rate])
+        y = np.concatenate([[0.0], self.recall])
+        before = np.searchsorted(x, wanted, side="right") - 1
+        after = np.minimum(before + 1, len(x) - 1)
+        step = np.where(x[after] > x[before], x[after] - x[before], 1)
+        return np.asarray(y[before] + (y[after] - y[before]) * (wanted - x[before]) / step)
+
+
+@dataclass(frozen=True, eq=False)
+class MacroCurves:
+    """Mean curves of some classes, each of which counts the same.
+
+    Attributes:
+        grid: recalls of `precision`, and shares of the rest of `recall`, from 0 to 1.
+        precision: mean of the classes' precision where a recall is first reached.
+        recall: mean of the classes' recall at a share of the rest that is taken: the ROC curve.
+        average_precision: mean over the classes with samples; None without any.
+        roc_auc: mean over the classes for which it is known; None without any.
+        classes: how many have samples.
+    """
+
+    grid: Floats
+    precision: Floats
+    recall: Floats
+    average_precision: float | None
+    roc_auc: float | None
+    classes: int
+
+
+def macro_curves(curves: Sequence[Curve], points: int = 101) -> MacroCurves:
+    """Average curves of classes: precision at each recall, and recall at each share of the rest.
+
+    Args:
+        curves: one a class, as `class_curves` makes them; those without samples are left out.
+        points: of the grid.
+
+    Returns:
+        The mean curves; NaN where no class has samples.
+
+    Raises:
+        ValueError: fewer than 2 points.
+
+    Example:
+        >>> import numpy as np
+        >>> scores, truth = np.array([0.9, 0.8, 0.3]), np.array([True, False, True])
+        >>> found = macro_curves([Curve.of(scores, truth), Curve.of(-scores, ~truth)], points=3)
+        >>> found.precision.round(2).tolist(), found.recall.tolist(), found.classes
+        ([0.75, 0.75, 0.58], [0.25, 0.75, 1.0], 2)
+    """
+    if points < 2:
+        raise ValueError(f"points must be at least 2, got {points}")
+    grid = np.linspace(0.0, 1.0, points)
+    here = [curve for curve in curves if curve.positives]
+    both = [curve for curve in here if curve.positives < curve.samples]
+    nothing = np.full(points, np.nan)
+    areas = [a for curve in here if (a := curve.average_precision) is not None]
+    ranks = [a for curve in both if (a := curve.roc_auc) is not None]
+    return MacroCurves(
+        grid,
+        np.mean([curve.precision_at(grid) for curve in here], axis=0) if here else nothing,
+        np.mean([curve.recall_at(grid) for curve in both], axis=0) if both else nothing,
+        float(np.mean(areas)) if areas else None,
+        float(np.mean(ranks)) if ranks else None,
+        len(here),
+    )

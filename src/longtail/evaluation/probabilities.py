@@ -19,6 +19,7 @@ def check_probabilities(
     targets: object,
     class_counts: object,
     *,
+    source: object = None,
     target: object = "uniform",
     groups: object = None,
     folds: int = 5,
@@ -32,6 +33,8 @@ def check_probabilities(
         logits: Shape (N, C), of samples that the model was not trained on.
         targets: Class indices, integers of shape (N,).
         class_counts: Training samples per class.
+        source: The class shares that the probabilities answer for, as counts; None: ``class_counts``, as
+            after plain training. Ones for a model that balances, which then has nothing to adjust.
         target: The prior to move to, as for `longtail.adjust_logits`.
         groups: One a sample: those of one group (a patient, a track) stay in one fold.
         folds: At least 2.
@@ -75,9 +78,10 @@ def check_probabilities(
         rest = fold != k
         cooled[~rest] /= fit_calibration(values[rest], truth[rest], biases=False).temperature
     found = {"as they are": values.astype(np.float64), "temperature": cooled}
+    answered = class_counts if source is None else source
     found |= {
-        "adjusted": adjust_logits(found["as they are"], class_counts, target=target),
-        "temperature, adjusted": adjust_logits(cooled, class_counts, target=target),
+        "adjusted": adjust_logits(found["as they are"], answered, target=target),
+        "temperature, adjusted": adjust_logits(cooled, answered, target=target),
     }
     evaluations = {}
     for name, scores in found.items():

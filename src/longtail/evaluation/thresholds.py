@@ -13,10 +13,11 @@ from longtail._arrays import as_numpy
 from longtail.evaluation.curves import Curve
 from longtail.evaluation.intervals import THIN
 from longtail.evaluation.multi_label import Labelled, read_multi_label
-from longtail.evaluation.reading import group_ids
+from longtail.evaluation.reading import ACTIVATIONS, group_ids, read_labels, reading_of
 
-__all__ = ["TunedThresholds", "tune_thresholds"]
+__all__ = ["TunedThresholds", "class_curves", "tune_thresholds"]
 
+Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Shares = tuple[float | None, ...]
@@ -46,6 +47,60 @@ class TunedThresholds:
     macro_f1: float | None
     plain_macro_f1: float | None
     thin: tuple[int, ...]
+
+
+def class_curves(scores: object, targets: object, *, activation: str | None = None) -> tuple[Curve, ...]:
+    """Return each class's curve against the rest: precision, recall and ROC at every threshold.
+
+    Args:
+        scores: Logits or probabilities of shape (N, C).
+        targets: Class indices of shape (N,); or many labels, 0 and 1 of shape (N, C), where NaN or -100
+            leaves an element out.
+        activation: "softmax", "sigmoid" or "identity", probabilities; None looks, as `evaluate` does.
+
+    Returns:
+        C curves, whose thresholds are probabilities; `macro_curves` averages them.
+
+    Raises:
+        TypeError: Targets that are no classes.
+        ValueError: Shapes that do not fit, or NaN.
+
+    Example:
+        >>> curves = class_curves([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]], [0, 1, 1])
+        >>> [round(curve.average_precision, 2) for curve in curves]
+        [1.0, 1.0]
+    """
+    given, truth = as_numpy("scores", scores), as_numpy("targets", targets)
+    if given.ndim != 2 or given.dtype.kind != "f" or not len(given):
+        raise ValueError(f"scores must be floating point of shape (N, C), got {_checks.describe(given)}")
+    if truth.shape == given.shape:
+        read = read_multi_label(given, truth, activation)
+        shares = read.probabilities
+        assert shares is not None
+        pairs = [(shares[k, c], read.truth[k, c]) for c, k in enumerate(read.known.T)]
+    else:
+        labels = read_labels("targets", targets, given.shape[1])
+        if len(labels) != len(given):
+            raise ValueError(f"targets must be one a row of scores, {len(given)}, got {len(labels)}")
+        if not np.isfinite(given).all():
+            raise ValueError("scores hold NaN or infinity; find where training diverged")
+        shares = class_shares(given, activation)
+        pairs = [(shares[:, c], labels == c) for c in range(given.shape[1])]
+    none = np.zeros(0, dtype=np.int64)
+    return tuple(Curve.of(s, t) if len(s) else Curve(np.zeros(0), none, none, 0, 0) for s, t in pairs)
+
+
+def class_shares(scores: Array, activation: str | None = None) -> Floats:
+    """Return the probability of each class; None looks whether they are some already."""
+    values = scores.astype(np.float64)
+    kind = _checks.choice("activation", activation or reading_of(scores, "scores"), ACTIVATIONS)
+    if kind == "identity":
+        return np.asarray(values)
+    if kind == "sigmoid":
+        small = np.exp(-np.abs(values))
+        return np.asarray(np.where(values >= 0, 1, small) / (1 + small))
+    shares = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
 def tune_thresholds(

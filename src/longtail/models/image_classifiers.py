@@ -70,7 +70,7 @@ def build_classifier(name: str, class_names: Sequence[str]) -> nn.Module:
             f"({_first_line(error)}); check the name and the connection, or give a folder, or one of "
             f"{', '.join(RESNETS)}"
         ) from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"model {name!r} is no image classifier: {_first_line(error)}"
             "; give one that AutoModelForImageClassification loads"

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.extend import shorten
+from longtail.sources.arrays import check_headers
 
 MIN_FRAMES: Final = 3  # the fast motion is the difference of frames two apart
 
@@ -241,6 +242,7 @@ def _field(path: Path, fields: Arrays, name: str) -> npt.NDArray[Any]:
 
 def _npz(path: Path) -> Arrays:
     try:
+        check_headers(path)
         with path.open("rb") as stream:  # NumPy leaves open what it opened itself and could not read
             file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
+from longtail._arrays import check_headers
 from longtail.sources.frames import read_frame
 
-__all__ = ["ARRAYS", "read_arrays"]
+__all__ = ["ARRAYS", "check_headers", "read_arrays"]
 
 Array = npt.NDArray[Any]
 # what a file of features may hold
@@ -53,6 +54,7 @@ def read_arrays(path: str, label: str = "y") -> dict[str, Array]:
     if suffix != ".npz":
         raise ValueError(f"features must be a .npz or .parquet file, got {path!r}")
     try:
+        check_headers(path)
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             names = file.files
             found = {name: _mapped(path, name) for name in names if name in ARRAYS}

@@ -19,6 +19,7 @@ from longtail.sources.listing import Listing, names_array
 
 Id = int | str
 
+_DEEP = 1000  # more levels opened in a block than any annotation has
 _BLOCK = 1 << 16
 _TRAIN = re.compile(r"train(20\d\d)\.json")
 
@@ -178,7 +179,13 @@ class _Utf8:
         self.file = file
 
     def read(self, size: int) -> bytes:
-        return self.file.read(size).encode()
+        block = self.file.read(size).encode()
+        depth = block.count(b"[") + block.count(b"{") - block.count(b"]") - block.count(b"}")
+        if depth > _DEEP:  # the parser keeps a path for each level: their lengths add up
+            raise ValueError(
+                f"source {self.file.name!r} is no annotation file (it is nested too deep); check the file"
+            )
+        return block
 
 
 def _member(path: str, key: str, element: object, name: str) -> Id:

@@ -5,14 +5,12 @@ Each kind is read by the library that is kept for it; all of them answer by the 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -98,7 +96,7 @@ def _json(path: str, _: Wanted) -> Sheet:
     """Objects, one a line or in one list; DuckDB counts them."""
     database = tables.connect("a file of JSON lines")
     with tables.open_text(path) as file:
-        lines = [line for line in islice(file, 100) if line.strip()]
+        lines = [line for line in tables.first_lines(file, path) if line.strip()]
     form = "array" if lines and lines[0].lstrip().startswith("[") else "newline_delimited"
     columns: dict[str, None] = {}
     if form == "array":
@@ -107,7 +105,7 @@ def _json(path: str, _: Wanted) -> Sheet:
     else:
         for number, line in enumerate(lines, start=1):
             try:
-                columns |= dict.fromkeys(json.loads(line))
+                columns |= dict.fromkeys(_checks.parse_json(line, "it"))
             except (ValueError, TypeError) as error:
                 raise ValueError(
                     f"line {number} of {path!r} is no JSON object ({error}); a line must hold one each"
@@ -120,7 +118,7 @@ def _json(path: str, _: Wanted) -> Sheet:
             f"format = '{form}', columns = {{'{name}': 'JSON'}})) GROUP BY 1"
         )
         for text, number in tables.ask(database, query, [path], path):
-            yield None if text is None else json.loads(text), number
+            yield None if text is None else _checks.parse_json(text, f"column {column!r} of {path!r}"), number
 
     return Sheet(list(columns), counts)
 
@@ -207,11 +205,12 @@ def array(path: str, label: str | None) -> tuple[npt.NDArray[Any], list[str] | N
     """
     try:
         try:
+            _arrays.check_headers(path)
             loaded = np.load(path, allow_pickle=False)
         except ValueError as error:
             raise ValueError(
-                f"source {path!r} holds no plain array (it is pickled, or none)"
-                "; save it by numpy.save(path, array) as numbers or text"
+                f"source {path!r} holds no plain array ({str(error).splitlines()[0]}); save it by "
+                "numpy.save(path, array) as numbers or text"
             ) from error
         if isinstance(loaded, np.ndarray):
             if label is not None:
@@ -253,10 +252,9 @@ def count_yolo(path: str) -> Counted:
     yaml = needs("yaml", "a data.yaml needs", "images")
     try:
         about = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"source {path!r} is no YAML ({str(error).splitlines()[0]}); check the file"
-        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise ValueError(f"source {path!r} is no YAML ({why}); check the file") from error
     names = about.get("names") if isinstance(about, dict) else None
     if isinstance(names, dict):
         names = [names[key] for key in sorted(names)]

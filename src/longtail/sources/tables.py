@@ -51,6 +51,8 @@ _CODE = re.compile(r"\s*[-+]?0[0-9]")
 _COMMA = re.compile(r"\s*[-+]?[0-9]+(,[0-9]+)?\s*", re.ASCII)
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)  # of spreadsheets, for themselves
 _PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|tiff?|webp)\s*", re.IGNORECASE)
+_BOMB, _BOMB_FROM = 200, 1 << 30  # times its packed size, from that many bytes on: text packs to a twentieth
+_LINE = 1 << 27  # letters: longer than any line of a table
 _RAGGED = re.compile(r"on Line: (\d+)\n.*Expected Number of Columns: (\d+) Found: (\d+)", re.DOTALL)
 
 
@@ -181,6 +183,23 @@ def open_text(path: str) -> TextIO:
     return opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace")
 
 
+def first_lines(text: TextIO, path: str) -> list[str]:
+    """Return at most 100 lines of a file, but no line that fills the memory.
+
+    Raises:
+        ValueError: a line longer than that of any table.
+    """
+    lines: list[str] = []
+    while len(lines) < 100 and (line := text.readline(_LINE)):
+        if len(line) == _LINE:
+            raise ValueError(
+                f"source {path!r} has a line of {_LINE:,} letters or more; it is no table, or packed text of "
+                "another kind: check the file"
+            )
+        lines.append(line)
+    return lines
+
+
 def _encoding(start: bytes) -> str | None:
     """Return the encoding that a file's first bytes show; None for UTF-8 and its like."""
     for mark, name in ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")):
@@ -209,6 +228,25 @@ def _unpack(path: str) -> BinaryIO:
     return cast(BinaryIO, opened(path, "rb"))
 
 
+def _copy(file: Any, out: Any, path: str) -> None:
+    """Copy a packed file's text, unless it is a bomb or would fill the disk."""
+    folder, written = tempfile.gettempdir(), 0
+    room, packed = shutil.disk_usage(folder).free // 2, os.path.getsize(path)
+    while part := file.read(1 << 20):
+        written += len(part)
+        if written > max(_BOMB_FROM, _BOMB * packed):
+            raise ValueError(
+                f"source {path!r} unpacks to more than {_BOMB} times its size, as no table does; if it is "
+                "one, unpack it and give that file"
+            )
+        if written > room:
+            raise ValueError(
+                f"source {path!r} unpacks to more than {room:,} bytes, half of what is free in {folder}; "
+                "unpack it where there is room, and give that file"
+            )
+        out.write(part)
+
+
 def _readable(path: str, stack: contextlib.ExitStack) -> str:
     """Return a file that DuckDB reads: the file itself, or its text in UTF-8 for as long as it is needed.
 
@@ -225,10 +263,10 @@ def _readable(path: str, stack: contextlib.ExitStack) -> str:
         copy = os.path.join(folder, "text")
         with _unpack(path) as file, open(copy, "wb") as out:
             if encoding is None:
-                shutil.copyfileobj(file, out)
+                _copy(file, out, path)
             else:
                 with codecs.getreader(encoding)(file) as text:
-                    shutil.copyfileobj(text, codecs.getwriter("utf-8")(out))
+                    _copy(text, codecs.getwriter("utf-8")(out), path)
     except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -263,7 +301,7 @@ def _table(
     else:
         try:
             with open_text(file) as text:
-                lines = list(islice(text, 100))  # a name may go over lines
+                lines = first_lines(text, path)  # a name may go over lines
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"source {path!r} is not a readable table ({error}); check the file") from error
     told = _SEPARATOR.fullmatch(lines[0]) if lines else None

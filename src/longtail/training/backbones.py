@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -217,8 +216,10 @@ def _longest(folder: Path, tokenizer: Any, config: Any) -> int:
     places = getattr(config, "max_position_embeddings", None) or 514
     wanted = [int(tokenizer.model_max_length), places - (2 if config.model_type.endswith("roberta") else 0)]
     told = folder / "sentence_bert_config.json"
-    if told.is_file() and isinstance(own := json.loads(told.read_bytes()).get("max_seq_length"), int):
-        wanted.append(own)
+    if told.is_file():
+        said = _checks.parse_json(told.read_bytes(), str(told))
+        if isinstance(said, dict) and isinstance(own := said.get("max_seq_length"), int):
+            wanted.append(own)
     return min(wanted)
 
 
@@ -281,7 +282,9 @@ def _processor(library: Any, name: str, folder: Path, size: int | None) -> tuple
         _checks.integer("size", size, low=1)
     try:
         found = library.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RecursionError),
+    ) as error:
         if size is not None:
             return EvalTransform(size, IMAGENET_MEAN, IMAGENET_STD), size
         raise ValueError(

@@ -29,6 +29,7 @@ from torch import Tensor
 from longtail import _checks
 from longtail.datasets.features import Features
 from longtail.datasets.images import ImageList, UnreadableImageError, list_images
+from longtail.sources.arrays import check_headers
 from longtail.training.backbones import ImageBackbone, image_backbone, text_backbone
 from longtail.training.device import exact_cudnn, select_device
 from longtail.training.files import write_atomic
@@ -384,6 +385,7 @@ class _Store:
         rows: Rows = {}
         for path in sorted(self.folder.glob("*.npz")):
             try:
+                check_headers(path)
                 with path.open("rb") as file:
                     arrays = np.load(file, allow_pickle=False)
                     keys = [key.tobytes() for key in arrays["keys"]]

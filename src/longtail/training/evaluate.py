@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from longtail.datasets import DATASETS, Dataset, load
 from longtail.evaluation import Evaluation
 from longtail.training.data import TrainingData
 from longtail.training.device import select_device
-from longtail.training.folder import RunResult, environment_of, load_run
+from longtail.training.files import read_json
+from longtail.training.folder import RunResult, check_run, environment_of, load_run
 from longtail.training.loop import measured, test_logits
-from longtail.training.recipe import ImageRecipe
+from longtail.training.predictions import PREDICTIONS, Predictions
+from longtail.training.recipe import ImageRecipe, Recipe
 
 __all__ = ["HeldOut", "evaluate_run", "held_out"]
 
@@ -64,12 +67,16 @@ class HeldOut:
         counts: the shares that the logits answer for, as counts: those of the training, or one a class where
             the method balances.
         activation: how the loss reads logits.
+        class_counts: training samples of each class.
+        groups: one a sample where the run was given groups, else None.
     """
 
     logits: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]
     counts: tuple[int, ...]
     activation: str
+    class_counts: tuple[int, ...]
+    groups: npt.NDArray[np.int64] | None = None
 
 
 def held_out(
@@ -80,6 +87,8 @@ def held_out(
 ) -> HeldOut:
     """Return what a finished run's network says of its test split.
 
+    Where the run kept its predictions, and no data are given, they are read; else the network is asked again.
+
     Args:
         run_dir: as for `evaluate_run`, and so are all others.
         data: see `evaluate_run`.
@@ -89,6 +98,8 @@ def held_out(
         ValueError: as `evaluate_run`.
         FileNotFoundError: as `evaluate_run`.
     """
+    if data is None and (kept := _kept(Path(run_dir))) is not None:
+        return kept
     run, target = load_run(run_dir), select_device(device)
     recipe, counts = run.recipe, run.evaluation.class_counts
     if isinstance(recipe, ImageRecipe):
@@ -101,7 +112,22 @@ def held_out(
         logits, labels = outputs.float().cpu().numpy(), samples.test_targets.cpu().numpy()
     decided = recipe.method.adjust(logits, counts, epochs=recipe.epochs).astype(np.float64)
     answered = (1,) * len(counts) if recipe.method.balances else counts
-    return HeldOut(decided, labels.astype(np.int64), answered, recipe.activation)
+    return HeldOut(decided, labels.astype(np.int64), answered, recipe.activation, counts)
+
+
+def _kept(folder: Path) -> HeldOut | None:
+    """Read what a finished run kept of its test split; None where it kept no scores."""
+    if not (folder / "evaluation.json").is_file() or not (folder / PREDICTIONS).is_file():
+        return None
+    check_run(folder)
+    said = Predictions.read(folder)
+    if said is None or said.logits is None:
+        return None
+    recipe = Recipe.from_json((folder / "recipe.json").read_bytes())
+    counts = Evaluation.from_dict(read_json(folder / "evaluation.json")).class_counts
+    answered = (1,) * len(counts) if recipe.method.balances else counts
+    logits = said.logits.astype(np.float64)
+    return HeldOut(logits, said.labels, answered, recipe.activation, counts, said.groups)
 
 
 def _test_logits(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from longtail import _checks, models
 from longtail.evaluation import Evaluation
+from longtail.methods import Rule
 from longtail.models.cosine import CosineLinear, with_cosine_head
 from longtail.models.image_classifiers import head_of, read_classifier
 from longtail.training import manifest
@@ -187,6 +188,8 @@ class RunFolder:
 def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None) -> RunResult:
     """Read a finished run back from its folder.
 
+    A method that chose its adjustment by held-out predictions comes back with what it chose.
+
     Args:
         run_dir: the folder.
         model: for a run on a network of your own, that network; it gets the run's weights.
@@ -206,6 +209,9 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
         history = tuple(EpochMetrics(**parse_json(line, "metrics.jsonl")) for line in lines)
         about = environment_of(folder)
         seconds = float(about["seconds"])
+        if recipe.method.is_tuned and "tau" in about:  # what was chosen then decides now
+            chosen = Rule("logit", tau=float(about["tau"]))
+            recipe = recipe.replace(method=recipe.method.replace(adjustment=chosen))
         if (folder / "config.json").is_file():
             model = _with_its_head(read_classifier(folder, about["class_names"]), recipe)
         elif not (folder / "model.safetensors").is_file():

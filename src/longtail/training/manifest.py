@@ -17,7 +17,7 @@ from typing import Final
 
 from longtail.training.files import read_json, write_atomic
 
-__all__ = ["MANIFEST", "DamagedError", "FileCheck", "check", "seal", "verify"]
+__all__ = ["FORMAT", "MANIFEST", "DamagedError", "FileCheck", "check", "seal", "verify"]
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from longtail.sources.arrays import check_headers
 from longtail.training.files import write_atomic
 
 __all__ = ["PREDICTIONS", "Predictions"]
@@ -74,6 +75,7 @@ class Predictions:
         if not path.is_file():
             return None
         try:
+            check_headers(path)
             with np.load(path, allow_pickle=False) as file:
                 held = {name: file[name] for name in file.files}
             labels, predicted = held["labels"].astype(np.int64), held["predicted"].astype(np.int64)

@@ -281,10 +281,7 @@ class Recipe(BaseModel):
         Raises:
             ValueError: not JSON, not an object, or fields that the constructor refuses.
         """
-        try:
-            fields = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"a recipe must be JSON, got text that is not: {error}") from None
+        fields = _checks.parse_json(text, "a recipe")
         if not isinstance(fields, dict):
             raise ValueError(f"a recipe must be a JSON object of fields, got {type(fields).__name__}")
         return (ImageRecipe if "size" in fields else cls)(**fields)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from longtail import _checks
 from longtail._registry import added
 from longtail.methods import get
 from longtail.training.recipe import ImageRecipe, Recipe, learning_rate_at
@@ -213,7 +213,9 @@ def _processor_of(model: str) -> dict[str, Any]:
             raise _not_given(model, error) from error
     if not path.is_file():
         return {}
-    told = json.loads(path.read_bytes())
+    told = _checks.parse_json(path.read_bytes(), str(path))
+    if not isinstance(told, dict):
+        return {}
     found: dict[str, object] = {}
     for name, key in (("mean", "image_mean"), ("std", "image_std")):
         if isinstance(value := told.get(key, told.get(name)), list) and len(value) == 3:
