@@ -66,7 +66,7 @@ browser: ## chromium for the tests of the report's page, where one may be instal
 	  || echo "no chromium could be installed: the tests of the report's page will be skipped"
 
 campaign: $(READY) ## hours of crashes, kills, full disks and damaged files: make campaign HOURS=1
-	$(BIN)/python tests/campaign --hours $(HOURS)
+	$(BIN)/python tests/campaign --hours $(HOURS) $(if $(TIMES),--times $(TIMES)) $(if $(OUT),--out $(OUT)) $(foreach name,$(ONLY),--only $(name))
 
 bench: $(READY) native ## speed, as ratios in one run, into results/benchmarks/
 	$(BIN)/python benchmarks/core.py

@@ -48,3 +48,15 @@ def write_tiny(folder):
     config = ConvNextConfig(depths=[1, 1], hidden_sizes=[8, 16], num_stages=2, patch_size=4)
     config.save_pretrained(folder)
     return str(folder)
+
+
+def write_trained(folder):
+    """Write such a network with weights, and return where."""
+    import torch
+    from transformers import AutoModelForImageClassification, ConvNextConfig
+
+    config = ConvNextConfig(depths=[1, 1], hidden_sizes=[8, 16], num_stages=2, patch_size=4)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        AutoModelForImageClassification.from_config(config).save_pretrained(folder)
+    return str(folder)

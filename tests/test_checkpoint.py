@@ -181,6 +181,38 @@ list(in_parallel(hold, [(Path(sys.argv[1]) / name,) for name in "abc"], 2))
 """
 
 
+DIE = """
+import json, os, signal, sys, time
+from pathlib import Path
+from longtail.training.files import in_parallel
+
+def work(place, name, deaths):
+    tries = place / f"{name}-{time.monotonic_ns()}"
+    tries.touch()
+    if len(list(place.glob(f"{name}-*"))) <= deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name
+
+tasks = [(Path(sys.argv[1]), name, {"b": 1, "c": 99}.get(name, 0)) for name in "abcd"]
+lost = (lambda why, place, name, deaths: f"{name}: {why}") if sys.argv[2] == "said" else None
+print(json.dumps(list(in_parallel(work, tasks, 2, lost=lost))))
+"""
+
+
+def test_a_worker_that_is_killed_costs_its_own_task_alone(tmp_path, finish):
+    done = finish([sys.executable, "-c", DIE, tmp_path, "said"])
+    assert done.returncode == 0, done.stderr
+    found = sorted(json.loads(done.stdout))
+    assert found[:2] == ["a", "b"]
+    assert found[2].startswith("c: its worker process was ended three times, the last time alone")
+    assert found[3] == "d"
+    assert "a worker process was ended; what is not done is started again" in done.stderr
+    assert len(list(tmp_path.glob("c-*"))) == 3
+    done = finish([sys.executable, "-c", DIE, tmp_path, "not said"])
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("RuntimeError: its worker process was ended three times")
+
+
 @pytest.mark.parametrize("how", ["terminate", "kill"])
 def test_workers_end_with_a_parent_that_is_killed(tmp_path, how, start):
     pytest.importorskip("fcntl")

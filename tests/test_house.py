@@ -737,3 +737,51 @@ def test_the_sdist_has_all_that_the_repository_has() -> None:
     included = set(about["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
     assert tracked - included == {"/pyproject.toml", "/.gitignore"}  # which hatchling takes by itself
     assert included <= tracked
+
+
+# ---- what CI installs: pinned, with hashes
+
+
+def hashed(text):
+    """The versions of a file of hashes, by normal name; a line without a hash of its own is left out."""
+    entries = re.findall(
+        r"^([\w.-]+)==(\S+)((?: ;[^\\\n]*)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.M
+    )
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version, _ in entries}
+
+
+def test_hashes_are_of_the_pinned_versions_and_of_all_that_the_tests_need():
+    import tomllib
+
+    root = SRC.parents[1]
+    text = (root / ".github" / "hashes.txt").read_text(encoding="utf-8")
+    found = hashed(text)
+    assert len(found) == len(re.findall(r"^[\w.-]+==", text, re.M))
+    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pinned.items()}
+    told = "make .github/hashes.txt anew by the command that it names"
+    assert {name: found[name] for name in found.keys() & pinned} == {
+        name: pinned[name] for name in found.keys() & pinned
+    }, told
+    about = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras, asked = about["optional-dependencies"], {"dev"}
+    while (
+        more := {
+            inner
+            for extra in asked
+            for line in extras[extra]
+            for inner in re.findall(r"longtail\[(\w+)\]", line)
+        }
+        - asked
+    ):
+        asked |= more
+    wanted = [re.match(r"[\w-]+", line)[0] for extra in asked for line in extras[extra]] + ["numpy"]
+    missing = {re.sub(r"[-_.]+", "-", name).lower() for name in wanted} - {"longtail", *found}
+    assert not missing, told
+
+
+def test_a_line_without_a_hash_is_found():
+    good = f"a-b==1.0 ; sys_platform == 'linux' \\\n    --hash=sha256:{'0' * 64}\n"
+    assert hashed(good) == {"a-b": "1.0"}
+    assert hashed("a-b==1.0\n" + good.replace("a-b", "C_d")) == {"c-d": "1.0"}

@@ -2,13 +2,15 @@
 
     make campaign HOURS=1
 
-A line of JSON for each thing that went wrong, and at the end how often each was tried, also in --out.
+A line of JSON for each thing that went wrong, and at the end how often each was tried. With --out a line for
+each kind, with what it was tried with: make campaign OUT=results/campaign.jsonl TIMES=10 ONLY=kills
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import json
 import os
 import random
@@ -19,9 +21,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
@@ -34,6 +37,7 @@ class Campaign:
 
     def __init__(self, runner: Runner, draw: random.Random) -> None:
         self.runner, self.draw, self.work = runner, draw, runner.work
+        self.seconds: dict[str, float] = {}  # of commands that nothing interrupts
         self.whole: dict[str, Path] = {}
         self.stopped: dict[str, Path] = {}
         for kind in ("images", "memory"):
@@ -205,26 +209,154 @@ class Campaign:
         shutil.rmtree(folder, ignore_errors=True)
         return self._end(folder, kind)
 
-    def commands(self) -> str | None:
-        """Kill a command at a random moment, as a whole or one of its workers, and run it again."""
-        name = self.draw.choice(("compare", "audit"))
-        folder = self._fresh(f"command-{name}")
-        if name == "compare":
-            options = ["digits", "--epochs", "6", "--seeds", "2", "--loss", "softmax", "--jobs", "2"]
-            command = ["compare", *options, "--scheme", "none", "--scheme", "effective", "--out", str(folder)]
-        else:
-            command = ["audit", str(self.runner.photos), "--test", str(self.runner.photos / "val")]
+    def read_only(self) -> str | None:
+        """Let a run write nowhere into its folder: one line, nothing changed; then let it end."""
+        kind = self.draw.choice(("images", "memory"))
+        folder = self._fresh("read-only")
+        shutil.copytree(self.stopped[kind], folder)
+        before = sorted(p.relative_to(folder) for p in folder.rglob("*"))
+        folder.chmod(0o555)
+        (folder / "checkpoints").chmod(0o555)
+
+        def run(place: Path) -> None:
+            if os.geteuid() == 0:  # whom no mode keeps out
+                os.seteuid(65534)
+            getattr(self.runner, kind)(place)
+
+        ended = self.runner.start(run, folder)
+        folder.chmod(0o755)
+        (folder / "checkpoints").chmod(0o755)
+        last = ended.log.strip().splitlines()[-1] if ended.log.strip() else ""
+        if ended.codes == (0,) or not last.startswith("ended: RunFolderError"):
+            return f"ended with {ended.codes}: {last}"
+        if before != sorted(p.relative_to(folder) for p in folder.rglob("*")):
+            return "something was written"
+        return self._end(folder, kind)
+
+    # ---- commands, each killed at a random moment and started again
+
+    def train(self) -> str | None:
+        """Kill ``longtail train`` and start it again."""
+        options = ["train", "digits", "--epochs", "40", "--seed", "3"]
+        return self._killed("train", lambda out: [*options, "--out", out], "model.safetensors")
+
+    def compare(self) -> str | None:
+        """Kill ``longtail compare`` and start it again."""
+        return self._killed("compare", lambda out: [*COMPARE, "--out", out], "compare.csv")
+
+    def reproduce(self) -> str | None:
+        """Kill ``longtail reproduce`` and start it again."""
+        options = ["reproduce", "beta", "--domain", "digits", "--beta", "0"]
+        return self._killed("reproduce", lambda out: [*options, "--results", f"{out}/beta.csv"], None)
+
+    def embed(self) -> str | None:
+        """Kill ``longtail embed`` and start it again."""
+        trained = str(self.runner.work / "trained")
+        options = ["embed", str(self.runner.photos), "--model", trained, "--size", "32", "--batch-size", "2"]
+        cache = ["--cache", str(self.work / "cache")]
+        shutil.rmtree(self.work / "cache", ignore_errors=True)
+        return self._killed("embed", lambda out: [*options, *cache, "--out", f"{out}/x.npz"], "x.npz")
+
+    def audit(self) -> str | None:
+        """Kill ``longtail audit`` and start it again."""
+        options = ["audit", str(self.runner.photos), "--test", str(self.runner.photos / "val"), "--force"]
+        return self._killed(
+            "audit", lambda out: [*options[:2], "--force", "--out", f"{out}/a.html"], "a.html"
+        )
+
+    def dead_worker(self) -> str | None:
+        """Kill one worker of ``longtail compare``: its run is repeated, the others go on."""
+        import psutil
+
+        whole = self._whole("compare", lambda out: [*COMPARE, "--out", out])
+        folder = self._fresh("dead-worker")
+        job = self._start([*COMPARE, "--out", str(folder)])
+        workers: list[psutil.Process] = []
+        while job.poll() is None and not workers:
+            children = psutil.Process(job.pid).children()
+            workers = [
+                c for c in children if "loky" in " ".join(c.cmdline()) and "--process-name" in c.cmdline()
+            ]
+            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(self.draw.uniform(0.5, 8))
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            self.draw.choice(workers).kill()
+        said = job.communicate()[1].decode()
+        if job.returncode != 0:
+            return f"ended with {job.returncode}: {said[-600:]}"
+        same = _same(folder / "compare.csv", whole / "compare.csv")
+        return None if same else "another table at the end"
+
+    def _start(self, command: list[str], place: Path | None = None) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
         line = [sys.executable, "-m", "longtail", *command]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "env": environment}
-        job = subprocess.Popen(line, start_new_session=True, **quiet)  # type: ignore[call-overload]
+        quiet["cwd"] = place or self.work
+        return subprocess.Popen(line, start_new_session=True, **quiet)  # type: ignore[call-overload]
+
+    def _whole(self, name: str, command: Callable[[str], list[str]]) -> Path:
+        """Run a command once without a kill; how long it takes bounds the moments of the kills."""
+        folder = self.work / f"whole-{name}"
+        if name not in self.seconds:
+            self._fresh(folder.name).mkdir()
+            started = time.monotonic()
+            job = self._start(command(str(folder)), folder)
+            said = job.communicate()[1].decode()
+            assert job.returncode == 0, said[-600:]
+            self.seconds[name] = time.monotonic() - started
+        return folder
+
+    def _killed(self, name: str, command: Callable[[str], list[str]], result: str | None) -> str | None:
+        whole = self._whole(name, command)
+        folder = self._fresh(f"killed-{name}")
+        folder.mkdir()
+        job = self._start(command(str(folder)), folder)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            job.wait(self.draw.uniform(2, 40))
+            job.wait(self.draw.uniform(0.5, self.seconds[name]))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(job.pid, signal.SIGKILL)
         job.communicate()
-        again = subprocess.run(line, check=False, **quiet)  # type: ignore[call-overload]
-        return None if again.returncode == 0 else again.stderr.decode()[-600:]
+        again = self._start(command(str(folder)), folder)
+        said = again.communicate()[1].decode()
+        if again.returncode:
+            return said[-600:]
+        if result is not None and not _same(folder / result, whole / result):
+            return f"another {result} at the end"
+        return None
+
+
+COMPARE = ["compare", "digits", "--epochs", "6", "--seeds", "2", "--loss", "softmax", "--jobs", "2"]
+COMPARE += ["--scheme", "none", "--scheme", "effective"]
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two results say the same; seconds, dates and folders may differ."""
+    if one.suffix == ".npz":
+        with np.load(one) as ours, np.load(other) as theirs:
+            return all(np.array_equal(ours[name], theirs[name]) for name in ("X", "y"))
+    if one.suffix == ".csv":
+        rows = []
+        for path in (one, other):
+            with path.open(newline="") as file:
+                kept = [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+            rows.append(kept)
+        return rows[0] == rows[1]
+    if one.suffix == ".html":
+        return one.stat().st_size == other.stat().st_size
+    return one.read_bytes() == other.read_bytes()
+
+
+def provenance() -> dict[str, object]:
+    """With what it was tried."""
+    import torch
+
+    from longtail.training.folder import environment
+
+    about = environment(torch.device("cpu"))
+    names = ("longtail", "python", "torch", "numpy", "commit", "device", "machine", "platform")
+    told = {name: about[name] for name in names if name in about}
+    return told | {"cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
 
 
 MIX = {
@@ -236,7 +368,13 @@ MIX = {
     "clock": 2,
     "two_starts": 2,
     "vanishing": 2,
-    "commands": 1,
+    "read_only": 2,
+    "train": 1,
+    "compare": 1,
+    "reproduce": 1,
+    "embed": 1,
+    "audit": 1,
+    "dead_worker": 1,
 }
 
 
@@ -245,8 +383,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="add a line of JSON for each kind to this file")
     parser.add_argument("--only", action="append", choices=[*MIX])
+    parser.add_argument("--times", type=int, help="try each kind so often, in turn, within the hours")
     given = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="longtail-campaign-"))
     if "shim.so" not in os.environ.get("LD_PRELOAD", ""):
@@ -258,24 +397,41 @@ def main() -> None:
         )
     draw, end = random.Random(given.seed), time.monotonic() + 3600 * given.hours
     campaign = Campaign(prepare(work, ("images", "memory")), draw)
-    tried: Counter[str] = Counter()
-    wrong: Counter[str] = Counter()
+    told = provenance()
     mix = {name: share for name, share in MIX.items() if not given.only or name in given.only}
-    while time.monotonic() < end:
-        (name,) = draw.choices([*mix], [*mix.values()])
-        action: Callable[[], str | None] = getattr(campaign, name)
-        found = action()
-        tried[name] += 1
+    rows = {name: {"tried": 0, "wrong": 0, "seconds": 0.0, "examples": []} for name in mix}
+
+    def one(name: str) -> None:
+        row, started = rows[name], time.monotonic()
+        found = getattr(campaign, name)()
+        row["tried"] += 1
+        row["seconds"] += time.monotonic() - started
         if found:
-            wrong[name] += 1
-            print(json.dumps({"tried": name, "number": tried[name], "wrong": found}), flush=True)
-        if given.out:
-            text = {name: {"tried": tried[name], "wrong": wrong[name]} for name in sorted(tried)}
-            given.out.write_text(json.dumps(text, indent=1) + "\n")
-    for name in sorted(tried):
-        print(f"{name}: {tried[name]} tried, {wrong[name]} wrong", flush=True)
+            row["wrong"] += 1
+            row["examples"] = [*row["examples"], found][:3]
+            print(json.dumps({"what": name, "number": row["tried"], "wrong": found}), flush=True)
+
+    def keep(names: Iterable[str]) -> None:
+        for name in names:
+            row = rows[name]
+            if row["tried"] and given.out:
+                line = {"what": name, **row, "seconds": round(row["seconds"]), "seed": given.seed, **told}
+                with given.out.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+            print(f"{name}: {row['tried']} tried, {row['wrong']} wrong", flush=True)
+
+    if given.times is None:
+        while time.monotonic() < end:
+            one(*draw.choices([*mix], [*mix.values()]))
+        keep(mix)
+    else:
+        for name in mix:
+            for _ in range(given.times):
+                if time.monotonic() < end:
+                    one(name)
+            keep([name])
     shutil.rmtree(work, ignore_errors=True)
-    sys.exit(bool(wrong))
+    sys.exit(any(row["wrong"] for row in rows.values()))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from harness import KILLED, Runner, last_whole, same_end
 
-from folders import write_photos, write_tiny
+from folders import write_photos, write_tiny, write_trained
 
 
 def prepare(work: Path, kinds: Sequence[str]) -> Runner:
@@ -28,6 +28,7 @@ def prepare(work: Path, kinds: Sequence[str]) -> Runner:
     if not (work / "photos").exists():
         write_photos(work / "photos", counts=(18, 12, 8))
         write_tiny(work / "tiny")
+        write_trained(work / "trained")
     runner = Runner(work, work / "photos", str(work / "tiny"))
     shutil.rmtree(work / "warm", ignore_errors=True)
     for kind in kinds:  # what is imported on first use is imported here, once

@@ -461,7 +461,7 @@ def _run_all(
     done = 0
     for batch in (first, then):
         todo = ((r, p, dataset, device, threads, trained) for r, p, trained in batch)
-        for outcome in in_parallel(_run_one, todo, min(jobs, len(batch))) if batch else ():
+        for outcome in in_parallel(_run_one, todo, min(jobs, len(batch)), lost=_lost) if batch else ():
             done += 1
             if progress is not None:
                 progress(done, len(recipes), outcome)
@@ -484,7 +484,7 @@ def _run_table(
         mine = sorted(group, key=lambda pair: pair[0].method != pair[0].method.training)
         one = made_with | {"learner": model}
         todo.append((problem, learner(model), [r for r, _ in mine], [p for _, p in mine], one))
-    groups = in_parallel(run_training, todo, min(jobs, len(todo)))
+    groups = in_parallel(run_training, todo, min(jobs, len(todo)), lost=_lost_training)
     yield from _told(groups, len(recipes), progress)
 
 
@@ -507,7 +507,7 @@ def _run_features(
     todo = (
         (problem, [r for r, _ in group], [p for _, p in group], device, threads) for group in sharing.values()
     )
-    groups = in_parallel(_run_heads, todo, min(jobs, len(sharing)))
+    groups = in_parallel(_run_heads, todo, min(jobs, len(sharing)), lost=_lost_heads)
     yield from _told(groups, len(recipes), progress)
 
 
@@ -517,6 +517,22 @@ def _told(groups: Iterable[list[Outcome]], total: int, progress: AfterRun | None
         if progress is not None:
             progress(done, total, outcome)
         yield outcome
+
+
+def _lost(why: str, recipe: Recipe, place: Path, *_: object) -> Outcome:
+    return Outcome(recipe, None, 0.0, why, place)
+
+
+def _lost_training(
+    why: str, _: object, how: object, recipes: list[Recipe], places: list[Path], *more: object
+) -> list[Outcome]:
+    return [_lost(why, r, p) for r, p in zip(recipes, places, strict=True)]
+
+
+def _lost_heads(
+    why: str, _: object, recipes: list[Recipe], places: list[Path], *more: object
+) -> list[Outcome]:
+    return [_lost(why, r, p) for r, p in zip(recipes, places, strict=True)]
 
 
 def _run_heads(*task: Any) -> list[Outcome]:

@@ -140,7 +140,7 @@ def reproduce(
     tasks = ((job, data, device, deadline, parallel) for job in todo)
     ended: list[Result] = []
     prefer = "threads" if _on_gpu(device) else "processes"
-    for result in in_parallel(_run, tasks, parallel, prefer=prefer):
+    for result in in_parallel(_run, tasks, parallel, prefer=prefer, lost=_lost):
         if result.state == "done":
             keep([result.job], path)
         ended.append(result)
@@ -168,6 +168,10 @@ def _on_gpu(device: str) -> bool:
     import torch
 
     return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+
+
+def _lost(why: str, job: Job, *_: object) -> Result:
+    return Result(job, "failed", None, why)
 
 
 def _run(job: Job, data: object, device: str, deadline: float | None, parallel: int) -> Result:

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,10 @@ from longtail import _checks
 __all__ = ["InUseError", "RunFolderError", "in_parallel", "locked", "parse_json", "read_json", "write_atomic"]
 
 _T = TypeVar("_T")
+WORKER_ENDED = (
+    "its worker process was ended three times, the last time alone, as for want of memory; make room, then "
+    "start the same command again"
+)
 
 
 class RunFolderError(RuntimeError):
@@ -107,29 +112,60 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 
 def in_parallel(
-    run: Callable[..., _T], tasks: Iterable[tuple[object, ...]], jobs: int, *, prefer: str | None = None
+    run: Callable[..., _T],
+    tasks: Iterable[tuple[Any, ...]],
+    jobs: int,
+    *,
+    prefer: str | None = None,
+    lost: Callable[..., _T] | None = None,
 ) -> Iterator[_T]:
     """Run tasks side by side; a worker process ends soon after this one, however that ended.
+
+    Where a worker ends before this one, as for want of memory, what is not done is started again, in the end
+    one by one.
 
     Args:
         run: called as ``run(*task)``.
         tasks: the most wanted first.
         jobs: tasks at a time.
         prefer: "threads" | "processes"; a joblib backend chosen by the caller is used.
+        lost: called as ``lost(WORKER_ENDED, *task)`` for a task whose worker ended although it ran alone.
 
     Yields:
         What each call returned, as it ends.
+
+    Raises:
+        RuntimeError: a worker ended, and nobody says what is lost with it.
     """
     from joblib import Parallel, delayed
 
-    pool = Parallel(n_jobs=jobs, prefer=prefer, return_as="generator_unordered", batch_size=1)
-    yield from pool(delayed(_work)(os.getpid(), run, task) for task in tasks)
+    left = dict(enumerate(tasks))
+    for alone in (False, False, True):
+        for batch in [{i: task} for i, task in left.items()] if alone else [dict(left)]:
+            side = max(2, jobs) if alone else jobs  # this process survives what runs beside it
+            pool = Parallel(n_jobs=side, prefer=prefer, return_as="generator_unordered", batch_size=1)
+            work = (delayed(_work)(os.getpid(), run, i, task) for i, task in batch.items())
+            try:
+                for i, found in pool(work):
+                    del left[i]
+                    yield found
+            except BrokenExecutor:
+                if not alone:
+                    _checks.warn("a worker process was ended; what is not done is started again")
+                    time.sleep(1.0)  # until the others, which end with it, have left their folders
+                elif lost is None:
+                    raise RuntimeError(WORKER_ENDED) from None
+                else:
+                    (i,) = batch
+                    yield lost(WORKER_ENDED, *left.pop(i))
+        if not left:
+            return
 
 
-def _work(owner: int, run: Callable[..., _T], task: tuple[object, ...]) -> _T:
+def _work(owner: int, run: Callable[..., _T], i: int, task: tuple[object, ...]) -> tuple[int, _T]:
     if os.getpid() != owner:
         _end_with(os.getppid())
-    return run(*task)
+    return i, run(*task)
 
 
 @functools.cache  # one watch a worker
