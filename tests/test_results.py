@@ -188,3 +188,19 @@ def test_every_row_is_counted_by_the_table(name: str, settings: list[Setting]) -
     counted = sum(len(m.values[m.setting.fields[0]]) * len(m.setting.recipes) for m in measured)
     # 21 classes were trained for 60 epochs, too, before 120 were chosen
     assert counted == sum((row.get("classes"), row["epochs"]) != ("21", "60") for row in rows)
+
+
+def test_the_page_has_the_figures_of_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RESULTS.parent / "tests" / "campaign"))
+    from harness import TOLD, table
+
+    lines = (RESULTS / "campaign.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert {row["what"] for row in rows} <= TOLD.keys()
+    assert all(row["tried"] >= row["wrong"] >= len(row["examples"]) // 3 for row in rows)
+    wanted = ("seed", "commit", "longtail", "python", "torch", "numpy", "platform", "device", "cores", "date")
+    assert all(row.get(name) not in (None, "") for row in rows for name in wanted)
+    page = (RESULTS.parent / "docs" / "what-survives.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- campaign -->")[2].partition("<!-- end -->")[0]
+    assert shown.strip().splitlines() == table(rows)
+    assert table([*rows, rows[0]]) != table(rows)
