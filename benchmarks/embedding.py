@@ -4,7 +4,8 @@
 
 Both sides load the same model from a folder, read the same files, and end with one array in memory; ours also
 hashes model and files, and writes what it computed into a new cache and its file. The model has random
-weights: its speed is that of its shape. Times are the processor's, of all threads. The result is results/benchmarks/embedding.json.
+weights: its speed is that of its shape. Times are the processor's, of all threads. The result is
+results/benchmarks/embedding.json.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def main() -> None:
         f"{result['device']}, {torch.get_num_threads()} threads, {result['date'][:10]}, commit "
         f"{(result['commit'] or '?')[:10]}, load {result['load_average_before']} before:",
         "",
-        "| | images per processor second | the plain loop | time ratio (quartiles) | asked | features apart |",
+        "| | images a processor second | the plain loop | time ratio (quartiles) | asked | features apart |",
         "|---|---|---|---|---|---|",
     ]
     for r in rows:
