@@ -18,9 +18,11 @@ from scipy import stats
 from folders import unseal
 from longtail import datasets, methods, recipes
 from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, advice, answer, compare, prepare, runs
-from longtail.evaluation import evaluate
+from longtail.evaluation import class_curves, evaluate, macro_curves
 from longtail.report import tables
+from longtail.report.blocks import Chart
 from longtail.report.figures import draw_comparison
+from longtail.report.panels import probabilities
 from longtail.report.tables import markdown, method_sheet, terminal_table
 
 TINY = recipes.digits(epochs=6, warmup_epochs=1)
@@ -535,3 +537,34 @@ def test_damaged_predictions_are_named_and_never_read(tiny: ComparisonTable, tmp
     _, left = runs.find_runs([tmp_path / "new"])
     assert [one.folder for one in left] == [first.parent]
     assert "predictions.npz has" in left[0].why
+
+
+def test_the_page_draws_precision_by_recall_of_the_rare_classes(
+    tiny: ComparisonTable, tmp_path: Path
+) -> None:
+    def curves_of(table: ComparisonTable) -> list[Any]:
+        panel = probabilities.panel(table)
+        assert panel is not None
+        blocks = [b for block in panel.blocks for b in getattr(block, "blocks", [block])]
+        return [b for b in blocks if isinstance(b, Chart) and b.name == "precision"]
+
+    (chart,) = curves_of(tiny)
+    assert chart.spec is not None
+    few = np.asarray(tiny.class_counts) < tiny.evaluation.thresholds[1]
+    best = tiny.best
+    assert best is not None
+    means = []
+    for outcome in best.outcomes:
+        p = outcome.predictions
+        assert p is not None
+        mine = class_curves(p.logits, p.labels)
+        means.append(macro_curves([k for k, here in zip(mine, few, strict=True) if here]).precision)
+    (drawn,) = [t for t in chart.spec.traces if t["name"] == f"{best.name}, few-shot"]
+    np.testing.assert_allclose(np.asarray(drawn["y"], float), np.mean(means, axis=0), rtol=1e-5)
+    assert len(chart.spec.traces) == 4
+    shutil.copytree(tiny.folder, tmp_path / "old")
+    for place in (tmp_path / "old").rglob("predictions.npz"):
+        unseal(place.parent)
+        place.unlink()
+    (old,) = runs.comparisons(runs.find_runs([tmp_path / "old"])[0])
+    assert not curves_of(old)

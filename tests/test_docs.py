@@ -269,6 +269,16 @@ def test_the_skeleton_table_is_the_result_file() -> None:
         assert line in text, f"docs/skeletons.md lacks the measured row {line}"
 
 
+def test_the_page_of_beta_has_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    results = str(ROOT / "results" / "beta.csv")
+    cli.app(["reproduce", "beta", "--show", "--results", results], standalone_mode=False)
+    printed = capsys.readouterr().out.strip().split("\n\n")
+    assert len(printed) == 3
+    text = (ROOT / "docs" / "choosing-beta.md").read_text(encoding="utf-8")
+    for table in printed:
+        assert table in text, "docs/choosing-beta.md lacks a table of `longtail reproduce beta --show`"
+
+
 def test_the_table_of_signs_is_the_result_file() -> None:
     measured = measure(signs(), read_rows(ROOT / "results" / "gtsrb.csv", "gtsrb"))
     assert {len(row.values["error"]) for row in measured} == {3}

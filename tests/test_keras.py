@@ -268,11 +268,21 @@ def test_bad_calls_are_refused(labels, shape, options, message):
         ({"beta": 0.9, "volume": 10}, "both given"),
         ({"class_counts": [5, -1]}, "class_counts must be finite and >= 0"),
         ({"label_smoothing": 1}, r"label_smoothing must be in \[0, 1\)"),
+        ({"scheme": "powr"}, "did you mean 'power'"),
+        ({"max_weight": 0}, r"max_weight must be in \(0, inf\]"),
+        ({"weight": [1, 2, 3, 4], "scheme": "inverse"}, "weight is given beside scheme"),
+        ({"weight": [1, 2]}, r"weight must be one number for each of class_counts, got shape \(2,\)"),
+        ({"weight": [1, -2, 3, 4]}, "weight must be finite, >= 0, and above 0 for one class, got -2 to 4"),
     ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ClassBalancedLoss(**{"class_counts": COUNTS, **options})
+
+
+def test_counts_or_weights_are_wanted():
+    with pytest.raises(TypeError, match=r"class_counts is missing; give .* or weight="):
+        ClassBalancedLoss()
 
 
 def test_it_is_documented_and_typed():

@@ -23,7 +23,7 @@ from torch import nn
 
 import longtail.functional
 import oracles_losses as oracle
-from longtail import ClassBalancedLoss, class_counts, methods, recipes
+from longtail import ClassBalancedLoss, class_counts, class_weights, methods, recipes
 from longtail.losses import functional
 from longtail.losses.fast import fused
 from longtail.losses.forms import FORMS, Form
@@ -217,6 +217,66 @@ def test_values_and_gradients_match_the_definition(subject, kind, dtype, device,
     agree_with_oracle(subject, input, target, weight, upstream)
     agree_with_oracle(subject, input, target, weight, smoothing=0.1)
     agree_with_oracle(subject, input, target, None)
+
+
+LAYOUTS = {"tokens": (2, 3, 2), "pixels": (1, 3, 2, 2)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("subject", "kind"), [(s, k) for s, k in CASES if s in ONE_OF_EACH], ids=label)
+@each("dtype", DTYPES)
+def test_tokens_and_pixels_match_the_definition(subject, kind, dtype, layout, device, rng):
+    shape = LAYOUTS[layout]
+    input, target, weight = problem(kind, rng, shape=shape, dtype=dtype, device=device)
+    upstream = torch.rand(shape[:1] + shape[2:], generator=rng).to(device) * 3 - 1
+    agree_with_oracle(subject, input, target, weight, upstream)
+    last = (
+        input.detach().movedim(1, -1).contiguous().movedim(-1, 1).requires_grad_()
+    )  # classes last in memory
+    agree_with_oracle(subject, last, target, weight, upstream)
+    if kind != "index":
+        return
+    void = target.clone()
+    void[0, 0] = -100
+    padded = input.detach().clone()
+    padded[0, :, 0] = torch.nan  # padding may hold anything
+    padded.requires_grad_()
+    losses = subject(padded, void, weight, reduction="none")
+    kept = subject(input, target, weight, reduction="none")
+    gone = void == -100
+    assert (losses[gone] == 0).all()
+    assert torch.equal(losses[~gone], kept[~gone])
+    got = gradient(subject(padded, void, weight, reduction="mean", normalizer="samples"), padded)
+    assert (got.movedim(1, -1)[gone] == 0).all()
+    wanted = gradient((kept * ~gone).sum() / (~gone).sum(), input)
+    (_, _), (rtol, atol) = TOLERANCE[dtype]
+    close(got.movedim(1, -1)[~gone], wanted.movedim(1, -1)[~gone], rtol, atol)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (2, 1, 2), (1, 1, 2, 2)], ids=str)
+@pytest.mark.parametrize(("loss", "kind"), [("sigmoid", "softmax"), ("focal", "softmax_focal")])
+@each("dtype", DTYPES)
+def test_one_logit_is_the_second_of_two_beside_0(loss, kind, shape, dtype, device, rng):
+    input = (3 * torch.randn(shape, generator=rng, dtype=torch.float64)).to(dtype).to(device).requires_grad_()
+    labels = torch.randint(2, shape, generator=rng).to(device)
+    criterion = ClassBalancedLoss([30, 3], loss=loss, gamma=2.0, reduction="none").to(device)
+    weight = np.asarray(class_weights([30, 3]))
+    z = np.stack([np.zeros(4), array(input).reshape(-1)], 1)
+    hot = oracle.one_hot(array(labels).reshape(-1), 2)
+    gamma = 2.0 if loss == "focal" else 0.0
+    values, gradients = oracle.exact(kind, z, hot, weight, gamma)
+    upstream = torch.rand(4, generator=rng).to(device) * 3 - 1
+    (rtol, atol), (grtol, gatol) = TOLERANCE[dtype]
+    for target in (labels, labels.bool(), labels.to(dtype)):
+        losses = criterion(input, target)
+        close(losses.reshape(-1), values, max(rtol, 1e-6), atol)  # the weight is float32
+        got = gradient((losses.reshape(-1) * upstream).sum(), input)
+        wanted = gradients[:, 1] * array(upstream)
+        close(got.reshape(-1), wanted, max(grtol, 1e-6), gatol * max(1.0, abs(wanted).max()))
+    big = torch.full(shape, 1e4, dtype=dtype, device=device).requires_grad_()
+    slope = gradient(criterion(big, torch.zeros_like(labels)).sum(), big)
+    assert slope.isfinite().all()
+    close(slope.float(), np.full(shape, np.float32(weight[0])), 2**-7)
 
 
 @pytest.mark.parametrize(("subject", "kind"), CASES, ids=label)
@@ -692,6 +752,27 @@ def test_copies_and_pickles_agree(subject, rng):
         assert repr(other) == repr(criterion)
         other.weight.zero_()
         assert criterion.weight.all()
+
+
+def test_what_is_kept_of_a_batch_follows_weight_and_size(device, rng):
+    criterion = ClassBalancedLoss([5, 3, 2]).to(device)
+    input, target, _ = problem("index", rng, shape=(6, 3), dtype=torch.float32, device=device)
+
+    def same(rows):
+        wanted = F.cross_entropy(input[:rows], target[:rows], criterion.weight, reduction="sum") / rows
+        close(criterion(input[:rows], target[:rows]), wanted, 1e-6)
+
+    same(6), same(6), same(4), same(6)
+    with torch.inference_mode():
+        same(5)
+    same(5)
+    criterion.weight = torch.tensor([1.0, 2.0, 3.0], device=device)
+    same(5)
+    criterion.weight.mul_(2.0)
+    same(5)
+    criterion = copy.deepcopy(criterion)
+    criterion.weight[0] = 7.0
+    same(5)
 
 
 def test_weight_stays_out_of_the_checkpoint():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import pkgutil
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -86,9 +87,14 @@ def added(module: str, name: str) -> Any:
         AttributeError: none does.
     """
     place = f"{module}.{name}"
-    if name.startswith("_") or place not in NAMES:
+    if name.startswith("_") or _is_file(module, place) or place not in NAMES:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     return pkgutil.resolve_name(NAMES[place])
+
+
+def _is_file(package: str, place: str) -> bool:
+    """Whether a file of it is asked for: applications, which import the package, must wait for it."""
+    return hasattr(sys.modules[package], "__path__") and importlib.util.find_spec(place) is not None
 
 
 def later(place: str, **options: Any) -> Callable[..., Any]:

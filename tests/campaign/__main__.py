@@ -220,6 +220,7 @@ class Campaign:
 
         def run(place: Path) -> None:
             if os.geteuid() == 0:  # whom no mode keeps out
+                self.work.chmod(0o755)
                 os.seteuid(65534)
             getattr(self.runner, kind)(place)
 
@@ -246,7 +247,7 @@ class Campaign:
 
     def reproduce(self) -> str | None:
         """Kill ``longtail reproduce`` and start it again."""
-        options = ["reproduce", "beta", "--domain", "digits", "--beta", "0"]
+        options = ["reproduce", "beta", "--domain", "digits", "--budget", "0.2"]
         return self._killed("reproduce", lambda out: [*options, "--results", f"{out}/beta.csv"], None)
 
     def embed(self) -> str | None:

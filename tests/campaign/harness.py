@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -219,3 +220,33 @@ def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+TOLD = {
+    "kills": "Series of one to four random kills over the Trainer and in memory, one or two processes",
+    "crashes": "Crash at a random change to a file, and go on, one or two processes",
+    "damaged_finished": "A file of a finished run: bit flipped, page zeroed, cut short or deleted",
+    "damaged_checkpoint": "The same, of the newest checkpoint",
+    "full_disk": "Disk full from a random change on",
+    "read_only": "Folder that cannot be written",
+    "vanishing": "Folder taken away in the middle",
+    "clock": "Clock set between the writes",
+    "two_starts": "Two starts on one folder",
+    "train": "`longtail train` killed and started again",
+    "compare": "`longtail compare` killed and started again",
+    "reproduce": "`longtail reproduce` killed and started again",
+    "embed": "`longtail embed` killed and started again",
+    "audit": "`longtail audit` killed and started again",
+    "dead_worker": "One worker of `longtail compare` killed",
+}
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Sum what was tried up to lines of Markdown."""
+    lines = ["| Tried | How often | Silent or lost |", "| --- | ---: | ---: |"]
+    for what, told in TOLD.items():
+        mine = [row for row in rows if row["what"] == what]
+        if mine:
+            tried, wrong = (sum(row[key] for row in mine) for key in ("tried", "wrong"))
+            lines.append(f"| {told} | {tried:,} | {wrong:,} |")
+    return lines

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from longtail import _arrays, _checks
-from longtail.weights import DEFAULT_BETA, SCHEMES, Default, weigh
+from longtail.weights import DEFAULT_BETA, EVERY_SCHEME, Default, weigh
 
 try:
     import keras
@@ -45,12 +45,17 @@ class ClassBalancedLoss(keras.losses.Loss):
     A saved model is loaded where ``longtail.adapters.keras`` has been imported.
 
     Args:
-        class_counts: training samples per class, in the order of the outputs: an array, a list, or a mapping.
+        class_counts: training samples per class, in the order of the outputs: an array, a list, or a mapping;
+            not needed beside `weight`.
         loss: "softmax" | "sigmoid" | "focal" | "softmax_focal", as for `longtail.ClassBalancedLoss`.
         beta: of the effective number, in [0, 1]: one for all classes or one per class.
         gamma: focal losses' exponent, >= 0.
-        scheme: "effective" | "inverse" | "inverse_sqrt" | "none": see `longtail.class_weights`.
+        scheme: "effective" | "inverse" | "inverse_sqrt" | "power" | "none": see `longtail.class_weights`.
         volume: N = 1 / (1 - beta), instead of ``beta``.
+        power: exponent of scheme "power".
+        max_weight: no weight exceeds it.
+        empty: weight of a class without samples: "zero" | "one" | "error".
+        weight: one weight a class of your own, taken as it is, instead of a scheme.
         label_smoothing: epsilon in [0, 1).
         ignore_class: class indices, or labels of one output, of this value have loss 0 and are not counted.
         from_logits: False takes probabilities, clipped at 1e-7, beyond which they have no gradient.
@@ -62,7 +67,7 @@ class ClassBalancedLoss(keras.losses.Loss):
         weight: float64 array, one weight a class.
 
     Raises:
-        TypeError: counts that are no numbers.
+        TypeError: neither counts nor weights, or such that are no numbers.
         ValueError: counts, options or parameters out of range; in a call, shapes that do not fit, a model
             that ends in an activation, and labels out of range where they can be read (torch on a CPU).
 
@@ -75,13 +80,17 @@ class ClassBalancedLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        class_counts: object,
+        class_counts: object = None,
         *,
         loss: str = "softmax",
         beta: object = DEFAULT_BETA,
         gamma: float = 2.0,
         scheme: str = "effective",
         volume: object = None,
+        power: float = 0.5,
+        max_weight: float | None = None,
+        empty: str = "zero",
+        weight: object = None,
         label_smoothing: float = 0.0,
         ignore_class: int | None = None,
         from_logits: bool = True,
@@ -91,14 +100,34 @@ class ClassBalancedLoss(keras.losses.Loss):
     ) -> None:
         exact = keras.config.floatx() == "float64"
         super().__init__(name, reduction, dtype or ("float64" if exact else "float32"))
-        _arrays.refuse_weights("class_counts", class_counts)
-        counts = _arrays.in_output_order("class_counts", class_counts)
-        beta, volume = (_arrays.align(n, v, counts) for n, v in (("beta", beta), ("volume", volume)))
-        _checks.choice("scheme", scheme, SCHEMES)
-        weight = weigh("class_counts", counts, scheme, beta, volume, "classes", "zero")
-        self.class_counts, self.weight = _numbers(counts), np.asarray(_numbers(weight))
+        _checks.choice("scheme", scheme, EVERY_SCHEME)
+        if class_counts is None and weight is None:
+            raise TypeError(
+                "class_counts is missing; give the training samples per class, class_counts(labels), or "
+                "weight="
+            )
+        counts = None
+        if class_counts is not None:
+            _arrays.refuse_weights("class_counts", class_counts)
+            counts = _arrays.in_output_order("class_counts", class_counts)
+            beta, volume = (_arrays.align(n, v, counts) for n, v in (("beta", beta), ("volume", volume)))
+        if weight is None:
+            options = scheme, beta, volume, "classes", empty, power, max_weight
+            self.weight = np.asarray(_numbers(weigh("class_counts", counts, *options)))
+        else:
+            if scheme != "effective" or volume is not None or not isinstance(beta, Default):
+                raise ValueError(
+                    "weight is given beside scheme, beta or volume, which make one of the counts; give one"
+                )
+            self.weight = _given(weight, counts)
+        self.class_counts, self._own = None if counts is None else _numbers(counts), weight is not None
+        self.power, self.max_weight, self.empty = power, max_weight, empty
         self.loss = _checks.choice("loss", loss, LOSSES)
-        if len(self.weight) == 1 and (scheme != "none" or loss in ("softmax", "softmax_focal")):
+        if (
+            len(self.weight) == 1
+            and not self._own
+            and (scheme != "none" or loss in ("softmax", "softmax_focal"))
+        ):
             raise ValueError(
                 "class_counts has one class, whose weight does nothing; for one output give both classes' "
                 "counts, those of label 0 and of label 1"
@@ -118,6 +147,10 @@ class ClassBalancedLoss(keras.losses.Loss):
         own = ("loss", "gamma", "scheme", "label_smoothing", "ignore_class", "from_logits", "class_counts")
         given = {} if isinstance(self.beta, Default) else {"beta": _numbers(self.beta)}
         given |= {} if self.volume is None else {"volume": _numbers(self.volume)}
+        given |= {"weight": self.weight.tolist()} if self._own else {}
+        given |= {"power": self.power} if self.scheme == "power" else {}
+        given |= {} if self.max_weight is None else {"max_weight": self.max_weight}
+        given |= {} if self.empty == "zero" else {"empty": self.empty}
         return {**super().get_config(), **{name: getattr(self, name) for name in own}, **given}
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
@@ -270,6 +303,23 @@ def _look(y: Any, z: Any, sparse: bool, ignored: int | None) -> None:
             f"y_true must be {wanted}{also}, got {float(y[bad][0]):g} ({int(bad.sum())} such); "
             "count the model's outputs, or name void labels by ignore_class="
         )
+
+
+def _given(weight: object, counts: object) -> Any:
+    """Return weights of the caller's, finite and >= 0, in the order of the outputs."""
+    ordered = _arrays.in_output_order("weight", weight)
+    values = np.asarray(_numbers(_arrays.align("weight", ordered, ordered if counts is None else counts)))
+    if values.ndim != 1 or (counts is not None and len(values) != len(counts)):  # type: ignore[arg-type]
+        raise ValueError(
+            f"weight must be one number for each of class_counts, got shape {values.shape}; give one for "
+            "every output of the model"
+        )
+    if not (np.isfinite(values).all() and (values >= 0).all() and (values > 0).any()):
+        raise ValueError(
+            f"weight must be finite, >= 0, and above 0 for one class, got {values.min():g} to "
+            f"{values.max():g}; 0 leaves a class out"
+        )
+    return values
 
 
 def _numbers(values: object) -> Any:

@@ -26,8 +26,8 @@ from longtail.compare.learners import FLOOR, Learner, fit
 from longtail.compare.outcome import Outcome
 from longtail.evaluation import Evaluation, evaluate
 from longtail.sources.arrays import check_headers
-from longtail.training import manifest
 from longtail.training.files import locked, read_json, write_atomic
+from longtail.training.manifest import FORMAT, MANIFEST, DamagedError, check, seal
 from longtail.training.predictions import PREDICTIONS, Predictions
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _run(
         evaluation = evaluate(decided, truth, problem.class_counts)
         seconds = time.perf_counter() - started
         environment = made_with | about | {"seconds": seconds, "measures": measures(decided, truth)}
-        environment |= {"manifest": manifest.FORMAT}
+        environment |= {"manifest": FORMAT}
         files = {
             name: (json.dumps(content, indent=2) + "\n").encode()
             for name, content in (
@@ -141,7 +141,7 @@ def _run(
             write_atomic(place / name, content)
         together = None if problem.groups is None or test is None else problem.groups[test]
         Predictions.of(decided, truth, together).write(place)
-        manifest.seal(place, [*files, PREDICTIONS], last)
+        seal(place, [*files, PREDICTIONS], last)
         write_atomic(place / "evaluation.json", last["evaluation.json"])
         outcomes.append(Outcome(recipe, evaluation, seconds, None, place))
     return outcomes
@@ -202,8 +202,8 @@ def finished(recipe: Recipe, place: Path, about: dict[str, object]) -> Outcome |
         return None
     try:
         environment = read_json(place / "environment.json")
-        if not manifest.check(place) and "manifest" in environment:
-            raise manifest.DamagedError(f"{manifest.MANIFEST} is missing")
+        if not check(place) and "manifest" in environment:
+            raise DamagedError(f"{MANIFEST} is missing")
         evaluation = Evaluation.from_dict(read_json(place / "evaluation.json"))
         seconds = float(environment.get("seconds", 0.0))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

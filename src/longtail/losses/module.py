@@ -234,6 +234,7 @@ class ClassBalancedLoss(nn.Module):
         self.validate_args = bool(validate_args)
         self._seen = False
         self._checked: tuple[Any, ...] | None = None
+        self._shares: tuple[Any, ...] | None = None
         # plain attributes, which no cast rounds and which keep their values while the module is on meta;
         # the buffer only tells where the module is, and in which dtype
         self.class_counts = None if counts is None else _vector(counts, torch.float64)
@@ -410,10 +411,20 @@ class ClassBalancedLoss(nn.Module):
             if self.normalizer == "weights":
                 return F.cross_entropy(input, target, weight, None, self.ignore_index)
             return F.cross_entropy(
-                input, target, weight / target.numel(), None, self.ignore_index, None, "sum"
+                input, target, self._over(weight, target.numel()), None, self.ignore_index, None, "sum"
             )
         except (IndexError, RuntimeError) as error:
             batch.explain(target, input.shape[1], self.ignore_index, error)
+
+    def _over(self, weight: Tensor, samples: int) -> Tensor:
+        """The weights over the number of samples, kept for the next batch of as many."""
+        if weight.is_inference() or weight.requires_grad or torch.is_inference_mode_enabled():
+            return weight / samples
+        key, known = (weight, weight._version, samples), self._shares
+        if known is None or known[0] is not weight or known[1:3] != key[1:]:
+            self._shares = known = (*key, weight / samples)
+        share: Tensor = known[3]
+        return share
 
     def _scaled(self, input: Tensor, target: Tensor) -> Tensor:
         """Return ``s * z - m_y * onehot_y`` in the shape of the logits."""

@@ -565,7 +565,8 @@ def _bests(measured: Sequence[Measured], domains: Sequence[str]) -> str:
             gain, alike = _against(mine, best, 0.0), []
             for beta in BETAS:
                 difference = _against(mine, beta, best)
-                if beta != best and not (difference.significant and difference.mean > 0):
+                surely_worse = difference.significant and difference.mean > 0
+                if beta != best and difference.low is not None and not surely_worse:
                     alike.append(_beta(beta))
             told = "-" if best == 0 else _interval(gain)
             lines.append(

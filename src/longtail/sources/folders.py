@@ -10,10 +10,11 @@ import contextlib
 import importlib.util
 import os
 import re
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ _OTHERS = _HEIF | frozenset(
     )
 )
 _COMMON = frozenset((".jpg", ".png", ".JPG", ".PNG", ".bmp", ".tif"))  # to be told fast
+_LAST_4 = itemgetter(slice(-4, None))
 _TRAINS = ("train", "training", "trn")
 _FOLDS = 10  # as many splits as anybody makes
 _TABLES = (".parquet", ".csv", ".tsv")
@@ -84,15 +86,20 @@ class Folder:
 
     Attributes:
         path: the folder.
-        images: names of the image files in it, sorted.
+        names: of the image files in it, as they came.
         folders: what its folders hold, by name, sorted.
         left_out: endings of its files that are no images, and how many of each.
     """
 
     path: str
-    images: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     folders: dict[str, Folder] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def images(self) -> list[str]:
+        """Names of the image files in it, sorted, which counting does not need."""
+        return sorted(self.names)
 
     def files(self, start: str = "") -> Iterator[str]:
         """Yield the names of all images below, from here."""
@@ -103,7 +110,7 @@ class Folder:
 
     def __len__(self) -> int:
         """Return the number of images below."""
-        return len(self.images) + sum(map(len, self.folders.values()))
+        return len(self.names) + sum(map(len, self.folders.values()))
 
     def lost(self) -> Counter[str]:
         """Count the pictures below that are left out, by their ending."""
@@ -115,7 +122,7 @@ class Folder:
     def inner(self) -> Folder:
         """Return what a folder wraps that holds one folder alone, else itself."""
         here = self
-        while not here.images and len(here.folders) == 1:
+        while not here.names and len(here.folders) == 1:
             here = next(iter(here.folders.values()))
         return here if here.folders else self
 
@@ -141,42 +148,56 @@ def walk(path: str | os.PathLike[str]) -> Folder:
 def _walk(path: str, above: tuple[str, ...], suffixes: frozenset[str]) -> Folder:
     here = Folder(path)
     inside: list[tuple[str, str, bool]] = []
-    names: list[str] = []
-    add = names.append
+    others: list[os.DirEntry[str]] = []
+    aside: Callable[[os.DirEntry[str]], object] = others.append
     try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                try:
-                    if entry.is_file():
-                        add(entry.name)
-                    elif not hidden(entry.name):
-                        if entry.is_dir():
-                            inside.append((entry.name, entry.path, entry.is_symlink()))
-                        else:  # a link to nothing, a pipe
-                            here.left_out["broken links"] += 1
-                except OSError:  # a link to itself
-                    here.left_out["broken links"] += 1
+        with os.scandir(path) as entries:  # a loop of C: a folder may hold millions
+            images = [entry.name for entry in entries if entry.is_file() or aside(entry)]
     except PermissionError as error:
         raise PermissionError(
             f"folder {path!r} may not be read; change its permissions or move it"
         ) from error
-    images = [name for name in names if name[-4:] in _COMMON]  # most names, and told fast
-    if len(images) < len(names):
-        for name in names:
-            if name[-4:] not in _COMMON and not hidden(name):
-                ending = os.path.splitext(name)[1].lower()
-                if ending in suffixes:
-                    images.append(name)
-                else:
-                    here.left_out[ending] += 1
-    images.sort()
-    del images[bisect_left(images, ".") : bisect_left(images, "/")]  # hidden ones
-    here.images = images
+    except OSError:  # a link to itself
+        others.clear()
+        with os.scandir(path) as entries:
+            images = [entry.name for entry in entries if _leads_to_a_file(entry) or aside(entry)]
+    for entry in others:
+        if hidden(entry.name):
+            continue
+        if _leads_to_a_folder(entry):
+            inside.append((entry.name, entry.path, entry.is_symlink()))
+        else:  # a link to nothing or to itself, a pipe
+            here.left_out["broken links"] += 1
+    if not _COMMON.issuperset(map(_LAST_4, images)):  # not pictures of common kinds alone
+        found, images = images, []
+        for name in found:
+            ending = os.path.splitext(name)[1].lower()
+            if ending in suffixes:
+                images.append(name)
+            elif not hidden(name):
+                here.left_out[ending] += 1
+    if min(images, default="/") < "/":  # a hidden one begins with "."
+        images = [name for name in images if not hidden(name)]
+    here.names = images
     around = (*above, path)
     for name, inner, link in sorted(inside):
         if not link or not _around(inner, around):
             here.folders[name] = _walk(inner, around, suffixes)
     return here
+
+
+def _leads_to_a_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _leads_to_a_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _around(link: str, above: tuple[str, ...]) -> bool:

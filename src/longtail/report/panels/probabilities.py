@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from longtail.compare import GROUPS, ComparisonTable, Row
+from longtail.evaluation import class_curves, macro_curves
 from longtail.report.blocks import Block, Chart, Panel, Side, Spec, Table, Text
-from longtail.report.charts import GROUP_COLOURS, Part, numbers
+from longtail.report.charts import GROUP_COLOURS, Part, looks, numbers
 from longtail.report.tables import Cell, Sheet, percent
 
 _ENOUGH = 30  # samples taken for the rare classes below which nothing is said of them
+_MOST = 20_000_000  # scores that are sorted for the curves
 _CLOSE = 0.05  # confidence and accuracy this near are called near
 Bins = Sequence[tuple[int, float, float]]
 
@@ -27,6 +31,7 @@ def panel(table: ComparisonTable) -> Panel | None:
         Table(_sheet(rows), "Probabilities of all methods"),
         Text(_READING, "dim"),
     ]
+    charts += [] if (curves := _curves(table, shown)) is None else [curves]
     if charts:
         blocks.append(Side(charts))
     return Panel(_TITLE, blocks, _TITLE, found)
@@ -88,6 +93,48 @@ def _total(bins: Bins) -> tuple[int, float, float]:
 def _error(bins: Bins) -> float | None:
     samples = sum(n for n, _, _ in bins)
     return sum(n * abs(c - a) for n, c, a in bins) / samples if samples else None
+
+
+def _curves(table: ComparisonTable, rows: Sequence[Row]) -> Chart | None:
+    """Draw precision by recall of the classes against the rest, mean of all and of the few-shot ones."""
+    counts = np.asarray(table.class_counts)
+    _, few = table.evaluation.thresholds
+    parts = {"all classes": counts >= 0, "few-shot": counts < few}
+    traces: list[Part] = []
+    styles = {id(row): look for row, look in zip(table.shown, looks(table), strict=True)}
+    for row in rows:
+        kept = [p for o in row.outcomes if (p := o.predictions) is not None and p.logits is not None]
+        scores = sum(p.logits.size for p in kept if p.logits is not None)
+        if len(kept) < len(row.outcomes) or not kept or scores * len(rows) > _MOST:
+            return None
+        each = [class_curves(p.logits, p.labels, activation=row.recipe.activation) for p in kept]
+        for name, here in parts.items():
+            means = [macro_curves([k for k, mine in zip(one, here, strict=True) if mine]) for one in each]
+            if not any(m.classes for m in means) or (name == "few-shot" and here.all()):
+                continue
+            y = np.nanmean([m.precision for m in means if m.classes], axis=0)
+            look = styles[id(row)]
+            area = np.mean([m.average_precision for m in means if m.average_precision is not None])
+            line = {"color": look.colour, "dash": "solid" if name == "few-shot" else "dot", "width": 2}
+            traces.append(
+                {
+                    **{"x": numbers(means[0].grid), "y": numbers(y), "name": f"{look.name}, {name}"},
+                    **{"type": "scatter", "mode": "lines", "line": line},
+                    "hovertemplate": f"recall %{{x:.2f}}: precision %{{y:.2f}}<extra>{look.name}, {name}: "
+                    f"area {area:.3f}</extra>",
+                }
+            )
+    if not traces:
+        return None
+    axes = {
+        f"{axis}axis": {"title": title, "range": [0, 1.02]}
+        for axis, title in (("x", "recall"), ("y", "precision"))
+    }
+    label = (
+        "Precision by recall, each class against the rest: mean of the few-shot classes and of all, over "
+        f"{table.unit}s"
+    )
+    return Chart("precision", label, Spec(traces, {"height": 420, "showlegend": True, **axes}))
 
 
 def _chart(name: str, row: Row) -> Chart:
