@@ -105,6 +105,10 @@ def test_a_stream_of_many_labels_is_the_whole_in_any_order():
         for name in ("positives", "per_class_f1", "num_ignored", "few_f1", "group_sizes", "micro_f1"):
             assert getattr(parts, name) == getattr(whole, name)
         assert parts.macro_f1_interval is None
+    streamed = Evaluator(COUNTS, task="multilabel")
+    streamed.add(logits, truth)
+    for c, curve in enumerate(streamed._labels.curves()):
+        assert curve.thresholds.tolist() == sorted({*(np.floor(logits[:, c] * 32) / 32)}, reverse=True)
     held = one._labels
     before = held.bins.nbytes
     one.add(logits > 0, holes)
