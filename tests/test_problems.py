@@ -31,7 +31,7 @@ from longtail.compare import (
     estimate,
     left_out,
 )
-from longtail.compare.answer import answer, code_for
+from longtail.compare.answer import ESTIMATORS, answer, code_for
 from longtail.compare.folds import fold
 from longtail.compare.learners import fit, learner
 from longtail.compare.trials import run_training
@@ -692,3 +692,18 @@ def test_a_killed_comparison_goes_on_with_the_same_result(tmp_path, compared, mo
     assert run(monkeypatch, *command[3:]) == 0
     mine = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert mine["rows"] == json.loads(json.dumps(compared.to_dict()))["rows"]
+
+
+@pytest.mark.parametrize("name", ["logistic_regression", "hist_gradient_boosting"])
+def test_the_code_of_the_answer_makes_the_estimator_that_was_compared(name):
+    import sklearn.ensemble
+    import sklearn.linear_model
+
+    known = {**vars(sklearn.ensemble), **vars(sklearn.linear_model)}
+    told = eval(ESTIMATORS[name], known).get_params()
+    compared = LEARNERS[name].model(0, 0).get_params()
+    # one run is repeated, no samples are held out inside, and these data have no categories
+    ours = {"random_state", "early_stopping", "categorical_features"}
+    assert {k: v for k, v in compared.items() if k not in ours} == {
+        k: v for k, v in told.items() if k not in ours
+    }

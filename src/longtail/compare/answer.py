@@ -16,7 +16,7 @@ __all__ = ["answer", "code_for", "thin_classes"]
 
 ESTIMATORS: Final = {
     "logistic_regression": "LogisticRegression(max_iter=1000)",
-    "hist_gradient_boosting": "HistGradientBoostingClassifier()",
+    "hist_gradient_boosting": "HistGradientBoostingClassifier(l2_regularization=1.0)",
     "lightgbm": "LGBMClassifier()",
     "xgboost": "XGBClassifier()",
     "catboost": "CatBoostClassifier()",
