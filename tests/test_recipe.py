@@ -119,7 +119,7 @@ def test_a_missing_field_is_named():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "must be JSON"), ("[1]", "JSON object of fields, got list"), ('{"a": 1}', "unknown")],
+    [("{", "is no JSON"), ("[1]", "JSON object of fields, got list"), ('{"a": 1}', "unknown")],
 )
 def test_bad_json_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
