@@ -44,3 +44,9 @@ def test_a_run_over_the_trainer_ends_alike_wherever_it_was_crashed(crashed, kind
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert "other bits in" in same_end(work / "crashed", work / f"{kind}-whole")
     assert "damaged" in same_end(work / f"{kind}-whole", work / "crashed")
+
+
+def test_a_full_disk_is_said_whichever_library_wrote(crashed):
+    """At points where safetensors, torch.save and we ourselves write."""
+    _, lines = crashed("--kind", "images", "--points", 8, "--full")
+    assert {line["wrong"] for line in lines} == {None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import threading
@@ -14,7 +15,16 @@ from typing import Any, TypeVar
 
 from longtail import _checks
 
-__all__ = ["InUseError", "RunFolderError", "in_parallel", "locked", "parse_json", "read_json", "write_atomic"]
+__all__ = [
+    "InUseError",
+    "RunFolderError",
+    "in_parallel",
+    "locked",
+    "parse_json",
+    "read_json",
+    "write_atomic",
+    "writing",
+]
 
 _T = TypeVar("_T")
 WORKER_ENDED = (
@@ -61,6 +71,33 @@ def write_atomic(path: Path, data: bytes) -> None:
             f"cannot write {path}: {error.strerror or error}; free some space or choose a folder that can "
             "be written, then start the same run again: what was already written is intact"
         ) from error
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in one way what other libraries raise, each in its own, where there is no space to write.
+
+    Raises:
+        RunFolderError: no space, or a disk that lets nobody write.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        said = str(error)
+        if isinstance(error, RunFolderError) or not (
+            code in _FULL or any(word in said for word in _NO_SPACE)
+        ):
+            raise
+        raise RunFolderError(
+            f"cannot write into {folder}: {os.strerror(code or errno.ENOSPC)}; free some space, then start "
+            "the same run again: it goes on from its last whole checkpoint"
+        ) from error
+
+
+# what full disks are called by the system, and by safetensors and torch.save
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_SPACE = ("No space left on device", "inline_container.cc", "iostream error")
 
 
 def read_json(path: Path) -> Any:

@@ -38,7 +38,7 @@ from longtail.sampling import ClassAwareSampler
 from longtail.training import adapting, manifest
 from longtail.training.data import derive_seed
 from longtail.training.device import DivergedError, autocast, select_device
-from longtail.training.files import RunFolderError, locked, read_json
+from longtail.training.files import RunFolderError, locked, read_json, writing
 from longtail.training.folder import (
     EpochMetrics,
     RunFolder,
@@ -176,7 +176,8 @@ def finetune(
         if progress and world.rank == 0:
             title = f"{recipe.dataset} {Path(recipe.model).name} {recipe.method.label}"
             run.report = stack.enter_context(progress_bar(title))
-        return run.finish(about, tensorboard)
+        with writing(folder.path):
+            return run.finish(about, tensorboard)
 
 
 def evaluate_images(
