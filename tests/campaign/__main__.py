@@ -247,7 +247,7 @@ class Campaign:
 
     def reproduce(self) -> str | None:
         """Kill ``longtail reproduce`` and start it again."""
-        options = ["reproduce", "beta", "--domain", "digits", "--budget", "0.2"]
+        options = ["reproduce", "beta", "--domain", "digits", "--imbalance", "100", "--loss", "softmax"]
         return self._killed("reproduce", lambda out: [*options, "--results", f"{out}/beta.csv"], None)
 
     def embed(self) -> str | None:
