@@ -207,7 +207,8 @@ def test_a_worker_that_is_killed_costs_its_own_task_alone(tmp_path, finish):
     assert found[2].startswith("c: its worker process was ended three times, the last time alone")
     assert found[3] == "d"
     assert "a worker process was ended; what is not done is started again" in done.stderr
-    assert len(list(tmp_path.glob("c-*"))) == 3
+    # it may end with the others before it begins, but not where it is alone
+    assert 1 <= len(list(tmp_path.glob("c-*"))) <= 3
     done = finish([sys.executable, "-c", DIE, tmp_path, "not said"])
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("RuntimeError: its worker process was ended three times")
