@@ -31,7 +31,7 @@ _SPLIT = (
 
 def print_probabilities(run: Path, data: Path | None, format: Format) -> None:
     """Print what the probabilities are worth: as they are, with a temperature, for equal class shares."""
-    from longtail.evaluation import check_probabilities
+    from longtail.evaluation.probabilities import check_probabilities, reliability_gap
 
     held = _held(run, data)
     if held.activation != "softmax":
@@ -50,7 +50,7 @@ def print_probabilities(run: Path, data: Path | None, format: Format) -> None:
     rows: list[list[float | None]] = []
     for e in found.values():
         bins = e.group_reliability or ((), (), ())
-        gaps = [_gap(part) for part in bins]
+        gaps = [reliability_gap(part) for part in bins]
         calibration = e.expected_calibration_error
         rows.append(
             [e.log_loss, e.brier_score, *(_times(x) for x in (calibration, *gaps, e.error, e.balanced_error))]
@@ -253,11 +253,6 @@ def _rule(text: str) -> tuple[str, float, tuple[float, float]]:
     except ValueError as error:
         raise ValueError(f"{remedy}; got {text!r} ({error})") from None
     raise ValueError(f"{remedy}; got {text!r}")
-
-
-def _gap(bins: Sequence[tuple[int, float, float]]) -> float | None:
-    samples = sum(n for n, _, _ in bins)
-    return sum(n * abs(c - a) for n, c, a in bins) / samples if samples else None
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]], more: int = 0) -> Table:

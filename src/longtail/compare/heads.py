@@ -405,8 +405,12 @@ def _kept(
             if method.refit is not None and fits_together(recipe):
                 _refit(data, recipe, model)
             logits = _say(model, data.test[0])
-            inner = held_out if method.is_tuned else None
-            decided = method.adjust(logits.numpy(), data.counts, epochs=recipe.epochs, held_out=inner)
+            inner, decides, chosen = held_out if method.is_tuned else None, method, {}
+            if inner is not None and method.adjustment == Rule("tuned_logit"):
+                prior = method.prior(data.counts, epochs=recipe.epochs)
+                chosen = {"tau": tune_adjustment(*inner, prior).tau}  # kept for who reads the run back
+                decides = method.replace(adjustment=Rule("logit", **chosen))
+            decided = decides.adjust(logits.numpy(), data.counts, epochs=recipe.epochs, held_out=inner)
             evaluation = evaluate(decided, data.test[1], data.counts, activation=recipe.activation)
             folder = RunFolder(place)
             folder.claim(recipe)
@@ -414,11 +418,8 @@ def _kept(
             folder.write_metrics([*history[:-1], _tested(history[-1], evaluation.error)])
             seconds += time.perf_counter() - started
             made_with = environment(torch.device("cpu")) | {"subset_sha256": data.subset_sha256}
-            if inner is not None and method.adjustment == Rule("tuned_logit"):  # for who reads the run back
-                prior = method.prior(data.counts, epochs=recipe.epochs)
-                made_with["tau"] = tune_adjustment(*inner, prior).tau
             more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
-            folder.write_environment(made_with | about | {"seconds": seconds, "measures": more})
+            folder.write_environment(made_with | chosen | about | {"seconds": seconds, "measures": more})
             Predictions.of(decided, data.test[1], data.test_groups).write(place)
             folder.finish(evaluation, ["model.safetensors", PREDICTIONS])  # last: the run is finished
     except Exception as error:

@@ -484,7 +484,12 @@ def _run_table(
         mine = sorted(group, key=lambda pair: pair[0].method != pair[0].method.training)
         one = made_with | {"learner": model}
         todo.append((problem, learner(model), [r for r, _ in mine], [p for _, p in mine], one))
-    groups = in_parallel(run_training, todo, min(jobs, len(todo)), lost=_lost_training)
+    groups = in_parallel(
+        run_training,
+        todo,
+        min(jobs, len(todo)),
+        lost=lambda why, _, how, rs, ps, *more: _all_lost(why, rs, ps),
+    )
     yield from _told(groups, len(recipes), progress)
 
 
@@ -507,7 +512,9 @@ def _run_features(
     todo = (
         (problem, [r for r, _ in group], [p for _, p in group], device, threads) for group in sharing.values()
     )
-    groups = in_parallel(_run_heads, todo, min(jobs, len(sharing)), lost=_lost_heads)
+    groups = in_parallel(
+        _run_heads, todo, min(jobs, len(sharing)), lost=lambda why, _, rs, ps, *more: _all_lost(why, rs, ps)
+    )
     yield from _told(groups, len(recipes), progress)
 
 
@@ -523,15 +530,7 @@ def _lost(why: str, recipe: Recipe, place: Path, *_: object) -> Outcome:
     return Outcome(recipe, None, 0.0, why, place)
 
 
-def _lost_training(
-    why: str, _: object, how: object, recipes: list[Recipe], places: list[Path], *more: object
-) -> list[Outcome]:
-    return [_lost(why, r, p) for r, p in zip(recipes, places, strict=True)]
-
-
-def _lost_heads(
-    why: str, _: object, recipes: list[Recipe], places: list[Path], *more: object
-) -> list[Outcome]:
+def _all_lost(why: str, recipes: list[Recipe], places: list[Path]) -> list[Outcome]:
     return [_lost(why, r, p) for r, p in zip(recipes, places, strict=True)]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -164,9 +165,13 @@ class ComparisonTable:
         None where it does not apply: for what is no error, for folds, whose test sets differ and are in the
         spread already, and where a run kept no predictions or was tested on other samples.
         """
-        weights = self._weights(column)
+        tested = self._tested(one, other)
+        return None if tested is None else self._on_test(tested, column, confidence)
+
+    def _tested(self, one: Row, other: Row) -> _Tested | None:
+        """What two rows say of the same test samples; None where `on_test` says nothing."""
         seeds = [s for s in one.seeds if s in other.seeds]
-        if weights is None or not weights.any() or not seeds or self.recipe.folds:
+        if not seeds or self.recipe.folds:
             return None
         found = []
         for row in (one, other):
@@ -178,10 +183,21 @@ class ComparisonTable:
         truth, groups = first[0].labels, first[0].groups
         if not all(np.array_equal(truth, p.labels) for p in (*first, *second)):
             return None
-        if not weights[np.unique(truth)].any():
-            return None
         ours, theirs = (np.stack([p.predicted for p in runs]) for runs in (first, second))
-        return paired_on_test(ours, theirs, truth, groups=groups, weights=weights, confidence=confidence)
+        return _Tested(ours, theirs, truth, groups)
+
+    def _on_test(self, tested: _Tested, column: str, confidence: float = CONFIDENCE) -> TestDifference | None:
+        weights = self._weights(column)
+        if weights is None or not weights[np.unique(tested.truth)].any():
+            return None
+        return paired_on_test(
+            tested.one,
+            tested.other,
+            tested.truth,
+            groups=tested.groups,
+            weights=weights,
+            confidence=confidence,
+        )
 
     @cached_property
     def doubts(self) -> str:
@@ -217,6 +233,7 @@ class ComparisonTable:
 
     def _measures(self, row: Row, baseline: Row | None, tests: int) -> dict[str, Measure]:
         found, ratio = {}, self.test_to_train
+        tested = None if baseline is None else self._tested(row, baseline)
         for column in (c for c in COLUMNS if c.measured):
             name = column.name
             values = _values(row, name)
@@ -226,7 +243,7 @@ class ComparisonTable:
             difference, total, on_test, better = None, None, None, False
             if baseline is not None:
                 difference = _paired(row, baseline, name, CONFIDENCE, ratio)
-                on_test = self.on_test(row, baseline, name)
+                on_test = None if tested is None else self._on_test(tested, name)
                 total = _total(difference, on_test)
                 sure = bonferroni(CONFIDENCE, tests)
                 corrected = _total(
@@ -372,6 +389,15 @@ def identity(recipe: Recipe) -> str:
 
 
 # ---- how it is computed
+
+
+class _Tested(NamedTuple):
+    """Decided classes of two rows, (runs, N) each, with the true ones and the groups, (N,)."""
+
+    one: npt.NDArray[np.int64]
+    other: npt.NDArray[np.int64]
+    truth: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64] | None
 
 
 def _total(seeds: PairedDifference | None, test: TestDifference | None) -> PairedDifference | None:

@@ -128,17 +128,10 @@ def _run(
         seconds = time.perf_counter() - started
         environment = made_with | about | {"seconds": seconds, "measures": measures(decided, truth)}
         environment |= {"manifest": FORMAT}
-        files = {
-            name: (json.dumps(content, indent=2) + "\n").encode()
-            for name, content in (
-                ("recipe.json", recipe.to_dict()),
-                ("environment.json", environment),
-                ("evaluation.json", evaluation.to_dict()),
-            )
-        }
-        last = {"evaluation.json": files.pop("evaluation.json")}  # it says that the run is finished
+        files = {"recipe.json": recipe.to_dict(), "environment.json": environment}
         for name, content in files.items():
-            write_atomic(place / name, content)
+            write_atomic(place / name, _as_json(content))
+        last = {"evaluation.json": _as_json(evaluation.to_dict())}  # it says that the run is finished
         together = None if problem.groups is None or test is None else problem.groups[test]
         Predictions.of(decided, truth, together).write(place)
         seal(place, [*files, PREDICTIONS], last)
@@ -190,6 +183,10 @@ def _held_out(
         scores[outside], held[outside] = trained(inside, x[outside]), True
     rows = np.flatnonzero(held)
     return {"held_out": scores[rows], "held_out_rows": rows}
+
+
+def _as_json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def finished(recipe: Recipe, place: Path, about: dict[str, object]) -> Outcome | None:

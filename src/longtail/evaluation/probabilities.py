@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from longtail import _checks
@@ -11,7 +13,17 @@ from longtail.evaluation.label_shift import fit_calibration
 from longtail.evaluation.reading import group_ids, read_labels
 from longtail.evaluation.single_label import Evaluation, Evaluator
 
-__all__ = ["check_probabilities"]
+__all__ = ["check_probabilities", "reliability_gap"]
+
+
+def reliability_gap(bins: Sequence[tuple[int, float, float]]) -> float | None:
+    """Return how far confidence is from accuracy, on average over the samples of bins; None without samples.
+
+    Args:
+        bins: samples, mean confidence and accuracy of each, as in `Evaluation.reliability`.
+    """
+    samples = sum(n for n, _, _ in bins)
+    return sum(n * abs(c - a) for n, c, a in bins) / samples if samples else None
 
 
 def check_probabilities(

@@ -207,10 +207,12 @@ def test_logits(run: RunResult, data: TrainingData, device: torch.device, accele
 
 def measured(logits: Tensor, data: TrainingData, recipe: Recipe) -> Evaluation:
     """Evaluate the logits of the test split, adjusted as the recipe's method says."""
+    return _evaluated(_decided(logits, data, recipe), data, recipe)
+
+
+def _evaluated(decided: npt.NDArray[Any], data: TrainingData, recipe: Recipe) -> Evaluation:
     targets = data.test_targets.cpu().numpy()
-    found: Evaluation = evaluate(
-        _decided(logits, data, recipe), targets, data.counts, activation=recipe.activation
-    )
+    found: Evaluation = evaluate(decided, targets, data.counts, activation=recipe.activation)
     return found
 
 
@@ -312,13 +314,13 @@ class _Run:
         logits = self._test_logits()
         if not bool(logits.isfinite().all()):
             raise self._diverged("output of the trained network", recipe.epochs, self.steps)
-        evaluation = measured(logits, self.data, recipe)
+        decided = _decided(logits, self.data, recipe)
+        evaluation = _evaluated(decided, self.data, recipe)
         if folder is not None:
             folder.write_model(self.model, self.data.shape)
             folder.write_metrics(self.history)
             folder.write_environment(about | {"seconds": self._seconds()})
-            said = _decided(logits, self.data, recipe), self.data.test_targets.cpu().numpy()
-            Predictions.of(*said).write(folder.path)
+            Predictions.of(decided, self.data.test_targets.cpu().numpy()).write(folder.path)
             folder.finish(evaluation, ["model.safetensors", PREDICTIONS])
         path = None if folder is None else folder.path
         model = self.model.to("cpu").eval()

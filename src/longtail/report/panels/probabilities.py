@@ -8,6 +8,7 @@ import numpy as np
 
 from longtail.compare import GROUPS, ComparisonTable, Row
 from longtail.evaluation import class_curves, macro_curves
+from longtail.evaluation.probabilities import reliability_gap
 from longtail.report.blocks import Block, Chart, Panel, Side, Spec, Table, Text
 from longtail.report.charts import GROUP_COLOURS, Part, looks, numbers
 from longtail.report.tables import Cell, Sheet, percent
@@ -71,10 +72,12 @@ def facts(table: ComparisonTable) -> str:
 def _sheet(rows: Sequence[Row]) -> Sheet:
     lines = []
     for row in rows:
-        groups = [_error(bins) for bins in row.group_reliability]
+        groups = [reliability_gap(bins) for bins in row.group_reliability]
         scores = [_mean(row, name) for name in ("log_loss", "brier_score")]
         cells = [Cell("n/a") if v is None else Cell(f"{v:.3f}", v) for v in scores]
-        lines.append([Cell(row.name), *cells, percent(_error(row.reliability)), *map(percent, groups)])
+        lines.append(
+            [Cell(row.name), *cells, percent(reliability_gap(row.reliability)), *map(percent, groups)]
+        )
     return Sheet(["method", "log-loss", "Brier", "all samples", *(f"{g}-shot" for g in GROUPS)], lines)
 
 
@@ -88,11 +91,6 @@ def _total(bins: Bins) -> tuple[int, float, float]:
     if not samples:
         return 0, 0.0, 0.0
     return samples, sum(n * c for n, c, _ in bins) / samples, sum(n * a for n, _, a in bins) / samples
-
-
-def _error(bins: Bins) -> float | None:
-    samples = sum(n for n, _, _ in bins)
-    return sum(n * abs(c - a) for n, c, a in bins) / samples if samples else None
 
 
 def _curves(table: ComparisonTable, rows: Sequence[Row]) -> Chart | None:
