@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
@@ -78,13 +78,11 @@ def print_thresholds(run: Path, data: Path | None, rule: str, format: Format) ->
     from longtail.evaluation import tune_thresholds
     from longtail.evaluation.thresholds import class_shares
 
-    by, floor, cost = _rule(rule)
+    chosen = _rule(rule)
     held = _held(run, data)
     shares = class_shares(held.logits, held.activation)
     truth = np.eye(shares.shape[1], dtype=np.int64)[held.labels]
-    found = tune_thresholds(
-        shares, truth, by=by, floor=floor, cost=cost, groups=held.groups, activation="identity"
-    )
+    found = tune_thresholds(shares, truth, groups=held.groups, activation="identity", **chosen)
     names = _names(run, held)
     head = ["class", "training samples", "test samples", "threshold", "precision", "recall", "F1"]
     tested = truth.sum(axis=0)
@@ -119,7 +117,7 @@ def print_thresholds(run: Path, data: Path | None, rule: str, format: Format) ->
         "sample is decided by thresholds that others chose"
     )
     if found.thin:
-        kept = "what the cost says" if by == "cost" else "0.5"
+        kept = "what the cost says" if "cost" in chosen else "0.5"
         thin = _checks.shorten([names[c] for c in found.thin])
         console.print(
             escape(f"too few test samples to choose by (fewer than 5), so they keep {kept}: {thin}")
@@ -227,29 +225,28 @@ def _order(held: HeldOut) -> list[int]:
 def _shots(held: HeldOut) -> list[int]:
     from longtail.evaluation.reading import Classes
 
-    counts = np.asarray(held.class_counts)
-    many, few = Classes(counts).shots(None, None)
-    return [0 if n > many else 1 if n >= few else 2 for n in counts.tolist()]
+    classes = Classes(np.asarray(held.class_counts))
+    return [int(group) for group in classes.groups(classes.shots(None, None))]
 
 
-def _rule(text: str) -> tuple[str, float, tuple[float, float]]:
-    """Read f1, precision=0.9 or cost=1:10."""
+def _rule(text: str) -> dict[str, Any]:
+    """Read f1, precision=0.9 or cost=1:10 as arguments of `tune_thresholds`."""
     by, _, value = text.partition("=")
     remedy = (
         "--thresholds must be f1, precision=FLOOR such as precision=0.9, or cost=ALARM:MISS such as cost=1:10"
     )
     try:
         if by == "f1" and not value:
-            return by, 0.9, (1.0, 1.0)
+            return {"by": by}
         if by == "precision":
             floor = _checks.number("--thresholds precision", float(value), low=0, high=1, open_low=True)
-            return by, floor, (1.0, 1.0)
+            return {"by": by, "floor": floor}
         if by == "cost":
             alarm, miss = (
                 _checks.number("--thresholds cost", float(part), low=0, open_low=True, open_high=True)
                 for part in value.split(":")
             )
-            return by, 0.9, (alarm, miss)
+            return {"by": by, "cost": (alarm, miss)}
     except ValueError as error:
         raise ValueError(f"{remedy}; got {text!r} ({error})") from None
     raise ValueError(f"{remedy}; got {text!r}")

@@ -26,7 +26,7 @@ from longtail._random import derive_seed, generator
 from longtail.adjust import tune_adjustment
 from longtail.compare.folds import inner_folds
 from longtail.compare.outcome import Outcome
-from longtail.compare.trials import finished, measures, split
+from longtail.compare.trials import already, measures, split
 from longtail.datasets import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
 from longtail.evaluation import evaluate
 from longtail.methods import REFITS, SYNTHESES, Method, Rule
@@ -75,13 +75,8 @@ def run_heads(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    about, found = problem.about, {}
-    for r, p in zip(recipes, places, strict=True):
-        try:
-            if done := finished(r, p, about):
-                found[p] = done
-        except Exception as error:  # one failing run must not cost the others
-            found[p] = Outcome(r, None, 0.0, f"{type(error).__name__}: {error}", p)
+    about = problem.about
+    found = already(recipes, places, about)
     if len(found) < len(places):
         data = _Data(problem, recipes[0])
         groups: dict[str, list[tuple[Recipe, Path]]] = {}

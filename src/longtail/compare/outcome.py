@@ -72,11 +72,19 @@ class Outcome:
             return {}
         return found if isinstance(found, dict) else {}
 
-    @cached_property
+    @property
     def predictions(self) -> Predictions | None:
-        """What it said of each test sample; None where it kept nothing that can be read."""
+        """What it said of each test sample, read anew; None where it kept nothing that can be read."""
+        return self._said(scores=True)
+
+    @cached_property
+    def decided(self) -> Predictions | None:
+        """The same without the scores, kept: a comparison asks for those of all its runs."""
+        return self._said(scores=False)
+
+    def _said(self, scores: bool) -> Predictions | None:
         try:
-            return Predictions.read(self.folder)
+            return Predictions.read(self.folder, scores=scores)
         except ValueError:  # who finds runs checks their files and names what is damaged
             return None
 

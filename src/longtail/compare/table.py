@@ -175,7 +175,7 @@ class ComparisonTable:
             return None
         found = []
         for row in (one, other):
-            kept = {o.recipe.seed: o.predictions for o in row.outcomes if o.recipe.seed in seeds}
+            kept = {o.recipe.seed: o.decided for o in row.outcomes if o.recipe.seed in seeds}
             found.append([kept[seed] for seed in seeds])
         first, second = ([p for p in runs if p is not None] for runs in found)
         if len(first) < len(seeds) or len(second) < len(seeds):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from longtail.compare.problem import Problem
     from longtail.training.recipe import Recipe
 
-__all__ = ["finished", "measures", "run_training", "split", "versions"]
+__all__ = ["already", "finished", "measures", "run_training", "split", "versions"]
 
 Integers = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -83,13 +83,7 @@ def _run(
     assert problem.targets is not None
     started = time.perf_counter()
     about = problem.about
-    done: dict[Path, Outcome] = {}
-    for r, p in zip(recipes, places, strict=True):
-        try:
-            if found := finished(r, p, about):
-                done[p] = found
-        except ValueError as error:  # one damaged run must not cost the others
-            done[p] = Outcome(r, None, 0.0, f"{type(error).__name__}: {error}", p)
+    done = already(recipes, places, about)
     if len(done) == len(places):
         return [done[p] for p in places]
     train, test = split(problem, recipes[0])
@@ -187,6 +181,20 @@ def _held_out(
 
 def _as_json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def already(
+    recipes: Sequence[Recipe], places: Sequence[Path], about: dict[str, object]
+) -> dict[Path, Outcome]:
+    """Return the runs that are there, by their folders; what cannot be taken is a failed one."""
+    done = {}
+    for recipe, place in zip(recipes, places, strict=True):
+        try:
+            if found := finished(recipe, place, about):
+                done[place] = found
+        except Exception as error:  # one failing run must not cost the others
+            done[place] = Outcome(recipe, None, 0.0, f"{type(error).__name__}: {error}", place)
+    return done
 
 
 def finished(recipe: Recipe, place: Path, about: dict[str, object]) -> Outcome | None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail._arrays import as_numpy
 from longtail.evaluation.intervals import THIN, Interval, checked_confidence
-from longtail.evaluation.reading import Classes, read_labels, reading_of
+from longtail.evaluation.reading import Classes, read_labels, reading_of, softmax
 
 __all__ = ["Calibration", "PriorEstimate", "estimate_prior", "fit_calibration"]
 
@@ -326,11 +326,6 @@ def _read(name: str, given: object) -> Floats:
     return values if read == "softmax" else np.log(np.maximum(values, 1e-12))
 
 
-def _softmax(values: Floats) -> Floats:
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
 def _estimated(
     new: Floats,
     old: Floats,
@@ -342,9 +337,9 @@ def _estimated(
     start: Floats | None = None,
 ) -> tuple[Floats, Floats]:
     """Shares of the new data, and those that the calibrated model answers for."""
-    source = np.maximum(times @ _softmax(calibration(old)) / times.sum(), 1e-12)
+    source = np.maximum(times @ softmax(calibration(old)) / times.sum(), 1e-12)
     source /= source.sum()
-    found = _em(_softmax(calibration(new)), source, weight, source if start is None else start)
+    found = _em(softmax(calibration(new)), source, weight, source if start is None else start)
     trust = np.minimum(held / THIN, 1.0)
     mixed = trust * found + (1 - trust) * trained
     thin = trust < 1
@@ -370,7 +365,7 @@ def _em(shares: Floats, source: Floats, weight: Floats, start: Floats) -> Floats
 def _without_labels(
     new: Floats, trained: Floats, resamples: int, confidence: float, seed: int
 ) -> PriorEstimate:
-    shares = _softmax(new)
+    shares = softmax(new)
     prior = np.maximum(_em(shares, trained, np.ones(len(new)), trained), 1e-9)
     prior /= prior.sum()
     interval = None

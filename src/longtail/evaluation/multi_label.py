@@ -14,7 +14,7 @@ from longtail import _checks
 from longtail._arrays import as_numpy
 from longtail.evaluation.curves import Curve
 from longtail.evaluation.intervals import THIN, Interval, checked_confidence
-from longtail.evaluation.reading import ACTIVATIONS, SUM, Classes, group_ids
+from longtail.evaluation.reading import ACTIVATIONS, SUM, Classes, group_ids, sigmoid
 
 __all__ = [
     "LabelSums",
@@ -171,8 +171,7 @@ class Labelled:
         """The scores as probabilities."""
         if self.scores is None or self.activation == "identity":
             return self.scores
-        small = np.exp(-np.abs(self.scores))
-        return np.asarray(np.where(self.scores >= 0, 1, small) / (1 + small))
+        return sigmoid(self.scores)
 
 
 def is_multi_label(scores: object, targets: object) -> bool:
@@ -310,7 +309,7 @@ def _made(
 ) -> MultiLabelEvaluation:
     f1 = _ratio(2 * right, positives + taken, positives > 0)
     decided = int(positives.sum() + taken.sum())
-    shot = np.where(classes.counts > limits[0], 0, np.where(classes.counts >= limits[1], 1, 2))
+    shot = classes.groups(limits)
     by_shot: dict[str, Any] = {
         f"{name}_{what}": _mean(v for v, g in zip(values, shot, strict=True) if g == i)
         for what, values in (("average_precision", precision), ("f1", f1))

@@ -12,7 +12,17 @@ import numpy.typing as npt
 from longtail import _arrays, _checks
 from longtail._arrays import as_numpy
 
-__all__ = ["ACTIVATIONS", "Batch", "Classes", "group_ids", "read_batch", "read_labels", "reading_of"]
+__all__ = [
+    "ACTIVATIONS",
+    "Batch",
+    "Classes",
+    "group_ids",
+    "read_batch",
+    "read_labels",
+    "reading_of",
+    "sigmoid",
+    "softmax",
+]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -101,6 +111,11 @@ class Classes:
                 f"few must be at most many, got few={few} and many={many}; groups must not overlap"
             )
         return many, few
+
+    def groups(self, limits: tuple[int, int]) -> Integers:
+        """Return 0 for a many-shot, 1 for a medium-shot and 2 for a few-shot class, shape (C,)."""
+        many, few = limits
+        return np.where(self.counts > many, 0, np.where(self.counts >= few, 1, 2))
 
     def numbers(self, name: str, values: Array) -> Array:
         """Return labels as class indices; text and other names by the names of the counts.
@@ -346,3 +361,15 @@ def _classes(name: str, classes: Array, num_classes: int) -> Integers:
                 "and number the classes from 0"
             )
     return classes.astype(np.int64)
+
+
+def sigmoid(values: Floats) -> Floats:
+    """Return 1 / (1 + exp(-z)) of each logit; no logit overflows."""
+    small = np.exp(-np.abs(values))
+    return np.asarray(np.where(values >= 0, 1, small) / (1 + small))
+
+
+def softmax(values: Floats) -> Floats:
+    """Return exp(z) / sum exp(z) of each row of logits, (N, C); no logit overflows."""
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -30,6 +30,7 @@ from longtail.evaluation.reading import (
     group_ids,
     read_batch,
     shape_of,
+    sigmoid,
 )
 
 Array = npt.NDArray[Any]
@@ -599,8 +600,7 @@ class Evaluator:
     def _start(self, classes: Classes) -> None:
         size, bins = len(classes), len(self._edges) + 1
         self._classes, self._shots_at = classes, classes.shots(*self._shots)
-        many, few = self._shots_at
-        self._group = np.where(classes.counts > many, 0, np.where(classes.counts >= few, 1, 2))
+        self._group = classes.groups(self._shots_at)
         self._rare_class = (0 if classes.counts[0] < classes.counts[1] else 1) if size == 2 else None
         self._samples = self._in_top5 = 0
         self._of_class, self._right, self._said = (np.zeros(size, dtype=np.int64) for _ in range(3))
@@ -713,8 +713,7 @@ class Evaluator:
             confidence = 1 / total
             shares *= confidence[:, np.newaxis]
         elif activation == "sigmoid":
-            small = np.exp(-np.abs(chunk))
-            shares = np.where(chunk >= 0, 1, small) / (1 + small)
+            shares = sigmoid(chunk)
             confidence, self._proper = shares[here, best], False
         else:
             shares, confidence = chunk, highest

@@ -13,7 +13,7 @@ from longtail._arrays import as_numpy
 from longtail.evaluation.curves import Curve
 from longtail.evaluation.intervals import THIN
 from longtail.evaluation.multi_label import Labelled, read_multi_label
-from longtail.evaluation.reading import ACTIVATIONS, group_ids, read_labels, reading_of
+from longtail.evaluation.reading import ACTIVATIONS, group_ids, read_labels, reading_of, sigmoid, softmax
 
 __all__ = ["TunedThresholds", "class_curves", "tune_thresholds"]
 
@@ -97,10 +97,8 @@ def class_shares(scores: Array, activation: str | None = None) -> Floats:
     if kind == "identity":
         return np.asarray(values)
     if kind == "sigmoid":
-        small = np.exp(-np.abs(values))
-        return np.asarray(np.where(values >= 0, 1, small) / (1 + small))
-    shares = np.exp(values - values.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+        return sigmoid(values)
+    return softmax(values)
 
 
 def tune_thresholds(

@@ -61,10 +61,11 @@ import numpy.typing as npt
 from longtail import class_weights, datasets, recipes
 from longtail.compare import Outcome, Problem, compare
 from longtail.datasets import Dataset, Split
-from longtail.evaluation import PairedDifference, bonferroni, paired_difference
+from longtail.evaluation import PairedDifference, bonferroni, interval_text, paired_difference
 from longtail.extend import choice, integer
 from longtail.methods import Method, get
 from longtail.paper.results import add_rows, read_rows
+from longtail.report import tables
 from longtail.suggest import BETAS as SUGGESTED
 from longtail.suggest import SHARE, effective_share
 from longtail.training.recipes import Recipe
@@ -621,9 +622,9 @@ def _beta(beta: float) -> str:
 
 
 def _interval(d: PairedDifference) -> str:
-    ends = "" if d.low is None or d.high is None else f" [{d.low:+.1f}, {d.high:+.1f}]"
-    return f"{d.mean:+.1f}{ends}"
+    return interval_text(d, scale=1)
 
 
 def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *lines))
+    rows = [[tables.Cell(text) for text in line] for line in lines]
+    return tables.Sheet(head, rows).markdown().rstrip("\n")

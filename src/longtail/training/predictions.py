@@ -65,8 +65,12 @@ class Predictions:
         write_atomic(folder / PREDICTIONS, buffer.getvalue())
 
     @classmethod
-    def read(cls, folder: Path) -> Predictions | None:
+    def read(cls, folder: Path, *, scores: bool = True) -> Predictions | None:
         """Read a run's file; None where there is none.
+
+        Args:
+            folder: of the run.
+            scores: False leaves the logits where they are: those of many runs would fill the memory.
 
         Raises:
             ValueError: the file is damaged.
@@ -77,7 +81,7 @@ class Predictions:
         try:
             check_headers(path)
             with np.load(path, allow_pickle=False) as file:
-                held = {name: file[name] for name in file.files}
+                held = {name: file[name] for name in file.files if scores or name != "logits"}
             labels, predicted = held["labels"].astype(np.int64), held["predicted"].astype(np.int64)
             groups = held["groups"].astype(np.int64) if "groups" in held else None
         except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file
