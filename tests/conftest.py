@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import importlib.util
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,6 +18,10 @@ from hypothesis import settings
 # the same examples on every run and machine; no timing, since machines differ
 settings.register_profile("house", max_examples=50, derandomize=True, deadline=None, database=None)
 settings.load_profile("house")
+
+# the workers of a data loader: a fork of a process that has computed with threads may crash or hang
+multiprocessing.set_start_method("forkserver")
+multiprocessing.set_forkserver_preload(["torch", "longtail.datasets.images"])
 
 
 def pytest_addoption(parser):

@@ -389,6 +389,11 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
         (["reproduce", "ddnet", "--domain", "digits"], r"--domain does not belong to ddnet; leave it out"),
         (["reproduce", "beta", "--epochs", "2"], r"--epochs does not belong to beta; leave it out"),
         (["reproduce", "beta", "--domain", "digit"], r"--domain must be one of 'digits', "),
+        (["compare", "digits", "--data", "here"], r"--data is 'here', but 'digits' is built in"),
+        (
+            ["compare", "cifar10", "--data", "/dev"],
+            r"--data is /dev, which has no .*; get it by longtail data download cifar10 --data '/dev', or",
+        ),
         (
             ["reproduce", "beta", "--domain", "pixels"],
             r"domain 'pixels' needs a folder with its data; give --data",

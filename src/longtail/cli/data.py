@@ -28,7 +28,8 @@ def download(
     from longtail.datasets.cifar import download as fetch
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=error_console, transient=True) as bar:
+    seen = error_console.is_terminal  # a pipe would get an empty line
+    with Progress(*columns, console=error_console, transient=True, disable=not seen) as bar:
         task = bar.add_task(name, total=None)
         folder = fetch(
             name, data, url=url, progress=lambda done, total: bar.update(task, completed=done, total=total)

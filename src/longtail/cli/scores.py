@@ -242,11 +242,13 @@ def _rule(text: str) -> dict[str, Any]:
             floor = _checks.number("--thresholds precision", float(value), low=0, high=1, open_low=True)
             return {"by": by, "floor": floor}
         if by == "cost":
-            alarm, miss = (
+            parts = [
                 _checks.number("--thresholds cost", float(part), low=0, open_low=True, open_high=True)
                 for part in value.split(":")
-            )
-            return {"by": by, "cost": (alarm, miss)}
+            ]
+            if len(parts) != 2:
+                raise ValueError("it takes two numbers")
+            return {"by": by, "cost": tuple(parts)}
     except ValueError as error:
         raise ValueError(f"{remedy}; got {text!r} ({error})") from None
     raise ValueError(f"{remedy}; got {text!r}")

@@ -103,9 +103,13 @@ def open_page(path: Path) -> None:
 _PHRASES = {
     r"with root= or the environment variable": "by the environment variable",
     r", or give verify=False for an excerpt": "",
-    r"get it with (longtail\.datasets\.download\(\S+\))": r'get it by python -c "import longtail; \1"',
+    r"get it with longtail\.datasets\.download\('(\w+)'\)": r"get it by longtail data download \1",
+    r"get it with longtail\.datasets\.download\('(\w+)', '([^']*)'\)": (
+        r"get it by longtail data download \1 --data '\2'"
+    ),
     r"\bon_error='skip'": "--skip-unreadable",
 }
+_OF_FOLDERS = re.compile(r"^root is\b")  # that of a data set, where --root is that of pictures
 _OF_VOLUMES = re.compile(r"; try volume=\S+ to \S+|; a volume N = 1 / \(1 - beta\) goes to volume=")
 # arguments whose option has another name
 _OTHERWISE = {
@@ -139,6 +143,8 @@ def as_options(message: str) -> str:
     """
     for argument, option in _PHRASES.items():
         message = re.sub(argument, option, message)
+    if "data" in _spoken:
+        message = _OF_FOLDERS.sub("--data is", message)
     if "volume" not in _spoken:
         message = _OF_VOLUMES.sub("", message)  # the beta before it says the same
     return harmless(_ARGUMENT.sub(_option, message))

@@ -111,8 +111,7 @@ def held_out(
         outputs, samples = _test_logits(run, data, target)
         logits, labels = outputs.float().cpu().numpy(), samples.test_targets.cpu().numpy()
     decided = recipe.method.adjust(logits, counts, epochs=recipe.epochs).astype(np.float64)
-    answered = (1,) * len(counts) if recipe.method.balances else counts
-    return HeldOut(decided, labels.astype(np.int64), answered, recipe.activation, counts)
+    return _held_out(recipe, decided, labels.astype(np.int64), counts)
 
 
 def _kept(folder: Path) -> HeldOut | None:
@@ -125,9 +124,18 @@ def _kept(folder: Path) -> HeldOut | None:
         return None
     recipe = Recipe.from_json((folder / "recipe.json").read_bytes())
     counts = Evaluation.from_dict(read_json(folder / "evaluation.json")).class_counts
+    return _held_out(recipe, said.logits.astype(np.float64), said.labels, counts, said.groups)
+
+
+def _held_out(
+    recipe: Recipe | ImageRecipe,
+    logits: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int64],
+    counts: tuple[int, ...],
+    groups: npt.NDArray[np.int64] | None = None,
+) -> HeldOut:
     answered = (1,) * len(counts) if recipe.method.balances else counts
-    logits = said.logits.astype(np.float64)
-    return HeldOut(logits, said.labels, answered, recipe.activation, counts, said.groups)
+    return HeldOut(logits, labels, answered, recipe.activation, counts, groups)
 
 
 def _test_logits(
