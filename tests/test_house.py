@@ -348,6 +348,14 @@ def test_the_core_needs_numpy_alone():
     assert done.returncode == 0, done.stderr
 
 
+def test_weights_of_a_list_leave_the_readers_of_files_alone():
+    readers = ("longtail.counts", "longtail.labels", "longtail.sources", "zipfile", "dataclasses", "json")
+    body = "import longtail\nassert abs(longtail.class_weights([90, 10], 'inverse')[1] - 1.8) < 1e-12"
+    done = run_light(body, readers)
+    assert done.returncode == 0, done.stderr
+    assert run_light("import longtail\nlongtail.class_counts([0, 0, 1])", readers).returncode != 0
+
+
 ABSENT = """
 class Absent:
     def find_spec(self, name, path=None, target=None):
