@@ -392,7 +392,7 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
         (["compare", "digits", "--data", "here"], r"--data is 'here', but 'digits' is built in"),
         (
             ["compare", "cifar10", "--data", "/dev"],
-            r"--data is /dev, which has no .*; get it by longtail data download cifar10 --data '/dev', or",
+            "; get it by longtail data download cifar10 --data '/dev', or",
         ),
         (
             ["reproduce", "beta", "--domain", "pixels"],
@@ -515,7 +515,7 @@ def test_pictures_of_tables_lists_and_saved_data_sets_are_compared(
         ("photos --group film", "--group is for a table, and for pictures with --features"),
         ("photos --test t.csv", "--test is for a table, with --label"),
         ("photos --image shot", "--image 'shot' belongs to a Hugging Face data set or a table"),
-        ("cifar10 --data nosuch", "root is nosuch, which is not there"),
+        ("cifar10 --data nosuch", "--data is nosuch, which is not there; get it by longtail data download"),
         ("./nosuch --seeds 1", "image folder nosuch is not there"),
     ],
 )

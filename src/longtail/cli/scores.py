@@ -247,7 +247,7 @@ def _rule(text: str) -> dict[str, Any]:
                 for part in value.split(":")
             ]
             if len(parts) != 2:
-                raise ValueError("it takes two numbers")
+                raise ValueError(f"cost must be two numbers, got {len(parts)}")
             return {"by": by, "cost": tuple(parts)}
     except ValueError as error:
         raise ValueError(f"{remedy}; got {text!r} ({error})") from None
