@@ -129,6 +129,7 @@ class _Data:
         else:
             assert problem.test is not None
             self.test = (_Rows(problem.test[0], unit), problem.test[1])
+            self.test_groups = problem.test_groups
         if recipe.imbalance_factor is not None:
             largest = int(problem.class_counts.min()) if recipe.max_count is None else recipe.max_count
             counts = long_tail_counts(self.classes, largest, recipe.imbalance_factor, recipe.profile)

@@ -47,6 +47,8 @@ class Problem:
             each seed cuts out of the training samples; None takes them as they are.
         dataset: the pictures of a folder, or None.
         preset: the recipe of a data set that is known, or None.
+        test_groups: one a sample of the given test set, int64, or None: groups count in its intervals, in
+            place of samples.
 
     Example:
         >>> problem = Problem.from_table({"x": [0.1, 0.2, 0.9, 0.8], "y": ["a", "a", "b", "b"]}, label="y")
@@ -66,6 +68,7 @@ class Problem:
     tail: tuple[float, int | None] | None = None
     dataset: Dataset | None = field(default=None, repr=False)
     preset: Recipe | None = field(default=None, repr=False)
+    test_groups: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def from_table(
@@ -88,7 +91,8 @@ class Problem:
             table: a .csv, .tsv or Parquet file, a data frame of pandas or polars, or a mapping of columns.
             label: the column of the class.
             groups: a column whose equal values are never split between training and test, such as a customer.
-            test: another such table, which is then the test set; None cuts folds.
+            test: another such table, which is then the test set; None cuts folds. If it has the groups, too,
+                they count in its intervals.
             drop: columns to leave out.
             keep: columns to take in whatever they look like.
             name: what to call it; default: that of the file.
@@ -111,10 +115,10 @@ class Problem:
         columns, notes = _usable(read, targets, keep)
         if not columns:
             raise ValueError(f"{source} has no column to learn {label!r} from; --keep takes one in")
-        tested = None
+        tested, test_groups = None, None
         if test is not None:
-            tested = _test_table(test, label, groups, drop, read, columns, names)
-        together = None if read.groups is None else np.unique(read.groups, return_inverse=True)[1]
+            tested, test_groups = _test_table(test, label, groups, drop, read, columns, names)
+            notes += _shared(read.groups, test_groups)
         return cls(
             name or _title(table, "table"),
             "table",
@@ -122,9 +126,10 @@ class Problem:
             targets,
             tuple(map(str, names)),
             tuple((c.name, c.kind) for c in columns),
-            None if together is None else together.reshape(-1).astype(np.int64),
+            _numbered("groups", read.groups, len(targets)),
             tested,
             tuple(notes),
+            test_groups=None if tested is None else _numbered("groups", test_groups, len(tested[1])),
         )._checked()
 
     @classmethod
@@ -135,6 +140,7 @@ class Problem:
         *,
         groups: object = None,
         test: tuple[Any, Any] | None = None,
+        test_groups: object = None,
         label: str = "y",
         name: str | None = None,
     ) -> Problem:
@@ -142,11 +148,12 @@ class Problem:
 
         Args:
             features: floats of shape (N, D); or a .npz file with ``X``, ``y`` and, if there are any,
-                ``class_names``, ``groups``, ``X_test`` and ``y_test``, as ``longtail embed`` writes it; or a
-                Parquet file with a column of labels and columns of numbers.
+                ``class_names``, ``groups``, ``X_test``, ``y_test`` and ``groups_test``, as ``longtail embed``
+                writes it; or a Parquet file with a column of labels and columns of numbers.
             labels: one a sample, of any kind, where `features` is an array.
             groups: one a sample: samples of one group are never split between training and test.
             test: features and labels of a test set; None takes that of the file, or cuts folds.
+            test_groups: one a sample of the test set: its intervals then count groups, not samples.
             label: the column of the labels in a Parquet file.
             name: what to call it; default: that of the file.
 
@@ -173,6 +180,7 @@ class Problem:
             names_given = tuple(map(str, arrays["class_names"])) if "class_names" in arrays else ()
             if test is None and "X_test" in arrays:
                 test = (arrays["X_test"], arrays["y_test"])
+                test_groups = arrays.get("groups_test") if test_groups is None else test_groups
         elif labels is None:
             raise ValueError("labels are missing; give one a sample: Problem.from_features(features, labels)")
         inputs = _features("features", features)
@@ -198,13 +206,15 @@ class Problem:
             if len(t) != len(x):
                 raise ValueError(f"test labels must be one a sample, {len(x)}, got {len(t)}")
             tested = (x, _known(t, given) if names is not names_given else _known(t, range(len(names))))
-        together = None
-        if groups is not None:
-            together = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1].reshape(-1)
-            if len(together) != len(inputs):
-                raise ValueError(f"groups must be one a sample, {len(inputs)}, got {len(together)}")
-            together = together.astype(np.int64)
-        return cls(name or "features", "features", inputs, targets, names, (), together, tested)._checked()
+        if tested is None and test_groups is not None:
+            raise ValueError("test_groups is given without a test set; give test=, or leave it out")
+        together = _numbered("groups", groups, len(inputs))
+        held = None if tested is None else _numbered("test_groups", test_groups, len(tested[1]))
+        notes = tuple(_shared(groups, test_groups))
+        return cls(
+            *(name or "features", "features", inputs, targets, names, (), together, tested, notes),
+            test_groups=held,
+        )._checked()
 
     @classmethod
     def from_images(
@@ -262,7 +272,9 @@ class Problem:
 
         made = embed(source, features, on_error=on_error, groups=groups, **columns, **options)
         test = None if made.X_test is None else (made.X_test, made.y_test)
-        found = cls.from_features(made.X, made.y, groups=made.groups, test=test, name=title)
+        found = cls.from_features(
+            made.X, made.y, groups=made.groups, test=test, test_groups=made.groups_test, name=title
+        )
         return replace(found, class_names=tuple(made.class_names))
 
     @classmethod
@@ -313,6 +325,8 @@ class Problem:
         }
         if self.columns:
             found["columns"] = [list(column) for column in self.columns]
+        if self.test_groups is not None:
+            found["test_groups_sha256"] = sha256(self.test_groups.astype("<i8"))
         return found
 
     def long_tailed(self, imbalance_factor: float, max_count: int | None = None) -> Problem:
@@ -455,15 +469,15 @@ def _test_table(
     train: Frame,
     columns: Sequence[Column],
     names: Sequence[Any],
-) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Read the test table as the training table was read."""
+) -> tuple[tuple[Array, npt.NDArray[np.int64]], Array | None]:
+    """Read the test table as the training table was read; its groups, too, if it has them."""
     source = _called(test)
-    read = read_frame(test, label=label, drop=drop, like=train)
+    read = read_frame(test, label=label, groups=groups, drop=drop, like=train)
     there = {c.name: c for c in read.columns}
     ours = {c.name for c in train.columns}
     if away := [c.name for c in columns if c.name not in there]:
         raise ValueError(f"{source} lacks columns of the training table: {_checks.shorten(away)}; add them")
-    extra = [n for n in there if n not in ours and n not in (*drop, groups)]
+    extra = [n for n in there if n not in ours and n not in drop]
     if extra:
         raise ValueError(
             f"{source} has columns that the training table has not: {_checks.shorten(extra)}; leave them out"
@@ -488,4 +502,25 @@ def _test_table(
     labels = classes_of(read.labels, source)
     if train.labels.dtype.kind in "UO" and labels.dtype.kind in "iuf":
         labels = labels.astype(str)
-    return np.column_stack(parts), _known(labels, names)
+    return (np.column_stack(parts), _known(labels, names)), read.groups
+
+
+def _numbered(name: str, groups: object, samples: int) -> npt.NDArray[np.int64] | None:
+    if groups is None:
+        return None
+    together = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1].reshape(-1)
+    if len(together) != samples:
+        raise ValueError(f"{name} must be one a sample, {samples}, got {len(together)}; name each sample's")
+    return together.astype(np.int64)
+
+
+def _shared(groups: object, tested: object) -> list[str]:
+    if groups is None or tested is None:
+        return []
+    shared = {*np.asarray(groups).astype(str).tolist()} & {*np.asarray(tested).astype(str).tolist()}
+    if not shared:
+        return []
+    what = f"{len(shared)} groups are" if len(shared) > 1 else "1 group is"
+    return [
+        f"{what} in both training and test, such as {min(shared)!r}: test errors look better than they are"
+    ]

@@ -24,6 +24,7 @@ from longtail.evaluation import (
     paired_on_test,
     summarize,
 )
+from longtail.evaluation.intervals import independent_samples
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
@@ -46,11 +47,13 @@ class ClassChange:
         mean: shape (C,); NaN where it does not apply.
         low: lower ends of the intervals, NaN where n/a; None where there are too many classes for so many.
         high: upper ends.
+        doubts: what the intervals hold, as `ComparisonTable.doubts`; "" without intervals.
     """
 
     mean: Floats
-    low: Floats | None
-    high: Floats | None
+    low: Floats | None = None
+    high: Floats | None = None
+    doubts: str = ""
 
 
 @dataclass(frozen=True)
@@ -286,26 +289,58 @@ class ComparisonTable:
         seeds = sorted(set(best.seeds) & set(rival.seeds))
         classes = len(self.class_counts)
         if not seeds:
-            return ClassChange(np.full(classes, math.nan), None, None)
+            return ClassChange(np.full(classes, math.nan))
         ours, theirs = best.errors_by_class(seeds), rival.errors_by_class(seeds)
         mean = (ours - theirs).mean(axis=0)
-        if len(seeds) < 2 or classes > _INTERVAL_CLASSES:
-            return ClassChange(mean, None, None)
-        ends = [
-            (math.nan, math.nan)
-            if np.isnan(m)
-            else ((d := paired_difference(a, b, CONFIDENCE, test_to_train=self.test_to_train)).low, d.high)
-            for m, a, b in zip(mean, ours.T, theirs.T, strict=True)
-        ]
-        low, high = np.asarray(ends, dtype=float).T
-        return ClassChange(mean, low, high)
+        tested = self._tested(best, rival)
+        on_test = None if tested is None else self._on_test(tested, "balanced_error")
+        if classes > _INTERVAL_CLASSES or (len(seeds) < 2 and on_test is None):
+            return ClassChange(mean)
+        sides: list[Floats] = []  # how far the ends lie from the mean, for each source of doubt
+        if len(seeds) > 1:
+            half = [
+                math.nan if np.isnan(m) else m - (_paired_low(a, b, self.test_to_train))
+                for m, a, b in zip(mean, ours.T, theirs.T, strict=True)
+            ]
+            sides.append(np.asarray([half, half]))
+        if on_test is not None:
+            ends = np.asarray([side or (math.nan, math.nan) for side in on_test.per_class_interval]).T
+            sides.append(np.maximum([mean - ends[0], ends[1] - mean], 0))
+        below, above = np.sqrt(np.sum(np.square(sides), axis=0))
+        doubts = "folds" if self.recipe.folds else "seeds" if on_test is None else "both"
+        low, high = np.maximum(mean - below, -1), np.minimum(mean + above, 1)
+        return ClassChange(mean, low, high, "test samples" if len(seeds) < 2 else doubts)
 
     # ---- the data behind it
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """The first finished run's, for what all of them share: counts, groups and test set."""
-        return self.outcomes[0].result
+        """The first finished run's, for what all of them share: counts, groups and test set.
+
+        Of folds, the test set is that of all folds of one repeat; of groups, `Evaluation.units` counts them.
+        """
+        runs = self.shown[0].outcomes
+        runs = tuple(o for o in runs if o.recipe.seed < self.recipe.folds) or runs[:1]
+        first = runs[0].result
+        said = [p for o in runs if (p := o.decided) is not None]
+        known = [(r.test_counts, r.confusion) for r in (o.result for o in runs)]
+        counts = [n for n, _ in known if n is not None]
+        tables = [t for _, t in known if t is not None]
+        if len(runs) > 1 and len(counts) == len(runs):
+            first = replace(
+                first,
+                num_samples=int(np.sum(counts)),
+                test_counts=tuple(np.sum(counts, axis=0).tolist()),
+                confusion=_summed(tables) if len(tables) == len(runs) else None,
+            )
+        groups = [p.groups for p in said if p.groups is not None]
+        if first.units is not None or len(groups) < len(runs):
+            return first
+        # a group is never in two folds
+        apart = [g + np.int64(i) * (1 + max(int(g.max()) for g in groups)) for i, g in enumerate(groups)]
+        labels = np.concatenate([p.labels for p in said])
+        units = independent_samples(labels, np.concatenate(apart), len(first.class_counts))
+        return replace(first, units=units)
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -391,6 +426,10 @@ def identity(recipe: Recipe) -> str:
 # ---- how it is computed
 
 
+def _summed(tables: Sequence[tuple[tuple[int, ...], ...]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, np.sum(np.asarray(tables), axis=0).tolist()))
+
+
 class _Tested(NamedTuple):
     """Decided classes of two rows, (runs, N) each, with the true ones and the groups, (N,)."""
 
@@ -421,6 +460,12 @@ def _paired(one: Row, other: Row, column: str, confidence: float, ratio: float) 
         return None
     pairs = [ours[s] for s in seeds], [theirs[s] for s in seeds]
     return paired_difference(*pairs, confidence, test_to_train=ratio)
+
+
+def _paired_low(one: Floats, other: Floats, ratio: float) -> float:
+    low = paired_difference(one, other, CONFIDENCE, test_to_train=ratio).low
+    assert low is not None
+    return low
 
 
 def _lowest(rows: Sequence[Row], column: str) -> Row | None:

@@ -126,7 +126,9 @@ def _run(
         for name, content in files.items():
             write_atomic(place / name, _as_json(content))
         last = {"evaluation.json": _as_json(evaluation.to_dict())}  # it says that the run is finished
-        together = None if problem.groups is None or test is None else problem.groups[test]
+        together = problem.test_groups
+        if test is not None:
+            together = None if problem.groups is None else problem.groups[test]
         Predictions.of(decided, truth, together).write(place)
         seal(place, [*files, PREDICTIONS], last)
         write_atomic(place / "evaluation.json", last["evaluation.json"])

@@ -93,7 +93,7 @@ def read_frame(
         groups: a column whose equal values belong together, such as a customer.
         drop: columns to leave out.
         keep: columns to read whatever they hold: text among numbers makes a category.
-        like: a table with the same columns, which says of what kind each is.
+        like: a table with the same columns, which says of what kind each is; groups may be missing beside it.
 
     Raises:
         ValueError: no such column, an unreadable file, a column of numbers and text, an infinite number.
@@ -107,6 +107,8 @@ def read_frame(
     else:
         read, classes = _from_memory(source), None
     name = f"{str(source)!r}" if isinstance(source, str | os.PathLike) else "the table"
+    if like is not None and groups not in read:
+        groups = None
     for argument, wanted in (("label", [label]), ("groups", [groups] * (groups is not None))):
         for one in wanted:
             _is_there(argument, one, read, name)

@@ -33,19 +33,21 @@ class Predictions:
         predicted: decided classes, int64 of shape (N,).
         logits: what decided, float32 of shape (N, C); None beyond 16 million scores.
         groups: a number for the group of each sample, shape (N,); None where none was given.
+        scored: whether there are logits, also where they were not read.
     """
 
     labels: Integers
     predicted: Integers
     logits: npt.NDArray[np.float32] | None = None
     groups: Integers | None = None
+    scored: bool = False
 
     @classmethod
     def of(cls, logits: npt.NDArray[Any], labels: npt.NDArray[Any], groups: Any = None) -> Predictions:
         """Take the class of the highest of the logits, as an evaluation does."""
         kept = logits.astype(np.float32) if logits.size <= _MOST else None
         predicted = logits.argmax(axis=1).astype(np.int64)
-        return cls(np.asarray(labels, np.int64), predicted, kept, _numbered(groups))
+        return cls(np.asarray(labels, np.int64), predicted, kept, _numbered(groups), kept is not None)
 
     def write(self, folder: Path) -> None:
         """Write predictions.npz into a run's folder.
@@ -80,6 +82,7 @@ class Predictions:
         try:
             check_headers(path)
             with np.load(path, allow_pickle=False) as file:
+                scored = "logits" in file.files
                 held = {name: file[name] for name in file.files if scores or name != "logits"}
             labels, predicted = held["labels"].astype(np.int64), held["predicted"].astype(np.int64)
             groups = held["groups"].astype(np.int64) if "groups" in held else None
@@ -87,7 +90,7 @@ class Predictions:
             raise ValueError(
                 f"{path} is damaged ({error}); put back a copy, or delete the folder and run again"
             ) from error
-        return cls(labels, predicted, held.get("logits"), groups)
+        return cls(labels, predicted, held.get("logits"), groups, scored)
 
 
 class Collected:
@@ -135,6 +138,7 @@ class Collected:
             self._predicted[rows].astype(np.int64),
             logits if logits is None or len(rows) == len(logits) else logits[rows],
             groups,
+            logits is not None,
         )
 
 

@@ -24,6 +24,13 @@ from longtail.report.panels.tail import Tail, count, tail_of
 
 _NUMBERS = 400_000  # numbers of one kind in the page: some 2 MB
 _BANDS = 300  # classes up to which bands and intervals can be seen
+_DOUBTS = {
+    "both": "seeds and test samples together",
+    "seeds": "seeds alone: the runs kept no predictions",
+    "test samples": "test samples alone, as there is one seed",
+    "folds": "folds",
+    "": "",
+}
 
 
 def panel(table: ComparisonTable) -> Panel:
@@ -37,6 +44,8 @@ def panel(table: ComparisonTable) -> Panel:
     blocks += [_groups(table), _classes(table)]
     if (dots := _dots(table)) is not None:
         blocks.append(dots)
+    elif len(table.class_counts) > _BANDS:
+        blocks.append(Text(f"Intervals of single classes are drawn up to {_BANDS} classes.", "dim"))
     if table.step is not None:
         before, after = table.step
         blocks.append(_change(table, f"from {before.name} to {after.name}"))
@@ -134,21 +143,24 @@ def _dots(table: ComparisonTable) -> Chart | None:
     if sizes is None or len(sizes) > _BANDS:
         return None
     tested = np.asarray(sizes)[table.order]
+    units = np.asarray(table.evaluation.units or sizes)[table.order]
+    grouped = table.evaluation.units is not None
     traces: list[Part] = []
     methods = len(table.shown)
     for i, (row, look) in enumerate(zip(table.shown, looks(table), strict=True)):
         aside = 0.6 * ((i + 0.5) / methods - 0.5)  # so that intervals do not lie on one another
         mean = row.class_errors.mean[table.order]
         ends = [
-            None if np.isnan(error) or not m else wilson_interval(float(error) * m, int(m))
-            for error, m in zip(mean, tested, strict=True)
+            None if np.isnan(error) or not m else wilson_interval(float(error) * m, float(m))
+            for error, m in zip(mean, units, strict=True)
         ]
         texts = [
             f"{inert(name)}: n/a, no test sample"
             if end is None
-            else f"{inert(name)}: {100 * error:.1f} % of {m:,} test samples "
+            else f"{inert(name)}: {100 * error:.1f} % of {m:,} test samples"
+            f"{f' in {unit:.3g} independent groups' if grouped else ''} "
             f"({100 * end.low:.0f} to {100 * end.high:.0f})"
-            for name, error, m, end in zip(tail.names, mean, tested, ends, strict=True)
+            for name, error, m, unit, end in zip(tail.names, mean, tested, units, ends, strict=True)
         ]
         bars = error_bars(
             [0.0 if e is None else e.high - v for e, v in zip(ends, mean, strict=True)],
@@ -163,8 +175,8 @@ def _dots(table: ComparisonTable) -> Chart | None:
         )
     thin = table.evaluation.thin_text
     label = (
-        "The same, with the 95 % interval that each class's own test samples allow (Wilson); a class with "
-        f"few has a long one{f'. {thin}' if thin else ''}"
+        f"The same, with the 95 % interval that each class's own test {'groups' if grouped else 'samples'} "
+        f"allow (Wilson); a class with few has a long one{f'. {thin}' if thin else ''}"
     )
     axes = {"xaxis": class_axis(tail.names), "yaxis": {"title": "test error, %", "range": [-2, 102]}}
     return Chart("dots", label, Spec(traces, {"height": 380, **axes}, "No method is chosen."))
@@ -188,24 +200,27 @@ def _change(table: ComparisonTable, direction: str) -> Chart:
     points = points_of(len(tail.counts))
     mean = change.mean[table.order]
     y = averaged(100 * mean, points)
+    texts = [
+        f"{inert(tail.names[p])}: {'n/a' if v is None else f'{v:+.1f} points'}"
+        for p, v in zip(points, y, strict=True)
+    ]
     trace: Part = {
         **{"x": [p + 1 for p in points], "y": y, "type": "bar" if len(mean) <= _BANDS else "scatter"},
         **{"mode": "lines", "line": {"color": "#0072B2", "width": 1}},
         "marker": {"color": ["#0072B2" if (v or 0) <= 0 else "#D55E00" for v in y]},
-        "text": [
-            f"{inert(tail.names[p])}: {'n/a' if v is None else f'{v:.1f} points'}"
-            for p, v in zip(points, y, strict=True)
-        ],
         **{"textposition": "none", "hoverinfo": "text"},
     }
     if change.low is not None and change.high is not None:
         low, high = change.low[table.order], change.high[table.order]
         trace["error_y"] = error_bars(np.nan_to_num(high - mean), np.nan_to_num(mean - low))
+        texts = [
+            text if np.isnan(a) else f"{text} ({100 * a:+.1f} to {100 * b:+.1f})"
+            for text, a, b in zip(texts, low, high, strict=True)
+        ]
+    trace["text"] = texts
     axes = {"xaxis": class_axis(tail.names), "yaxis": {"title": _title("change of error, points", tail)}}
-    label = (
-        f"Change of every class's error {direction}, with 95 % intervals of single classes where there are "
-        "few enough: hints, not corrected for their number"
-    )
+    intervals = f", with 95 % intervals over {_DOUBTS[change.doubts]}: hints, not corrected for their number"
+    label = f"Change of every class's error {direction}{intervals if change.doubts else ''}"
     return Chart("change", label, Spec([trace], {**axes, "showlegend": False}))
 
 
