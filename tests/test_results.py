@@ -126,7 +126,7 @@ OWN_DATA = (
     *("table-page-blocks-lightgbm", "table-page-blocks-logistic-regression"),
     "table-page-blocks-hist-gradient-boosting",
     *("table-yeast-lightgbm", "table-yeast-logistic-regression"),
-    *("features-cifar10", "features-gtsrb"),
+    *("features-cifar10", "features-cifar10-5000", "features-gtsrb"),
 )
 
 
