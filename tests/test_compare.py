@@ -290,7 +290,7 @@ def test_the_change_of_a_class_is_from_plain_to_balanced(tiny: ComparisonTable, 
     np.testing.assert_allclose(change.mean, (ours - theirs).mean(axis=0))
     expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
     varied = np.ptp(ours - theirs, axis=0) > 0  # where both seeds agree, scipy has no interval
-    np.testing.assert_allclose(best.class_errors.mean, ours.mean(axis=0))
+    np.testing.assert_allclose(best.by_class.mean, ours.mean(axis=0))
 
     # both doubts: the seeds' t interval, and Agresti and Min's of the test samples, one end at a time
     said = [[o.decided for o in row.outcomes] for row in (best, rival)]

@@ -52,7 +52,7 @@ adapters: *
 & auditing: facts samples / duplicates findings sources / *
 training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
 graphs finetune verify embedding / loop / evaluate
-compare: columns folds learners outcome / problem row / table / answer trials / heads / *
+compare: columns folds learners many_labels outcome / problem row / table / answer trials / heads / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit
 cli: terminal / sources scores / *

@@ -21,15 +21,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, softplus
 
 from longtail._random import derive_seed, generator
 from longtail.adjust import tune_adjustment
 from longtail.compare.folds import inner_folds
+from longtail.compare.many_labels import INNER, judge, label_counts
 from longtail.compare.outcome import Outcome
 from longtail.compare.trials import already, measures, split
+from longtail.counts import ClassCounts
 from longtail.datasets import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
-from longtail.evaluation import evaluate
+from longtail.evaluation import Evaluation, MultiLabelEvaluation, evaluate
+from longtail.evaluation.multi_label import LEFT_OUT
+from longtail.head import init_prior_bias_
 from longtail.methods import REFITS, SYNTHESES, Method, Rule
 from longtail.models.heads import standardised
 from longtail.training.device import DivergedError, exact_cudnn, select_device
@@ -117,6 +121,7 @@ class _Data:
         assert problem.inputs is not None
         assert problem.targets is not None
         self.problem, self.classes = problem, len(problem.class_names)
+        self.strata = problem.strata
         self.rows: Integers = np.arange(len(problem.targets))
         self.subset_sha256: str | None = None
         self.test_groups: Any = None
@@ -138,15 +143,22 @@ class _Data:
             self.rows = long_tail_subset(y, counts, seed)
             self.subset_sha256 = subset_sha256(self.rows)
         self.inputs, self.targets = _Rows(x, unit, self.rows), y[self.rows]
-        self.counts = np.bincount(self.targets, minlength=self.classes)
+        self.strata = self.strata[self.rows]
+        self.counts = self._counted()
         self.groups = None if problem.groups is None else problem.groups[self.rows]
+
+    def _counted(self) -> Any:
+        """Samples of each class; of many labels what losses weigh by."""
+        if self.problem.many_labels:
+            return label_counts(self.targets)
+        return np.bincount(self.targets, minlength=self.classes)
 
     def part(self, inside: Integers) -> _Data:
         """Return these data with some of the training samples alone, by their places."""
         data = copy.copy(self)
         data.rows, data.targets = self.rows[inside], self.targets[inside]
-        data.inputs = _Rows(self.inputs.x, self.inputs.unit, data.rows)
-        data.counts = np.bincount(data.targets, minlength=self.classes)
+        data.inputs, data.strata = _Rows(self.inputs.x, self.inputs.unit, data.rows), self.strata[inside]
+        data.counts = data._counted()
         return data
 
     def made_up(self, rule: Rule, seed: int) -> tuple[Tensor, Integers]:
@@ -209,6 +221,10 @@ class _Together:
         self.recipe = recipes[0]
         shape = {"in_channels": data.inputs.x.shape[1], "num_classes": data.classes}
         self.models = [_build(r, shape) for r in recipes]
+        self.many_labels = data.problem.many_labels
+        if self.many_labels:
+            for r, model in zip(recipes, self.models, strict=True):
+                _start_at_shares(model, r, data.counts)
         zeros = torch.zeros(data.classes)  # of a head without a bias
         self.values = {
             name: torch.stack([m.state_dict().get(name, zeros) for m in self.models]).to(device)
@@ -273,7 +289,11 @@ class _Together:
         self.has_sigmoid = any(m.activation == "sigmoid" for m in methods)
         self.by_weights = [i for i, m in enumerate(methods) if m.normalizer == "weights"]
         criteria = [m.criterion(counts).to(device) for m in methods]
-        self.open = {i: c for i, c in enumerate(criteria) if methods[i].loss not in ("softmax", "sigmoid")}
+        closed = {i for i, m in enumerate(methods) if m.loss in ("softmax", "sigmoid")}
+        if self.many_labels:  # whose sums over weights are left to the loss
+            closed -= set(self.by_weights)
+        self.open = {i: c for i, c in enumerate(criteria) if i not in closed}
+        self.methods = methods
         size = len(methods), self.data.classes
         vectors = [torch.zeros(size, device=device), torch.ones(size, device=device)]
         self.vectors = _Vectors(torch.ones_like(vectors[0]), vectors[0], vectors[1], vectors[0].clone())
@@ -329,7 +349,7 @@ class _Together:
         else:
             flat = torch.addmm(bias.flatten(), x, head.flatten(0, 1).T)
             logits = flat.view(len(x), lanes, classes)
-        losses, slopes = self._slopes(logits, y)
+        losses, slopes = (self._slopes_of_labels if self.many_labels else self._slopes)(logits, y)
         side, keep = slopes.flatten(1), self.recipe.momentum
         momenta["head.bias"].mul_(keep).addcmul_(side.sum(0).view_as(bias), self.mask)
         if hidden is not None:
@@ -384,6 +404,38 @@ class _Together:
         slopes = slope.mul_(share[..., None])
         if self.acts["scale"]:
             slopes.mul_(v.scale)
+        return self._with_open(bare, y, losses, slopes)
+
+    def _slopes_of_labels(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same of many labels: the mean over samples of the sums over their labels.
+
+        A sample counts by the share of its labels that is known, as in `longtail.ClassBalancedLoss`.
+        """
+        v, known = self.vectors, y != LEFT_OUT
+        there = (known & (y == 1)).to(logits.dtype)
+        bare = {i: logits[:, i].detach().clone() for i in self.open}
+        z = logits + v.offset if self.acts["offset"] else logits
+        terms = known[:, None] / known.to(z.dtype).mean(1).sum()
+        weights = torch.ones_like(z)
+        for i, method in enumerate(self.methods):
+            weight = v.weight[i]
+            if not method.weighs:
+                continue
+            if method.weighting == "sample":
+                number = there.sum(1, keepdim=True)
+                mean = there @ weight[:, None] / number.clamp(min=1)
+                weights[:, i] = torch.where(number > 0, mean, torch.ones_like(mean))
+            else:
+                everywhere = method.weighting == "class"
+                weights[:, i] = weight if everywhere else torch.where(there > 0, weight, 1.0)
+        scaled = weights.mul_(terms)
+        losses = (scaled * softplus(torch.where(there[:, None] > 0, -z, z))).sum((0, 2))
+        return self._with_open(bare, y.to(z.dtype), losses, scaled * (z.sigmoid() - there[:, None]))
+
+    def _with_open(
+        self, bare: dict[int, Tensor], y: Tensor, losses: Tensor, slopes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fill in the losses that have no formula here."""
         for i, criterion in self.open.items():
             with torch.enable_grad():
                 leaf = bare[i].requires_grad_()
@@ -421,22 +473,42 @@ def _kept(
             if method.refit is not None and fits_together(recipe):
                 _refit(data, recipe, model)
             logits = _say(model, data.test[0])
-            inner, decides, chosen = held_out if method.is_tuned else None, method, {}
+            inner, decides = held_out if method.is_tuned else None, method
+            chosen: dict[str, object] = {}  # kept for who reads the run back
+            evaluation: Evaluation | MultiLabelEvaluation
             if inner is not None and method.adjustment == Rule("tuned_logit"):
                 prior = method.prior(data.counts, epochs=recipe.epochs)
-                chosen = {"tau": tune_adjustment(*inner, prior).tau}  # kept for who reads the run back
-                decides = method.replace(adjustment=Rule("logit", **chosen))
-            decided = decides.adjust(logits.numpy(), data.counts, epochs=recipe.epochs, held_out=inner)
-            evaluation = evaluate(decided, data.test[1], data.counts, activation=recipe.activation)
+                tau = tune_adjustment(*inner, prior).tau
+                chosen["tau"] = tau
+                decides = method.replace(adjustment=Rule("logit", tau=tau))
+            if data.problem.many_labels:
+                assert held_out is not None
+                chosen = {"label_counts": data.counts.counts.tolist(), "label_samples": len(data.targets)}
+                evaluation, more, said = judge(
+                    method,
+                    logits.double().numpy(),
+                    data.test[1],
+                    data.targets,
+                    held_out,
+                    data.problem.class_counts,
+                    data.test_groups,
+                    drawn=not recipe.folds,
+                    epochs=recipe.epochs,
+                )
+            else:
+                decided = decides.adjust(logits.numpy(), data.counts, epochs=recipe.epochs, held_out=inner)
+                evaluation = evaluate(decided, data.test[1], data.counts, activation=recipe.activation)
+                more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
+                said = Predictions.of(decided, data.test[1], data.test_groups)
             folder = RunFolder(place)
             folder.claim(recipe)
             folder.write_model(model, {"in_channels": data.inputs.x.shape[1], "num_classes": data.classes})
-            folder.write_metrics([*history[:-1], _tested(history[-1], evaluation.error)])
+            error = evaluation.error if isinstance(evaluation, Evaluation) else None
+            folder.write_metrics([*history[:-1], _tested(history[-1], error)])
             seconds += time.perf_counter() - started
             made_with = environment(torch.device("cpu")) | {"subset_sha256": data.subset_sha256}
-            more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
             folder.write_environment(made_with | chosen | about | {"seconds": seconds, "measures": more})
-            Predictions.of(decided, data.test[1], data.test_groups).write(place)
+            said.write(place)
             folder.finish(evaluation, ["model.safetensors", PREDICTIONS])  # last: the run is finished
     except Exception as error:
         return Outcome(recipe, None, seconds, f"{type(error).__name__}: {error}", place)
@@ -446,17 +518,19 @@ def _kept(
 def _held_out(
     data: _Data, recipes: Sequence[Recipe], device: torch.device
 ) -> dict[Method, tuple[npt.NDArray[Any], Integers]]:
-    """Return, for each training that a tuned adjustment needs, out-of-fold logits and labels.
+    """Return, for each training that asks for them, out-of-fold logits and labels.
 
-    They are of the training samples alone, by heads trained on the others.
+    They are of the training samples alone, by heads trained on the others. A tuned adjustment asks, and of
+    many labels each method, whose thresholds they choose.
     """
-    asked = {r.method.replace(adjustment=None): r for r in recipes if r.method.is_tuned}
+    many = data.problem.many_labels
+    asked = {r.method.replace(adjustment=None): r for r in recipes if many or r.method.is_tuned}
     if not asked:
         return {}
     trained = [r.replace(method=method) for method, r in asked.items()]
     logits: list[list[Tensor]] = [[] for _ in trained]
     rows = []
-    for inside, outside in inner_folds(data.targets, data.groups):
+    for inside, outside in inner_folds(data.strata, data.groups, INNER if many else None):
         part = data.part(inside)
         for i, (model, _, _) in enumerate(_Together(part, trained, device).finish()):
             with torch.no_grad():
@@ -468,7 +542,16 @@ def _held_out(
     return {r.method: (torch.cat(said).numpy(), labels) for r, said in zip(trained, logits, strict=True)}
 
 
-def _tested(last: EpochMetrics, error: float) -> EpochMetrics:
+def _start_at_shares(model: nn.Module, recipe: Recipe, counts: ClassCounts) -> None:
+    """Let each label's bias start at its share; of an offset, which says the same, at one half."""
+    if recipe.uses_prior_bias:
+        shares = (counts.counts + 0.5) / (float(counts.num_samples or 0) + 1)
+        half = np.full(len(counts), 0.5)
+        assert isinstance(model.head, nn.Module)
+        init_prior_bias_(model.head, half if recipe.method.offset is not None else shares)
+
+
+def _tested(last: EpochMetrics, error: float | None) -> EpochMetrics:
     return EpochMetrics(last.epoch, last.loss, last.learning_rate, error)
 
 

@@ -32,6 +32,7 @@ class TestDifference:
         per_class_samples: test samples of each class.
         per_class_moments: of each class its independent samples (groups, where there are some), the sum of
             their differences, and that of the squares.
+        num_samples: of many labels, where there is nothing by class: test samples.
     """
 
     difference: float
@@ -40,6 +41,7 @@ class TestDifference:
     per_class: tuple[tuple[int, int], ...]
     per_class_samples: tuple[int, ...]
     per_class_moments: tuple[tuple[int, float, float], ...] = ()
+    num_samples: int | None = None
 
     __test__ = False  # no test of pytest's
 
@@ -52,7 +54,25 @@ class TestDifference:
     @property
     def samples(self) -> int:
         """Test samples."""
-        return sum(self.per_class_samples)
+        return sum(self.per_class_samples) if self.num_samples is None else self.num_samples
+
+    @classmethod
+    def of_draws(
+        cls, difference: float, draws: npt.ArrayLike, samples: int, confidence: float = 0.95
+    ) -> TestDifference:
+        """Return what test samples drawn anew say of a difference, by their standard deviation.
+
+        Args:
+            difference: on the test samples as they are.
+            draws: of the samples drawn anew, shape (R,).
+            samples: in the test set.
+            confidence: of the interval.
+        """
+        found = np.asarray(draws, dtype=np.float64)
+        spread = float(np.nanstd(found, ddof=1))
+        return cls(difference, spread, Interval(0.0, 0.0, confidence), (), (), num_samples=samples).at(
+            confidence
+        )
 
     def at(self, confidence: float) -> TestDifference:
         """Return the same with an interval of another confidence."""

@@ -20,7 +20,13 @@ from longtail.evaluation.intervals import (
     mean_interval,
     wilson_interval,
 )
-from longtail.evaluation.multi_label import LabelSums, evaluate_multi_label, is_multi_label, one_hot
+from longtail.evaluation.multi_label import (
+    LabelSums,
+    MultiLabelEvaluation,
+    evaluate_multi_label,
+    is_multi_label,
+    one_hot,
+)
 from longtail.evaluation.reading import (
     ACTIVATIONS,
     SUM,
@@ -291,6 +297,24 @@ class Evaluation:
             raise ValueError("prior is 0 for every class that has test samples; nothing says their error")
         found: list[float] = shares.tolist()
         return found
+
+
+def read_evaluation(values: Mapping[str, Any]) -> Evaluation | MultiLabelEvaluation:
+    """Rebuild what `to_dict` of either kind of evaluation gave.
+
+    Args:
+        values: Of `Evaluation` or `MultiLabelEvaluation`.
+
+    Raises:
+        ValueError: A field is missing or unknown.
+
+    Example:
+        >>> read_evaluation(evaluate([0, 1], [0, 0], [9, 1]).to_dict()).error
+        0.5
+    """
+    if "per_class_average_precision" in values:
+        return MultiLabelEvaluation.from_dict(values)
+    return Evaluation.from_dict(values)
 
 
 def evaluate(

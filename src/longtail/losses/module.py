@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from longtail import _arrays, _checks
 from longtail.losses import batch, functional, softmax
 from longtail.losses.fast import fused
-from longtail.losses.forms import FORMS, MANY_LABELS, SOFTMAX
+from longtail.losses.forms import FORMS, MANY_LABELS, SOFTMAX, WEIGHTINGS, form_of
 from longtail.losses.reduction import Reduction
 from longtail.weights import DEFAULT_BETA, EVERY_SCHEME, Default, positive_weights, weigh
 
@@ -143,7 +143,7 @@ class ClassBalancedLoss(nn.Module):
                 _checks.choice(
                     "loss", loss, (*FORMS.names, *MANY_LABELS), also=" or a callable", hint=suggestion
                 )
-            self._form = FORMS[loss] if loss in FORMS else MANY_LABELS[loss]
+            self._form = form_of(loss)
             self._formula = self._form.load()
         elif isinstance(loss, (type, nn.Module)) and (isinstance(loss, type) or _reduces(loss)):
             _refuse_torch_loss(loss)
@@ -168,7 +168,7 @@ class ClassBalancedLoss(nn.Module):
                 f"{', '.join(known) or 'no settings of its own'}; leave it out"
             )
         _checks.choice("scheme", scheme, EVERY_SCHEME)
-        _checks.choice("weighting", weighting, batch.WEIGHTINGS)
+        _checks.choice("weighting", weighting, WEIGHTINGS)
         if weighting != "sample":
             if activation != "sigmoid":
                 raise ValueError(

@@ -29,11 +29,13 @@ class Predictions:
     """What a run said of its test samples, in their order.
 
     Attributes:
-        labels: true classes, int64 of shape (N,).
-        predicted: decided classes, int64 of shape (N,).
+        labels: true classes, int64 of shape (N,); of many labels 0, 1 and -100 where not known, (N, C).
+        predicted: decided classes, int64 of shape (N,); of many labels 0 and 1, (N, C).
         logits: what decided, float32 of shape (N, C); None beyond 16 million scores.
         groups: a number for the group of each sample, shape (N,); None where none was given.
         scored: whether there are logits, also where they were not read.
+        drawn: of many labels on a given test set, macro average precision over samples or groups drawn anew,
+            the same draws in every run on that set; else None.
     """
 
     labels: Integers
@@ -41,13 +43,20 @@ class Predictions:
     logits: npt.NDArray[np.float32] | None = None
     groups: Integers | None = None
     scored: bool = False
+    drawn: npt.NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, logits: npt.NDArray[Any], labels: npt.NDArray[Any], groups: Any = None) -> Predictions:
         """Take the class of the highest of the logits, as an evaluation does."""
-        kept = logits.astype(np.float32) if logits.size <= _MOST else None
         predicted = logits.argmax(axis=1).astype(np.int64)
-        return cls(np.asarray(labels, np.int64), predicted, kept, _numbered(groups), kept is not None)
+        return cls(np.asarray(labels, np.int64), predicted, *_with_scores(logits, groups))
+
+    @classmethod
+    def of_labels(
+        cls, logits: npt.NDArray[Any], truth: Integers, given: npt.NDArray[np.bool_], groups: Any, drawn: Any
+    ) -> Predictions:
+        """Take the labels that were given, of many a sample."""
+        return cls(truth, given.astype(np.int64), *_with_scores(logits, groups), drawn)
 
     def write(self, folder: Path) -> None:
         """Write predictions.npz into a run's folder.
@@ -56,10 +65,11 @@ class Predictions:
             RunFolderError: it cannot be written.
         """
         parts: dict[str, Any] = {
-            "labels": self.labels.astype(np.int32),
-            "predicted": self.predicted.astype(np.int32),
+            "labels": self.labels.astype(np.int32 if self.labels.ndim == 1 else np.int8),
+            "predicted": self.predicted.astype(np.int32 if self.labels.ndim == 1 else np.int8),
             "logits": self.logits,
             "groups": self.groups,
+            "drawn": self.drawn,
         }
         buffer = io.BytesIO()
         np.savez(buffer, **{name: part for name, part in parts.items() if part is not None})
@@ -90,7 +100,12 @@ class Predictions:
             raise ValueError(
                 f"{path} is damaged ({error}); put back a copy, or delete the folder and run again"
             ) from error
-        return cls(labels, predicted, held.get("logits"), groups, scored)
+        return cls(labels, predicted, held.get("logits"), groups, scored, held.get("drawn"))
+
+
+def _with_scores(logits: npt.NDArray[Any], groups: Any) -> tuple[Any, Integers | None, bool]:
+    kept = logits.astype(np.float32) if logits.size <= _MOST else None
+    return kept, _numbered(groups), kept is not None
 
 
 class Collected:

@@ -14,7 +14,10 @@ _CURVE_POINTS = 400
 def panel(table: ComparisonTable) -> Panel:
     """Show what the result rests on."""
     found = facts(table)
-    charts: list[Block] = [
+    if table.many_labels:
+        charts: list[Block] = [_losses(table)] if any(row.curve for row in table.shown) else []
+        return Panel("How sure is that?", [Text(found), *charts], "How sure is that?", found)
+    charts = [
         _reliability(table)
         if any(row.reliability for row in table.shown)
         else Text(
@@ -33,14 +36,14 @@ def facts(table: ComparisonTable) -> str:
     seeds = sorted({seed for row in table.shown for seed in row.seeds})
     sizes = sorted({len(row.seeds) for row in table.shown})
     each = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    text = f"{each} {'seed' if each == '1' else 'seeds'} a method ({', '.join(map(str, seeds))})."
+    text = f"{each} {table.unit}{'' if each == '1' else 's'} a method ({', '.join(map(str, seeds))})."
     if sizes[-1] == 1:
         return f"{text} One run a method shows no spread: no difference here is proof of anything."
     if table.tests:
         text += (
-            f" Each method is paired with the same loss without re-weighting, seed by seed; intervals are "
-            f"{100 * CONFIDENCE:.0f} % and uncorrected, marks (*) hold after Bonferroni's correction for "
-            f"{table.tests} {'test' if table.tests == 1 else 'tests'}."
+            f" Each method is paired with the same loss without re-weighting, {table.unit} by {table.unit}; "
+            f"intervals are {100 * CONFIDENCE:.0f} % and uncorrected, marks (*) hold after Bonferroni's "
+            f"correction for {table.tests} {'test' if table.tests == 1 else 'tests'}."
         )
     if sizes[-1] < 5:
         text += " Fewer than five seeds give wide intervals."

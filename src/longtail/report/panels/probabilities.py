@@ -21,7 +21,7 @@ Bins = Sequence[tuple[int, float, float]]
 
 def panel(table: ComparisonTable) -> Panel | None:
     """Show log-loss, Brier score and calibration by group; None where no run kept them."""
-    rows = [row for row in table.shown if row.group_reliability]
+    rows = [] if table.many_labels else [row for row in table.shown if row.group_reliability]
     if not rows:
         return None
     found = facts(table)
