@@ -118,9 +118,9 @@ def count(value: float) -> str:
 def _test_set(evaluation: Evaluation | MultiLabelEvaluation) -> str:
     total = f"{evaluation.num_samples:,} test samples"
     if isinstance(evaluation, MultiLabelEvaluation):
-        thin = sum(n < THIN for n in evaluation.positives)
-        which = f"{thin} of {len(evaluation.positives)} labels have fewer than {THIN} positives"
-        return f"{total}; {which if thin else f'each label has at least {THIN} positives'} among them."
+        bare = sum(n < THIN for n in evaluation.positives)
+        which = f"{bare} of {len(evaluation.positives)} labels have fewer than {THIN} positives"
+        return f"{total}; {which if bare else f'each label has at least {THIN} positives'} among them."
     if evaluation.confusion is None:
         return f"{total}; how they spread over the classes is not kept beyond 1000 classes."
     sizes = [sum(row) for row in evaluation.confusion]
