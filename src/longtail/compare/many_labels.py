@@ -118,9 +118,11 @@ def check(
             of which nothing is known; too many labels.
     """
     if len(names) > _MOST[kind]:
-        other = ", or compare heads on features, which learn them together" * (kind == "table")
+        what, other = "features", ""
+        if kind == "table":
+            what, other = "a table", ", or compare heads on features, which learn them together"
         raise ValueError(
-            f"labels of {source} are {len(names):,}, and a comparison on a {kind} takes at most "
+            f"labels of {source} are {len(names):,}, and a comparison on {what} takes at most "
             f"{_MOST[kind]:,}; leave out the rarest{other}"
         )
     known = truth != LEFT_OUT
