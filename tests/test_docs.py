@@ -139,6 +139,12 @@ def _make_data() -> None:
     numbers = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     rows = [f"{x[0]:.3f},{i % 9},{'no' if i < 45 else 'yes'}" for i, x in enumerate(numbers)]
     Path("customers.csv").write_text("\n".join(["spend,household,churn", *rows]) + "\n")
+    defects = [[i % 2, i % 3 == 0] for i in range(60)]
+    parts = [
+        f"{x[0]:.3f},{i // 5},{a},{int(b)},{'|'.join(['rust'] * a + ['dent'] * b)}"
+        for i, (x, (a, b)) in enumerate(zip(numbers, defects, strict=True))
+    ]
+    Path("parts.csv").write_text("\n".join(["size,batch,is_rust,is_dent,defects", *parts]) + "\n")
     np.savez(
         "features.npz",
         X=numbers,
@@ -154,6 +160,8 @@ def _quick(arguments: list[str]) -> list[str]:
     """Options that make a command do less of the same."""
     if arguments[:2] == ["compare", "customers.csv"]:
         return ["--repeats", "1", "--jobs", "1"]
+    if arguments[:2] == ["compare", "parts.csv"]:
+        return ["--repeats", "1", "--folds", "2", "--method", "plain", "--jobs", "1"]
     if arguments[:2] == ["compare", "features.npz"]:
         return ["--seeds", "1", "--jobs", "1"]
     if arguments[:2] == ["train", "digits"]:
