@@ -92,7 +92,7 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
         if len(table.shown) == 1:
             return best, f"Plain {best.loss} is the only method here; its mean error is {lowest}."
         return best, f"Plain {best.loss} has the lowest mean error, {lowest}."
-    leads = f"{name[:1].upper()}{name[1:]} has the lowest mean error, {lowest}"
+    leads = f"Lowest mean error: {name}, {lowest}"
     if (d := best[column].total) is None:
         return best, f"{leads}. No run without re-weighting says whether it helped."
     simplest = table.lowest(column, [row for row in table.shown if row.is_plain])

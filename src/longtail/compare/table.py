@@ -26,6 +26,7 @@ from longtail.evaluation import (
     summarize,
 )
 from longtail.evaluation.intervals import independent_samples
+from longtail.evaluation.statistics import signed
 from longtail.losses.forms import MANY_LABELS
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
@@ -529,7 +530,7 @@ def _total(seeds: PairedDifference | None, test: TestDifference | None) -> Paire
     """Widen the interval over seeds by the doubt of the test samples; its p-value is then unknown."""
     if seeds is None or test is None or (both := test.with_seeds(seeds)) is None:
         return seeds
-    return replace(seeds, low=both.low, high=both.high, p_value=None)
+    return replace(seeds, low=max(both.low, -1.0), high=min(both.high, 1.0), p_value=None)
 
 
 def _values(row: Row, column: str) -> dict[int, float]:
@@ -656,7 +657,7 @@ def _verdict(table: ComparisonTable) -> str:
         alone = "seed" if not table.recipe.folds else "fold"
         text = f"{lead}: {lowest}, {_points(d, metric)}; a single {alone} proves nothing."
     else:
-        low, high = (f"{scale * x:+.{1 if scale == 100 else 3}f}" for x in (d.low, d.high))
+        low, high = (signed(scale * x, 1 if scale == 100 else 3) for x in (d.low, d.high))
         interval = f"95 % interval {low} to {high}, {d.n} {table.unit}s"
         if (on_test := best[table.metric].on_test) is not None:
             interval += f" and {on_test.samples:,} test samples"
@@ -707,8 +708,8 @@ def _beside(table: ComparisonTable, best: Row) -> str:
         if column == table.metric or ours is None or theirs is None:
             continue
         if (ours.mean - theirs.mean) * (1 if of.lower_is_better else -1) > 0.0005:
-            ends = [of.text(s.mean) for s in (theirs, ours)]
-            costs.append(f"{name} {ends[0].removesuffix(' %')} -> {ends[1]}")
+            ends = [of.text(s.mean) for s in (ours, theirs)]
+            costs.append(f"{name} {ends[0].removesuffix(' %')} in place of {ends[1]}")
     return f"{text} It costs: {', '.join(costs)}." if costs else text
 
 
@@ -720,7 +721,7 @@ def _ends(d: PairedDifference, metric: Column) -> str:
     scale, digits = (100, 1) if metric.kind == "percent" else (1, 3)
     if d.low is None or d.high is None:
         return "from one run"
-    return f"[{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]"
+    return f"[{signed(scale * d.low, digits)}, {signed(scale * d.high, digits)}]"
 
 
 def _points(d: PairedDifference, metric: Column) -> str:

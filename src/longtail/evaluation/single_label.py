@@ -229,7 +229,7 @@ class Evaluation:
         )
         have = "has" if len(thin) == 1 else "have"
         none = sum(1 for c in thin if not units[c])
-        text = f"{len(thin)} of {len(units)} classes {have} fewer than {THIN} {what}"
+        text = f"{len(thin):,} of {len(units):,} classes {have} fewer than {THIN} {what}"
         return f"{text}, {none} of them none" if none else text
 
     def to_dict(self) -> dict[str, object]:

@@ -143,6 +143,7 @@ def class_axis(names: Sequence[str], one: str = "class") -> Part:
         "tickvals": list(range(1, size + 1)),
         "ticktext": [inert(cut(name, 14)) for name in names],
         "tickangle": -60 if size > 12 else "auto",
+        "range": [0.4, size + 0.6],
     }
 
 

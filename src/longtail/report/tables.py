@@ -13,6 +13,7 @@ from rich.table import Table
 
 from longtail.compare.columns import Column, View, as_csv, columns, named, usual_metric
 from longtail.evaluation import interval_text
+from longtail.evaluation.statistics import signed
 
 if TYPE_CHECKING:
     from longtail.compare import ComparisonTable, Row
@@ -339,4 +340,4 @@ def _interval_cell(column: Column, row: Row, metric: str) -> Cell:
     if ends is None:
         return Cell("-" if d is None else "n/a")
     low, high = ends
-    return Cell(f"[{100 * low:+.1f}, {100 * high:+.1f}]", 100 * (high - low))
+    return Cell(f"[{signed(100 * low)}, {signed(100 * high)}]", 100 * (high - low))

@@ -74,8 +74,12 @@ def _reliability(table: ComparisonTable) -> Chart:
     return Chart("reliability", label, Spec(traces, {"height": 380, **axes}, "n/a for the methods shown."))
 
 
-def _errors(table: ComparisonTable) -> Chart:
-    lines = [None if (c := row.curve) is None else (c.tested, c.error) for row in table.shown]
+def _errors(table: ComparisonTable) -> Block:
+    curves = [row.curve for row in table.shown]
+    if all(c is None or len(c.tested) < 2 for c in curves) and any(curves):
+        text = "Test error during training: n/a, it was measured once, after the last epoch."
+        return Text(text, "dim")
+    lines = [None if c is None else (c.tested, c.error) for c in curves]
     axis = {"title": "test error, %", "rangemode": "tozero"}
     label = "Test error during training, mean over seeds; it chose nothing, the last epoch counts"
     return Chart("curve-error", label, _curves(table, lines, 100, axis))

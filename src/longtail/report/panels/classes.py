@@ -9,6 +9,7 @@ import numpy as np
 from longtail.compare import GROUPS, ComparisonTable
 from longtail.evaluation import interval_text
 from longtail.evaluation.intervals import wilson_interval
+from longtail.evaluation.statistics import signed
 from longtail.report.blocks import Block, Chart, Choice, Classes, Heading, Panel, Spec, Table, Text
 from longtail.report.charts import (
     Floats,
@@ -240,7 +241,7 @@ def _change(table: ComparisonTable, direction: str) -> Chart:
 
     y = averaged(100 * mean, points)
     texts = [
-        f"{inert(tail.names[p])}: {'n/a' if v is None else f'{v:+.1f} points'}"
+        f"{inert(tail.names[p])}: {'n/a' if v is None else f'{signed(v)} points'}"
         for p, v in zip(points, y, strict=True)
     ]
     trace: Part = {
@@ -253,7 +254,7 @@ def _change(table: ComparisonTable, direction: str) -> Chart:
         low, high = change.low[table.order], change.high[table.order]
         trace["error_y"] = error_bars(np.nan_to_num(high - mean), np.nan_to_num(mean - low))
         texts = [
-            text if np.isnan(a) else f"{text} ({100 * a:+.1f} to {100 * b:+.1f})"
+            text if np.isnan(a) else f"{text} ({signed(100 * a)} to {signed(100 * b)})"
             for text, a, b in zip(texts, low, high, strict=True)
         ]
     trace["text"] = texts

@@ -84,7 +84,9 @@ def _differences(table: ComparisonTable) -> Chart:
     points = _marks(at, metric.scale, on, texts, marker=marks, error_x=interval)
     zero = {"type": "line", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "yref": "paper"}
     unit = ", points" if metric.scale == 100 else ""
-    layout = _layout(f"change of {_axis(table).removesuffix(', %')}{unit}", 90 + 34 * len(rows))
+    layout = _layout(
+        f"change of {_axis(table).removesuffix(', %').removeprefix('test ')}{unit}", 90 + 34 * len(rows)
+    )
     layout["shapes"] = [zero | {"line": {"color": "@fg", "width": 1, "dash": "dot"}}]
     return Chart("differences", label, Spec([points], layout))
 
