@@ -125,7 +125,7 @@ def test_the_rule_of_the_share_lost_what_its_file_says_it_may_not() -> None:
 OWN_DATA = (
     *("table-page-blocks-lightgbm", "table-page-blocks-logistic-regression"),
     "table-page-blocks-hist-gradient-boosting",
-    *("table-yeast-lightgbm", "table-yeast-logistic-regression"),
+    *("table-yeast-lightgbm", "table-yeast-logistic-regression", "table-shuttle-logistic-regression"),
     *("features-cifar10", "features-cifar10-5000", "features-gtsrb"),
 )
 
