@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import longtail
 from longtail import Problem, cli
@@ -526,6 +528,33 @@ def test_smote_of_a_table_by_every_kind_of_learner(problem, tmp_path):
     kinds = [kind for _, kind in problem.columns]
     fit(how, kinds, problem.inputs, problem.targets, method("smote"), 0, 3)
     assert np.bincount(learned[0]).tolist() == [60] * 3
+
+
+@pytest.mark.parametrize(
+    ("smallest", "sampler"),
+    [(8, "SMOTE()"), (5, "SMOTE(k_neighbors=4)"), (2, "SMOTE(k_neighbors=1)"), (1, "func=longtail.methods")],
+)
+def test_the_code_of_smote_runs_on_the_data_it_was_said_of(smallest, sampler, tmp_path, rng):
+    imblearn = pytest.importorskip("imblearn")
+    y = np.repeat(["a", "b", "c"], [30, 15, smallest])
+    columns = {f"x{i}": rng.normal(size=len(y)) + (y == "c") for i in range(2)}
+    table = {**columns, "y": y}
+    made = compare(
+        Problem.from_table(table, "y", name="few", test=table if smallest == 1 else None),
+        ["plain", "smote"],
+        learners="logistic_regression",
+        repeats=1,
+        out=tmp_path,
+        jobs=1,
+    )
+    assert not made.failures
+    said = code_for(made.rows[1])
+    assert sampler in said
+    known = {"imblearn": imblearn, "longtail": longtail, "X": np.column_stack(list(columns.values())), "y": y}
+    importlib.import_module("imblearn.pipeline")
+    importlib.import_module("imblearn.over_sampling")
+    fitted = eval(said, known | {"StandardScaler": StandardScaler, "LogisticRegression": LogisticRegression})
+    assert fitted.predict(known["X"]).shape == y.shape
 
 
 class Recorder:

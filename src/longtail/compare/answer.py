@@ -85,7 +85,7 @@ def code_for(row: Row) -> str:
     if method == Method(adjustment=Rule("tuned_logit")):
         return f'PriorAdjustedClassifier({estimator}, tau="tune").fit(X, y)'
     if method == Method(synthesis=method.synthesis) and method.synthesis == Rule("smote").filled(SYNTHESES):
-        steps = f"StandardScaler(), imblearn.over_sampling.SMOTE(), {estimator}"
+        steps = f"StandardScaler(), {_smote_for(row)}, {estimator}"
         return f"imblearn.pipeline.make_pipeline({steps}).fit(X, y)"
     if method.sampling is not None and method.sampling.name in _SAMPLERS:
         sampler = f"imblearn.over_sampling.{_SAMPLERS[method.sampling.name]}()"
@@ -98,6 +98,15 @@ def code_for(row: Row) -> str:
 _THRESHOLDS: Final = (
     "longtail.evaluation.tune_thresholds(scores, Y).thresholds, of scores and labels that no training saw"
 )
+
+
+def _smote_for(row: Row) -> str:
+    """The sampler, with fewer neighbours where a class has no more: imbalanced-learn would refuse it."""
+    smallest = min(n for o in row.outcomes for n in o.result.class_counts if n > 0)
+    if smallest == 1:  # of which there are copies alone
+        return "imblearn.FunctionSampler(func=longtail.methods.synthesis.smote)"
+    few = f"k_neighbors={smallest - 1}" if smallest <= 5 else ""
+    return f"imblearn.over_sampling.SMOTE({few})"
 
 
 def _weighing(method: Method) -> str:
