@@ -393,10 +393,11 @@ def test_heads_have_the_slopes_of_the_loss(name):
     torch.testing.assert_close(slopes[:, place], wanted)
 
 
-def test_a_head_ends_as_a_plain_loop_does():
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_a_head_ends_as_a_plain_loop_does(kind):
     x, y = made(60)
     problem = Problem.from_features(x, y, test=(x[:20], y[:20]))
-    shared, _ = prepare(problem, ["inverse:weighting=positive"], seeds=1)
+    shared, _ = prepare(problem, ["inverse:weighting=positive"], seeds=1, learners=kind)
     recipe = shared[0].replace(seed=3).with_epochs(3)
     data = heads._Data(problem, recipe)
     together = heads._Together(data, [recipe], torch.device("cpu"))
@@ -406,22 +407,25 @@ def test_a_head_ends_as_a_plain_loop_does():
     criterion = ClassBalancedLoss(
         longtail.class_counts(y), loss="sigmoid", scheme="inverse", weighting="positive"
     )
-    groups = [
-        {"params": [model.head.weight], "weight_decay": recipe.weight_decay},
-        {"params": [model.head.bias], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [p for p in model.parameters() if p is not model.head.bias]},
+            {"params": [model.head.bias], "weight_decay": 0.0},
+        ],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
     for epoch in range(1, 4):
         order = torch.randperm(60, generator=heads.generator(3, epoch, "order"))
-        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = heads.learning_rate_at(
-            recipe, epoch - 1, 1
-        )
+        for group in optimizer.param_groups:
+            group["lr"] = heads.learning_rate_at(recipe, epoch - 1, 1)
         optimizer.zero_grad()
         criterion(model(torch.from_numpy(x[order])), torch.from_numpy(y[order]).float()).backward()
         optimizer.step()
     ((mine, _, _),) = together.finish()
-    torch.testing.assert_close(mine.head.weight, model.head.weight, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(mine.head.bias, model.head.bias, rtol=1e-4, atol=1e-5)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(mine.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_counts_of_labels_that_are_known_in_part_are_raised():

@@ -93,10 +93,11 @@ def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -
         return [row for row in comparison.shown if many or row.loss == loss]
 
     shown = [row for loss in losses for row in _telling(of(loss))]
-    weightings = dict.fromkeys(row.weights for row in shown)
+    weightings = dict.fromkeys(row.short_name if many else row.weights for row in shown)
     colours = {w: COLOURS.get(w, OTHERS[i % len(OTHERS)]) for i, w in enumerate(weightings)}
 
-    figure = Figure(figsize=(3.4 * (1 + len(losses)), 5.2), layout="constrained")
+    size = (12, 5.2) if many else (3.4 * (1 + len(losses)), 5.2)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(2, 1 + len(losses))
     top = figure.add_subplot(grid[:, 0] if many else grid[0, 0])
     top.bar(x, counts[order], color="#BBBBBB", edgecolor="#555555", linewidth=0.6)
@@ -114,7 +115,7 @@ def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -
         of_loss = of(loss)
         drawn = _telling(of_loss)
         for row in drawn:
-            errors, colour = row.by_class, colours[row.weights]
+            errors, colour = row.by_class, colours[row.short_name if many else row.weights]
             mean = 100 * errors.mean[order]
             label = row.short_name if many else NAMES.get(row.weights, row.weights)
             marker = MARKERS.get(row.weights, "P")
