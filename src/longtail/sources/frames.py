@@ -141,7 +141,8 @@ def read_frame(
     together = None if groups is None else read.pop(groups)
     if together is not None and (missing := sum(map(_arrays.is_missing, together.tolist()))):
         raise ValueError(f"groups {groups!r} is empty in {missing} rows of {name}; fill or drop these rows")
-    columns = [_column(n, v, n in keep, n in texts, name) for n, v in read.items() if n not in drop]
+    # what was read of a column goes as the column is made, or both would be held whole
+    columns = [_column(n, read.pop(n), n in keep, n in texts, name) for n in [*read] if n not in drop]
     together = None if together is None else together.astype(str)
     return Frame(tuple(columns), truth, together, classes)
 
@@ -348,7 +349,7 @@ def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column
         known = raw.tolist()
         raw = np.asarray([None if _arrays.is_missing(x) else x for x in known], dtype=object)
     if raw.dtype.kind in "biuf":
-        values = raw.astype(np.float64)
+        values = raw.astype(np.float64, copy=False)
         if np.isinf(values).any():
             raise ValueError(
                 f"column {name!r} of {table} holds {int(np.isinf(values).sum())} infinite values; "
