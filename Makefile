@@ -10,7 +10,7 @@ GPU_PYTHON ?= python3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tests docs wheel lowest backends jax native native-test browser campaign bench gpu clean
+.PHONY: help demo test lint compiled check-tests docs wheel lowest backends jax native native-test browser campaign bench gpu clean
 
 help: ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the main job: class balancing compared on real data, in about a minute
 	$(BIN)/longtail compare
 
-test: lint check-tests ## lint, types and every test
+test: lint compiled check-tests ## lint, types and every test
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -32,8 +32,16 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/mypy
 	@echo "suppressions in src: $$(grep -rEc '# (type: ignore|noqa)' src --include='*.py' | awk -F: '{n+=$$2} END {print n}')"
 
+# installed files that the tests import: compiled beside the lint, not by each of the tests' processes
+IMPORTED := accelerate dask datasets distributed huggingface_hub hypothesis keras lightning matplotlib mpmath numpy \
+  pandas peft pyarrow pydantic rich scipy sklearn sympy torch torchmetrics transformers triton
+
+compiled: $(READY)
+	@cd $(VENV)/lib/python3*/site-packages && ../../../bin/python -m compileall -q \
+	  -x 'transformers/models|/tests?/' $(IMPORTED) >/dev/null 2>&1 || true
+
 check-tests: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 20
 
 wheel: $(READY) ## the built wheel, installed elsewhere and tried from an empty folder
 	$(BIN)/python tests/wheel.py

@@ -1,20 +1,26 @@
 """Prediction sets and label shift on frozen features with a long tail; writes one CSV row a measurement.
 
     python benchmarks/evaluation.py cifar10-features.npz -o results/evaluation.csv
+    python benchmarks/evaluation.py --stream 1000000   # writes results/benchmarks/evaluator.json
 
 The training part is cut to imbalance 100; a linear head is fitted to it. Held-out scores are out of fold, so
 no sample of the tail is lost. Sets are tested on the balanced test set ("natural" rows weigh its classes as
 the training does); label shift on the test set cut to imbalance 50, its classes in the reverse order.
+A stream is of test samples of 10,000 classes, each batch a window of logits that were made once.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
+import resource
+import time
 import warnings
 from pathlib import Path
 
 import numpy as np
+from core import RESULTS, provenance
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
@@ -22,7 +28,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from longtail import adjust_logits, datasets, estimate_prior, prediction_sets
+from longtail.evaluation import Evaluator
 from longtail.evaluation.sets import METHODS
+
+CLASSES, BATCH = 10_000, 1_000  # of a stream
 
 
 def fitted(X, y):
@@ -85,15 +94,49 @@ def measure(data, seed):
     yield "no shift", "estimated prior", "L1 of the prior", np.abs(again.prior - counts / counts.sum()).sum()
 
 
+def stream(samples):
+    """Return what an evaluation of so many samples takes, and the memory beyond the first batch's."""
+    about = provenance()
+    rng = np.random.default_rng(0)
+    counts = datasets.long_tail_counts(CLASSES, 5_000, 1_000)
+    logits = rng.standard_normal((2 * BATCH, CLASSES), dtype=np.float32)
+    targets = rng.integers(0, CLASSES, 2 * BATCH)
+    logits[np.arange(2 * BATCH), targets] += 4
+    evaluator, before = Evaluator(counts), _peak()
+    started, cpu = time.perf_counter(), time.process_time()
+    for start in range(0, samples, BATCH):
+        first = int(rng.integers(0, BATCH))
+        last = first + min(BATCH, samples - start)
+        evaluator.add(logits[first:last], targets[first:last])
+    found = evaluator.result()
+    assert found.num_samples == samples
+    return {"name": "evaluator", **about} | {
+        **{"samples": samples, "classes": CLASSES, "batch": BATCH},
+        **{"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - cpu},
+        **{"bytes_before": before, "bytes_added_at_the_peak": _peak() - before},
+        **{"bytes_of_all_logits": 4 * samples * CLASSES, "error": found.error},
+    }
+
+
+def _peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("features", type=Path, help=".npz with X, y, X_test, y_test")
+    parser.add_argument("features", type=Path, nargs="?", help=".npz with X, y, X_test, y_test")
+    parser.add_argument("--stream", type=int, help="test samples of a stream, in place of features")
     parser.add_argument("-o", "--out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
+    if given.stream:
+        text = json.dumps(stream(given.stream), indent=2)
+        print(text)
+        (RESULTS / "evaluator.json").write_text(text + "\n")
+        return
     with np.load(given.features, allow_pickle=False) as held:
         data = {name: held[name] for name in ("X", "y", "X_test", "y_test")}
     rows = [

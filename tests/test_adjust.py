@@ -309,7 +309,7 @@ def test_a_logit_adjusted_method_is_the_published_loss(rng):
         name
         for name, method in ((name, methods.get(name)) for name in methods.NAMES)
         # a scale or margin leaves no probabilities, and weights that are learned no known prior
-        if not (method.scale or method.margin or method.reweighting)
+        if not (method.scale or method.margin or method.reweighting or method.many_labels)
     ],
 )
 def test_no_method_corrects_twice(rng, name):

@@ -1,10 +1,13 @@
-"""`evaluate` and `Evaluator` against torchmetrics and scikit-learn, where they define the same: to 1e-12."""
+"""`evaluate` and `Evaluator` against torchmetrics and scikit-learn, where they define the same: to 1e-12.
+
+torchmetrics is asked in float64. Its calibration error has confidences in float32, whatever it is asked for.
+"""
 
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics
-from torchmetrics.functional import classification as theirs
+from torchmetrics import classification as theirs
 
 from longtail.evaluation import Evaluator, class_curves, evaluate, macro_curves
 
@@ -29,6 +32,17 @@ def many_labels(n=600, seed=0):
     return rng.normal(size=(n, 4)) + 2 * truth - 1, truth.astype(int)
 
 
+def torchs(name, scores, targets, **options):
+    """What torchmetrics says in float64: sums of samples by `set_dtype`, areas by torch's default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        metric = getattr(theirs, name)(4, **options).set_dtype(torch.float64)
+        return metric(torch.from_numpy(scores), torch.from_numpy(targets)).numpy()
+    finally:
+        torch.set_default_dtype(before)
+
+
 def in_batches(scores, targets, parts=7, **options):
     evaluators = [Evaluator(COUNTS, **options) for _ in range(3)]
     for i, (s, t) in enumerate(
@@ -49,11 +63,18 @@ def test_one_label_a_sample():
         assert found.macro_f1 == pytest.approx(metrics.f1_score(truth, said, average="macro"), **CLOSE)
         assert found.log_loss == pytest.approx(metrics.log_loss(truth, shares), **CLOSE)
         np.testing.assert_array_equal(found.confusion, metrics.confusion_matrix(truth, said))
-        z, y = torch.from_numpy(logits), torch.from_numpy(truth)
-        recall = theirs.multiclass_recall(z, y, 4, average="none").double()
-        np.testing.assert_allclose(1 - np.array(found.per_class_error), recall, atol=1e-7)  # theirs: float32
-        error = theirs.multiclass_calibration_error(torch.from_numpy(shares), y, 4, n_bins=15)
+        recall = torchs("MulticlassRecall", logits, truth, average=None)
+        np.testing.assert_allclose(1 - np.array(found.per_class_error), recall, rtol=0, atol=1e-12)
+        for mine, name, average in (
+            (1 - found.error, "Accuracy", "micro"),
+            (1 - found.balanced_error, "Accuracy", "macro"),
+            (found.macro_f1, "F1Score", "macro"),
+        ):
+            told = torchs(f"Multiclass{name}", logits, truth, average=average)
+            assert mine == pytest.approx(float(told), **CLOSE)
+        error = torchs("MulticlassCalibrationError", shares, truth, n_bins=15)
         assert found.expected_calibration_error == pytest.approx(float(error), abs=1e-7)
+        assert error.dtype == np.float32  # or the docs' exception is one no more
     for rare in (0, 1):
         counts = [5, 50] if rare == 0 else [50, 5]
         two = evaluate(logits[:, :2], truth % 2, counts)
@@ -73,10 +94,9 @@ def test_many_labels_a_sample():
             scikit = getattr(metrics, f"{name}_score")(truth, said, average=None, zero_division=0)
             mine = [0.0 if v is None else v for v in getattr(found, f"per_class_{name}")]
             np.testing.assert_allclose(mine, scikit, rtol=0, atol=1e-12)
-            torchs = getattr(theirs, f"multilabel_{name}" + "_score" * (name == "f1"))(
-                torch.from_numpy(logits), torch.from_numpy(truth), 4, average="none"
-            )
-            np.testing.assert_allclose(mine, torchs, atol=1e-7)
+            title = "Multilabel" + ("F1Score" if name == "f1" else name.title())
+            told = torchs(title, 1 / (1 + np.exp(-logits)), truth, average=None)
+            np.testing.assert_allclose(mine, told, rtol=0, atol=1e-12)
         assert found.micro_f1 == pytest.approx(metrics.f1_score(truth, said, average="micro"), **CLOSE)
         assert found.macro_f1 == pytest.approx(metrics.f1_score(truth, said, average="macro"), **CLOSE)
     exact = metrics.average_precision_score(truth, logits, average=None)
@@ -85,10 +105,12 @@ def test_many_labels_a_sample():
     np.testing.assert_allclose(streamed.per_class_average_precision, binned, rtol=0, atol=1e-12)
     np.testing.assert_allclose(streamed.per_class_average_precision, exact, atol=0.01)
     edges = torch.from_numpy(1 / (1 + np.exp(-np.arange(-512, 513) / 32)))
-    torchs = theirs.multilabel_average_precision(
-        torch.from_numpy(1 / (1 + np.exp(-logits))), torch.from_numpy(truth), 4, "none", thresholds=edges
-    )
-    np.testing.assert_allclose(streamed.per_class_average_precision, torchs, atol=1e-6)  # theirs: float32
+    areas = {"average": None, "thresholds": None}
+    told = torchs("MultilabelAveragePrecision", 1 / (1 + np.exp(-logits)), truth, **areas)
+    np.testing.assert_allclose(whole.per_class_average_precision, told, rtol=0, atol=1e-12)
+    areas["thresholds"] = edges
+    told = torchs("MultilabelAveragePrecision", 1 / (1 + np.exp(-logits)), truth, **areas)
+    np.testing.assert_allclose(streamed.per_class_average_precision, told, rtol=0, atol=1e-12)
 
 
 def test_a_stream_of_many_labels_is_the_whole_in_any_order():
@@ -201,6 +223,9 @@ def test_curves_are_scikits_and_their_means_are_means():
             metrics.average_precision_score(truth == c, shares[:, c]), **CLOSE
         )
         assert curve.roc_auc == pytest.approx(metrics.roc_auc_score(truth == c, shares[:, c]), **CLOSE)
+    for name, title in (("average_precision", "AveragePrecision"), ("roc_auc", "AUROC")):
+        told = torchs(f"Multiclass{title}", shares, truth, average=None)
+        np.testing.assert_allclose([getattr(k, name) for k in curves], told, rtol=0, atol=1e-12)
     mean = macro_curves(curves, points=20001)
     assert mean.classes == 4
     assert mean.average_precision == pytest.approx(np.mean([k.average_precision for k in curves]))

@@ -69,7 +69,7 @@ OPTIONS = {
     ],
     "methods": ["name", "format"],
     "compare": [
-        *("dataset", "label", "group", "image", "root", "test", "drop", "keep"),
+        *("dataset", "label", "labels", "separator", "group", "image", "root", "test", "drop", "keep"),
         *("learner", "metric", "folds", "repeats", "imbalance", "loss"),
         *("scheme", "method", "beta", "volume", "features", "gamma"),
         *("epochs", "skip_unreadable", "seeds", "data", "jobs", "device", "out"),
@@ -509,7 +509,7 @@ def test_pictures_of_tables_lists_and_saved_data_sets_are_compared(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("t.csv", "name the column of the class by --label, and that of pictures, if it has one, by --image"),
+        ("t.csv", "name the column of the class by --label, columns of 0 and 1 by --labels A,B"),
         ("t.csv --label y --seeds 3", "--seeds 3 is given for 3 folds; leave it out: give --repeats N"),
         ("t.csv --label y --data there", "--data is for the data sets that longtail knows"),
         ("photos --group film", "--group is for a table, and for pictures with --features"),

@@ -20,9 +20,9 @@ from longtail import datasets, methods, recipes
 from longtail.compare import COLUMNS, ComparisonTable, Outcome, Row, advice, answer, compare, prepare, runs
 from longtail.evaluation import class_curves, evaluate, macro_curves
 from longtail.report import tables
-from longtail.report.blocks import Chart
+from longtail.report.blocks import Chart, Text
 from longtail.report.figures import draw_comparison
-from longtail.report.panels import probabilities
+from longtail.report.panels import classes, probabilities
 from longtail.report.tables import markdown, method_sheet, terminal_table
 
 TINY = recipes.digits(epochs=6, warmup_epochs=1)
@@ -274,7 +274,7 @@ def test_every_column_is_compared_and_corrected_alike() -> None:
     assert made.rows[1].baseline == 0
 
 
-def test_the_change_of_a_class_is_from_plain_to_balanced(tiny: ComparisonTable) -> None:
+def test_the_change_of_a_class_is_from_plain_to_balanced(tiny: ComparisonTable, tmp_path: Path) -> None:
     change = tiny.change
     assert tiny.step is not None
     assert change is not None
@@ -290,9 +290,35 @@ def test_the_change_of_a_class_is_from_plain_to_balanced(tiny: ComparisonTable) 
     np.testing.assert_allclose(change.mean, (ours - theirs).mean(axis=0))
     expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
     varied = np.ptp(ours - theirs, axis=0) > 0  # where both seeds agree, scipy has no interval
-    assert change.low is not None
-    np.testing.assert_allclose(change.low[varied], expected.low[varied])
-    np.testing.assert_allclose(best.class_errors.mean, ours.mean(axis=0))
+    np.testing.assert_allclose(best.by_class.mean, ours.mean(axis=0))
+
+    # both doubts: the seeds' t interval, and Agresti and Min's of the test samples, one end at a time
+    said = [[o.decided for o in row.outcomes] for row in (best, rival)]
+    truth = said[0][0].labels  # type: ignore[union-attr]
+    wrong = [np.mean([p.predicted != truth for p in row], axis=0) for row in said]  # type: ignore[union-attr]
+    for c in range(10):
+        gap = (wrong[0] - wrong[1])[truth == c]
+        middle, n = gap.sum() / (len(gap) + 2), len(gap) + 2
+        half = 1.959964 * np.sqrt((((gap**2).sum() + 1) / n - middle**2) / n)
+        mean = change.mean[c]
+        seeds = mean - expected.low[c] if varied[c] else 0.0
+        low, high = mean - np.hypot(seeds, mean - middle + half), mean + np.hypot(seeds, middle + half - mean)
+        assert change.low is not None
+        assert change.high is not None
+        assert (change.low[c], change.high[c]) == pytest.approx((max(low, -1), min(high, 1)), abs=1e-5)
+    assert change.doubts == "both"
+    shutil.copytree(tiny.folder, tmp_path / "old")
+    for place in (tmp_path / "old").rglob("predictions.npz"):
+        unseal(place.parent)
+        place.unlink()
+    (old,) = runs.comparisons(runs.find_runs([tmp_path / "old"])[0])
+    assert old.change is not None
+    assert old.change.low is not None
+    assert old.change.doubts == "seeds"
+    np.testing.assert_allclose(old.change.low[varied], np.maximum(expected.low[varied], -1))
+    for table, words in ((tiny, "seeds and test samples together"), (old, "seeds alone: the runs kept no")):
+        (chart,) = [b for b in classes.panel(table).blocks if isinstance(b, Chart) and b.name == "change"]
+        assert f"95 % intervals over {words}" in chart.label
 
 
 def test_the_best_is_set_beside_the_best_plain_method_and_its_cost() -> None:
@@ -540,13 +566,14 @@ def test_damaged_predictions_are_named_and_never_read(tiny: ComparisonTable, tmp
 
 
 def test_the_page_draws_precision_by_recall_of_the_rare_classes(
-    tiny: ComparisonTable, tmp_path: Path
+    tiny: ComparisonTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def curves_of(table: ComparisonTable) -> list[Any]:
         panel = probabilities.panel(table)
         assert panel is not None
         blocks = [b for block in panel.blocks for b in getattr(block, "blocks", [block])]
-        return [b for b in blocks if isinstance(b, Chart) and b.name == "precision"]
+        told = [b.text for b in blocks if isinstance(b, Text) and "left out" in b.text]
+        return [b for b in blocks if isinstance(b, Chart) and b.name == "precision"] + told
 
     (chart,) = curves_of(tiny)
     assert chart.spec is not None
@@ -567,4 +594,8 @@ def test_the_page_draws_precision_by_recall_of_the_rare_classes(
         unseal(place.parent)
         place.unlink()
     (old,) = runs.comparisons(runs.find_runs([tmp_path / "old"])[0])
-    assert not curves_of(old)
+    (told,) = curves_of(old)
+    assert told.startswith("Curves of precision by recall are left out: 4 of 4 runs kept no scores")
+    monkeypatch.setattr(probabilities, "_MOST", 4 * 500 * 10 - 1)
+    (told,) = curves_of(tiny)
+    assert "they need 20,000 scores, and a page sorts up to 19,999" in told

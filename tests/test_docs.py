@@ -10,6 +10,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 import longtail
@@ -139,6 +141,12 @@ def _make_data() -> None:
     numbers = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     rows = [f"{x[0]:.3f},{i % 9},{'no' if i < 45 else 'yes'}" for i, x in enumerate(numbers)]
     Path("customers.csv").write_text("\n".join(["spend,household,churn", *rows]) + "\n")
+    defects = [[i % 2, i % 3 == 0] for i in range(60)]
+    parts = [
+        f"{x[0]:.3f},{i // 5},{a},{int(b)},{'|'.join(['rust'] * a + ['dent'] * b)}"
+        for i, (x, (a, b)) in enumerate(zip(numbers, defects, strict=True))
+    ]
+    Path("parts.csv").write_text("\n".join(["size,batch,is_rust,is_dent,defects", *parts]) + "\n")
     np.savez(
         "features.npz",
         X=numbers,
@@ -154,6 +162,8 @@ def _quick(arguments: list[str]) -> list[str]:
     """Options that make a command do less of the same."""
     if arguments[:2] == ["compare", "customers.csv"]:
         return ["--repeats", "1", "--jobs", "1"]
+    if arguments[:2] == ["compare", "parts.csv"]:
+        return ["--repeats", "1", "--folds", "2", "--method", "plain", "--jobs", "1"]
     if arguments[:2] == ["compare", "features.npz"]:
         return ["--seeds", "1", "--jobs", "1"]
     if arguments[:2] == ["train", "digits"]:
@@ -326,3 +336,30 @@ def test_sets_and_label_shift_are_the_result_file_and_reach_their_targets() -> N
     assert error["estimated prior"] <= error["true prior"] + 0.04
     assert error["estimated prior"] <= error["uniform"] + 0.01
     assert mean["label shift", "estimated prior", "L1 of the prior"] <= 0.25
+
+
+def test_the_lines_for_fastai_train_and_predict(rng: np.random.Generator) -> None:
+    fastai = pytest.importorskip("fastai.basics")
+    text = (ROOT / "docs" / "in-your-trainer.md").read_text(encoding="utf-8")
+    part = text[text.index("## fastai") : text.index("## Keras")]
+    lines = textwrap.dedent("\n".join(line for line in part.splitlines() if line.startswith("    ")))
+    x = torch.from_numpy(rng.normal(size=(12, 5)).astype(np.float32))
+    y = torch.tensor([0, 0, 0, 1, 0, 0, 2, 0, 0, 1, 0, 2])
+    model, counts = torch.nn.Linear(5, 3), [900, 90, 10]
+    before = longtail.ClassBalancedLoss(counts)(model(x), y).item()
+    rows = list(zip(x, y, strict=True))
+    known = {
+        "ClassBalancedLoss": longtail.ClassBalancedLoss,
+        "Learner": fastai.Learner,
+        "dls": fastai.DataLoaders.from_dsets(rows, rows, bs=12, device="cpu", shuffle=False),
+        "model": model,
+        "counts": counts,
+    }
+    exec(lines, known)
+    learner = known["learner"]
+    assert learner.validate()[0] == pytest.approx(before, rel=1e-5)
+    learner.fit(2)
+    assert learner.validate()[0] < before
+    shares, _, decided = learner.get_preds(with_decoded=True)
+    torch.testing.assert_close(shares, model(x).softmax(-1).detach())
+    assert decided.tolist() == shares.argmax(1).tolist()

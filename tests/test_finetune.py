@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +23,22 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed, 
 from transformers.utils import logging
 
 import longtail.training.finetune as finetune_module
+import longtail.training.predictions as predictions_module
 from folders import flip, unseal, write_photos, write_tiny
 from longtail import ClassBalancedLoss, cli, evaluate, recipes
 from longtail.adapters.transformers import TrainerMetrics, step_denominator, trainer_loss
-from longtail.compare.runs import find_runs
+from longtail.compare.runs import comparisons, find_runs
 from longtail.datasets.images import EvalTransform, ImageList, TorchDataset, load_images
+from longtail.evaluation import paired_on_test
 from longtail.methods import REFITS, Method, Rule, get
 from longtail.models.image_classifiers import build_classifier, head_of
 from longtail.predict import Classifier
 from longtail.sampling import ClassAwareSampler
 from longtail.training import DivergedError, RunFolderError, evaluate_run, load_run
 from longtail.training.data import derive_seed
-from longtail.training.finetune import ImagesChangedError, evaluate_images, finetune
+from longtail.training.evaluate import held_out
+from longtail.training.finetune import ImagesChangedError, _Metrics, evaluate_images, finetune, image_outputs
+from longtail.training.predictions import Predictions
 from test_layouts import trainers_step
 from test_layouts import whole_gradient as gradient_of_labels
 from test_losses_distributed import COUNTS, OPTIONS, gradient, model, whole_gradient
@@ -249,6 +254,91 @@ def test_a_run_is_read_by_evaluate_report_predict_and_transformers(whole, photos
     finished = finetune(whole.recipe, photos, whole.run_dir)  # returned, not trained again
     assert finished.evaluation == whole.evaluation
     assert logging.is_progress_bar_enabled()  # the caller's setting is left as it was
+
+
+def test_a_run_keeps_what_it_said_of_each_test_image(whole, photos, tmp_path):
+    said = Predictions.read(whole.run_dir)
+    _, test = load_images(photos)
+    outputs, truth = (torch.cat(part).numpy() for part in zip(*image_outputs(whole), strict=True))
+    assert np.array_equal(said.labels, test.targets)
+    assert np.array_equal(said.labels, truth)
+    np.testing.assert_allclose(said.logits, outputs, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(said.predicted, said.logits.argmax(axis=1))
+    assert said.groups is None
+    again = evaluate(said.logits, said.labels, whole.evaluation.class_counts)
+    assert again == whole.evaluation
+    assert "predictions.npz" in json.loads((whole.run_dir / "manifest.json").read_text())["files"]
+    elsewhere = shutil.copytree(whole.run_dir, tmp_path / "run")  # where no images are
+    unseal(elsewhere)
+    about = json.loads((elsewhere / "environment.json").read_text())
+    (elsewhere / "environment.json").write_text(json.dumps(about | {"source": str(tmp_path / "gone")}))
+    assert np.array_equal(held_out(elsewhere).logits, said.logits.astype(np.float64))
+    (elsewhere / "predictions.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="gone is not there"):
+        held_out(elsewhere, device="cpu")
+
+
+def test_what_cannot_be_read_is_no_part_of_it_and_groups_are(photos, tiny, tmp_path, monkeypatch):
+    broken = shutil.copytree(photos, tmp_path / "photos")
+    train, test = load_images(broken)
+    test = replace(test, groups=np.array(["c", "b", "b", "a", "a", "c", "d"]))
+    bad = Path(test.name(3))
+    bad.write_bytes(bad.read_bytes()[:300])
+    monkeypatch.setattr(ImageList, "checked", lambda self, on_error="raise": self)  # it breaks later
+    options = {**ARGUMENTS, "on_error": "skip"}
+    with pytest.warns(UserWarning, match="skipped: image .*cannot be read"):
+        run = finetune(recipe_of(tiny, epochs=1), (train, test), tmp_path / "run", **options)
+    said = Predictions.read(tmp_path / "run")
+    assert run.evaluation.num_samples == 6
+    assert np.array_equal(said.labels, np.delete(test.targets, 3))
+    assert said.logits.shape == (6, 3)
+    assert said.groups.tolist() == [2, 1, 1, 0, 2, 3]
+    assert evaluate(said.logits, said.labels, run.evaluation.class_counts) == run.evaluation
+
+
+def test_runs_of_several_seeds_differ_by_seeds_and_test_images(photos, tiny, tmp_path):
+    for seed in (1, 2):
+        for method in ("plain", "effective"):
+            recipe = recipe_of(tiny, epochs=1, seed=seed, method=get(method))
+            finetune(recipe, photos, tmp_path / method / str(seed), **ARGUMENTS)
+    found, left_out = find_runs([tmp_path])
+    assert not left_out
+    (table,) = comparisons(found)
+    assert table.doubts == "both"
+    measure = next(row for row in table.rows if not row.is_plain)["error"]
+    ours, theirs = ([o.decided.predicted for o in row.outcomes] for row in reversed(table.rows))
+    tested = paired_on_test(ours, theirs, load_images(photos)[1].targets, weights=[3, 2, 2])
+    assert measure.on_test.standard_error == pytest.approx(tested.standard_error)
+    low, high = np.clip([measure.difference.low, measure.difference.high], -1, 1)  # as a difference can be
+    assert measure.total.high - measure.total.low >= high - low
+
+
+def test_images_count_once_in_whatever_order_batches_bring_them(monkeypatch):
+    rng = np.random.default_rng(0)
+    truth, scores = rng.integers(0, 3, 50), rng.normal(size=(50, 3)).astype(np.float32)
+    order = np.concatenate([rng.permutation(50), [3, 3, 7]])  # a sampler that pads
+    unread = (truth == 1) & (scores[:, 0] > 1)
+    assert unread.any()
+    labels = np.where(unread, -100, truth)
+    images = ImageList(truth, ("a", "b", "c"), None, np.full(50, b"x.jpg"), groups=np.arange(50) % 7)
+    for most in (1 << 24, 149):
+        monkeypatch.setattr(predictions_module, "_MOST", most)
+        metrics = _Metrics([30, 20, 10], "softmax", images, keep=True)
+        for _ in range(2):  # the second evaluation begins anew
+            parts = np.array_split(order, 6)
+            for i, part in enumerate(parts):
+                given = torch.from_numpy(scores[part]), (labels[part], torch.from_numpy(part))
+                metrics(given, compute_result=i == len(parts) - 1)
+        said = metrics.said.result()
+        assert metrics.said.seen.all()
+        assert np.array_equal(said.labels, truth[~unread])
+        assert np.array_equal(said.predicted, scores[~unread].argmax(axis=1))
+        assert np.array_equal(said.groups, (np.arange(50) % 7)[~unread])
+        assert metrics.last == evaluate(scores[~unread], truth[~unread], [30, 20, 10])
+        if most == 149:  # one score too many
+            assert said.logits is None
+        else:
+            assert np.array_equal(said.logits, scores[~unread])
 
 
 class Failing(nn.Module):
@@ -629,6 +719,10 @@ def test_two_processes_are_one_and_survive_a_killed_rank(photos, tiny, tmp_path,
     refitted = finetune(
         recipe_of(tiny, epochs=1, method=get("crt")), photos, tmp_path / "one_refitted", **ARGUMENTS
     )
+    said, once = (Predictions.read(tmp_path / name) for name in ("refitted", "one_refitted"))
+    assert np.array_equal(said.labels, load_images(photos)[1].targets)
+    np.testing.assert_allclose(said.logits, once.logits, rtol=1e-4, atol=1e-5)
+    assert load_run(tmp_path / "refitted").evaluation.num_samples == 7
     for name, tensor in load_run(tmp_path / "refitted").model.state_dict().items():
         torch.testing.assert_close(tensor, refitted.model.state_dict()[name], rtol=1e-4, atol=1e-5)
 
@@ -784,7 +878,7 @@ def test_a_run_that_ended_before_its_refit_is_refitted(photos, tiny, tmp_path, m
             finetune(recipe, photos, tmp_path / "run", **ARGUMENTS)
     assert not (tmp_path / "run" / "evaluation.json").exists()
     finetune(recipe, photos, tmp_path / "run", **ARGUMENTS)
-    for name in ("model.safetensors", "metrics.jsonl", "evaluation.json"):
+    for name in ("model.safetensors", "metrics.jsonl", "evaluation.json", "predictions.npz"):
         assert (tmp_path / "run" / name).read_bytes() == (whole.run_dir / name).read_bytes()
 
 

@@ -61,6 +61,26 @@ def test_many_at_once_end_as_each_alone(problem, model):
                 assert one.learning_rate == other.learning_rate
 
 
+def test_runs_are_one_lane_for_as_long_as_they_do_the_same(problem):
+    names = ("plain", "crt", "deferred_effective", "inverse", "posthoc_logit_adjusted")
+    recipes = [r.with_epochs(5) for r in prepare(problem, names, seeds=1)[0]]
+    made = heads._Together(heads._Data(problem, recipes[0]), recipes, torch.device("cpu"))
+    lanes, seen = [], made._take_lanes
+    made._take_lanes = lambda epoch: (seen(epoch), lanes.append(tuple(made.lane_of)))
+    runs = made.finish()
+    assert lanes == [(0, 0, 0, 1, 0)] * 4 + [(0, 0, 1, 2, 0)]
+    states = [model.state_dict()["head.weight"] for model, _, _ in runs]
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+    states[1].zero_()  # each run has a network of its own
+    assert states[0].any()
+    far, y = torch.tensor([[0.0, 1e4, -1e4], [3.0, 1.0, 2.0]]), torch.tensor([0, 2])
+    losses, slopes = made._slopes(far[:, None].expand(2, 3, 3).clone(), y)
+    wanted = torch.autograd.functional.jacobian(lambda z: torch.nn.functional.cross_entropy(z, y), far)
+    assert losses[0].item() == pytest.approx((1e4 + np.log(1 + np.exp(1) + np.exp(-1))) / 2, rel=1e-6)
+    torch.testing.assert_close(slopes[:, 0], wanted)
+
+
 def test_every_method_is_kept_and_read_back(problem, tmp_path):
     table = compare(problem, [*MAIN, "mixup"], seeds=2, out=tmp_path, jobs=1)
     assert not table.failures

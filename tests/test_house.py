@@ -52,7 +52,7 @@ adapters: *
 & auditing: facts samples / duplicates findings sources / *
 training: files / * / checkpoint manifest recipe / acceleration recipes folder data / \
 graphs finetune verify embedding / loop / evaluate
-compare: columns folds learners outcome / problem row / table / answer trials / heads / *
+compare: columns folds learners many_labels outcome / problem row / table / answer trials / heads / *
 & predict
 report: tables charts / blocks figures / panels.tail / * / panels / page / audit
 cli: terminal / sources scores / *
@@ -346,6 +346,14 @@ def run_light(body, blocked=HEAVY):
 def test_the_core_needs_numpy_alone():
     done = run_light(CORE)
     assert done.returncode == 0, done.stderr
+
+
+def test_weights_of_a_list_leave_the_readers_of_files_alone():
+    readers = ("longtail.counts", "longtail.labels", "longtail.sources", "zipfile", "dataclasses", "json")
+    body = "import longtail\nassert abs(longtail.class_weights([90, 10], 'inverse')[1] - 1.8) < 1e-12"
+    done = run_light(body, readers)
+    assert done.returncode == 0, done.stderr
+    assert run_light("import longtail\nlongtail.class_counts([0, 0, 1])", readers).returncode != 0
 
 
 ABSENT = """

@@ -775,6 +775,51 @@ def test_what_is_kept_of_a_batch_follows_weight_and_size(device, rng):
     same(5)
 
 
+@pytest.mark.parametrize("normalizer", ["samples", "weights"])
+def test_what_is_known_of_weight_and_offset_follows_their_values(normalizer):
+    x, y = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
+    weights, offsets = np.array([1, 2, 3], np.float32), np.array([0, 1, -1], np.float32)
+    w, a = torch.from_numpy(weights), torch.from_numpy(offsets)  # their memory changes, and no version counts
+    criterion = ClassBalancedLoss(weight=[1, 1, 1], offset=[0, 0, 0], normalizer=normalizer)
+    criterion.weight, criterion._shifts["offset"] = w, a
+
+    def same():
+        z = x.double() + a
+        expected = F.cross_entropy(z, y, w.double(), reduction="sum")
+        expected /= len(y) if normalizer == "samples" else w[y].sum().item()
+        for value in (
+            criterion(x, y),
+            functional.class_balanced_cross_entropy(x, y, w, offset=a, normalizer=normalizer),
+        ):
+            close(value, expected, 1e-6)
+        bare = F.cross_entropy(z - a, y, w.double(), reduction="sum")
+        value = functional.class_balanced_cross_entropy(x, y, w, normalizer=normalizer, reduction="sum")
+        close(value, bare, 1e-6)
+
+    same(), same()
+    weights[1] = 7.0
+    same()
+    offsets[:] = [3, 2, 1]
+    same()
+    weights[2] = 0.0
+    same()
+    with torch.inference_mode():
+        weights[2] = 2.0
+        same()
+    z = x.clone().requires_grad_()
+    functional.class_balanced_cross_entropy(z, y, w, offset=a, normalizer=normalizer).backward()
+    criterion(z, y).backward()
+    same()
+    double = functional.class_balanced_cross_entropy(x.double(), y, w.double(), normalizer=normalizer)
+    close(double, functional.class_balanced_cross_entropy(x, y, w, normalizer=normalizer).double(), 1e-6)
+    weights[0] = -1.0
+    with pytest.raises(ValueError, match="weight must be finite and >= 0, got -1"):
+        functional.class_balanced_cross_entropy(x, y, w, normalizer=normalizer)
+    weights[0], offsets[0] = 1.0, np.nan
+    with pytest.raises(ValueError, match="offset must be finite, got nan"):
+        functional.class_balanced_cross_entropy(x, y, w, offset=a, normalizer=normalizer)
+
+
 def test_weight_stays_out_of_the_checkpoint():
     criterion = ClassBalancedLoss([5, 3])
     assert criterion.state_dict() == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -785,9 +787,11 @@ def test_many_chunks_of_half_precision_lose_nothing(chunks, monkeypatch):
 
 @pytest.mark.parametrize("normalizer", ["samples", "weights"])
 @pytest.mark.parametrize("validate_args", [True, False])
-def test_the_short_way_of_small_batches_is_the_long_one(normalizer, validate_args):
-    criterion = ClassBalancedLoss(COUNTS, normalizer=normalizer, validate_args=validate_args).double()
-    long = ClassBalancedLoss(COUNTS, normalizer=normalizer, reduction="none").double()
+@pytest.mark.parametrize("offset", [None, [0.5, -1.0, 2.0]], ids=["bare", "offset"])
+def test_the_short_way_of_small_batches_is_the_long_one(normalizer, validate_args, offset):
+    options = {"normalizer": normalizer, "offset": offset}
+    criterion = ClassBalancedLoss(COUNTS, validate_args=validate_args, **options).double()
+    long = ClassBalancedLoss(COUNTS, reduction="none", **options).double()
 
     def expected(z, y):
         known = y[y != -100]
@@ -795,6 +799,7 @@ def test_the_short_way_of_small_batches_is_the_long_one(normalizer, validate_arg
         return long(z, y).sum().item() / float(divisor)
 
     z, y = normal(6, 3), torch.tensor([0, 1, 2, 0, 1, 1])
+    assert copy.deepcopy(criterion)(z, torch.full_like(y, -100)).item() == 0  # the first batch is looked at
     for labels in (y, y, torch.tensor([0, -100, 2, 0, 1, 1]), y):
         assert criterion(z, labels).item() == pytest.approx(expected(z, labels), rel=1e-12)
     maps, of_maps = normal(2, 3, 4, 5), torch.randint(3, (2, 4, 5), generator=rng())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import longtail
 from longtail import Problem, cli
@@ -35,7 +37,7 @@ from longtail.compare.answer import ESTIMATORS, answer, code_for
 from longtail.compare.folds import fold
 from longtail.compare.learners import fit, learner
 from longtail.compare.trials import run_training
-from longtail.evaluation import paired_difference, summarize
+from longtail.evaluation import paired_difference, paired_on_test, summarize
 from longtail.methods import Method, Rule
 from longtail.methods import get as method
 from longtail.report.tables import method_sheet
@@ -134,6 +136,63 @@ def test_classes_are_those_that_weights_counts(tmp_path):
         found = Problem.from_table(path, "y")
         assert found.class_names == tuple(map(str, counts))
         assert found.class_counts.tolist() == list(counts.values())
+
+
+def test_groups_of_a_test_set_count_in_its_intervals(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 2)) + (np.arange(120) % 3 == 0)[:, np.newaxis]
+    rows = [(f"g{i // 4}", f"{x[i, 0]},{x[i, 1]}", "ab"[i % 3 == 0]) for i in range(120)]
+    head = "who,x,z,y\n"
+    train = write(tmp_path / "train.csv", head + "".join(f"{g},{x},{y}\n" for g, x, y in rows))
+    tested = [(f"t{i // 8}" if i else "g0", x, y) for i, (_, x, y) in enumerate(rows[:80])]
+    test = write(tmp_path / "test.csv", head + "".join(f"{g},{x},{y}\n" for g, x, y in tested))
+    found = Problem.from_table(train, "y", groups="who", test=test)
+    assert [name for name, _ in found.columns] == ["x", "z"]
+    names = np.unique([g for g, _, _ in tested], return_inverse=True)[1]
+    assert np.array_equal(found.test_groups, names)
+    assert "1 group is in both training and test, such as 'g0': test errors look" in " ".join(found.notes)
+    given = {"groups": found.groups, "test": found.test, "test_groups": found.test_groups}
+    features = Problem.from_features(found.inputs, found.targets, **given)
+    np.savez(
+        tmp_path / "f.npz",
+        **{"X": found.inputs, "y": found.targets, "groups": found.groups},
+        **{"groups_test": [g for g, _, _ in tested]},
+        **{"X_test": found.test[0], "y_test": found.test[1]},
+    )
+    assert np.array_equal(Problem.from_features(tmp_path / "f.npz").test_groups, names)
+    truth = found.test[1]
+    sizes = [np.bincount(names[truth == c]) for c in range(2)]
+    expected = [s.sum() ** 2 / (s**2).sum() for s in sizes]
+    for problem, options in (
+        (found, {"learners": "logistic_regression"}),
+        (features, {"seeds": 2}),
+    ):
+        made = compare(problem, ["plain", "inverse"], out=tmp_path / problem.kind, jobs=1, **options)
+        assert made.evaluation.units == pytest.approx(expected)
+        difference = made.rows[1]["balanced_error"].on_test
+        said = [[o.decided.predicted for o in row.outcomes] for row in made.rows]
+        by_groups = paired_on_test(said[1], said[0], truth, groups=names)
+        assert difference.standard_error == pytest.approx(by_groups.standard_error)
+        assert by_groups.standard_error != pytest.approx(
+            paired_on_test(said[1], said[0], truth).standard_error
+        )
+    without = write(tmp_path / "without.csv", "x,z,y\n1,1,a\n2,1,b\n")
+    assert Problem.from_table(train, "y", groups="who", test=without).test_groups is None
+    with pytest.raises(ValueError, match="test_groups must be one a sample, 80, got 2"):
+        Problem.from_features(found.inputs, found.targets, test=found.test, test_groups=[1, 2])
+    with pytest.raises(ValueError, match="test_groups is given without a test set"):
+        Problem.from_features(found.inputs, found.targets, test_groups=names)
+
+
+def test_the_test_set_of_folds_is_all_of_one_repeat(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 3 // 2
+    problem = Problem.from_features(x, y, groups=np.arange(60) // 2)
+    made = compare(problem, ["plain"], folds=4, repeats=2, out=tmp_path, jobs=1)
+    shared = made.evaluation
+    assert (shared.num_samples, shared.test_counts) == (60, (40, 20))
+    assert np.sum(shared.confusion, axis=1).tolist() == [40, 20]
+    sizes = [np.bincount(np.arange(60)[y == c] // 2) for c in range(2)]
+    assert shared.units == pytest.approx([s.sum() ** 2 / (s**2).sum() for s in sizes])
 
 
 def test_a_test_table_is_read_as_the_training_table(tmp_path):
@@ -469,6 +528,33 @@ def test_smote_of_a_table_by_every_kind_of_learner(problem, tmp_path):
     kinds = [kind for _, kind in problem.columns]
     fit(how, kinds, problem.inputs, problem.targets, method("smote"), 0, 3)
     assert np.bincount(learned[0]).tolist() == [60] * 3
+
+
+@pytest.mark.parametrize(
+    ("smallest", "sampler"),
+    [(8, "SMOTE()"), (5, "SMOTE(k_neighbors=4)"), (2, "SMOTE(k_neighbors=1)"), (1, "func=longtail.methods")],
+)
+def test_the_code_of_smote_runs_on_the_data_it_was_said_of(smallest, sampler, tmp_path, rng):
+    imblearn = pytest.importorskip("imblearn")
+    y = np.repeat(["a", "b", "c"], [30, 15, smallest])
+    columns = {f"x{i}": rng.normal(size=len(y)) + (y == "c") for i in range(2)}
+    table = {**columns, "y": y}
+    made = compare(
+        Problem.from_table(table, "y", name="few", test=table if smallest == 1 else None),
+        ["plain", "smote"],
+        learners="logistic_regression",
+        repeats=1,
+        out=tmp_path,
+        jobs=1,
+    )
+    assert not made.failures
+    said = code_for(made.rows[1])
+    assert sampler in said
+    known = {"imblearn": imblearn, "longtail": longtail, "X": np.column_stack(list(columns.values())), "y": y}
+    importlib.import_module("imblearn.pipeline")
+    importlib.import_module("imblearn.over_sampling")
+    fitted = eval(said, known | {"StandardScaler": StandardScaler, "LogisticRegression": LogisticRegression})
+    assert fitted.predict(known["X"]).shape == y.shape
 
 
 class Recorder:

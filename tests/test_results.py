@@ -125,8 +125,8 @@ def test_the_rule_of_the_share_lost_what_its_file_says_it_may_not() -> None:
 OWN_DATA = (
     *("table-page-blocks-lightgbm", "table-page-blocks-logistic-regression"),
     "table-page-blocks-hist-gradient-boosting",
-    *("table-yeast-lightgbm", "table-yeast-logistic-regression"),
-    *("features-cifar10", "features-gtsrb"),
+    *("table-yeast-lightgbm", "table-yeast-logistic-regression", "table-shuttle-logistic-regression"),
+    *("features-cifar10", "features-cifar10-5000", "features-gtsrb"),
 )
 
 
@@ -165,6 +165,21 @@ def test_each_row_is_of_its_recipe(name: str, rebuild: Callable[[Row], recipes.R
         assert int(row.get("epochs", recipe.epochs)) == recipe.epochs
 
 
+def test_rows_over_the_trainer_are_of_their_recipe() -> None:
+    rows = rows_of("finetune-gtsrb/compare.csv")
+    assert [row["seed"] for row in rows] == ["0", "1", "2"] * 2
+    for row in rows:
+        recipe = recipes.images(
+            row["dataset"],
+            "runs/signs/network",
+            **{"method": methods.get(row["method"].removeprefix("softmax none") or "plain")},
+            **{"seed": int(row["seed"]), "size": 32, "flip": False},
+            **{"learning_rate": 0.1, "epochs": 8, "eval_every": 8},
+            **{name: recipes.ImageRecipe.model_fields[name].default for name in ("mean", "std")},
+        ).replace(metric="balanced_error")
+        assert recipe.hash.startswith(row["recipe_hash"])
+
+
 def test_every_file_of_results_is_checked() -> None:
     tables = {path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")}
     assert tables == {
@@ -172,6 +187,7 @@ def test_every_file_of_results_is_checked() -> None:
         *("main-job/compare.csv", "beta.csv"),
         *(f"methods-{data}/compare.csv" for data in ("digits", "gtsrb", "jhmdb")),
         *(f"{name}/compare.csv" for name in OWN_DATA),
+        "finetune-gtsrb/compare.csv",
         "evaluation.csv",  # of no recipe: benchmarks/evaluation.py makes it from features
     }
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeGuard, TypeVar
@@ -38,6 +36,8 @@ def check_headers(path: str | os.PathLike[str]) -> None:
         ValueError: a header that lies, or is none.
         zipfile.BadZipFile: a damaged .npz file.
     """
+    import zipfile
+
     with open(path, "rb") as file:
         packed = zipfile.is_zipfile(file)
         file.seek(0)
@@ -90,7 +90,11 @@ def is_missing(label: object) -> bool:
 
 def one_form(name: object) -> Any:
     """Return text in Unicode's composed form: a Mac writes file names decomposed, and they look alike."""
-    return unicodedata.normalize("NFC", name) if isinstance(name, str) and not name.isascii() else name
+    if not isinstance(name, str) or name.isascii():
+        return name
+    import unicodedata
+
+    return unicodedata.normalize("NFC", name)
 
 
 def is_array(source: object) -> TypeGuard[Any]:

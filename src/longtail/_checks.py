@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
 import os
 import re
@@ -26,6 +24,8 @@ def choice(name: str, value: object, options: Iterable[str], *, also: str = "", 
     options = tuple(options)
     if isinstance(value, str) and value in options:
         return value
+    import difflib
+
     near = difflib.get_close_matches(str(value), options, n=1)
     hint = hint or (f"; did you mean {near[0]!r}?" if near else "")
     raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}{also}, got {value!r}{hint}")
@@ -117,6 +117,8 @@ def parse_json(text: str | bytes, name: str, *, what: str = "JSON") -> Any:
     Raises:
         ValueError: it is none, or nested deeper than anything that is meant.
     """
+    import json
+
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

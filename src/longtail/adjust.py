@@ -710,12 +710,18 @@ def logit(
     *,
     tau: float = 1.0,
     activation: str = "softmax",
+    num_samples: int | None = None,
 ) -> npt.NDArray[np.floating]:
     """Take the prior that the optimiser saw away, for the uniform target.
 
+    Of many labels a sample, whose number of samples is given, these are the log-odds of each label.
+
     Source: Menon et al. (ICLR 2021), equation 9: post-hoc logit adjustment.
     """
-    adjusted: npt.NDArray[np.floating] = adjust_logits(logits, prior, tau=tau, activation=activation)
+    shown = prior if num_samples is None else counts
+    adjusted: npt.NDArray[np.floating] = adjust_logits(
+        logits, shown, tau=tau, activation=activation, num_samples=num_samples
+    )
     return adjusted
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from longtail import _checks
 from longtail._registry import added
 from longtail.adapters.transformers import logits_of
+from longtail.counts import ClassCounts
 from longtail.datasets.decoding import BROKEN, EvalTransform, opened
 from longtail.datasets.kinds import KINDS
 from longtail.sources.arrays import check_headers
@@ -137,7 +138,10 @@ class Classifier:
         self.class_names: tuple[str, ...] = tuple(about["class_names"])
         self.kind: str = inputs["kind"]
         self.shape: tuple[int, ...] = tuple(inputs["shape"])
-        self._recipe, self._network, self._counts = run.recipe, run.model, run.evaluation.class_counts
+        self._recipe, self._network = run.recipe, run.model
+        self._counts: Any = run.evaluation.class_counts
+        if run.recipe.many_labels:
+            self._counts = ClassCounts(self.class_names, about["label_counts"], about["label_samples"])
         self._middle: EvalTransform | None = None
         if isinstance(run.recipe, ImageRecipe):
             self._middle = EvalTransform(run.recipe.size, run.recipe.mean, run.recipe.std)

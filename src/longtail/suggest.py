@@ -119,7 +119,7 @@ def suggest_beta(
 ) -> BetaAdvice:
     """Say which beta of the effective number to take, with the table behind it.
 
-    Without evaluations it suggests none: over three domains no rule of counts alone found the best beta. It
+    Without evaluations it suggests none: over six domains no rule of counts alone found the best beta. It
     shows what each does, and warns of those that leave little of the sample. With evaluations, by them: a
     beta is suggested if its balanced error is below that without weights by more than chance explains, after
     a correction for the number of betas. Where logit adjustment gains, too, it is the answer unless that beta

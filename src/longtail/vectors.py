@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from longtail import _checks
 from longtail._registry import Registry
-from longtail.adjust import effective_prior
+from longtail.adjust import effective_prior, logit_shift
 from longtail.weights import DEFAULT_BETA, class_weights
 
 __all__ = ["MARGINS", "OFFSETS", "SCALES", "WEIGHTS", "Vector", "VectorRule"]
@@ -58,8 +58,11 @@ def power(counts: object, *, power: float = 0.5) -> Vector:
     return np.asarray(class_weights(counts, "power", power=power))
 
 
-def log_prior(counts: object, weight: object, *, tau: float = 1.0) -> Vector:
+def log_prior(counts: object, weight: object, *, tau: float = 1.0, num_samples: int | None = None) -> Vector:
     """Return ``tau * log(n / N)``; an empty class has the offset of the smallest one with samples.
+
+    Of many labels a sample, whose number of samples is given, it is ``tau * log(n / (N - n))``: each label's
+    own log-odds.
 
     With the softmax loss and tau 1 this is balanced softmax, and the logits of the trained network answer for
     classes that are all as frequent.
@@ -67,6 +70,8 @@ def log_prior(counts: object, weight: object, *, tau: float = 1.0) -> Vector:
     Source: Menon et al. (ICLR 2021), equation 10; Ren et al. (NeurIPS 2020), "balanced softmax".
     """
     tau = _checks.number("tau", tau, low=0.0, open_high=True)
+    if num_samples is not None:
+        return -logit_shift(counts, activation="sigmoid", num_samples=num_samples, tau=tau)
     return tau * np.log(effective_prior(counts))
 
 

@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _arrays, _checks, effective
-from longtail.counts import ClassCounts, class_counts
-from longtail.labels import encode
 
 SCHEMES = ("none", "inverse", "inverse_sqrt", "effective")
 EVERY_SCHEME = (*SCHEMES, "power")
@@ -311,6 +309,9 @@ def sample_weights(
         >>> sample_weights(["cat", "cat", "cat", "lynx"], "inverse").round(3).tolist()
         [0.667, 0.667, 0.667, 2.0]
     """
+    from longtail.counts import ClassCounts, class_counts
+    from longtail.labels import encode
+
     names, codes = encode(labels)
     if len(codes) == 0:
         raise ValueError("labels must hold at least one label, got none; pass one label a sample")
@@ -377,6 +378,9 @@ def class_weight_dict(
         >>> class_weight_dict([0, 0, 0, 1], "inverse")
         {0: 0.666..., 1: 2.0}
     """
+    from longtail.counts import class_counts
+    from longtail.labels import encode
+
     known = class_counts(labels)
     if not isinstance(labels, Mapping) and getattr(labels, "ndim", 1) == 1:
         with contextlib.suppress(TypeError):  # a data set, a path: no sequence of labels

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 KILLED = 137
-RESULTS = ("model.safetensors", "metrics.jsonl", "evaluation.json", "recipe.json")
+RESULTS = ("model.safetensors", "metrics.jsonl", "evaluation.json", "recipe.json", "predictions.npz")
 
 
 def build_shim(folder: Path) -> Path | None:

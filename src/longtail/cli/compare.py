@@ -26,7 +26,20 @@ def compare(
             "a table with --label; or features (.npz, .parquet)."
         ),
     ] = "digits",
-    label: Annotated[str | None, typer.Option(help="Of a table or hf:NAME: the column of the class.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Of a table or hf:NAME: the column of the class, or of labels with --separator."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Of a table with many labels a row: columns of 0 and 1, one a label; 'is_*' is a pattern.",
+        ),
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="Of the same: what parts several labels in one field, such as '|'.")
+    ] = None,
     group: Annotated[
         str | None, typer.Option(help="Of the same: a column whose equal values stay together.")
     ] = None,
@@ -56,7 +69,8 @@ def compare(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="What decides, such as macro_f1; default: balanced_error of your data, else error."
+            help="What decides, such as macro_f1; default: balanced_error of your data, of many labels "
+            "macro_average_precision, else error."
         ),
     ] = None,
     folds: Annotated[
@@ -121,7 +135,8 @@ def compare(
         raise ValueError("--method is given beside --loss or --scheme; leave one of the two out")
     sys.path.insert(0, "")  # where --method module:name is looked up, as python -m does
     columns: dict[str, Any] = {"image": image, "label": label, "root": root}
-    kind = _kind(dataset, label, features, [n for n, v in columns.items() if v is not None and n != "label"])
+    told = [n for n, v in columns.items() if v is not None and n != "label"]
+    kind = _kind(dataset, label or labels, features, told)
     own_data = kind in ("table", "features") or features is not None
     betas = _betas(beta or [], volume or [])
     if len(betas) == 1 and not own_data:
@@ -129,9 +144,8 @@ def compare(
     elif betas:
         if loss or scheme:
             raise ValueError(f"{len(betas)} values of --beta or --volume go with --method; leave out --loss")
-        method = comparing.with_betas(
-            method or (comparing.TABLES if kind == "table" else comparing.MAIN), betas
-        )
+        if not own_data:
+            method = comparing.with_betas(method or comparing.MAIN, betas)
     if own_data and epochs is not None:
         raise ValueError("--epochs is for pictures and the data sets that longtail knows; leave it out")
     if data is not None and kind != "known":
@@ -139,19 +153,26 @@ def compare(
     what: dict[str, Any] = {"methods": method} if method else {"losses": loss, "schemes": scheme}
     what |= {"seeds": seeds, "device": device, "metric": metric}
     of_tables: dict[str, Any] = {"--test": test, "--drop": drop, "--keep": keep}
+    of_tables |= {"--labels": labels, "--separator": separator}
     if kind != "pictures":
         of_tables |= {"--label": label, "--group": group}
     elif features is None:
         of_tables |= {"--group": group}
     told = [name for name, value in of_tables.items() if value]
     if kind == "table":
-        if label is None:
+        if label is None and labels is None:
             raise ValueError(
-                f"{dataset!r} is a table; name the column of the class by --label, and that of pictures, if "
-                "it has one, by --image"
+                f"{dataset!r} is a table; name the column of the class by --label, columns of 0 and 1 by "
+                "--labels A,B, and the column of pictures, if it has one, by --image"
             )
         problem = comparing.Problem.from_table(
-            dataset, label, groups=group, test=test, drop=drop or (), keep=keep or ()
+            *(dataset, label),
+            labels=labels or (),
+            separator=separator,
+            groups=group,
+            test=test,
+            drop=drop or (),
+            keep=keep or (),
         )
     elif told and told != ["--group"]:
         raise ValueError(f"{', '.join(told)} is for a table, with --label; leave it out for {dataset!r}")
@@ -166,6 +187,9 @@ def compare(
             dataset, features, groups=group, on_error="skip" if skip_unreadable else "raise", **columns
         )
     if own_data:
+        if betas:
+            method = comparing.with_betas(method or comparing.usual_methods(problem), betas)
+            what["methods"] = method
         _compare_own(comparing, problem, what, given, learner, folds, repeats, method, out, jobs)
         return
     if learner or folds is not None:
@@ -243,11 +267,12 @@ def _compare_own(
     for line in comparing.few_neighbours(problem, methods):
         error_console.print(escape(line), soft_wrap=True)
     names = dict.fromkeys(one.model for one in shared)
-    classes, rows = len(problem.class_names), len(problem.targets)
+    classes, rows = f"{len(problem.class_names):,}", len(problem.targets)
+    classes += " labels" if problem.many_labels else " classes"
     cut = f"{shared[0].folds} folds x {repeats}" if shared[0].folds else "the test set as it is"
     cut += f" x {len(runs)} seeds" * (problem.kind == "features" and not shared[0].folds)
     error_console.print(
-        f"{escape(problem.name)}: {rows:,} rows, {problem.inputs.shape[1]} columns, {classes} classes; "
+        f"{escape(problem.name)}: {rows:,} rows, {problem.inputs.shape[1]} columns, {classes}; "
         f"{', '.join(names)}; {len(shared) // len(names)} methods, {cut}: {len(shared) * len(runs)} runs",
         soft_wrap=True,
     )
@@ -294,10 +319,12 @@ class _Bar:
 
     def report(self, done: int, total: int, outcome: Any) -> None:
         """Move the bar."""
+        from longtail.compare.columns import named
+
         recipe = outcome.recipe
         value = None if outcome.evaluation is None else outcome.value(recipe.metric)
-        share = recipe.metric.endswith("_error") or recipe.metric == "error"
-        error = "failed" if value is None else f"{100 * value:4.1f} %" if share else f"{value:.3f}"
+        column = named(recipe.metric, recipe.many_labels)
+        error = "failed" if value is None else column.text(value)
         unit = "fold" if recipe.folds else "seed"
         name = f"{recipe.method.label} {unit} {recipe.seed}"
         self.bar.update(self.task, completed=done, description=f"{name:<28} {error:>6}")
@@ -373,7 +400,7 @@ def add(app: typer.Typer) -> None:
         epilog=examples(
             "longtail compare",
             "longtail compare train.csv --label churn --group customer",
-            "longtail compare features.npz --method plain --method logit_adjusted",
+            "longtail compare parts.csv --label tags --separator '|'",
             "longtail compare photos/ --seeds 3",
         )
     )(compare)

@@ -141,6 +141,7 @@ def train(
             )
         result = run(chosen, folder, **shared)
     if os.environ.get("RANK", "0") == "0":  # one voice for all processes
+        assert isinstance(result.evaluation, Evaluation)
         _print_evaluation(result.evaluation, None if listed is None else listed[0].class_names)
         if isinstance(chosen, ImageRecipe) and chosen.frozen:
             from longtail.training.folder import environment_of

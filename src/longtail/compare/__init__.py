@@ -16,6 +16,8 @@ from longtail.compare.outcome import Outcome
 from longtail.compare.problem import Problem
 from longtail.compare.row import Measure, Row
 from longtail.compare.running import (
+    LABEL_HEADS,
+    LABELS,
     MAIN,
     TABLES,
     compare,
@@ -24,6 +26,7 @@ from longtail.compare.running import (
     key,
     left_out,
     prepare,
+    usual_methods,
     with_betas,
 )
 from longtail.compare.table import CONFIDENCE, LOSSES, ComparisonTable
@@ -33,6 +36,8 @@ __all__ = [
     "COLUMNS",
     "CONFIDENCE",
     "GROUPS",
+    "LABELS",
+    "LABEL_HEADS",
     "LEARNERS",
     "LOSSES",
     "MAIN",
@@ -51,6 +56,7 @@ __all__ = [
     "key",
     "left_out",
     "prepare",
+    "usual_methods",
     "with_betas",
 ]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from longtail.compare.answer import code_for
 from longtail.compare.row import Row
 from longtail.compare.table import ComparisonTable
 from longtail.evaluation import interval_text
@@ -17,7 +18,7 @@ class Advice:
     """The recommendation for one kind of test data.
 
     Attributes:
-        prior: "balanced" | "natural".
+        prior: "balanced" | "natural" | "labels", of many a sample.
         when: which test data are meant.
         rule: what holds for such data in general.
         finding: what these runs say.
@@ -49,7 +50,12 @@ _KINDS: Final = {
 
 
 def advise(table: ComparisonTable) -> list[Advice]:
-    """Return the advice for each test prior; the lowest mean is recommended only if it beats its baseline."""
+    """Return the advice for each test prior; the lowest mean is recommended only if it beats its baseline.
+
+    Of many labels there is one, for the column that decides.
+    """
+    if table.many_labels:
+        return [] if table.best is None else [_of_labels(table)]
     found = []
     for prior, (when, rule) in _KINDS.items():
         if (best := table.lowest(f"{prior}_error")) is not None:
@@ -57,6 +63,24 @@ def advise(table: ComparisonTable) -> list[Advice]:
             keep = row.outcomes[0].folder
             found.append(Advice(prior, when, rule, finding, code(row.method), keep, len(row.outcomes)))
     return found
+
+
+def _of_labels(table: ComparisonTable) -> Advice:
+    best, title = table.surest(table.metric), table.decides.in_words
+    plain = table.lowest(rows=[row for row in table.shown if row.is_plain])
+    use = best or plain or table.best
+    assert use is not None
+    finding = f"No method differs from the plain loss in {title} by more than chance: keep it, the simplest."
+    if best is not None:
+        finding = f"Use {best.short_name}: it beats the plain loss in {title} by more than chance explains."
+    elif not table.tests or plain is None:
+        finding = "There is no plain run to compare with."
+    rule = (
+        "Weights of the positives move probabilities, not so much rankings: choose the thresholds by "
+        "held-out predictions, whatever the loss."
+    )
+    when, runs = "many labels a sample", use.outcomes
+    return Advice("labels", when, rule, finding, code_for(use), runs[0].folder, len(runs))
 
 
 def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
@@ -68,7 +92,7 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
         if len(table.shown) == 1:
             return best, f"Plain {best.loss} is the only method here; its mean error is {lowest}."
         return best, f"Plain {best.loss} has the lowest mean error, {lowest}."
-    leads = f"{name[:1].upper()}{name[1:]} has the lowest mean error, {lowest}"
+    leads = f"Lowest mean error: {name}, {lowest}"
     if (d := best[column].total) is None:
         return best, f"{leads}. No run without re-weighting says whether it helped."
     simplest = table.lowest(column, [row for row in table.shown if row.is_plain])

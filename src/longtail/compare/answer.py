@@ -6,7 +6,6 @@ from typing import Final
 
 import numpy as np
 
-from longtail.compare.columns import named
 from longtail.compare.row import Row
 from longtail.compare.table import ComparisonTable
 from longtail.evaluation import interval_text, wilson_interval
@@ -40,8 +39,7 @@ def answer(table: ComparisonTable) -> list[str]:
     use = best or plain or table.best
     if use is None:
         return []
-    scale, digits = (100, 1) if named(metric).kind == "percent" else (1, 3)
-    title = named(metric).in_words
+    scale, digits, title = table.decides.scale, table.decides.digits, table.decides.in_words
     plain_words = f"plain {use.recipe.model}" if use.recipe.model in ESTIMATORS else use.plain_words
     lines = [f"Use: {plain_words if use.is_plain else use.in_words}."]
     if best is not None and table.best is not None and best is not table.best:
@@ -55,7 +53,7 @@ def answer(table: ComparisonTable) -> list[str]:
         lines.append(f"How sure: no method differs from plain in {title} by more than chance.")
     else:
         lines.append("How sure: not at all, with one run only or no plain run to compare with.")
-    if best is not None and (base := table.baseline(best)) is not None:
+    if best is not None and not table.many_labels and (base := table.baseline(best)) is not None:
         cost = table.paired(best, base, "natural_error")
         ours, theirs = best["natural_error"].summary, base["natural_error"].summary
         if cost is not None and ours is not None and theirs is not None:
@@ -64,7 +62,9 @@ def answer(table: ComparisonTable) -> list[str]:
                 f"{100 * theirs.mean:.1f} % to {100 * ours.mean:.1f} % ({interval_text(cost)})."
             )
     lines.append(f"Code: {code_for(use)}")
-    if thin := thin_classes(table, use):
+    if table.many_labels:
+        lines += [f"Decide: {_THRESHOLDS}", _least_known(table)]
+    elif thin := thin_classes(table, use):
         lines.append(f"More data would help most for: {'; '.join(thin)}.")
     return lines
 
@@ -72,19 +72,20 @@ def answer(table: ComparisonTable) -> list[str]:
 def code_for(row: Row) -> str:
     """Return the code that does what a row did, for the stack that it was done in."""
     method, estimator = row.method, ESTIMATORS.get(row.recipe.model)
+    if row.recipe.many_labels:
+        return _code_of_labels(row, estimator)
     if estimator is None:
         return code(method) if not row.is_plain else "the loss as it is"
     if not method.balances:
         return f"{estimator}.fit(X, y)"
     if method == Method(weight=method.weight):
-        words = [f'scheme="{method.weight.name}"', *(f"{k}={v!r}" for k, v in method.weight.settings)]
-        return f"ClassBalancedClassifier({estimator}, {', '.join(words)}).fit(X, y)"
+        return f"ClassBalancedClassifier({estimator}, {_weighing(method)}).fit(X, y)"
     if method == Method(adjustment=Rule("logit")):
         return f"PriorAdjustedClassifier({estimator}).fit(X, y)"
     if method == Method(adjustment=Rule("tuned_logit")):
         return f'PriorAdjustedClassifier({estimator}, tau="tune").fit(X, y)'
     if method == Method(synthesis=method.synthesis) and method.synthesis == Rule("smote").filled(SYNTHESES):
-        steps = f"StandardScaler(), imblearn.over_sampling.SMOTE(), {estimator}"
+        steps = f"StandardScaler(), {_smote_for(row)}, {estimator}"
         return f"imblearn.pipeline.make_pipeline({steps}).fit(X, y)"
     if method.sampling is not None and method.sampling.name in _SAMPLERS:
         sampler = f"imblearn.over_sampling.{_SAMPLERS[method.sampling.name]}()"
@@ -92,6 +93,69 @@ def code_for(row: Row) -> str:
             sampler = sampler.replace("over_sampling", "under_sampling")
         return f"imblearn.pipeline.make_pipeline({sampler}, {estimator}).fit(X, y)"
     return code(method)
+
+
+_THRESHOLDS: Final = (
+    "longtail.evaluation.tune_thresholds(scores, Y).thresholds, of scores and labels that no training saw"
+)
+
+
+def _smote_for(row: Row) -> str:
+    """The sampler, with fewer neighbours where a class has no more: imbalanced-learn would refuse it."""
+    smallest = min(n for o in row.outcomes for n in o.result.class_counts if n > 0)
+    if smallest == 1:  # of which there are copies alone
+        return "imblearn.FunctionSampler(func=longtail.methods.synthesis.smote)"
+    few = f"k_neighbors={smallest - 1}" if smallest <= 5 else ""
+    return f"imblearn.over_sampling.SMOTE({few})"
+
+
+def _weighing(method: Method) -> str:
+    words = [f'scheme="{method.weight.name}"', *(f"{k}={v!r}" for k, v in method.weight.settings)]
+    return ", ".join(words)
+
+
+def _code_of_labels(row: Row, estimator: str | None) -> str:
+    """The code of many labels; Y and labels are the training rows of 0 and 1."""
+    method, counts = row.method, "longtail.class_counts(labels)"
+    if estimator is not None:
+        if method.weighs and method.weighting == "sample":
+            return (
+                f"weight = longtail.class_weights(longtail.class_counts(Y), {_weighing(method)}).weights; "
+                f"MultiOutputClassifier({estimator}).fit(X, Y, sample_weight=numpy.where(Y.any(axis=1), "
+                "Y @ weight / Y.sum(axis=1).clip(1), 1))"
+            )
+        if method.weighs:
+            estimator = f"ClassBalancedClassifier({estimator}, {_weighing(method)})"
+        elif method.adjustment is not None:
+            estimator = f"PriorAdjustedClassifier({estimator}{_tau(method)})"
+        return f"MultiOutputClassifier({estimator}).fit(X, Y)"
+    if method == method.plain and method.loss == "sigmoid":
+        text = "criterion = torch.nn.BCEWithLogitsLoss()"
+        return f"{text}; in a Trainer {_TRAINER} takes it by itself"
+    if method.adjustment is not None:
+        return (
+            f"counts = {counts}; logits = longtail.adjust_logits(logits, counts{_tau(method)}, "
+            'activation="sigmoid", num_samples=counts.num_samples)'
+        )
+    text = code(method)
+    if text.startswith("method = "):
+        text = f"criterion = {text.removeprefix('method = ')}.criterion({counts})"
+    return f"{text}; in a Trainer {_TRAINER}, and compute_loss_func=trainer_loss(criterion)"
+
+
+_TRAINER: Final = 'problem_type="multi_label_classification" of the model\'s configuration'
+
+
+def _tau(method: Method) -> str:
+    assert method.adjustment is not None
+    tau = dict(method.adjustment.settings).get("tau", 1.0)
+    return "" if tau == 1.0 else f", tau={tau!r}"
+
+
+def _least_known(table: ComparisonTable, most: int = 3) -> str:
+    counts, names = table.class_counts, table.class_names
+    rarest = [f"{names[c]} ({counts[c]:,} positives)" for c in table.order[::-1][:most]]
+    return f"Least is known of: {', '.join(rarest)}; more data would help there most."
 
 
 def thin_classes(table: ComparisonTable, row: Row, most: int = 3) -> list[str]:

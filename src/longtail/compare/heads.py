@@ -12,7 +12,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +21,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, softplus
 
 from longtail._random import derive_seed, generator
 from longtail.adjust import tune_adjustment
 from longtail.compare.folds import inner_folds
+from longtail.compare.many_labels import INNER, judge, label_counts
 from longtail.compare.outcome import Outcome
 from longtail.compare.trials import already, measures, split
+from longtail.counts import ClassCounts
 from longtail.datasets import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
-from longtail.evaluation import evaluate
+from longtail.evaluation import Evaluation, MultiLabelEvaluation, evaluate
+from longtail.evaluation.multi_label import LEFT_OUT
+from longtail.head import init_prior_bias_
 from longtail.methods import REFITS, SYNTHESES, Method, Rule
 from longtail.models.heads import standardised
 from longtail.training.device import DivergedError, exact_cudnn, select_device
@@ -116,6 +121,7 @@ class _Data:
         assert problem.inputs is not None
         assert problem.targets is not None
         self.problem, self.classes = problem, len(problem.class_names)
+        self.strata = problem.strata
         self.rows: Integers = np.arange(len(problem.targets))
         self.subset_sha256: str | None = None
         self.test_groups: Any = None
@@ -129,6 +135,7 @@ class _Data:
         else:
             assert problem.test is not None
             self.test = (_Rows(problem.test[0], unit), problem.test[1])
+            self.test_groups = problem.test_groups
         if recipe.imbalance_factor is not None:
             largest = int(problem.class_counts.min()) if recipe.max_count is None else recipe.max_count
             counts = long_tail_counts(self.classes, largest, recipe.imbalance_factor, recipe.profile)
@@ -136,15 +143,22 @@ class _Data:
             self.rows = long_tail_subset(y, counts, seed)
             self.subset_sha256 = subset_sha256(self.rows)
         self.inputs, self.targets = _Rows(x, unit, self.rows), y[self.rows]
-        self.counts = np.bincount(self.targets, minlength=self.classes)
+        self.strata = self.strata[self.rows]
+        self.counts = self._counted()
         self.groups = None if problem.groups is None else problem.groups[self.rows]
+
+    def _counted(self) -> Any:
+        """Samples of each class; of many labels what losses weigh by."""
+        if self.problem.many_labels:
+            return label_counts(self.targets)
+        return np.bincount(self.targets, minlength=self.classes)
 
     def part(self, inside: Integers) -> _Data:
         """Return these data with some of the training samples alone, by their places."""
         data = copy.copy(self)
         data.rows, data.targets = self.rows[inside], self.targets[inside]
-        data.inputs = _Rows(self.inputs.x, self.inputs.unit, data.rows)
-        data.counts = np.bincount(data.targets, minlength=self.classes)
+        data.inputs, data.strata = _Rows(self.inputs.x, self.inputs.unit, data.rows), self.strata[inside]
+        data.counts = data._counted()
         return data
 
     def made_up(self, rule: Rule, seed: int) -> tuple[Tensor, Integers]:
@@ -180,7 +194,7 @@ class _Rows:
 
     def get(self, rows: Tensor) -> Tensor:
         if self.ready is not None:
-            return self.ready[rows]
+            return self.ready.index_select(0, rows)
         return standardised(torch.from_numpy(np.asarray(self.x[self.rows[rows.numpy()]])), self.unit)
 
 
@@ -195,7 +209,11 @@ class _Vectors:
 
 
 class _Together:
-    """Runs with one order: their layers stand side by side in one tensor each."""
+    """Runs with one order: their layers stand side by side in one tensor each.
+
+    Runs that do the same, or have done the same so far, are one lane: the plain run is also that of what is
+    decided after training, and of deferred weights until they act.
+    """
 
     def __init__(self, data: _Data, recipes: Sequence[Recipe], device: torch.device) -> None:
         self.started = time.perf_counter()
@@ -203,30 +221,24 @@ class _Together:
         self.recipe = recipes[0]
         shape = {"in_channels": data.inputs.x.shape[1], "num_classes": data.classes}
         self.models = [_build(r, shape) for r in recipes]
-        self.names = list(self.models[0].state_dict())
-        self.has_bias = ["head.bias" in m.state_dict() for m in self.models]
-        zeros = torch.zeros(data.classes)
+        self.many_labels = data.problem.many_labels
+        if self.many_labels:
+            for r, model in zip(recipes, self.models, strict=True):
+                _start_at_shares(model, r, data.counts)
+        zeros = torch.zeros(data.classes)  # of a head without a bias
         self.values = {
             name: torch.stack([m.state_dict().get(name, zeros) for m in self.models]).to(device)
             for name in dict.fromkeys(n for m in self.models for n in m.state_dict())
         }
         self.momenta = {name: torch.zeros_like(value) for name, value in self.values.items()}
-        self.bias_decay = torch.full((len(recipes), 1), self.recipe.weight_decay, device=device)
-        self.bias_decay[[i for i, r in enumerate(recipes) if r.uses_prior_bias]] = 0.0
-        self.mask = torch.tensor(self.has_bias, device=device).float()[:, None]
-        self.cosine = torch.tensor([r.method.cosine for r in recipes], device=device)[:, None, None]
+        self.lane_of: list[int] = []
         self.rows: Callable[[Tensor], Tensor] = data.inputs.get
         targets = data.targets
         if (rule := self.recipe.method.synthesis) is not None:
             made_up, targets = data.made_up(rule, self.recipe.seed)
-            self.rows = made_up.__getitem__
+            self.rows = partial(made_up.index_select, 0)
         self.targets = torch.from_numpy(targets).to(device)
         self.steps = math.ceil(len(data.inputs) / self.recipe.batch_size)
-        self.has_cosine = any(r.method.cosine for r in recipes)
-        self.closed = [i for i, r in enumerate(recipes) if r.method.loss in ("softmax", "sigmoid")]
-        self.sigmoid = torch.tensor([r.method.activation == "sigmoid" for r in recipes], device=device)
-        self.has_sigmoid = any(r.method.activation == "sigmoid" for r in recipes)
-        self.by_weights = [i for i, r in enumerate(recipes) if r.method.normalizer == "weights"]
         self.sampler = None
         if self.recipe.method.sampling is not None:
             seed = derive_seed(self.recipe.seed, 0, "order")
@@ -239,34 +251,60 @@ class _Together:
         with torch.no_grad(), exact_cudnn():
             for epoch in range(1, recipe.epochs + 1):
                 if epoch == 1 or any(r.method.schedule is not None for r in self.recipes):
-                    self._losses_of(epoch)
+                    self._take_lanes(epoch)
                 losses = self._epoch(epoch)
                 rate = learning_rate_at(recipe, epoch * self.steps - 1, self.steps)
-                for history, loss in zip(histories, losses, strict=True):
-                    history.append(EpochMetrics(epoch, loss, rate, None))
+                for history, lane in zip(histories, self.lane_of, strict=True):
+                    history.append(EpochMetrics(epoch, losses[lane], rate, None))
         share = (time.perf_counter() - self.started) / len(self.recipes)
         made = []
-        for i, model in enumerate(self.models):
-            state = {name: self.values[name][i].cpu() for name in model.state_dict()}
-            model.load_state_dict(state)
-            made.append((model.eval(), histories[i], share))
+        for model, history, lane in zip(self.models, histories, self.lane_of, strict=True):
+            model.load_state_dict({name: self.values[name][lane].cpu() for name in model.state_dict()})
+            made.append((model.eval(), history, share))
         return made
 
-    def _losses_of(self, epoch: int) -> None:
-        """Take each run's loss as it is in this epoch."""
-        data, size = self.data, (len(self.recipes), self.data.classes)
-        self.criteria = [
-            r.method.at(epoch, r.epochs).criterion(data.counts).to(self.device) for r in self.recipes
-        ]
-        vectors = [torch.zeros(size, device=self.device), torch.ones(size, device=self.device)]
+    def _take_lanes(self, epoch: int) -> None:
+        """Part the runs by what they do in this epoch, and take the losses of each lane."""
+        now = [replace(r.method.at(epoch, r.epochs).training, schedule=None) for r in self.recipes]
+        before = self.lane_of or [-1] * len(now)
+        distinct = list(dict.fromkeys(zip(before, now, strict=True)))
+        lanes = [distinct.index(pair) for pair in zip(before, now, strict=True)]
+        first = [lanes.index(lane) for lane in range(len(distinct))]
+        if lanes != self.lane_of:
+            at = torch.tensor([before[run] for run in first] if self.lane_of else first)
+            for tensors in (self.values, self.momenta):
+                tensors |= {name: value[at.to(self.device)] for name, value in tensors.items()}
+            self.lane_of = lanes
+        has_bias = ["head.bias" in self.models[run].state_dict() for run in first]
+        self.mask = torch.tensor(has_bias, device=self.device).float()[:, None]
+        self._losses_of([now[run] for run in first])
+
+    def _losses_of(self, methods: list[Method]) -> None:
+        device, counts = self.device, self.data.counts
+        self.bias_decay = torch.full((len(methods), 1), self.recipe.weight_decay, device=device)
+        self.bias_decay[[i for i, m in enumerate(methods) if m.uses_prior_bias]] = 0.0
+        self.cosine = torch.tensor([m.cosine for m in methods], device=device)[:, None, None]
+        self.has_cosine = any(m.cosine for m in methods)
+        self.sigmoid = torch.tensor([m.activation == "sigmoid" for m in methods], device=device)
+        self.has_sigmoid = any(m.activation == "sigmoid" for m in methods)
+        self.by_weights = [i for i, m in enumerate(methods) if m.normalizer == "weights"]
+        criteria = [m.criterion(counts).to(device) for m in methods]
+        closed = {i for i, m in enumerate(methods) if m.loss in ("softmax", "sigmoid")}
+        if self.many_labels:  # whose sums over weights are left to the loss
+            closed -= set(self.by_weights)
+        self.open = {i: c for i, c in enumerate(criteria) if i not in closed}
+        self.methods = methods
+        size = len(methods), self.data.classes
+        vectors = [torch.zeros(size, device=device), torch.ones(size, device=device)]
         self.vectors = _Vectors(torch.ones_like(vectors[0]), vectors[0], vectors[1], vectors[0].clone())
-        for i, criterion in enumerate(self.criteria):
+        for i, criterion in enumerate(criteria):
             self.vectors.weight[i] = criterion.weight
             for name in ("offset", "scale", "margin"):
                 if (value := getattr(criterion, name)) is not None:
                     getattr(self.vectors, name)[i] = value
         plain = {"scale": 1.0, "offset": 0.0, "margin": 0.0}
         self.acts = {n: bool((getattr(self.vectors, n) != usual).any()) for n, usual in plain.items()}
+        self.weight_by_class = self.vectors.weight.T.contiguous()  # (C, M), of which rows are taken
 
     def _epoch(self, epoch: int) -> list[float]:
         batch, recipe = self.recipe.batch_size, self.recipe
@@ -276,13 +314,13 @@ class _Together:
             order = torch.randperm(len(self.targets), generator=draws)[: len(self.data.inputs)]
         else:
             order = torch.from_numpy(self.sampler.order(epoch - 1))
-        total = torch.zeros(len(self.recipes), dtype=torch.float64, device=self.device)
-        first = (epoch - 1) * self.steps
-        for step, rows in enumerate(torch.split(order, batch)):
+        total = torch.zeros(len(self.vectors.weight), dtype=torch.float64, device=self.device)
+        first, targets = (epoch - 1) * self.steps, self.targets[order.to(self.device)]
+        parts = zip(torch.split(order, batch), torch.split(targets, batch), strict=True)
+        for step, (rows, y) in enumerate(parts):
             x = self.rows(rows).to(self.device)
-            y = self.targets[rows.to(self.device)]
             loss = self._step(x, y, learning_rate_at(recipe, first + step, self.steps))
-            total += len(rows) * loss.double()
+            total.add_(loss, alpha=len(rows))
         if not bool(total.isfinite().all()):
             raise DivergedError(
                 f"the loss is not finite in epoch {epoch} of {recipe.epochs}; lower learning_rate (now "
@@ -293,66 +331,70 @@ class _Together:
         return (total / len(order)).tolist()
 
     def _step(self, x: Tensor, y: Tensor, rate: float) -> Tensor:
-        """Make one update of every run, and return their losses."""
-        values, (runs, classes) = self.values, self.vectors.weight.shape
+        """Make one update of every lane, and return their losses."""
+        values, momenta, (lanes, classes) = self.values, self.momenta, self.vectors.weight.shape
         head, bias = values["head.weight"], values["head.bias"]
         hidden = None
         if "hidden.weight" in values:
             width = values["hidden.weight"].shape[1]
             before = x @ values["hidden.weight"].flatten(0, 1).T + values["hidden.bias"].flatten()
-            hidden = before.view(len(x), runs, width).relu()
+            hidden = before.view(len(x), lanes, width).relu()
             logits = torch.einsum("bmh,mch->bmc", hidden, head) + bias
         elif self.has_cosine:
             units, directions = normalize(x, dim=-1), normalize(head, dim=-1)
-            cosines = (units @ directions.flatten(0, 1).T).view(len(x), runs, classes)
-            plain = (x @ head.flatten(0, 1).T).view(len(x), runs, classes)
+            cosines = (units @ directions.flatten(0, 1).T).view(len(x), lanes, classes)
+            plain = (x @ head.flatten(0, 1).T).view(len(x), lanes, classes)
             cosine = self.cosine[:, 0]
             logits = torch.where(cosine > 0, cosine * cosines, plain) + bias
         else:
             flat = torch.addmm(bias.flatten(), x, head.flatten(0, 1).T)
-            logits = flat.view(len(x), runs, classes)
-        losses, slopes = self._slopes(logits, y)
-        grads = {"head.bias": slopes.sum(0) * self.mask}
+            logits = flat.view(len(x), lanes, classes)
+        losses, slopes = (self._slopes_of_labels if self.many_labels else self._slopes)(logits, y)
+        side, keep = slopes.flatten(1), self.recipe.momentum
+        momenta["head.bias"].mul_(keep).addcmul_(side.sum(0).view_as(bias), self.mask)
         if hidden is not None:
-            grads["head.weight"] = torch.einsum("bmc,bmh->mch", slopes, hidden)
+            momenta["head.weight"].mul_(keep).add_(torch.einsum("bmc,bmh->mch", slopes, hidden))
             back = torch.einsum("bmc,mch->bmh", slopes, head) * (hidden > 0)
-            grads["hidden.weight"] = (back.flatten(1).T @ x).view_as(values["hidden.weight"])
-            grads["hidden.bias"] = back.sum(0)
+            momenta["hidden.weight"].flatten(0, 1).addmm_(back.flatten(1).T, x, beta=keep)
+            momenta["hidden.bias"].mul_(keep).add_(back.sum(0))
+        elif self.has_cosine:
+            along = self.cosine * (side.T @ units).view_as(head)
+            radial = (along * directions).sum(-1, keepdim=True) * directions
+            turned = (along - radial) / head.norm(dim=-1, keepdim=True)
+            gradient = torch.where(self.cosine > 0, turned, (side.T @ x).view_as(head))
+            momenta["head.weight"].mul_(keep).add_(gradient)
         else:
-            side = slopes.flatten(1)
-            grads["head.weight"] = (side.T @ x).view_as(head)
-            if self.has_cosine:
-                along = self.cosine * (side.T @ units).view_as(head)
-                radial = (along * directions).sum(-1, keepdim=True) * directions
-                turned = (along - radial) / head.norm(dim=-1, keepdim=True)
-                grads["head.weight"] = torch.where(self.cosine > 0, turned, grads["head.weight"])
+            momenta["head.weight"].flatten(0, 1).addmm_(side.T, x, beta=keep)
         for name, value in values.items():
-            momentum = self.momenta[name].mul_(self.recipe.momentum).add_(grads[name])
             if name == "head.bias":
-                momentum.addcmul_(value, self.bias_decay)
-            else:
-                momentum.add_(value, alpha=self.recipe.weight_decay)
-            value.sub_(momentum, alpha=rate)
+                momenta[name].addcmul_(value, self.bias_decay)
+            elif self.recipe.weight_decay:
+                momenta[name].add_(value, alpha=self.recipe.weight_decay)
+            value.sub_(momenta[name], alpha=rate)
         return losses
 
     def _slopes(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each run's mean loss (M) and its derivative by the logits (B, M, C)."""
-        v, (batch, runs, _) = self.vectors, logits.shape
-        own = y[:, None, None].expand(batch, runs, 1)
+        """Return each lane's mean loss (M) and its derivative by the logits (B, M, C), overwriting them."""
+        v, (batch, lanes, _) = self.vectors, logits.shape
+        own = y[:, None, None].expand(batch, lanes, 1)
+        bare = {i: logits[:, i].clone() for i in self.open}
         z = logits
         if self.acts["scale"]:
-            z = z * v.scale
+            z.mul_(v.scale)
         if self.acts["offset"]:
-            z = z + v.offset
+            z.add_(v.offset)
         if self.acts["margin"]:
-            z = z.scatter_add(2, own, -v.margin[:, y].T[..., None])
-        weight = v.weight[:, y].T  # (B, M)
+            z.scatter_add_(2, own, -v.margin[:, y].T[..., None])
+        weight = self.weight_by_class.index_select(0, y)  # (B, M)
         share = weight / batch
         for i in self.by_weights:
             share[:, i] = weight[:, i] / weight[:, i].sum().clamp(min=torch.finfo(weight.dtype).tiny)
-        log_p = z.log_softmax(-1)
-        each = -log_p.gather(2, own)[..., 0]
-        slope = log_p.exp_().scatter_add_(2, own, torch.full_like(each, -1.0)[..., None])
+        slope = z.softmax(-1)
+        likely = slope.gather(2, own)
+        each = likely.log().neg_()[..., 0]
+        if float(likely.min()) < 1e-30:  # beyond the exponential's range
+            each = z.logsumexp(-1) - z.gather(2, own)[..., 0]
+        slope.scatter_add_(2, own, torch.full_like(likely, -1.0))
         if self.has_sigmoid:
             sigmoid, onehot = self.sigmoid, torch.zeros_like(z).scatter_(2, own, 1.0)
             margin = torch.where(onehot.bool(), -z, z)
@@ -361,14 +403,45 @@ class _Together:
         losses = (share * each).sum(0)
         slopes = slope.mul_(share[..., None])
         if self.acts["scale"]:
-            slopes = slopes.mul_(v.scale)
-        for i, criterion in enumerate(self.criteria):
-            if i not in self.closed:
-                with torch.enable_grad():
-                    leaf = logits[:, i].detach().requires_grad_()
-                    loss = criterion(leaf, y)
-                    (slopes[:, i],) = torch.autograd.grad(loss, leaf)
-                losses[i] = loss.detach()
+            slopes.mul_(v.scale)
+        return self._with_open(bare, y, losses, slopes)
+
+    def _slopes_of_labels(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same of many labels: the mean over samples of the sums over their labels.
+
+        A sample counts by the share of its labels that is known, as in `longtail.ClassBalancedLoss`.
+        """
+        v, known = self.vectors, y != LEFT_OUT
+        there = (known & (y == 1)).to(logits.dtype)
+        bare = {i: logits[:, i].detach().clone() for i in self.open}
+        z = logits + v.offset if self.acts["offset"] else logits
+        terms = known[:, None] / known.to(z.dtype).mean(1).sum()
+        weights = torch.ones_like(z)
+        for i, method in enumerate(self.methods):
+            weight = v.weight[i]
+            if not method.weighs:
+                continue
+            if method.weighting == "sample":
+                number = there.sum(1, keepdim=True)
+                mean = there @ weight[:, None] / number.clamp(min=1)
+                weights[:, i] = torch.where(number > 0, mean, torch.ones_like(mean))
+            else:
+                everywhere = method.weighting == "class"
+                weights[:, i] = weight if everywhere else torch.where(there > 0, weight, 1.0)
+        scaled = weights.mul_(terms)
+        losses = (scaled * softplus(torch.where(there[:, None] > 0, -z, z))).sum((0, 2))
+        return self._with_open(bare, y.to(z.dtype), losses, scaled * (z.sigmoid() - there[:, None]))
+
+    def _with_open(
+        self, bare: dict[int, Tensor], y: Tensor, losses: Tensor, slopes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fill in the losses that have no formula here."""
+        for i, criterion in self.open.items():
+            with torch.enable_grad():
+                leaf = bare[i].requires_grad_()
+                loss = criterion(leaf, y)
+                (slopes[:, i],) = torch.autograd.grad(loss, leaf)
+            losses[i] = loss.detach()
         return losses, slopes
 
 
@@ -400,22 +473,42 @@ def _kept(
             if method.refit is not None and fits_together(recipe):
                 _refit(data, recipe, model)
             logits = _say(model, data.test[0])
-            inner, decides, chosen = held_out if method.is_tuned else None, method, {}
+            inner, decides = held_out if method.is_tuned else None, method
+            chosen: dict[str, object] = {}  # kept for who reads the run back
+            evaluation: Evaluation | MultiLabelEvaluation
             if inner is not None and method.adjustment == Rule("tuned_logit"):
                 prior = method.prior(data.counts, epochs=recipe.epochs)
-                chosen = {"tau": tune_adjustment(*inner, prior).tau}  # kept for who reads the run back
-                decides = method.replace(adjustment=Rule("logit", **chosen))
-            decided = decides.adjust(logits.numpy(), data.counts, epochs=recipe.epochs, held_out=inner)
-            evaluation = evaluate(decided, data.test[1], data.counts, activation=recipe.activation)
+                tau = tune_adjustment(*inner, prior).tau
+                chosen["tau"] = tau
+                decides = method.replace(adjustment=Rule("logit", tau=tau))
+            if data.problem.many_labels:
+                assert held_out is not None
+                chosen = {"label_counts": data.counts.counts.tolist(), "label_samples": len(data.targets)}
+                evaluation, more, said = judge(
+                    method,
+                    logits.double().numpy(),
+                    data.test[1],
+                    data.targets,
+                    held_out,
+                    data.problem.class_counts,
+                    data.test_groups,
+                    drawn=not recipe.folds,
+                    epochs=recipe.epochs,
+                )
+            else:
+                decided = decides.adjust(logits.numpy(), data.counts, epochs=recipe.epochs, held_out=inner)
+                evaluation = evaluate(decided, data.test[1], data.counts, activation=recipe.activation)
+                more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
+                said = Predictions.of(decided, data.test[1], data.test_groups)
             folder = RunFolder(place)
             folder.claim(recipe)
             folder.write_model(model, {"in_channels": data.inputs.x.shape[1], "num_classes": data.classes})
-            folder.write_metrics([*history[:-1], _tested(history[-1], evaluation.error)])
+            error = evaluation.error if isinstance(evaluation, Evaluation) else None
+            folder.write_metrics([*history[:-1], _tested(history[-1], error)])
             seconds += time.perf_counter() - started
             made_with = environment(torch.device("cpu")) | {"subset_sha256": data.subset_sha256}
-            more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
             folder.write_environment(made_with | chosen | about | {"seconds": seconds, "measures": more})
-            Predictions.of(decided, data.test[1], data.test_groups).write(place)
+            said.write(place)
             folder.finish(evaluation, ["model.safetensors", PREDICTIONS])  # last: the run is finished
     except Exception as error:
         return Outcome(recipe, None, seconds, f"{type(error).__name__}: {error}", place)
@@ -425,17 +518,19 @@ def _kept(
 def _held_out(
     data: _Data, recipes: Sequence[Recipe], device: torch.device
 ) -> dict[Method, tuple[npt.NDArray[Any], Integers]]:
-    """Return, for each training that a tuned adjustment needs, out-of-fold logits and labels.
+    """Return, for each training that asks for them, out-of-fold logits and labels.
 
-    They are of the training samples alone, by heads trained on the others.
+    They are of the training samples alone, by heads trained on the others. A tuned adjustment asks, and of
+    many labels each method, whose thresholds they choose.
     """
-    asked = {r.method.replace(adjustment=None): r for r in recipes if r.method.is_tuned}
+    many = data.problem.many_labels
+    asked = {r.method.replace(adjustment=None): r for r in recipes if many or r.method.is_tuned}
     if not asked:
         return {}
     trained = [r.replace(method=method) for method, r in asked.items()]
     logits: list[list[Tensor]] = [[] for _ in trained]
     rows = []
-    for inside, outside in inner_folds(data.targets, data.groups):
+    for inside, outside in inner_folds(data.strata, data.groups, INNER if many else None):
         part = data.part(inside)
         for i, (model, _, _) in enumerate(_Together(part, trained, device).finish()):
             with torch.no_grad():
@@ -447,7 +542,16 @@ def _held_out(
     return {r.method: (torch.cat(said).numpy(), labels) for r, said in zip(trained, logits, strict=True)}
 
 
-def _tested(last: EpochMetrics, error: float) -> EpochMetrics:
+def _start_at_shares(model: nn.Module, recipe: Recipe, counts: ClassCounts) -> None:
+    """Let each label's bias start at its share; of an offset, which says the same, at one half."""
+    if recipe.uses_prior_bias:
+        shares = (counts.counts + 0.5) / (float(counts.num_samples or 0) + 1)
+        half = np.full(len(counts), 0.5)
+        assert isinstance(model.head, nn.Module)
+        init_prior_bias_(model.head, half if recipe.method.offset is not None else shares)
+
+
+def _tested(last: EpochMetrics, error: float | None) -> EpochMetrics:
     return EpochMetrics(last.epoch, last.loss, last.learning_rate, error)
 
 

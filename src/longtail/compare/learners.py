@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail._registry import Registry
-from longtail.methods import SYNTHESES, Method, Rule
+from longtail.evaluation.multi_label import LEFT_OUT
+from longtail.methods import SYNTHESES, Method
 from longtail.sampling import SAMPLING
 
 __all__ = ["DEFAULT", "LEARNERS", "Learner", "learner", "missing_part"]
@@ -24,6 +25,7 @@ __all__ = ["DEFAULT", "LEARNERS", "Learner", "learner", "missing_part"]
 Array = npt.NDArray[Any]
 _CATEGORIES = 100  # of one column that are told apart where each is an input
 _BINS = 254  # of one column of HistGradientBoosting
+_LEAST: Final = 1e-12  # of one label: what is ranked by its score should not be cut to one value
 FLOOR: Final = 1e-6  # what a probability of 0 is taken for, as in longtail.adjust_probabilities
 
 
@@ -111,7 +113,7 @@ def fit(
         constant[found] = 0.0
         return lambda given: np.tile(constant, (len(given), 1))
     weight = None
-    if method.weight != Rule("none"):
+    if method.weighs:
         per_class = _weights(method, counts)
         weight = per_class[targets]
         weight = weight / weight.mean()
@@ -131,6 +133,72 @@ def fit(
         return scores
 
     return say
+
+
+def fit_labels(
+    how: Learner,
+    kinds: Sequence[str],
+    inputs: Array,
+    truth: npt.NDArray[np.int64],
+    method: Method,
+    seed: int,
+) -> Callable[[Array], npt.NDArray[np.float64]]:
+    """Train a model for each label alone, and return a function that gives log-odds of shape (N, L).
+
+    With ``weighting="positive"`` a label weighs as two classes do, its negatives and its positives; with
+    "sample" all labels share the weights of the samples. They are scaled to a mean of 1. A label that has one
+    value in these samples keeps it.
+
+    Args:
+        how: the learner.
+        kinds: of the columns.
+        inputs: shape (N, D).
+        truth: 0, 1 and -100 where not known, shape (N, L).
+        method: with a form for many labels.
+        seed: of the models.
+    """
+    shared = _of_samples(method, truth) if method.weighs and method.weighting == "sample" else None
+    fitted: list[Any] = []
+    with warnings.catch_warnings():
+        _hush()
+        prepared = how.prepare(kinds)
+        ready = prepared.fit_transform(inputs)
+        for labels in truth.T:
+            rows = np.flatnonzero(labels != LEFT_OUT)
+            y = labels[rows]
+            if len(found := np.unique(y)) < 2:
+                sign = 0.0 if not len(found) else 1.0 if found[0] else -1.0
+                fitted.append(sign * (np.log1p(-FLOOR) - np.log(FLOOR)))
+                continue
+            weight = None if shared is None else shared[rows]
+            if method.weighs and shared is None:
+                weight = _weights(method, np.bincount(y))[y]
+            weight = None if weight is None else weight / weight.mean()
+            model = how.model(seed, sum(kind == "category" for kind in kinds))
+            part = ready if len(rows) == len(labels) else ready[rows]
+            fitted.append(model.fit(part, y, sample_weight=weight))
+
+    def say(given: Array) -> npt.NDArray[np.float64]:
+        scores = np.empty((len(given), len(fitted)))
+        with warnings.catch_warnings():
+            _hush()
+            there = prepared.transform(given)
+            for c, model in enumerate(fitted):
+                if isinstance(model, float):
+                    scores[:, c] = model
+                    continue
+                share = np.asarray(model.predict_proba(there), dtype=np.float64).clip(_LEAST)
+                scores[:, c] = np.log(share[:, 1]) - np.log(share[:, 0])
+        return scores
+
+    return say
+
+
+def _of_samples(method: Method, truth: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return what each sample weighs: the mean of its labels' weights, 1 without any."""
+    there = truth == 1
+    weights, number = _weights(method, there.sum(axis=0)), there.sum(axis=1)
+    return np.where(number > 0, there @ weights / np.maximum(number, 1), 1.0)
 
 
 def _weights(method: Method, counts: Array) -> npt.NDArray[np.float64]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from longtail.evaluation import Evaluation
+from longtail.evaluation import Evaluation, MultiLabelEvaluation
 from longtail.training.files import parse_json, read_json
 from longtail.training.predictions import Predictions
 from longtail.training.recipe import Recipe
@@ -45,20 +45,26 @@ class Outcome:
     """
 
     recipe: Recipe
-    evaluation: Evaluation | None
+    evaluation: Evaluation | MultiLabelEvaluation | None
     seconds: float
     failure: str | None
     folder: Path
 
     @property
-    def result(self) -> Evaluation:
+    def found(self) -> Evaluation | MultiLabelEvaluation:
         """The evaluation of a run that finished."""
         assert self.evaluation is not None
         return self.evaluation
 
+    @property
+    def result(self) -> Evaluation:
+        """The same of one class a sample."""
+        assert isinstance(self.evaluation, Evaluation)
+        return self.evaluation
+
     def value(self, column: str) -> float | None:
         """Return what the run has for a column; None where it does not apply."""
-        found = getattr(self.result, column, None)
+        found = getattr(self.found, column, None)
         if found is None and isinstance(kept := self.environment.get("measures"), dict):
             found = kept.get(column)
         return None if found is None else float(found)
@@ -92,6 +98,14 @@ class Outcome:
     def origin(self) -> dict[str, str]:
         """What the run was made with, by the names of ORIGIN; "" where its environment.json says nothing."""
         return {name: str(self.environment.get(name) or "") for name in ORIGIN}
+
+    @property
+    def by_class(self) -> tuple[float | None, ...]:
+        """The error of each class; of many labels the average precision of each."""
+        found = self.found
+        if isinstance(found, MultiLabelEvaluation):
+            return found.per_class_average_precision
+        return found.per_class_error
 
     @property
     def class_names(self) -> tuple[str, ...]:

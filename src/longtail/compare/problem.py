@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _checks
-from longtail.compare.folds import most_folds, small_classes
+from longtail.compare import many_labels
+from longtail.compare.folds import label_folds, most_folds, small_classes, thin_labels
 from longtail.datasets import DATASETS, Dataset, load, long_tail_counts, long_tail_subset
 from longtail.labels import encode
 from longtail.sources.arrays import read_arrays
@@ -37,8 +38,9 @@ class Problem:
         name: what to call it in tables and folders.
         kind: "table" | "features" | "dataset".
         inputs: floats of shape (N, D); of a category of a table its place in `columns`. None for a data set.
-        targets: class indices, int64 of shape (N,); None for a data set.
-        class_names: one a class, in the order of the targets.
+        targets: class indices, int64 of shape (N,); of many labels a sample 0, 1 and -100 where not known,
+            int64 of shape (N, L); None for a data set.
+        class_names: one a class, in the order of the targets; of many labels one a column.
         columns: of a table, name and kind of each input; empty for features.
         groups: one a sample, int64 of shape (N,), or None: what shares a group is never split.
         test: inputs and targets of a given test set, or None: then the data are cut into folds.
@@ -47,6 +49,8 @@ class Problem:
             each seed cuts out of the training samples; None takes them as they are.
         dataset: the pictures of a folder, or None.
         preset: the recipe of a data set that is known, or None.
+        test_groups: one a sample of the given test set, int64, or None: groups count in its intervals, in
+            place of samples.
 
     Example:
         >>> problem = Problem.from_table({"x": [0.1, 0.2, 0.9, 0.8], "y": ["a", "a", "b", "b"]}, label="y")
@@ -66,13 +70,16 @@ class Problem:
     tail: tuple[float, int | None] | None = None
     dataset: Dataset | None = field(default=None, repr=False)
     preset: Recipe | None = field(default=None, repr=False)
+    test_groups: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def from_table(
         cls,
         table: Any,
-        label: str,
+        label: str | None = None,
         *,
+        labels: str | Sequence[str] = (),
+        separator: str | None = None,
         groups: str | None = None,
         test: object = None,
         drop: Sequence[str] = (),
@@ -87,8 +94,13 @@ class Problem:
         Args:
             table: a .csv, .tsv or Parquet file, a data frame of pandas or polars, or a mapping of columns.
             label: the column of the class.
+            labels: in its place, where a row may have several labels or none, their columns of 0 and 1: a
+                list, ``"A,B,C"``, or patterns such as ``"is_*"``. An empty field, or -100, is not known.
+            separator: what parts several labels in the column `label`, such as ``"|"``. A label with one row
+                is left out where folds are cut, and named in `notes`.
             groups: a column whose equal values are never split between training and test, such as a customer.
-            test: another such table, which is then the test set; None cuts folds.
+            test: another such table, which is then the test set; None cuts folds. If it has the groups, too,
+                they count in its intervals.
             drop: columns to leave out.
             keep: columns to take in whatever they look like.
             name: what to call it; default: that of the file.
@@ -98,23 +110,33 @@ class Problem:
 
         Raises:
             ValueError: no such column; a label that is constant, continuous or tells rows apart; a class with
-                one sample; a test table with other columns or unseen classes; no column left to learn from.
+                one sample; a test table with other columns or unseen classes; no column left to learn from;
+                of many labels, values other than 0 and 1, a label with one value, a separator in no row.
             TypeError: missing labels, or columns of mixed types.
         """
         drop, keep = ([x] if isinstance(x, str) else list(x) for x in (drop, keep))
-        read = read_frame(table, label=label, groups=groups, drop=drop, keep=keep)
+        where = _Labels.of(label, labels, separator)
+        read = read_frame(table, **where.asked, groups=groups, drop=drop, keep=keep)
         source = _called(table)
-        labels = classes_of(read.labels, source)
-        check_label(label, labels, source)
-        names = encode(labels)[0] if read.classes is None else read.classes
-        targets = _known(labels, names)
-        columns, notes = _usable(read, targets, keep)
+        together = _numbered("groups", read.groups, len(read))
+        more: list[str] = []
+        if where.many:
+            names: Sequence[Any] = read.classes or ()
+            targets, _ = many_labels.read("labels", read.labels, names)
+            if separator is not None and test is None:
+                targets, names, more = _learnable(targets, names, together)
+        else:
+            classes = classes_of(read.labels, source)
+            check_label(str(label), classes, source)
+            names = encode(classes)[0] if read.classes is None else read.classes
+            targets = _known(classes, names)
+        columns, notes = _usable(read, targets, keep, names)
         if not columns:
-            raise ValueError(f"{source} has no column to learn {label!r} from; --keep takes one in")
-        tested = None
+            raise ValueError(f"{source} has no column to learn {where.called} from; --keep takes one in")
+        tested, test_groups = None, None
         if test is not None:
-            tested = _test_table(test, label, groups, drop, read, columns, names)
-        together = None if read.groups is None else np.unique(read.groups, return_inverse=True)[1]
+            tested, test_groups = _test_table(test, where, groups, drop, read, columns, names)
+            more += _shared(read.groups, test_groups)
         return cls(
             name or _title(table, "table"),
             "table",
@@ -122,10 +144,11 @@ class Problem:
             targets,
             tuple(map(str, names)),
             tuple((c.name, c.kind) for c in columns),
-            None if together is None else together.reshape(-1).astype(np.int64),
+            together,
             tested,
-            tuple(notes),
-        )._checked()
+            (*notes, *more),
+            test_groups=None if tested is None else _numbered("groups", test_groups, len(tested[1])),
+        )._checked(source)
 
     @classmethod
     def from_features(
@@ -135,6 +158,7 @@ class Problem:
         *,
         groups: object = None,
         test: tuple[Any, Any] | None = None,
+        test_groups: object = None,
         label: str = "y",
         name: str | None = None,
     ) -> Problem:
@@ -142,11 +166,13 @@ class Problem:
 
         Args:
             features: floats of shape (N, D); or a .npz file with ``X``, ``y`` and, if there are any,
-                ``class_names``, ``groups``, ``X_test`` and ``y_test``, as ``longtail embed`` writes it; or a
-                Parquet file with a column of labels and columns of numbers.
-            labels: one a sample, of any kind, where `features` is an array.
+                ``class_names``, ``groups``, ``X_test``, ``y_test`` and ``groups_test``, as ``longtail embed``
+                writes it; or a Parquet file with a column of labels and columns of numbers.
+            labels: one a sample, of any kind, where `features` is an array; or of many labels a sample rows
+                of 0 and 1, shape (N, L), NaN or -100 where not known: an array, a frame, a sparse matrix.
             groups: one a sample: samples of one group are never split between training and test.
             test: features and labels of a test set; None takes that of the file, or cuts folds.
+            test_groups: one a sample of the test set: its intervals then count groups, not samples.
             label: the column of the labels in a Parquet file.
             name: what to call it; default: that of the file.
 
@@ -157,7 +183,7 @@ class Problem:
             FileNotFoundError: there is no such file.
             ValueError: NaN or infinite features, features and labels of different lengths, a label that is
                 constant, continuous or tells samples apart, a class with one sample, unseen classes in the
-                test set, a file without these arrays.
+                test set, a file without these arrays; of many labels, as `from_table`.
             TypeError: features that are no numbers; missing or mixed labels.
         """
         names_given: tuple[str, ...] = ()
@@ -173,38 +199,66 @@ class Problem:
             names_given = tuple(map(str, arrays["class_names"])) if "class_names" in arrays else ()
             if test is None and "X_test" in arrays:
                 test = (arrays["X_test"], arrays["y_test"])
+                test_groups = arrays.get("groups_test") if test_groups is None else test_groups
         elif labels is None:
             raise ValueError("labels are missing; give one a sample: Problem.from_features(features, labels)")
         inputs = _features("features", features)
-        y = np.asarray(labels)
-        if len(y) != len(inputs):
-            raise ValueError(f"labels must be one a sample, {len(inputs)} as features has, got {len(y)}")
-        y = classes_of(y, "the labels")
-        check_label("y", y, "the features")
-        given, codes = encode(y)
-        if names_given and y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(names_given):
-            names, targets = names_given, y.astype(np.int64)
-            if empty := [n for c, n in enumerate(names) if c not in set(given)]:
-                raise ValueError(f"classes {_checks.shorten(empty)} have no training sample; leave them out")
+        y = _array("labels", labels)
+        if y.shape[:1] != (len(inputs),):
+            raise ValueError(
+                f"labels must be one a sample, {len(inputs)} as features has, got {(*y.shape, 0)[0]}"
+            )
+        places: Sequence[Any] | None = None  # of the classes that test labels name; of many labels none
+        if len(y.shape) == 2:
+            targets, names = many_labels.read("labels", y)
+            if names_given and len(names_given) != len(names):
+                raise ValueError(
+                    f"class_names must be {len(names)}, one a column of labels, got {len(names_given)}"
+                )
+            names = names_given or names
         else:
-            names, targets = tuple(map(str, given)), codes.astype(np.int64)
+            y = classes_of(np.asarray(y), "the labels")
+            check_label("y", y, "the features")
+            places, codes = encode(y)
+            if names_given and y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(names_given):
+                names, targets = names_given, y.astype(np.int64)
+                if empty := [n for c, n in enumerate(names) if c not in set(places)]:
+                    raise ValueError(
+                        f"classes {_checks.shorten(empty)} have no training sample; leave them out"
+                    )
+                places = range(len(names))
+            else:
+                names, targets = tuple(map(str, places)), codes.astype(np.int64)
         tested = None
         if test is not None:
-            x, t = _features("test features", test[0]), classes_of(np.asarray(test[1]), "the test labels")
+            x = _features("test features", test[0])
             if x.shape[1] != inputs.shape[1]:
                 raise ValueError(
                     f"test features have {x.shape[1]} columns and features {inputs.shape[1]}; make both alike"
                 )
+            if places is None:
+                t = many_labels.read("test labels", _array("test labels", test[1]))[0]
+                if t.shape[1] != len(names):
+                    raise ValueError(
+                        f"test labels have {t.shape[1]} columns and labels {len(names)}; make both alike"
+                    )
+            else:
+                t = np.asarray(_array("test labels", test[1]))
+                if t.ndim != 1:
+                    raise ValueError(f"test labels must be one a sample, as labels are, got shape {t.shape}")
+                t = _known(classes_of(t, "the test labels"), places)
             if len(t) != len(x):
                 raise ValueError(f"test labels must be one a sample, {len(x)}, got {len(t)}")
-            tested = (x, _known(t, given) if names is not names_given else _known(t, range(len(names))))
-        together = None
-        if groups is not None:
-            together = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1].reshape(-1)
-            if len(together) != len(inputs):
-                raise ValueError(f"groups must be one a sample, {len(inputs)}, got {len(together)}")
-            together = together.astype(np.int64)
-        return cls(name or "features", "features", inputs, targets, names, (), together, tested)._checked()
+            tested = (x, t)
+        if tested is None and test_groups is not None:
+            raise ValueError("test_groups is given without a test set; give test=, or leave it out")
+        together = _numbered("groups", groups, len(inputs))
+        held = None if tested is None else _numbered("test_groups", test_groups, len(tested[1]))
+        notes = tuple(_shared(groups, test_groups))
+        return cls(
+            *(name or "features", "features", inputs, targets, names, (), together, tested, notes),
+            test_groups=held,
+        )._checked("the features")
 
     @classmethod
     def from_images(
@@ -262,7 +316,9 @@ class Problem:
 
         made = embed(source, features, on_error=on_error, groups=groups, **columns, **options)
         test = None if made.X_test is None else (made.X_test, made.y_test)
-        found = cls.from_features(made.X, made.y, groups=made.groups, test=test, name=title)
+        found = cls.from_features(
+            made.X, made.y, groups=made.groups, test=test, test_groups=made.groups_test, name=title
+        )
         return replace(found, class_names=tuple(made.class_names))
 
     @classmethod
@@ -291,10 +347,23 @@ class Problem:
     # ---- what it is asked for
 
     @property
+    def many_labels(self) -> bool:
+        """Whether a sample may have several labels or none."""
+        return self.targets is not None and self.targets.ndim == 2
+
+    @cached_property
+    def strata(self) -> npt.NDArray[np.int64]:
+        """What folds are stratified by: the class, or the rarest label of each sample; int64 (N,)."""
+        assert self.targets is not None
+        return many_labels.strata(self.targets) if self.many_labels else self.targets
+
+    @property
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """Samples of every class, the test set not counted."""
+        """Samples of every class, the test set not counted; of many labels those that have each."""
         if self.targets is None:
             return (self.dataset or load(self.name)).class_counts
+        if self.many_labels:
+            return np.asarray((self.targets == 1).sum(axis=0), dtype=np.int64)
         return np.bincount(self.targets, minlength=len(self.class_names)).astype(np.int64)
 
     @cached_property
@@ -311,8 +380,12 @@ class Problem:
             "train_sha256": sha256(self.inputs, self.targets.astype("<i8")),
             "test_sha256": sha256(test[0], test[1].astype("<i8")),
         }
+        if self.many_labels:
+            found["num_samples"] = len(self.targets)
         if self.columns:
             found["columns"] = [list(column) for column in self.columns]
+        if self.test_groups is not None:
+            found["test_groups_sha256"] = sha256(self.test_groups.astype("<i8"))
         return found
 
     def long_tailed(self, imbalance_factor: float, max_count: int | None = None) -> Problem:
@@ -329,6 +402,11 @@ class Problem:
             raise ValueError(
                 "a long tail is cut out of features with a test set, or of a data set"
                 "; leave imbalance_factor out, or give features with a test set"
+            )
+        if self.many_labels:
+            raise ValueError(
+                "a long tail is cut out of classes, and these samples have many labels; leave "
+                "imbalance_factor out"
             )
         assert self.targets is not None
         largest = int(self.class_counts.min()) if max_count is None else max_count
@@ -351,18 +429,113 @@ class Problem:
                     "; leave one of the two out"
                 )
             return 0
+        if self.many_labels:
+            return label_folds(self.strata, self.groups, folds)
         return most_folds(self.targets, self.groups, self.class_names, folds)
 
-    def _checked(self) -> Problem:
+    def _checked(self, source: str) -> Problem:
         """Find what would end a comparison later; note what is good to know."""
         assert self.targets is not None
+        more: list[str] = []
+        if self.many_labels:
+            more = many_labels.check(
+                self.targets,
+                self.class_names,
+                kind=self.kind,
+                source=source,
+                groups=self.groups,
+                tested=self.test is not None,
+            )
         if self.test is not None:
-            tested = np.bincount(self.test[1], minlength=len(self.class_names)) > 0
+            classes = self.test[1]
+            tested = (classes == 1).any(axis=0)
+            if not self.many_labels:
+                tested = np.bincount(classes, minlength=len(self.class_names)) > 0
             away = [n for n, there in zip(self.class_names, tested, strict=True) if not there]
-            more = [f"the test set has no sample of {_checks.shorten(away)}: n/a"] if away else []
+            what = "positive" if self.many_labels else "sample"
+            more += [f"the test set has no {what} of {_checks.shorten(away)}: n/a"] * bool(away)
+        elif self.many_labels:
+            more += thin_labels(self.targets == 1, self.strata, self.groups, self.class_names, self.folds())
         else:
             more = small_classes(self.targets, self.groups, self.class_names, self.folds())
         return replace(self, notes=(*self.notes, *more))
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Where a table has its labels: in one column, in one that is parted, or in several."""
+
+    label: str | None
+    labels: tuple[str, ...] = ()
+    separator: str | None = None
+
+    @classmethod
+    def of(cls, label: object, labels: str | Sequence[str], separator: str | None) -> _Labels:
+        """Check what is asked for.
+
+        Raises:
+            ValueError: nothing, or too much.
+            TypeError: several columns as `label`.
+        """
+        if label is not None and not isinstance(label, str):
+            names = [str(x) for x in label] if isinstance(label, list | tuple) else label
+            raise TypeError(
+                f"label must be the name of one column, got {label!r}; several are labels={names!r}"
+            )
+        several = tuple(labels.split(",") if isinstance(labels, str) else map(str, labels))
+        if several and (label is not None or separator is not None):
+            other = "label" if label is not None else "separator"
+            raise ValueError(f"labels={','.join(several)!r} and {other} are given; leave one of them out")
+        if label is None and not several:
+            what = "label" if separator is None else "separator"
+            raise ValueError(
+                f"{what} needs the column of the labels; give label='NAME', or labels='A,B' for columns of 0 "
+                "and 1"
+            )
+        return cls(label, several, separator)
+
+    @property
+    def many(self) -> bool:
+        """Whether a row may have several labels or none."""
+        return bool(self.labels) or self.separator is not None
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The same as arguments of `read_frame`."""
+        return {"label": self.label, "labels": self.labels, "separator": self.separator}
+
+    @property
+    def called(self) -> str:
+        """The column, or columns, in a message."""
+        return repr(self.label) if self.label is not None else _checks.shorten(self.labels)
+
+
+def _learnable(
+    targets: npt.NDArray[np.int64], names: Sequence[Any], groups: npt.NDArray[np.int64] | None
+) -> tuple[npt.NDArray[np.int64], Sequence[Any], list[str]]:
+    """Leave out the labels that folds cannot both learn and test; their rows stay."""
+    alone = many_labels.alone(targets, groups)
+    if not alone.any() or (~alone).sum() < 2:
+        return targets, names, []  # what is left is refused with its reason
+    left = [n for n, out in zip(names, alone, strict=True) if out]
+    where = "one row" if groups is None else "one row, or all rows in one group"
+    note = (
+        f"left out: {len(left)} of {len(names)} labels with {where}, {_checks.shorten(left)}; their rows stay"
+    )
+    return targets[:, ~alone], [n for n, out in zip(names, alone, strict=True) if not out], [note]
+
+
+def _array(name: str, labels: Any) -> Any:
+    """Return labels as something with a shape."""
+    if hasattr(labels, "shape"):
+        return labels
+    try:
+        return np.asarray(labels)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} are rows of different lengths; one column a label, of 0 and 1, is made by "
+            "sklearn.preprocessing.MultiLabelBinarizer().fit_transform(labels)"
+        ) from error
 
 
 def sha256(*arrays: Array) -> str:
@@ -410,11 +583,23 @@ def _features(name: str, given: object) -> Array:
     return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 
+def _repeated(codes: npt.NDArray[Any], truth: npt.NDArray[np.int64]) -> int | None:
+    """Return the first label that two values of a column tell, wherever it is known."""
+    known = truth != many_labels.LEFT_OUT
+    for wanted in (codes, 1 - codes):
+        if (same := ((truth == wanted[:, np.newaxis]) | ~known).all(axis=0)).any():
+            return int(same.argmax())
+    return None
+
+
 def _usable(
-    read: Frame, targets: npt.NDArray[np.int64], keep: Sequence[str]
+    read: Frame, targets: npt.NDArray[np.int64], keep: Sequence[str], names: Sequence[Any]
 ) -> tuple[list[Column], list[str]]:
     """Leave out what tells rows apart, repeats the label or says nothing."""
     columns, notes = [], []
+    each = targets
+    if targets.ndim == 2:  # a column may repeat all labels of its rows, or one of them
+        targets = np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
     classes = len(np.unique(targets))
     for column in read.columns:
         values = np.where(np.isnan(column.values), np.inf, column.values)  # missing is a value here
@@ -427,6 +612,10 @@ def _usable(
             why = "is an identifier: every row has another value"
         elif pairs == len(distinct) == classes:
             why = "repeats the label: each of its values goes with one class"
+        elif (
+            each.ndim == 2 and len(distinct) == 2 and (same := _repeated(codes.reshape(-1), each)) is not None
+        ):
+            why = f"repeats label {names[same]!r}"
         if why and column.name not in keep:
             notes.append(f"left out: {column.name!r} {why} (--keep {column.name} takes it in)")
         else:
@@ -449,21 +638,22 @@ def _known(labels: Array, names: Sequence[Any]) -> npt.NDArray[np.int64]:
 
 def _test_table(
     test: Any,
-    label: str,
+    where: _Labels,
     groups: str | None,
     drop: Sequence[str],
     train: Frame,
     columns: Sequence[Column],
     names: Sequence[Any],
-) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Read the test table as the training table was read."""
+) -> tuple[tuple[Array, npt.NDArray[np.int64]], Array | None]:
+    """Read the test table as the training table was read; its groups, too, if it has them."""
     source = _called(test)
-    read = read_frame(test, label=label, drop=drop, like=train)
+    asked = where.asked | ({"labels": tuple(map(str, names))} if where.labels else {})
+    read = read_frame(test, **asked, groups=groups, drop=drop, like=train)
     there = {c.name: c for c in read.columns}
     ours = {c.name for c in train.columns}
     if away := [c.name for c in columns if c.name not in there]:
         raise ValueError(f"{source} lacks columns of the training table: {_checks.shorten(away)}; add them")
-    extra = [n for n in there if n not in ours and n not in (*drop, groups)]
+    extra = [n for n in there if n not in ours and n not in drop]
     if extra:
         raise ValueError(
             f"{source} has columns that the training table has not: {_checks.shorten(extra)}; leave them out"
@@ -485,7 +675,47 @@ def _test_table(
             values = np.full(len(values), np.nan)
             values[known] = codes[other.values[known].astype(np.int64)]
         parts.append(values)
+    if where.many:
+        truth = many_labels.read("labels", read.labels, read.classes)[0]
+        if where.separator is not None:
+            truth = _in_order(truth, read.classes or (), names)
+        return (np.column_stack(parts), truth), read.groups
     labels = classes_of(read.labels, source)
     if train.labels.dtype.kind in "UO" and labels.dtype.kind in "iuf":
         labels = labels.astype(str)
-    return np.column_stack(parts), _known(labels, names)
+    return (np.column_stack(parts), _known(labels, names)), read.groups
+
+
+def _numbered(name: str, groups: object, samples: int) -> npt.NDArray[np.int64] | None:
+    if groups is None:
+        return None
+    together = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1].reshape(-1)
+    if len(together) != samples:
+        raise ValueError(f"{name} must be one a sample, {samples}, got {len(together)}; name each sample's")
+    return together.astype(np.int64)
+
+
+def _shared(groups: object, tested: object) -> list[str]:
+    if groups is None or tested is None:
+        return []
+    shared = {*np.asarray(groups).astype(str).tolist()} & {*np.asarray(tested).astype(str).tolist()}
+    if not shared:
+        return []
+    what = f"{len(shared)} groups are" if len(shared) > 1 else "1 group is"
+    return [
+        f"{what} in both training and test, such as {min(shared)!r}: test errors look better than they are"
+    ]
+
+
+def _in_order(
+    truth: npt.NDArray[np.int64], theirs: Sequence[Any], names: Sequence[Any]
+) -> npt.NDArray[np.int64]:
+    """Return a test table's labels in the order of the training table's."""
+    places = {name: i for i, name in enumerate(names)}
+    if unseen := [name for name in theirs if name not in places]:
+        raise ValueError(
+            f"the test set has labels without a training row: {_checks.shorten(unseen)}; take them out of it"
+        )
+    found = np.zeros((len(truth), len(names)), dtype=np.int64)
+    found[:, [places[name] for name in theirs]] = truth
+    return found

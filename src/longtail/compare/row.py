@@ -43,8 +43,8 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class ClassErrors:
-    """The error of every class over the seeds; NaN where it does not apply.
+class ClassMeans:
+    """The error of every class, or the average precision of every label, over the seeds; NaN where n/a.
 
     Attributes:
         mean: shape (C,).
@@ -109,7 +109,9 @@ class Row:
     def scheme(self) -> str:
         """The weighting, or the name of a method that has one; "none" where nothing balances."""
         name = [part for part in self.method.name.split(":") if not part.startswith("loss=")]
-        return "none" if self.is_plain else ":".join(name) or self.method.weighting
+        if self.is_plain:
+            return "none"
+        return ":".join(name).replace(":weighting=", " ") or self.method.balancing
 
     @property
     def weights(self) -> str:
@@ -126,7 +128,9 @@ class Row:
         """The method's own name with its settings as words; loss and weighting where it has none."""
         if not self.method.name:
             return f"{self.loss} {self.weights}"
-        name = self.method.name.replace(":loss=", " ").replace(":", " ")
+        name = self.method.name
+        for part in (":loss=", ":weighting=", ":"):
+            name = name.replace(part, " ")
         return ", ".join([name, *self._around])
 
     @property
@@ -157,14 +161,16 @@ class Row:
         return tuple(outcome.recipe.seed for outcome in self.outcomes)
 
     @cached_property
-    def class_errors(self) -> ClassErrors:
-        """The error of every class."""
-        errors = self.errors_by_class(self.seeds)
-        return ClassErrors(errors.mean(axis=0), errors.std(axis=0, ddof=1) if len(errors) > 1 else None)
+    def by_class(self) -> ClassMeans:
+        """The error of every class; of many labels the average precision of each."""
+        found = self.values_by_class(self.seeds)
+        if self.recipe.many_labels:  # a fold without a label says nothing of it; the others do
+            return ClassMeans(*known_means(found))
+        return ClassMeans(found.mean(axis=0), found.std(axis=0, ddof=1) if len(found) > 1 else None)
 
-    def errors_by_class(self, seeds: Sequence[int]) -> Floats:
-        """Return the error of every class in some seeds, shape (seeds, C); NaN where it does not apply."""
-        of_seed = {o.recipe.seed: o.result.per_class_error for o in self.outcomes}
+    def values_by_class(self, seeds: Sequence[int]) -> Floats:
+        """Return the same in some seeds, shape (seeds, C); NaN where it does not apply."""
+        of_seed = {o.recipe.seed: o.by_class for o in self.outcomes}
         return np.asarray([[math.nan if e is None else e for e in of_seed[seed]] for seed in seeds])
 
     @cached_property
@@ -207,6 +213,16 @@ class Row:
             tuple(tested),
             tuple(float(np.mean(errors[e])) for e in tested),
         )
+
+
+def known_means(found: Floats) -> tuple[Floats, Floats | None]:
+    """Return mean and deviation of each column, NaN left out; the deviation is None for one row."""
+    known = ~np.isnan(found)
+    number = known.sum(axis=0)
+    mean = np.where(number > 0, np.nansum(found, axis=0) / np.maximum(number, 1), math.nan)
+    squares = np.where(known, (found - mean) ** 2, 0).sum(axis=0)
+    sd = np.where(number > 1, np.sqrt(squares / np.maximum(number - 1, 1)), math.nan)
+    return mean, sd if len(found) > 1 else None
 
 
 def _pooled(

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from longtail import _checks
-from longtail.compare.columns import named
+from longtail.compare.columns import named, usual_metric
 from longtail.compare.learners import DEFAULT, learner, missing_part
+from longtail.compare.many_labels import without_form
 from longtail.compare.outcome import Outcome
 from longtail.compare.problem import Problem
 from longtail.compare.row import Row
@@ -29,7 +30,10 @@ from longtail.training.files import in_parallel, write_atomic
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
-__all__ = ["MAIN", "TABLES", "AfterRun", "compare", "estimate", "key", "left_out", "prepare", "with_betas"]
+__all__ = [
+    *("LABELS", "LABEL_HEADS", "MAIN", "TABLES", "AfterRun", "compare", "estimate", "key"),
+    *("left_out", "prepare", "usual_methods", "with_betas"),
+]
 
 AfterRun = Callable[[int, int, Outcome], None]
 
@@ -42,6 +46,13 @@ TABLES = (
     *("plain", "inverse_sqrt", "inverse", "effective", "oversampling", "undersampling"),
     *("posthoc_logit_adjusted", "tuned_adjustment"),
 )
+# of many labels a sample, whatever is compared on: the plain loss, and weights of the positives
+LABELS = (
+    *("plain", "inverse_sqrt:weighting=positive", "inverse:weighting=positive"),
+    *("effective:weighting=positive", "effective"),
+)
+# and of heads on features the losses that are made for many labels
+LABEL_HEADS = (*LABELS, "plain:loss=focal", "asymmetric", "distribution_balanced")
 # of the main job: no balancing, the paper's weights, and the simplest of what has been published since
 MAIN = (
     *("plain", "inverse", "effective", "plain:loss=focal", "inverse:loss=focal", "effective:loss=focal"),
@@ -76,7 +87,8 @@ def compare(
         recipe: what all runs share; its method and seed are replaced. Or a `Problem`: your own table or
             features.
         methods: names of `longtail.methods.NAMES`, such as "effective:loss=focal", or methods of your own;
-            default: `MAIN`. Where a name says no beta or gamma, the recipe's counts. Methods that differ in
+            default: `MAIN`, and of a problem `usual_methods`. Of many labels a sample, names are taken with
+            the sigmoid loss. Where a name says no beta or gamma, the recipe's counts. Methods that differ in
             what they do after training share one run of it.
         losses: in place of methods, every loss of these with every scheme: any of "softmax", "sigmoid",
             "focal", "softmax_focal"; None with schemes: the first three.
@@ -84,10 +96,12 @@ def compare(
         seeds: how many (0, 1, ...), or which; None: five. Of a problem that is cut into folds, repeats take
             their place, and of a table with a test set one run.
         learners: of a table: names of `longtail.compare.LEARNERS`; default "hist_gradient_boosting". Of
-            features: "linear" (the default) or "mlp".
+            features: "linear" (the default) or "mlp". Of a table of many labels, where each learns one label
+            at a time, "logistic_regression" is the default.
         metric: what decides: a column of the table; default: "error" of a recipe, "balanced_error" of a
-            problem.
-        folds: of a problem without a test set; default: min(5, samples of the smallest class).
+            problem, "macro_average_precision" of many labels.
+        folds: of a problem without a test set; default: min(5, samples of the smallest class), of many labels
+            five.
         repeats: how often the folds are shuffled and run.
         dataset: the data that the recipe names, if they are none of longtail's own.
         out: folder for the runs and for compare.json and compare.csv.
@@ -196,11 +210,12 @@ def prepare(
     if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
         _checks.choice("device", device, ("auto", "cpu", "cuda"))
     if metric is not None:
-        named(metric)
+        named(metric, isinstance(recipe, Problem) and recipe.many_labels)
     if isinstance(recipe, Problem) and recipe.kind != "dataset":
         if losses is not None or schemes is not None:
             raise ValueError("losses and schemes are axes of a training by epochs; give methods")
-        return _prepared(recipe, methods, seeds, learners, metric or "balanced_error", folds, repeats)
+        metric = metric or (usual_metric(True) if recipe.many_labels else "balanced_error")
+        return _prepared(recipe, methods, seeds, learners, metric, folds, repeats)
     if isinstance(recipe, Problem):
         assert recipe.preset is not None
         recipe = recipe.preset
@@ -254,7 +269,8 @@ def _prepared(
     repeats: int,
 ) -> tuple[list[Recipe], list[int]]:
     """What `prepare` returns of a table: a recipe a learner and method, and the numbers of the runs."""
-    usual = DEFAULT if problem.kind == "table" else HEADS[0]
+    many = problem.many_labels
+    usual = HEADS[0] if problem.kind == "features" else "logistic_regression" if many else DEFAULT
     names = [usual] if learners is None else [learners] if isinstance(learners, str) else list(learners)
     if not names or len(set(names)) != len(names):
         raise ValueError(f"learners must name at least one, each once, got {names}")
@@ -269,7 +285,7 @@ def _prepared(
         for name in names:
             _checks.choice("learner of features", name, HEADS)
         starts = [_head_recipe(problem, name, metric, cut) for name in names]
-        chosen = _chosen(MAIN if methods is None else methods, starts[0])
+        chosen = _of_problem(problem, methods, starts[0])
         for m in chosen:
             if (m.is_tuned or m.synthesis) and (m.mixing or m.reweighting or m.label_smoothing):
                 raise ValueError(
@@ -282,7 +298,7 @@ def _prepared(
     classes = len(problem.class_names)
     for name in names:
         most = learner(name).classes
-        if most is not None and classes > most:
+        if most is not None and classes > most and not many:
             raise ValueError(
                 f"learner {name!r} grows trees for each of {classes:,} classes in every round, and takes at "
                 f"most {most}; choose 'logistic_regression'"
@@ -293,9 +309,13 @@ def _prepared(
         epochs=1,
         metric=metric,
         folds=problem.folds(folds),
+        many_labels=many,
         input_scale=None,
     )
-    chosen = _chosen(TABLES if methods is None else methods, start)
+    chosen = _of_problem(problem, methods, start)
+    if many:
+        shared = [start.replace(model=name, method=method) for name in names for method in chosen]
+        return shared, list(range(start.folds * repeats)) if start.folds else [0]
     able = [method for method in chosen if not missing_part(method)]
     _check_synthesis(able)
     if not able:
@@ -303,6 +323,33 @@ def _prepared(
         raise ValueError(f"methods: none can be done with a table's learner ({why}); {', '.join(TABLES)} can")
     shared = [start.replace(model=name, method=method) for name in names for method in able]
     return shared, list(range(start.folds * repeats)) if start.folds else [0]
+
+
+def usual_methods(problem: Problem) -> tuple[str, ...]:
+    """Return the methods that are compared on a problem where none are named."""
+    if problem.many_labels:
+        return LABELS if problem.kind == "table" else LABEL_HEADS
+    return TABLES if problem.kind == "table" else MAIN
+
+
+def _of_problem(problem: Problem, methods: Sequence[Method | str] | None, start: Recipe) -> list[Method]:
+    """Choose methods; of many labels those with a form for them, the others are refused by name.
+
+    Raises:
+        ValueError: one has no form for many labels.
+    """
+    chosen = _chosen(usual_methods(problem) if methods is None else methods, start)
+    if not problem.many_labels:
+        return chosen
+    unfit = [f"{m.label} ({why})" for m in chosen if (why := without_form(m, problem.kind))]
+    if unfit:
+        forms = [n for n in catalogue.CATALOGUE.names if not without_form(_named(n, start), problem.kind)]
+        raise ValueError(
+            f"methods: {'; '.join(unfit)} {'has' if len(unfit) == 1 else 'have'} no form for many labels on "
+            f"{'a table' if problem.kind == 'table' else 'features'}; {', '.join(forms)} have one, each that "
+            "weighs also with :weighting=positive"
+        )
+    return chosen
 
 
 def _check_synthesis(chosen: Sequence[Method]) -> None:
@@ -315,6 +362,8 @@ def few_neighbours(problem: Problem, methods: Sequence[Method | str] | None = No
     """Return a line on the classes that have fewer neighbours than a method asks for; none where all do."""
     start = Recipe(dataset=problem.name, model=DEFAULT, epochs=1)
     lines = []
+    if problem.many_labels:
+        return []
     for method in _chosen(MAIN if methods is None else methods, start):
         if method.synthesis is None or problem.kind == "dataset":
             continue
@@ -356,12 +405,13 @@ def _head_recipe(problem: Problem, model: str, metric: str, folds: int) -> Recip
         eval_every=30,
         metric=metric,
         folds=folds,
+        many_labels=problem.many_labels,
     )
 
 
 def left_out(problem: Problem, methods: Sequence[Method | str] | None = None) -> list[str]:
     """Return the methods that a table's learners cannot do, each with what it needs, in a line."""
-    if problem.kind != "table":
+    if problem.kind != "table" or problem.many_labels:
         return []
     start = Recipe(dataset=problem.name, model=DEFAULT, epochs=1)
     chosen = _chosen(MAIN if methods is None else methods, start)
@@ -436,6 +486,8 @@ def _named(text: str, recipe: Recipe) -> Method:
         return _own_method(text)
     method = catalogue.get(text)
     told = {part.partition("=")[0] for part in text.split(":")[1:]}
+    if recipe.many_labels and "loss" not in told and method.loss == "softmax" and not method.cosine:
+        method = method.replace(loss="sigmoid")
     if method.is_focal and "gamma" not in told:
         method = method.replace(gamma=recipe.gamma)
     own = {"beta": recipe.beta} if "beta" in dict(method.weight.settings) and "beta" not in told else {}

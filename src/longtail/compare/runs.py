@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import fmean
 
 from longtail import _checks
+from longtail.compare.columns import GROUPS
 from longtail.compare.outcome import Outcome
 from longtail.compare.table import ComparisonTable, identity, rows_of
-from longtail.evaluation import Evaluation
+from longtail.evaluation import Evaluation, MultiLabelEvaluation, read_evaluation
 from longtail.training.files import read_json
 from longtail.training.manifest import MANIFEST, DamagedError, check
 from longtail.training.recipe import Recipe
@@ -96,7 +97,7 @@ def comparisons(outcomes: Sequence[Outcome]) -> list[ComparisonTable]:
     """
     groups: dict[tuple[str, tuple[int, ...]], list[Outcome]] = {}
     for outcome in outcomes:
-        key = (outcome.recipe.dataset, outcome.result.class_counts)
+        key = (outcome.recipe.dataset, outcome.found.class_counts)
         groups.setdefault(key, []).append(outcome)
     found = []
     for group in groups.values():
@@ -117,6 +118,8 @@ def _runs_below(path: Path) -> Iterator[Path]:
 def one_run(folder: str | os.PathLike[str]) -> Path:
     """Return a run's folder; of a comparison's folder, the run of the method with the lowest balanced error.
 
+    Of many labels, it is the method that is best by what decides.
+
     Args:
         folder: of a run, or with the runs of one comparison below it; of several seeds the first is taken.
 
@@ -134,6 +137,8 @@ def one_run(folder: str | os.PathLike[str]) -> Path:
     if not compared:
         raise ValueError(f"{place} holds no finished run; start the same command again: it goes on")
     rows = [row for row in compared[0].rows if row.outcomes]
+    if (lead := compared[0].best) is not None and compared[0].many_labels:
+        return min(lead.outcomes, key=lambda o: o.recipe.seed).folder
     best = min(rows, key=lambda row: fmean(o.result.balanced_error for o in row.outcomes))
     return min(best.outcomes, key=lambda o: o.recipe.seed).folder
 
@@ -151,22 +156,28 @@ def _read(place: Path) -> Outcome | str:
     values = read_json(place / "evaluation.json")
     if not isinstance(values, dict):
         raise TypeError("evaluation.json is no object")
-    evaluation = Evaluation.from_dict(values)
+    evaluation = read_evaluation(values)
     _check(evaluation)
     seconds = unread.environment.get("seconds", math.nan)
     return replace(unread, evaluation=evaluation, seconds=float(str(seconds)))
 
 
-def _check(evaluation: Evaluation) -> None:
+def _check(evaluation: Evaluation | MultiLabelEvaluation) -> None:
     """Refuse what no evaluation can hold, before it breaks a page halfway."""
-    classes = len(evaluation.class_counts)
-    numbers = [evaluation.error, evaluation.balanced_error, evaluation.macro_f1, *evaluation.class_counts]
-    groups = evaluation.many_error, evaluation.medium_error, evaluation.few_error
-    numbers += [e for e in (*evaluation.per_class_error, *groups) if e is not None]
+    classes, what = len(evaluation.class_counts), "error"
+    needed: list[float] = []
+    table: Sequence[Sequence[int]] | None = None
+    if isinstance(evaluation, MultiLabelEvaluation):
+        what, each = "average_precision", evaluation.per_class_average_precision
+        where_known = [evaluation.macro_average_precision, evaluation.macro_f1, evaluation.micro_f1]
+    else:
+        needed += [evaluation.error, evaluation.balanced_error, evaluation.macro_f1]
+        where_known, each, table = [], evaluation.per_class_error, evaluation.confusion
+    where_known += [*each, *(getattr(evaluation, f"{group}_{what}") for group in GROUPS)]
+    numbers = [*needed, *evaluation.class_counts, *(x for x in where_known if x is not None)]
     if any(isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) for x in numbers):
         raise ValueError("evaluation.json holds a value that is no finite number")
-    if not classes or len(evaluation.per_class_error) != classes:
+    if not classes or len(each) != classes:
         raise ValueError("evaluation.json has not one error a class")
-    table = evaluation.confusion
     if table is not None and {len(table), *map(len, table)} != {classes}:
         raise ValueError("evaluation.json has a confusion matrix of another shape")

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from longtail.compare.columns import COLUMNS, GROUPS, Column, as_csv, columns, named
+from longtail.compare.columns import GROUPS, Column, as_csv, columns, every_column, named, usual_metric
 from longtail.compare.outcome import ORIGIN, Outcome
-from longtail.compare.row import Floats, Measure, Row, Setting
+from longtail.compare.row import Floats, Measure, Row, Setting, known_means
 from longtail.evaluation import (
     Evaluation,
+    MultiLabelEvaluation,
     PairedDifference,
     TestDifference,
     bonferroni,
@@ -24,6 +25,9 @@ from longtail.evaluation import (
     paired_on_test,
     summarize,
 )
+from longtail.evaluation.intervals import independent_samples
+from longtail.evaluation.statistics import signed
+from longtail.losses.forms import MANY_LABELS
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
@@ -46,11 +50,13 @@ class ClassChange:
         mean: shape (C,); NaN where it does not apply.
         low: lower ends of the intervals, NaN where n/a; None where there are too many classes for so many.
         high: upper ends.
+        doubts: what the intervals hold, as `ComparisonTable.doubts`; "" without intervals.
     """
 
     mean: Floats
-    low: Floats | None
-    high: Floats | None
+    low: Floats | None = None
+    high: Floats | None = None
+    doubts: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class ComparisonTable:
         for row, place in zip(rows, places, strict=True):
             measures = self._measures(row, None if place is None else rows[place], tests)
             measured.append(replace(row, baseline=place, measures=measures))
-        best = _lowest(measured, self.metric)
+        best = self.lowest(rows=measured)
         rows = [replace(row, best=row is best and row[self.metric].better) for row in measured]
         object.__setattr__(self, "tests", tests)
         object.__setattr__(self, "rows", tuple(rows))
@@ -88,6 +94,16 @@ class ComparisonTable:
     def metric(self) -> str:
         """The column that decides."""
         return self.recipe.metric
+
+    @property
+    def many_labels(self) -> bool:
+        """Whether a sample may have several labels or none."""
+        return self.recipe.many_labels
+
+    @property
+    def decides(self) -> Column:
+        """The column that decides, with all that is known of it."""
+        return named(self.metric, self.many_labels)
 
     @property
     def unit(self) -> str:
@@ -120,7 +136,11 @@ class ComparisonTable:
             column: the lowest error, or the highest score; default: `metric`.
             rows: to choose from.
         """
-        return _lowest(self.rows if rows is None else rows, column or self.metric)
+        rows = self.rows if rows is None else rows
+        found = self.decides if column is None else named(column, self.many_labels)
+        sign = 1 if found.lower_is_better else -1
+        ranked = [(sign * s.mean, i) for i, r in enumerate(rows) if (s := r[found.name].summary) is not None]
+        return rows[min(ranked)[1]] if ranked else None
 
     @cached_property
     def best(self) -> Row | None:
@@ -165,13 +185,37 @@ class ComparisonTable:
         None where it does not apply: for what is no error, for folds, whose test sets differ and are in the
         spread already, and where a run kept no predictions or was tested on other samples.
         """
+        if self.many_labels:
+            return self._drawn_on_test(one, other, column, confidence)
         tested = self._tested(one, other)
         return None if tested is None else self._on_test(tested, column, confidence)
+
+    def _drawn_on_test(self, one: Row, other: Row, column: str, confidence: float) -> TestDifference | None:
+        """Of many labels, by the samples drawn anew that the runs kept."""
+        seeds = [s for s in one.seeds if s in other.seeds]
+        if not seeds or self.recipe.folds or column != "macro_average_precision":
+            return None
+        found = []
+        for row in (one, other):
+            kept = {o.recipe.seed: o.decided for o in row.outcomes if o.recipe.seed in seeds}
+            found.append([kept[seed] for seed in seeds])
+        first, second = ([p for p in runs if p is not None] for runs in found)
+        draws = [[p.drawn for p in runs if p.drawn is not None] for runs in (first, second)]
+        if min(map(len, draws)) < len(seeds):
+            return None
+        truth, groups = first[0].labels, first[0].groups
+        for p in (*first, *second):
+            if not (np.array_equal(truth, p.labels) and _same(groups, p.groups)):
+                return None
+        means = [_values(row, column) for row in (one, other)]
+        difference = float(np.mean([means[0][s] - means[1][s] for s in seeds]))
+        ours, theirs = (np.mean(runs, axis=0) for runs in draws)
+        return TestDifference.of_draws(difference, ours - theirs, len(truth), confidence)
 
     def _tested(self, one: Row, other: Row) -> _Tested | None:
         """What two rows say of the same test samples; None where `on_test` says nothing."""
         seeds = [s for s in one.seeds if s in other.seeds]
-        if not seeds or self.recipe.folds:
+        if not seeds or self.recipe.folds or self.many_labels:
             return None
         found = []
         for row in (one, other):
@@ -218,7 +262,7 @@ class ComparisonTable:
 
     def _weights(self, column: str) -> Floats | None:
         """What each class weighs in an error; None for what is no mean of the classes' errors."""
-        sizes = self.evaluation.test_counts
+        sizes = self.single.test_counts
         counts = np.asarray(self.class_counts, dtype=np.float64)
         if column == "balanced_error":
             return np.ones(len(counts))
@@ -234,7 +278,7 @@ class ComparisonTable:
     def _measures(self, row: Row, baseline: Row | None, tests: int) -> dict[str, Measure]:
         found, ratio = {}, self.test_to_train
         tested = None if baseline is None else self._tested(row, baseline)
-        for column in (c for c in COLUMNS if c.measured):
+        for column in (c for c in every_column(self.many_labels) if c.measured):
             name = column.name
             values = _values(row, name)
             if not values:
@@ -243,7 +287,10 @@ class ComparisonTable:
             difference, total, on_test, better = None, None, None, False
             if baseline is not None:
                 difference = _paired(row, baseline, name, CONFIDENCE, ratio)
-                on_test = None if tested is None else self._on_test(tested, name)
+                if self.many_labels:
+                    on_test = self._drawn_on_test(row, baseline, name, CONFIDENCE)
+                elif tested is not None:
+                    on_test = self._on_test(tested, name)
                 total = _total(difference, on_test)
                 sure = bonferroni(CONFIDENCE, tests)
                 corrected = _total(
@@ -266,9 +313,9 @@ class ComparisonTable:
     @cached_property
     def test_prior(self) -> str:
         """What shares the classes have in the test set: "balanced", "as in training" or "other"."""
-        tested = self.evaluation.test_counts
-        if tested is None and self.evaluation.confusion is not None:
-            tested = tuple(map(sum, self.evaluation.confusion))
+        tested = self.single.test_counts
+        if tested is None and self.single.confusion is not None:
+            tested = tuple(map(sum, self.single.confusion))
         if tested is None:
             return "other"
         test, train = np.asarray(tested, float), np.asarray(self.class_counts, float)
@@ -286,26 +333,87 @@ class ComparisonTable:
         seeds = sorted(set(best.seeds) & set(rival.seeds))
         classes = len(self.class_counts)
         if not seeds:
-            return ClassChange(np.full(classes, math.nan), None, None)
-        ours, theirs = best.errors_by_class(seeds), rival.errors_by_class(seeds)
+            return ClassChange(np.full(classes, math.nan))
+        ours, theirs = best.values_by_class(seeds), rival.values_by_class(seeds)
+        if self.many_labels:
+            return self._change_of_labels(ours, theirs)
         mean = (ours - theirs).mean(axis=0)
-        if len(seeds) < 2 or classes > _INTERVAL_CLASSES:
-            return ClassChange(mean, None, None)
-        ends = [
-            (math.nan, math.nan)
-            if np.isnan(m)
-            else ((d := paired_difference(a, b, CONFIDENCE, test_to_train=self.test_to_train)).low, d.high)
-            for m, a, b in zip(mean, ours.T, theirs.T, strict=True)
-        ]
-        low, high = np.asarray(ends, dtype=float).T
-        return ClassChange(mean, low, high)
+        tested = self._tested(best, rival)
+        on_test = None if tested is None else self._on_test(tested, "balanced_error")
+        if classes > _INTERVAL_CLASSES or (len(seeds) < 2 and on_test is None):
+            return ClassChange(mean)
+        sides: list[Floats] = []  # how far the ends lie from the mean, for each source of doubt
+        if len(seeds) > 1:
+            half = [
+                math.nan if np.isnan(m) else m - (_paired_low(a, b, self.test_to_train))
+                for m, a, b in zip(mean, ours.T, theirs.T, strict=True)
+            ]
+            sides.append(np.asarray([half, half]))
+        if on_test is not None:
+            ends = np.asarray([side or (math.nan, math.nan) for side in on_test.per_class_interval]).T
+            sides.append(np.maximum([mean - ends[0], ends[1] - mean], 0))
+        below, above = np.sqrt(np.sum(np.square(sides), axis=0))
+        doubts = "folds" if self.recipe.folds else "seeds" if on_test is None else "both"
+        low, high = np.maximum(mean - below, -1), np.minimum(mean + above, 1)
+        return ClassChange(mean, low, high, "test samples" if len(seeds) < 2 else doubts)
+
+    def _change_of_labels(self, ours: Floats, theirs: Floats) -> ClassChange:
+        """The same of labels, each over the runs whose test part has a positive of it."""
+        apart = ours - theirs
+        if apart.shape[1] > _INTERVAL_CLASSES:
+            return ClassChange(known_means(apart)[0])
+        found: list[tuple[float, ...]] = []
+        for one, other in zip(ours.T, theirs.T, strict=True):
+            here = ~np.isnan(one - other)
+            if not here.any():
+                found.append((math.nan, math.nan, math.nan))
+                continue
+            d = paired_difference(one[here], other[here], CONFIDENCE, test_to_train=self.test_to_train)
+            ends = (math.nan if end is None else end for end in (d.low, d.high))
+            found.append((d.mean, *ends))
+        mean, low, high = np.asarray(found, dtype=float).T
+        if len(ours) < 2:
+            return ClassChange(mean)
+        return ClassChange(mean, low, high, "folds" if self.recipe.folds else "seeds")
 
     # ---- the data behind it
 
     @cached_property
-    def evaluation(self) -> Evaluation:
-        """The first finished run's, for what all of them share: counts, groups and test set."""
-        return self.outcomes[0].result
+    def evaluation(self) -> Evaluation | MultiLabelEvaluation:
+        """The first finished run's, for what all of them share: counts, groups and test set.
+
+        Of folds, the test set is that of all folds of one repeat; of groups, `Evaluation.units` counts them.
+        """
+        runs = self.shown[0].outcomes
+        runs = tuple(o for o in runs if o.recipe.seed < self.recipe.folds) or runs[:1]
+        if self.many_labels:
+            return _of_one_repeat([o.found for o in runs])
+        first = runs[0].result
+        said = [p for o in runs if (p := o.decided) is not None]
+        known = [(r.test_counts, r.confusion) for r in (o.result for o in runs)]
+        counts = [n for n, _ in known if n is not None]
+        tables = [t for _, t in known if t is not None]
+        if len(runs) > 1 and len(counts) == len(runs):
+            first = replace(
+                first,
+                num_samples=int(np.sum(counts)),
+                test_counts=tuple(np.sum(counts, axis=0).tolist()),
+                confusion=_summed(tables) if len(tables) == len(runs) else None,
+            )
+        groups = [p.groups for p in said if p.groups is not None]
+        if first.units is not None or len(groups) < len(runs):
+            return first
+        # a group is never in two folds
+        apart = [g + np.int64(i) * (1 + max(int(g.max()) for g in groups)) for i, g in enumerate(groups)]
+        labels = np.concatenate([p.labels for p in said])
+        units = independent_samples(labels, np.concatenate(apart), len(first.class_counts))
+        return replace(first, units=units)
+
+    @property
+    def single(self) -> Evaluation:
+        """The same of one class a sample."""
+        assert isinstance(self.evaluation, Evaluation)
+        return self.evaluation
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -340,7 +448,7 @@ class ComparisonTable:
     def to_dict(self) -> dict[str, object]:
         """Return everything that was measured, as JSON knows it."""
         return {
-            **({} if self.metric == "error" else {"metric": self.metric}),
+            **({} if self.metric == usual_metric() else {"metric": self.metric}),
             "recipe": self.recipe.to_dict(),
             "rows": [_row_to_dict(row, self.metric) for row in self.rows],
             "verdict": self.verdict,
@@ -350,7 +458,7 @@ class ComparisonTable:
 
     def to_csv(self) -> str:
         """Return one line a run, with its provenance."""
-        names = [column.name for column in columns("runs")]
+        names = [column.name for column in columns("runs", many_labels=self.many_labels)]
         settings = ["dataset", "imbalance_factor", "loss", "scheme", "beta", "gamma", "seed"]
         if any("method" in o.recipe.to_dict() for o in self.outcomes):  # loss and scheme do not say all
             settings.insert(0, "method")
@@ -358,7 +466,7 @@ class ComparisonTable:
             settings.insert(0, "model")
         lines: list[list[object]] = [[*settings, *names, "seconds", "recipe_hash", *ORIGIN]]
         for o in self.outcomes:
-            values = [getattr(o.result, name) for name in names]
+            values = [o.value(name) for name in names]
             lines.append(
                 [
                     *(o.recipe.method.label if n == "method" else getattr(o.recipe, n) for n in settings),
@@ -375,7 +483,7 @@ def rows_of(outcomes: Sequence[Outcome]) -> tuple[Row, ...]:
     rows: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         rows.setdefault(_key(outcome.recipe), []).append(outcome)
-    losses = (*LOSSES, "softmax_focal")
+    losses = (*LOSSES, "softmax_focal", *MANY_LABELS)
     made = _told_apart(
         [Row(runs[0].recipe, tuple(sorted(runs, key=lambda o: o.recipe.seed))) for runs in rows.values()]
     )
@@ -391,6 +499,10 @@ def identity(recipe: Recipe) -> str:
 # ---- how it is computed
 
 
+def _summed(tables: Sequence[tuple[tuple[int, ...], ...]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, np.sum(np.asarray(tables), axis=0).tolist()))
+
+
 class _Tested(NamedTuple):
     """Decided classes of two rows, (runs, N) each, with the true ones and the groups, (N,)."""
 
@@ -400,11 +512,25 @@ class _Tested(NamedTuple):
     groups: npt.NDArray[np.int64] | None
 
 
+def _of_one_repeat(found: Sequence[Evaluation | MultiLabelEvaluation]) -> MultiLabelEvaluation:
+    """The first of some folds, with the test samples of all."""
+    every = [one for one in found if isinstance(one, MultiLabelEvaluation)]
+    positives = np.sum([one.positives for one in every], axis=0)
+    samples = sum(one.num_samples for one in every)
+    return replace(every[0], num_samples=samples, positives=tuple(positives.tolist()))
+
+
+def _same(one: npt.NDArray[np.int64] | None, other: npt.NDArray[np.int64] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
+
+
 def _total(seeds: PairedDifference | None, test: TestDifference | None) -> PairedDifference | None:
     """Widen the interval over seeds by the doubt of the test samples; its p-value is then unknown."""
     if seeds is None or test is None or (both := test.with_seeds(seeds)) is None:
         return seeds
-    return replace(seeds, low=both.low, high=both.high, p_value=None)
+    return replace(seeds, low=max(both.low, -1.0), high=min(both.high, 1.0), p_value=None)
 
 
 def _values(row: Row, column: str) -> dict[int, float]:
@@ -423,10 +549,10 @@ def _paired(one: Row, other: Row, column: str, confidence: float, ratio: float) 
     return paired_difference(*pairs, confidence, test_to_train=ratio)
 
 
-def _lowest(rows: Sequence[Row], column: str) -> Row | None:
-    sign = 1 if named(column).lower_is_better else -1
-    ranked = [(sign * s.mean, i) for i, row in enumerate(rows) if (s := row[column].summary) is not None]
-    return rows[min(ranked)[1]] if ranked else None
+def _paired_low(one: Floats, other: Floats, ratio: float) -> float:
+    low = paired_difference(one, other, CONFIDENCE, test_to_train=ratio).low
+    assert low is not None
+    return low
 
 
 def _baseline(rows: Sequence[Row], row: Row) -> int | None:
@@ -492,8 +618,13 @@ def _row_to_dict(row: Row, metric: str) -> dict[str, object]:
         }
     if on_test is not None and total is not None:
         test["difference_in_all"] = {"mean": total.mean, "low": total.low, "high": total.high}
-    means = {c.name: row[c.name].summary for c in columns("json")}
-    means |= {c.name: s for c in columns("scores") if row.recipe.folds and (s := row[c.name].summary)}
+    many = row.recipe.many_labels
+    means = {c.name: row[c.name].summary for c in columns("json", many_labels=many)}
+    means |= {
+        c.name: s
+        for c in columns("scores", many_labels=many)
+        if row.recipe.folds and (s := row[c.name].summary)
+    }
     return {
         "loss": row.loss,
         "scheme": row.scheme,
@@ -507,11 +638,11 @@ def _row_to_dict(row: Row, metric: str) -> dict[str, object]:
 
 
 def _verdict(table: ComparisonTable) -> str:
-    best, metric = table.best, named(table.metric)
+    best, metric = table.best, table.decides
     if best is None or (summary := best[table.metric].summary) is None:
         return "No run finished, so there is nothing to compare."
     scale = 100 if metric.kind == "percent" else 1
-    value = f"{100 * summary.mean:.1f} %" if scale == 100 else f"{summary.mean:.3f}"
+    value = metric.text(summary.mean)
     lowest, title = f"{best.in_words}, {value}", metric.in_words
     d = best[table.metric].total
     leads = f"{'Lowest' if metric.lower_is_better else 'Highest'} mean {title}"
@@ -526,7 +657,7 @@ def _verdict(table: ComparisonTable) -> str:
         alone = "seed" if not table.recipe.folds else "fold"
         text = f"{lead}: {lowest}, {_points(d, metric)}; a single {alone} proves nothing."
     else:
-        low, high = (f"{scale * x:+.{1 if scale == 100 else 3}f}" for x in (d.low, d.high))
+        low, high = (signed(scale * x, 1 if scale == 100 else 3) for x in (d.low, d.high))
         interval = f"95 % interval {low} to {high}, {d.n} {table.unit}s"
         if (on_test := best[table.metric].on_test) is not None:
             interval += f" and {on_test.samples:,} test samples"
@@ -543,12 +674,18 @@ def _verdict(table: ComparisonTable) -> str:
     return text
 
 
+_COSTS = (
+    ("natural_error", "error under the training shares"),
+    ("expected_calibration_error", "calibration error"),
+)
+
+
 def _in_vain(table: ComparisonTable, plain: Row) -> str | None:
     """Say what the best method that balances costs where no balancing is better."""
     best = table.lowest(rows=[row for row in table.shown if not row.is_plain])
     if best is None or (d := table.paired(best, plain, table.metric)) is None:
         return None
-    metric = named(table.metric)
+    metric = table.decides
     sure = "" if d.significant else ", which may be chance"
     return f"The best that balances, {best.short_name}, costs {_size(d, metric)} {_ends(d, metric)}{sure}."
 
@@ -558,25 +695,21 @@ def _beside(table: ComparisonTable, best: Row) -> str:
     plain = table.lowest(rows=[row for row in table.shown if row.is_plain])
     if plain is None:
         return ""
-    text, metric = "", named(table.metric)
+    text, metric = "", table.decides
     if plain is not table.baseline(best) and (d := table.paired(best, plain, table.metric)) is not None:
         side = "better" if metric.is_better(d.mean) else "worse"
         sure = "" if d.significant else ", which may be chance"
         size = f"{_size(d, metric)} {side} {_ends(d, metric)}"
         text = f" Against the best plain method, {plain.plain_words}: {size}{sure}."
     costs = []
-    for column, name in (
-        ("natural_error", "error under the training shares"),
-        ("expected_calibration_error", "calibration error"),
-    ):
-        ours, theirs = best[column].summary, plain[column].summary
-        if (
-            column != table.metric
-            and ours is not None
-            and theirs is not None
-            and ours.mean > theirs.mean + 0.0005
-        ):
-            costs.append(f"{name} {100 * theirs.mean:.1f} -> {100 * ours.mean:.1f} %")
+    of_labels = (("log_loss", "log-loss"), ("macro_f1", "macro-F1"))
+    for column, name in of_labels if table.many_labels else _COSTS:
+        ours, theirs, of = best[column].summary, plain[column].summary, named(column, table.many_labels)
+        if column == table.metric or ours is None or theirs is None:
+            continue
+        if (ours.mean - theirs.mean) * (1 if of.lower_is_better else -1) > 0.0005:
+            ends = [of.text(s.mean) for s in (ours, theirs)]
+            costs.append(f"{name} {ends[0].removesuffix(' %')} in place of {ends[1]}")
     return f"{text} It costs: {', '.join(costs)}." if costs else text
 
 
@@ -588,7 +721,7 @@ def _ends(d: PairedDifference, metric: Column) -> str:
     scale, digits = (100, 1) if metric.kind == "percent" else (1, 3)
     if d.low is None or d.high is None:
         return "from one run"
-    return f"[{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]"
+    return f"[{signed(scale * d.low, digits)}, {signed(scale * d.high, digits)}]"
 
 
 def _points(d: PairedDifference, metric: Column) -> str:

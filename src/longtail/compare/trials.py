@@ -22,9 +22,10 @@ import numpy.typing as npt
 
 from longtail import _checks
 from longtail.compare.folds import fold, inner_folds
-from longtail.compare.learners import FLOOR, Learner, fit
+from longtail.compare.learners import FLOOR, Learner, fit, fit_labels
+from longtail.compare.many_labels import INNER, judge
 from longtail.compare.outcome import Outcome
-from longtail.evaluation import Evaluation, evaluate
+from longtail.evaluation import Evaluation, MultiLabelEvaluation, evaluate, read_evaluation
 from longtail.sources.arrays import check_headers
 from longtail.training.files import locked, read_json, write_atomic
 from longtail.training.manifest import FORMAT, MANIFEST, DamagedError, check, seal
@@ -45,7 +46,7 @@ def split(problem: Problem, recipe: Recipe) -> tuple[Integers, Integers | None]:
     assert problem.targets is not None
     if recipe.folds == 0:
         return np.arange(len(problem.targets)), None
-    return fold(problem.targets, problem.groups, recipe.folds, recipe.seed)
+    return fold(problem.strata, problem.groups, recipe.folds, recipe.seed)
 
 
 def run_training(
@@ -98,6 +99,8 @@ def _run(
     method, seed, classes = recipes[0].method.training, recipes[0].seed, len(problem.class_names)
 
     def trained(inside: Integers, asked: npt.NDArray[Any]) -> Scores:
+        if problem.many_labels:
+            return fit_labels(how, kinds, x[train][inside], y[train][inside], method, seed)(asked)
         return fit(how, kinds, x[train][inside], y[train][inside], method, seed, classes)(asked)
 
     kept = places[0] / "scores.npz"  # everything out of fold: later adjustments need no training
@@ -105,29 +108,48 @@ def _run(
     if "test" not in scores:
         scores["test"] = trained(np.arange(len(train)), tested)
         scores["rows"] = rows
-    if any(r.method.is_tuned for r in recipes) and "held_out" not in scores:
-        scores |= _held_out(trained, x[train], y[train], groups, classes)
+    asks = problem.many_labels or any(r.method.is_tuned for r in recipes)
+    if asks and "held_out" not in scores:
+        scores |= _held_out(trained, x[train], problem.strata[train], groups, classes, problem.many_labels)
     buffer = io.BytesIO()
     np.savez(buffer, **scores)  # type: ignore[arg-type]
     write_atomic(kept, buffer.getvalue())
-    counts = np.bincount(y[train], minlength=classes)
     outcomes = []
     for recipe, place in zip(recipes, places, strict=True):
         if place in done:
             outcomes.append(done[place])
             continue
-        inner = (scores["held_out"], y[train][scores["held_out_rows"]]) if recipe.method.is_tuned else None
-        decided = recipe.method.adjust(scores["test"], counts, held_out=inner)
-        evaluation = evaluate(decided, truth, problem.class_counts)
+        inner = (scores["held_out"], y[train][scores["held_out_rows"]]) if asks else None
+        together = problem.test_groups
+        if test is not None:
+            together = None if problem.groups is None else problem.groups[test]
+        evaluation: Evaluation | MultiLabelEvaluation
+        if problem.many_labels:
+            assert inner is not None
+            judged = judge(
+                recipe.method,
+                scores["test"],
+                truth,
+                y[train],
+                inner,
+                problem.class_counts,
+                together,
+                drawn=test is None,
+            )
+            evaluation, more, said = judged
+        else:
+            counts = np.bincount(y[train], minlength=classes)
+            decided = recipe.method.adjust(scores["test"], counts, held_out=inner)
+            evaluation, more = evaluate(decided, truth, problem.class_counts), measures(decided, truth)
+            said = Predictions.of(decided, truth, together)
         seconds = time.perf_counter() - started
-        environment = made_with | about | {"seconds": seconds, "measures": measures(decided, truth)}
+        environment = made_with | about | {"seconds": seconds, "measures": more}
         environment |= {"manifest": FORMAT}
         files = {"recipe.json": recipe.to_dict(), "environment.json": environment}
         for name, content in files.items():
             write_atomic(place / name, _as_json(content))
         last = {"evaluation.json": _as_json(evaluation.to_dict())}  # it says that the run is finished
-        together = None if problem.groups is None or test is None else problem.groups[test]
-        Predictions.of(decided, truth, together).write(place)
+        said.write(place)
         seal(place, [*files, PREDICTIONS], last)
         write_atomic(place / "evaluation.json", last["evaluation.json"])
         outcomes.append(Outcome(recipe, evaluation, seconds, None, place))
@@ -169,11 +191,16 @@ def versions() -> dict[str, object]:
 
 
 def _held_out(
-    trained: Any, x: npt.NDArray[Any], y: Integers, groups: Integers | None, classes: int
+    trained: Any,
+    x: npt.NDArray[Any],
+    strata: Integers,
+    groups: Integers | None,
+    classes: int,
+    many_labels: bool,
 ) -> dict[str, npt.NDArray[Any]]:
     """Return out-of-fold scores of the training samples, and of which: a class of one sample is in none."""
-    scores, held = np.full((len(y), classes), np.log(FLOOR)), np.zeros(len(y), dtype=bool)
-    for inside, outside in inner_folds(y, groups):
+    scores, held = np.full((len(strata), classes), np.log(FLOOR)), np.zeros(len(strata), dtype=bool)
+    for inside, outside in inner_folds(strata, groups, INNER if many_labels else None):
         scores[outside], held[outside] = trained(inside, x[outside]), True
     rows = np.flatnonzero(held)
     return {"held_out": scores[rows], "held_out_rows": rows}
@@ -209,7 +236,7 @@ def finished(recipe: Recipe, place: Path, about: dict[str, object]) -> Outcome |
         environment = read_json(place / "environment.json")
         if not check(place) and "manifest" in environment:
             raise DamagedError(f"{MANIFEST} is missing")
-        evaluation = Evaluation.from_dict(read_json(place / "evaluation.json"))
+        evaluation = read_evaluation(read_json(place / "evaluation.json"))
         seconds = float(environment.get("seconds", 0.0))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

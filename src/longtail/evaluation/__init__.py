@@ -7,7 +7,7 @@ from longtail.evaluation.multi_label import MultiLabelEvaluation
 from longtail.evaluation.paired import TestDifference, paired_on_test
 from longtail.evaluation.probabilities import check_probabilities
 from longtail.evaluation.sets import PredictionSets, SetEvaluation, SetRule, fit_sets, prediction_sets
-from longtail.evaluation.single_label import Evaluation, Evaluator, evaluate
+from longtail.evaluation.single_label import Evaluation, Evaluator, evaluate, read_evaluation
 from longtail.evaluation.statistics import (
     PairedDifference,
     Summary,
@@ -48,6 +48,7 @@ __all__ = [
     "paired_difference",
     "paired_on_test",
     "prediction_sets",
+    "read_evaluation",
     "summarize",
     "tune_thresholds",
     "wilson_interval",

@@ -19,6 +19,7 @@ from longtail.evaluation.reading import ACTIVATIONS, SUM, Classes, group_ids, si
 __all__ = [
     "LabelSums",
     "MultiLabelEvaluation",
+    "drawn_average_precision",
     "evaluate_multi_label",
     "is_multi_label",
     "one_hot",
@@ -487,10 +488,39 @@ def _columns(read: Labelled) -> list[tuple[Floats, Flags]]:
     return [(read.scores[known, c], read.truth[known, c]) for c, known in enumerate(read.known.T)]
 
 
+def drawn_average_precision(
+    scores: Floats, truth: Array, groups: object = None, resamples: int = 200
+) -> Floats:
+    """Return macro average precision over samples, or whole groups, drawn anew: shape (resamples,).
+
+    The draws hang on the number of samples and on the groups alone, so that those of two methods on one test
+    set are pairs.
+
+    Args:
+        scores: Logits of shape (N, C).
+        truth: 0, 1 and -100 where not known, of shape (N, C).
+        groups: One a sample, or None.
+        resamples: How many.
+    """
+    read = read_multi_label(scores, truth, "sigmoid")
+    ids = None if groups is None else group_ids(groups, len(read.truth))
+    found, _ = _drawn(read, read.truth, ids, resamples)
+    assert found is not None
+    return found
+
+
 def _bootstrap(
     read: Labelled, given: Flags, ids: list[Any] | None, resamples: int, confidence: float
 ) -> tuple[Interval | None, Interval | None]:
     """Percentiles of macro average precision and macro-F1, of samples or groups drawn anew."""
+    precision, f1s = _drawn(read, given, ids, resamples)
+    return None if precision is None else _ends(precision, confidence), _ends(f1s, confidence)
+
+
+def _drawn(
+    read: Labelled, given: Flags, ids: list[Any] | None, resamples: int
+) -> tuple[Floats | None, Floats]:
+    """Macro average precision, where there are scores, and macro-F1 of samples or groups drawn anew."""
     rng = np.random.default_rng(0)
     samples, size = read.truth.shape
     unit = np.arange(samples)
@@ -529,8 +559,7 @@ def _bootstrap(
             sums[now] += np.where(found_at[:, -1] > 0, area, 0)
             classes[now] += found_at[:, -1] > 0
     with np.errstate(invalid="ignore"):
-        precision = None if order is None else _ends(sums / classes, confidence)
-    return precision, _ends(f1s, confidence)
+        return None if order is None else sums / classes, f1s
 
 
 def _ends(values: Floats, confidence: float) -> Interval | None:

@@ -20,7 +20,13 @@ from longtail.evaluation.intervals import (
     mean_interval,
     wilson_interval,
 )
-from longtail.evaluation.multi_label import LabelSums, evaluate_multi_label, is_multi_label, one_hot
+from longtail.evaluation.multi_label import (
+    LabelSums,
+    MultiLabelEvaluation,
+    evaluate_multi_label,
+    is_multi_label,
+    one_hot,
+)
 from longtail.evaluation.reading import (
     ACTIVATIONS,
     SUM,
@@ -40,8 +46,8 @@ Flags = npt.NDArray[np.bool_]
 Bins = tuple[tuple[int, float, float], ...]
 
 TASKS = ("multiclass", "multilabel")
-_CHUNK = 1 << 22  # scores held in float64 at a time: 32 MiB, whatever the size of the test set
-_ROWS = 1 << 18  # so that a chunk's sums in units of 2**-45 stay below 2**63
+_CHUNK = 1 << 17  # scores held in float64 at a time: 1 MiB, which a processor keeps beside it
+_ROWS = 1 << 17  # after so many the sums in units of 2**-45 are absorbed, below 2**63
 _UNIT = 45
 _MASK = (1 << _UNIT) - 1
 _CONFUSION_CLASSES = 1000
@@ -223,7 +229,7 @@ class Evaluation:
         )
         have = "has" if len(thin) == 1 else "have"
         none = sum(1 for c in thin if not units[c])
-        text = f"{len(thin)} of {len(units)} classes {have} fewer than {THIN} {what}"
+        text = f"{len(thin):,} of {len(units):,} classes {have} fewer than {THIN} {what}"
         return f"{text}, {none} of them none" if none else text
 
     def to_dict(self) -> dict[str, object]:
@@ -291,6 +297,24 @@ class Evaluation:
             raise ValueError("prior is 0 for every class that has test samples; nothing says their error")
         found: list[float] = shares.tolist()
         return found
+
+
+def read_evaluation(values: Mapping[str, Any]) -> Evaluation | MultiLabelEvaluation:
+    """Rebuild what `to_dict` of either kind of evaluation gave.
+
+    Args:
+        values: Of `Evaluation` or `MultiLabelEvaluation`.
+
+    Raises:
+        ValueError: A field is missing or unknown.
+
+    Example:
+        >>> read_evaluation(evaluate([0, 1], [0, 0], [9, 1]).to_dict()).error
+        0.5
+    """
+    if "per_class_average_precision" in values:
+        return MultiLabelEvaluation.from_dict(values)
+    return Evaluation.from_dict(values)
 
 
 def evaluate(
@@ -694,20 +718,37 @@ class Evaluator:
                 f"logits_or_predictions lies outside [0, 1] in {outside} of {len(scores)} rows; for logits "
                 "use activation='softmax' or 'sigmoid'"
             )
+        # of each class by bin, absorbed once in many chunks: of many classes they are larger than a chunk
+        sums, summed = np.zeros((scores.shape[1], len(self._edges) + 1), dtype=np.int64), 0
+        room = _Room(min(rows, len(scores)), scores.shape[1])
         for part in parts:
-            self._read_chunk(scores[part].astype(np.float64), truth[part], predicted[part], str(activation))
+            if summed + rows > _ROWS:
+                self._class.absorb_units(sums)
+                sums, summed = np.zeros_like(sums), 0
+            self._read_chunk(scores[part], truth[part], predicted[part], str(activation), sums, room)
+            summed += rows
+        self._class.absorb_units(sums)
         return predicted
 
-    def _read_chunk(self, chunk: Floats, truth: Integers, best: Integers, activation: str) -> None:
-        here = np.arange(len(chunk))
+    def _read_chunk(
+        self, given: Array, truth: Integers, best: Integers, activation: str, sums: Integers, room: _Room
+    ) -> None:
+        here = np.arange(len(given))
+        if given.shape[1] > 5:
+            self._in_top5 += _in_top5(given, truth)
+        chunk = room.floats[: len(given)]
+        np.copyto(chunk, given)
         own = chunk[here, truth][:, np.newaxis]
-        if chunk.shape[1] > 5:
-            before = (chunk == own) & (np.arange(chunk.shape[1]) < truth[:, np.newaxis])
-            self._in_top5 += int((((chunk > own) | before).sum(axis=1) < 5).sum())
         highest = chunk[here, best]
+        if (rare := self._rare_class) is not None:
+            with np.errstate(over="ignore"):
+                score = chunk[:, rare] - (0.0 if activation == "identity" else chunk[:, 1 - rare])
+            self._rare_scores.append((score, truth == rare))
         if activation == "softmax":
             with np.errstate(over="ignore"):  # a gap beyond float64 is -inf, whose exp is rightly 0
-                shares = np.exp(chunk - highest[:, np.newaxis])
+                shares = chunk
+                shares -= highest[:, np.newaxis]
+                np.exp(shares, out=shares)
                 total = shares.sum(axis=1)
                 log_own = own[:, 0] - highest - np.log(total)
             confidence = 1 / total
@@ -719,41 +760,39 @@ class Evaluator:
             shares, confidence = chunk, highest
             self._proper = self._proper and bool((np.abs(shares.sum(axis=1) - 1) <= SUM).all())
             log_own = np.log(np.maximum(own[:, 0], _EPSILON))
-        if self._rare_class is not None:
-            rare = self._rare_class
-            with np.errstate(over="ignore"):
-                score = chunk[:, rare] if activation == "identity" else chunk[:, rare] - chunk[:, 1 - rare]
-            self._rare_scores.append((score, truth == rare))
-
         bin_of = np.searchsorted(self._edges, confidence, side="left")
         shot = self._group[best]
         np.add.at(self._binned, (shot, bin_of), 1)
         np.add.at(self._binned_right, (shot, bin_of), (best == truth).astype(np.int64))
         self._claimed.add_at((shot, bin_of), confidence)
-        self._class_sums(shares, truth)
+        self._class_sums(shares, truth, sums, room)
         if self._proper:
             self._log.add(np.minimum(-log_own, -np.log(_EPSILON)))
             own_share = shares[here, truth]
-            squares = (shares**2).sum(axis=1) - 2 * own_share + 1
-            if chunk.shape[1] == 2:
+            if shares.shape[1] == 2:
                 squares = (shares[:, 1] - (truth == 1)) ** 2
+            else:
+                np.square(shares, out=shares)
+                squares = shares.sum(axis=1) - 2 * own_share + 1
             self._brier.add(np.maximum(squares, 0))
 
-    def _class_sums(self, shares: Floats, truth: Integers) -> None:
+    def _class_sums(self, shares: Floats, truth: Integers, sums: Integers, room: _Room) -> None:
         """Claimed less happened of each class, by the bin of its own probability.
 
         Few probabilities of a row are above the lowest bin; that one gets what is left of the sums.
         """
-        units = _units_of(shares)
-        sums = np.zeros((shares.shape[1], len(self._edges) + 1), dtype=np.int64)
+        scaled, units = room.more[: len(shares)], room.whole[: len(shares)]
+        np.multiply(shares, 2.0**_UNIT, out=scaled)
+        np.copyto(units, np.rint(scaled, out=scaled), casting="unsafe")
+        sums[:, 0] += units.sum(axis=0)
         if len(self._edges):
-            row, column = np.nonzero(shares > self._edges[0])
-            bin_of = np.searchsorted(self._edges, shares[row, column], side="left")
-            np.add.at(sums, (column, bin_of), units[row, column])
-        sums[:, 0] = units.sum(axis=0) - sums[:, 1:].sum(axis=1)
+            place = np.flatnonzero(shares > self._edges[0])
+            column, above = place % shares.shape[1], units.reshape(-1)[place]
+            bin_of = np.searchsorted(self._edges, shares.reshape(-1)[place], side="left")
+            np.add.at(sums, (column, bin_of), above)
+            np.subtract.at(sums, (column, 0), above)
         own = np.searchsorted(self._edges, shares[np.arange(len(truth)), truth], side="left")
         np.add.at(sums, (truth, own), -(1 << _UNIT))
-        self._class.absorb_units(sums)
 
     # ---- results
 
@@ -837,6 +876,24 @@ class _Exact:
 
 def _units_of(values: Floats) -> Integers:
     return np.rint(values * 2.0**_UNIT).astype(np.int64)
+
+
+class _Room:
+    """Arrays for a chunk, made once: new ones for each chunk cost more than what is computed in them."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.floats, self.more = np.empty((rows, columns)), np.empty((rows, columns))
+        self.whole = np.empty((rows, columns), dtype=np.int64)
+
+
+def _in_top5(scores: Array, truth: Integers) -> int:
+    """How many rows have fewer than five scores above the true class's, or as high and before it."""
+    own = scores[np.arange(len(scores)), truth][:, np.newaxis]
+    above = np.count_nonzero(scores > own, axis=1)
+    level = np.count_nonzero(scores == own, axis=1)
+    for row in np.flatnonzero((level > 1) & (above < 5)):
+        above[row] += np.count_nonzero(scores[row, : truth[row]] == own[row, 0])
+    return int(np.count_nonzero(above < 5))
 
 
 def _bins(samples: Integers, claimed: Floats, right: Integers) -> Bins:

@@ -184,8 +184,25 @@ def interval_text(d: PairedDifference | None, scale: float = 100, digits: int = 
     """
     if d is None:
         return ""
-    mean, low, high = ("" if x is None else f"{scale * x:+.{digits}f}" for x in (d.mean, d.low, d.high))
+    mean, low, high = ("" if x is None else signed(scale * x, digits) for x in (d.mean, d.low, d.high))
     return f"{mean} [{low}, {high}]" if low and high else mean
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """Write a number with its sign; what would round to zero gets up to two digits more, never "-0.0".
+
+    Args:
+        value: the number.
+        digits: behind the point.
+
+    Example:
+        >>> signed(-0.04), signed(-0.0), signed(12.34), signed(-1e-9)
+        ('-0.04', '+0.0', '+12.3', '+0.0')
+    """
+    for more in range(digits, digits + 3):
+        if float(text := f"{value:+.{more}f}"):
+            return text
+    return f"{0.0:+.{digits}f}"
 
 
 def _confidence(confidence: float) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from longtail import _checks
+from longtail.losses.forms import WEIGHTINGS
 from longtail.losses.reduction import Reduction
 from longtail.losses.reduction import count as count_samples
 
@@ -20,7 +21,6 @@ _INTEGERS = (
 )
 GAMMA = "0 is the cross-entropy, 0.5 to 5 are usual"
 SMOOTHING = "0 switches it off, 0.1 is usual"
-WEIGHTINGS = ("sample", "class", "positive")
 
 
 @dataclass(slots=True)

@@ -74,5 +74,12 @@ FORMS = Registry[Form]("loss")
 for _form in (SOFTMAX, SIGMOID, FOCAL, SOFTMAX_FOCAL):
     FORMS.register(_form.name, _form)
 
-# for many labels alone: ClassBalancedLoss knows them, recipes and methods, of one class a sample, do not
+# for many labels alone: of one class a sample, recipes do not take them
 MANY_LABELS = {form.name: form for form in (ASYMMETRIC, DISTRIBUTION_BALANCED)}
+# what weighs in a sigmoid loss: see longtail.losses.functional
+WEIGHTINGS = ("sample", "class", "positive")
+
+
+def form_of(loss: str) -> Form:
+    """Return a form by its name, also one for many labels alone."""
+    return MANY_LABELS.get(loss) or FORMS[loss]

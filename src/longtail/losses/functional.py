@@ -77,7 +77,9 @@ from longtail.losses.forms import (
     SOFTMAX_FOCAL,
     Form,
 )
-from longtail.losses.reduction import Reduction
+from longtail.losses.reduction import NORMALIZERS, Reduction
+
+_SHORT = softmax.ShortWay()
 
 
 def class_balanced_cross_entropy(
@@ -127,6 +129,18 @@ def class_balanced_cross_entropy(
     Source: Cui et al. (CVPR 2019), section 4.1. ``torch.nn.functional.cross_entropy`` with index targets
     divides by the sum of the weights instead (``normalizer="weights"``).
     """
+    if (
+        reduction == "mean"
+        and denominator is None
+        and sample_weight is None
+        and type(label_smoothing) is float
+        and label_smoothing == 0.0
+        and backend in ("auto", "torch")
+        and normalizer in NORMALIZERS
+    ):
+        loss = _SHORT.mean(input, target, weight, offset, normalizer, ignore_index)
+        if loss is not None:
+            return loss
     options = reduction, normalizer, ignore_index, label_smoothing, denominator, backend, inplace_backward
     _checked("weight", weight)
     return class_balanced(

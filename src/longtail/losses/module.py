@@ -9,13 +9,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longtail import _arrays, _checks
-from longtail.losses import batch, fast, functional
+from longtail.losses import batch, functional, softmax
 from longtail.losses.fast import fused
-from longtail.losses.forms import FORMS, MANY_LABELS, SOFTMAX
+from longtail.losses.forms import FORMS, MANY_LABELS, SOFTMAX, WEIGHTINGS, form_of
 from longtail.losses.reduction import Reduction
 from longtail.weights import DEFAULT_BETA, EVERY_SCHEME, Default, positive_weights, weigh
 
@@ -144,7 +143,7 @@ class ClassBalancedLoss(nn.Module):
                 _checks.choice(
                     "loss", loss, (*FORMS.names, *MANY_LABELS), also=" or a callable", hint=suggestion
                 )
-            self._form = FORMS[loss] if loss in FORMS else MANY_LABELS[loss]
+            self._form = form_of(loss)
             self._formula = self._form.load()
         elif isinstance(loss, (type, nn.Module)) and (isinstance(loss, type) or _reduces(loss)):
             _refuse_torch_loss(loss)
@@ -169,7 +168,7 @@ class ClassBalancedLoss(nn.Module):
                 f"{', '.join(known) or 'no settings of its own'}; leave it out"
             )
         _checks.choice("scheme", scheme, EVERY_SCHEME)
-        _checks.choice("weighting", weighting, batch.WEIGHTINGS)
+        _checks.choice("weighting", weighting, WEIGHTINGS)
         if weighting != "sample":
             if activation != "sigmoid":
                 raise ValueError(
@@ -232,9 +231,7 @@ class ClassBalancedLoss(nn.Module):
         self.weighting = weighting
         self.num_samples = num_samples
         self.validate_args = bool(validate_args)
-        self._seen = False
-        self._checked: tuple[Any, ...] | None = None
-        self._shares: tuple[Any, ...] | None = None
+        self._short = softmax.ShortWay()
         # plain attributes, which no cast rounds and which keep their values while the module is on meta;
         # the buffer only tells where the module is, and in which dtype
         self.class_counts = None if counts is None else _vector(counts, torch.float64)
@@ -324,9 +321,21 @@ class ClassBalancedLoss(nn.Module):
             ValueError: unfit shapes, labels out of range.
         """
         weight, form, offset = self.weight, self._form, None
-        if denominator is None and sample_weight is None and self._is_plain(input, target, weight):
-            return self._by_torch(input, target, weight)
-        if self._shifts and self.training:
+        acts = self._shifts if self.training else {}
+        if (
+            form is SOFTMAX
+            and denominator is None
+            and sample_weight is None
+            and self.reduction == "mean"
+            and not self.label_smoothing
+            and self.backend != "fused"
+            and (not acts or acts.keys() == {"offset"})
+        ):
+            how = self.normalizer, self.ignore_index, self.validate_args
+            loss = self._short.mean(input, target, weight, self.offset if acts else None, *how)
+            if loss is not None:
+                return loss
+        if acts:
             input, offset = self._scaled(input, target), self.offset
         if form is None:
             return functional.class_balanced_callable(
@@ -363,68 +372,6 @@ class ClassBalancedLoss(nn.Module):
             self.weighting,
             self._placed("prior") if self.smooth_to == "prior" else None,
         )
-
-    def _is_plain(self, input: Tensor, target: Tensor, weight: Tensor) -> bool:
-        """Whether torch's kernel gives this batch's mean at once, and nothing has to be checked before."""
-        if (
-            self._form is not SOFTMAX
-            or self.reduction != "mean"
-            or self.label_smoothing
-            or self.backend == "fused"
-            or (self._shifts and self.training)
-            or torch.compiler.is_compiling()
-            or type(input) is not Tensor
-            or type(target) is not Tensor
-            or self.ignore_index >= 0
-        ):
-            return False
-        shape = input.shape
-        if not (
-            len(shape) > 1
-            and 1 < shape[1] == len(weight)
-            and target.shape == shape[:1] + shape[2:]
-            and (len(shape) == 2 or (len(shape) > 3 and target.shape != shape[:-1]))
-            and input.dtype is weight.dtype
-            and target.dtype is torch.int64
-            and input.is_cpu
-            and target.is_cpu
-            and weight.is_cpu
-            and 0 < input.numel() < fast.SOFTMAX_FROM
-            and not torch._C._are_functorch_transforms_active()
-        ):
-            return False
-        if self.validate_args or self.normalizer == "samples" or not self._seen:
-            self._seen = True
-            if target.min().item() < 0:
-                return False
-        if self.normalizer == "samples":
-            return True
-        if weight.is_inference():
-            return False
-        known = self._checked
-        if known is None or known[0] is not weight or known[1] != weight._version:
-            self._checked = known = weight, weight._version, float(weight.min()) > 0.0
-        return bool(known[2])  # a weight of 0 could make torch's mean 0 / 0
-
-    def _by_torch(self, input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        try:
-            if self.normalizer == "weights":
-                return F.cross_entropy(input, target, weight, None, self.ignore_index)
-            return F.cross_entropy(
-                input, target, self._over(weight, target.numel()), None, self.ignore_index, None, "sum"
-            )
-        except (IndexError, RuntimeError) as error:
-            batch.explain(target, input.shape[1], self.ignore_index, error)
-
-    def _over(self, weight: Tensor, samples: int) -> Tensor:
-        """The weights over the number of samples, kept for the next batch of as many."""
-        if weight.is_inference() or weight.requires_grad or torch.is_inference_mode_enabled():
-            return weight / samples
-        key, known = (weight, weight._version, samples), self._shares
-        if known is None or known[0] is not weight or known[1:3] != key[1:]:
-            self._shares = known = (*key, weight / samples)
-        share: Tensor = known[3]
-        return share
 
     def _scaled(self, input: Tensor, target: Tensor) -> Tensor:
         """Return ``s * z - m_y * onehot_y`` in the shape of the logits."""

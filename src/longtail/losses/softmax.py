@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from longtail.losses.batch import Batch
+from longtail.losses.batch import Batch, check_offset, check_values, explain
+from longtail.losses.fast import SOFTMAX_FROM
 from longtail.losses.reduction import Reduction
 from longtail.losses.sigmoid import focal_of_margin
 
@@ -77,3 +78,113 @@ def _torch_mean_is_ours(batch: Batch) -> bool:
         return batch.valid is None and batch.weight is not None and float(batch.weight.min()) > 0.0
     except RuntimeError:  # torch.func.vmap has no single smallest weight
         return False
+
+
+class ShortWay:
+    """Torch's kernel at once, for the mean of a small batch on a CPU that needs nothing else.
+
+    What was found out about a weight and an offset stays known for the next batch. It is kept with their
+    values: a tensor that shares its memory with an array may change, and nothing else tells.
+    """
+
+    def __init__(self) -> None:
+        self._weight: tuple[Tensor, bool, int, Tensor] | None = None  # all > 0, over so many samples
+        self._offset: Tensor | None = None
+        self._looked = False
+
+    def mean(
+        self,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        offset: Tensor | None,
+        normalizer: str,
+        ignore_index: int,
+        look: bool = True,
+    ) -> Tensor | None:
+        """Return the mean loss, the same as :func:`reduced_cross_entropy`; None where there is more to do.
+
+        Args:
+            input: what the caller gave, as all that follow.
+            target: likewise.
+            weight: likewise, or None.
+            offset: likewise, or None.
+            normalizer: "samples" | "weights".
+            ignore_index: likewise.
+            look: whether each batch is searched for ignored labels; with the normalizer "weights" a look at
+                the first may do.
+
+        Raises:
+            ValueError: labels out of range; a weight or an offset of unfit values.
+        """
+        if (
+            torch.compiler.is_compiling()
+            or type(input) is not Tensor
+            or type(target) is not Tensor
+            or type(ignore_index) is not int
+            or ignore_index >= 0
+        ):
+            return None
+        shape, labels, dtype = input.shape, target.shape, input.dtype
+        if len(shape) == 2:
+            fits = len(labels) == 1 and labels[0] == shape[0]
+        else:
+            fits = len(shape) > 3 and labels == shape[:1] + shape[2:] and labels != shape[:-1]
+        if not (
+            fits
+            and shape[1] > 1
+            and target.dtype is torch.int64
+            and (dtype is torch.float32 or dtype is torch.float64)
+            and input.is_cpu
+            and target.is_cpu
+            and 0 < input.numel() < SOFTMAX_FROM
+            and (weight is None or _suits(weight, shape[1], dtype))
+            and (offset is None or _suits(offset, shape[1], dtype))
+            and not torch._C._are_functorch_transforms_active()
+        ):
+            return None
+        if look or normalizer == "samples" or not self._looked:
+            self._looked = True
+            if target.min().item() < 0:
+                return None
+        kind = "mean"
+        if weight is not None:
+            positive, share = self._known(weight, target.numel())
+            if normalizer == "samples":
+                kind, weight = "sum", share
+            elif not positive:  # a weight of 0 could make torch's mean 0 / 0
+                return None
+        if offset is not None:
+            if (known := self._offset) is None or not _same(known, offset):
+                check_offset(offset, "softmax", 0.0)
+                self._offset = offset.detach().clone()
+            input = input + (offset if len(shape) == 2 else offset.view(-1, *[1] * (len(shape) - 2)))
+        try:
+            return F.cross_entropy(input, target, weight, None, ignore_index, None, kind)
+        except (IndexError, RuntimeError) as error:
+            explain(target, shape[1], ignore_index, error)
+
+    def _known(self, weight: Tensor, samples: int) -> tuple[bool, Tensor]:
+        """Whether all are above 0, and the weights over a number of samples."""
+        known = self._weight
+        if known is None or known[2] != samples or not _same(known[0], weight):
+            check_values("weight", weight)
+            with torch.inference_mode(False):  # or no gradient could be taken later
+                known = weight.clone(), float(weight.min()) > 0.0, samples, weight / samples
+            self._weight = known
+        return known[1], known[3]
+
+
+def _suits(vector: Tensor, classes: int, dtype: torch.dtype) -> bool:
+    """Whether a weight or an offset needs no check of its kind."""
+    return (
+        type(vector) is Tensor
+        and vector.dtype is dtype
+        and vector.is_cpu
+        and vector.shape == (classes,)
+        and not vector.requires_grad
+    )
+
+
+def _same(known: Tensor, values: Tensor) -> bool:
+    return known.dtype is values.dtype and torch.equal(known, values)

@@ -297,6 +297,22 @@ _row(
     "-",
     "its logits are no log-probabilities: do not adjust or calibrate them",
 )
+_row(
+    Method("asymmetric", loss="asymmetric", source="Ridnik et al. (ICCV 2021): asymmetric loss"),
+    "(1 - p)^1 -log p of a label that is there, q^4 -log(1 - q) of one that is not, q = max(p - 0.05, 0)",
+    "gamma_neg 4, gamma_pos 1, clip 0.05",
+    "for many labels a sample alone; its probabilities are too high by design: choose thresholds",
+)
+_row(
+    Method(
+        "distribution_balanced",
+        loss="distribution_balanced",
+        source="Wu et al. (ECCV 2020): distribution-balanced loss",
+    ),
+    "each label weighs by how rare it is beside the others of its sample; easy negatives are forgiven",
+    "map alpha 0.1, beta 10, mu 0.2; neg_scale 2",
+    "for many labels a sample alone; it does what class weights do, so give it none",
+)
 
 
 def get(name: str, **settings: object) -> Method:
@@ -354,6 +370,7 @@ def code(method: Method) -> str:
     ):
         words = [f'loss="{method.loss}"', f'scheme="{method.weight.name}"']
         words += [f"{name}={value!r}" for name, value in method.weight.settings]
+        words += [f'weighting="{method.weighting}"'] * (method.weighting != "sample" and method.weighs)
         words += [f"gamma={method.gamma!r}"] * method.is_focal
         words += [f'normalizer="{method.normalizer}"'] * (method.normalizer != "samples")
         words += [f"label_smoothing={method.label_smoothing!r}"] * bool(method.label_smoothing)

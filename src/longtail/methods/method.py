@@ -19,7 +19,7 @@ from longtail._random import draws
 from longtail._registry import Registry
 from longtail.adjust import ADJUSTMENTS, effective_prior
 from longtail.labels import encode
-from longtail.losses.forms import FORMS
+from longtail.losses.forms import FORMS, MANY_LABELS, WEIGHTINGS, form_of
 from longtail.methods.batches import MIXINGS, REWEIGHTINGS
 from longtail.methods.refits import REFITS
 from longtail.methods.schedules import SCHEDULES
@@ -142,9 +142,12 @@ class Method:
 
     Attributes:
         name: what tables call it; "" for a method that has no name of its own.
-        loss: "softmax" | "sigmoid" | "focal" | "softmax_focal", or a form that a package of yours registered.
+        loss: "softmax" | "sigmoid" | "focal" | "softmax_focal", or a form that a package of yours registered;
+            for many labels a sample also "asymmetric" | "distribution_balanced".
         gamma: the focal losses' exponent, >= 0.
         weight: rule of `longtail.vectors.WEIGHTS`.
+        weighting: "sample" | "class" | "positive": what weighs, of many labels a sample; see
+            `longtail.ClassBalancedLoss`.
         offset: rule of `longtail.vectors.OFFSETS`, or None.
         scale: rule of `longtail.vectors.SCALES`, or None.
         margin: rule of `longtail.vectors.MARGINS`, or None.
@@ -180,6 +183,7 @@ class Method:
     loss: str = "softmax"
     gamma: float = 2.0
     weight: Rule = Rule("none")
+    weighting: str = "sample"
     offset: Rule | None = None
     scale: Rule | None = None
     margin: Rule | None = None
@@ -200,8 +204,10 @@ class Method:
         for text in ("name", "source"):
             if not isinstance(value := getattr(self, text), str) or "\n" in value:
                 raise TypeError(f"{text} must be one line of text, got {_checks.describe(value)}")
-        if not isinstance(self.loss, str) or self.loss not in FORMS:
-            _checks.choice("loss", self.loss, FORMS.names)
+        # whoever asks for all names loads the applications, which need this module whole
+        if not isinstance(self.loss, str) or (self.loss not in MANY_LABELS and self.loss not in FORMS):
+            _checks.choice("loss", self.loss, (*FORMS.names, *MANY_LABELS))
+        _checks.choice("weighting", self.weighting, WEIGHTINGS)
         _checks.choice("normalizer", self.normalizer, ("samples", "weights"))
         gamma = _checks.number("gamma", self.gamma, low=0.0, open_high=True)
         smoothing = _checks.number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, open_high=True)
@@ -277,7 +283,7 @@ class Method:
     @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
         """How the loss reads logits as probabilities."""
-        return FORMS[self.loss].activation
+        return form_of(self.loss).activation
 
     @property
     def uses_prior_bias(self) -> bool:
@@ -287,12 +293,12 @@ class Method:
     @property
     def is_focal(self) -> bool:
         """Whether gamma acts."""
-        return FORMS[self.loss].takes_gamma
+        return form_of(self.loss).takes_gamma
 
     @property
     def label(self) -> str:
         """A few words for tables: the name, or what the method does."""
-        return self.name or " ".join([self.loss, self.weighting])
+        return self.name or " ".join([self.loss, self.balancing])
 
     @property
     def is_tuned(self) -> bool:
@@ -302,10 +308,17 @@ class Method:
         return "held_out" in inspect.signature(ADJUSTMENTS[self.adjustment.name]).parameters
 
     @property
-    def weighting(self) -> str:
+    def weighs(self) -> bool:
+        """Whether its weights are others than 1."""
+        return self.weight != Rule("none")
+
+    @property
+    def balancing(self) -> str:
         """The rules that balance, in words; "none" where there are none."""
         rules = [rule for place in _PLACES if (rule := getattr(self, place)) is not None]
-        return " ".join(rule.name for rule in rules if rule != Rule("none")) or "none"
+        words = [rule.name for rule in rules if rule != Rule("none")]
+        words += [self.weighting] * (self.weighting != "sample" and self.weighs)
+        return " ".join(words) or "none"
 
     @property
     def balances(self) -> bool:
@@ -314,9 +327,18 @@ class Method:
 
     @property
     def plain(self) -> Method:
-        """The same loss without any balancing: what a method is compared with."""
+        """The same loss without any balancing: what a method is compared with.
+
+        Of a form for many labels, which balances by itself, it is the sigmoid loss.
+        """
         parts: dict[str, Any] = dict.fromkeys(_PLACES)
-        return replace(self, name="", source="", cosine=0.0, **(parts | {"weight": Rule("none")}))
+        loss = "sigmoid" if self.loss in MANY_LABELS else self.loss
+        return replace(self, name="", source="", loss=loss, cosine=0.0, **(parts | {"weight": Rule("none")}))
+
+    @property
+    def many_labels(self) -> bool:
+        """Whether it is for many labels a sample alone."""
+        return self.loss in MANY_LABELS or (self.weighting != "sample" and self.weighs)
 
     @property
     def training(self) -> Method:
@@ -326,7 +348,7 @@ class Method:
     @property
     def slug(self) -> str:
         """A name for folders; methods that do different things have different ones but for numbers."""
-        words = self.name.split(":") if self.name else [self.loss, *self.weighting.split()]
+        words = self.name.split(":") if self.name else [self.loss, *self.balancing.split()]
         return "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in word) for word in words)
 
     @property
@@ -335,8 +357,8 @@ class Method:
         found: dict[str, object] = {"loss": self.loss}
         if self.is_focal:
             found["gamma"] = self.gamma
-        for name in ("cosine", "label_smoothing", "normalizer", "prior_bias"):
-            if getattr(self, name) != _DEFAULTS[name]:
+        for name in ("cosine", "label_smoothing", "normalizer", "prior_bias", "weighting"):
+            if getattr(self, name) != _DEFAULTS[name] and (name != "weighting" or self.weighs):
                 found[name] = getattr(self, name)
         for place in _PLACES:
             if (rule := getattr(self, place)) is not None:
@@ -370,7 +392,7 @@ class Method:
             if (rule := getattr(self, place)) is not None:
                 for key in _settings_of(functions[rule.name]):
                     known.setdefault(key, []).append(place)
-        focal = FORMS[settings.get("loss", self.loss)].takes_gamma
+        focal = form_of(settings.get("loss", self.loss)).takes_gamma
         for key, value in settings.items():
             acts = key in _DEFAULTS and (key != "gamma" or focal)
             if acts and key in known:
@@ -418,7 +440,8 @@ class Method:
         """Return the loss as a torch module; of a schedule, ask `at` first.
 
         Args:
-            class_counts: as for `longtail.ClassBalancedLoss`.
+            class_counts: as for `longtail.ClassBalancedLoss`; of many labels a sample with the number of
+                samples, as ``class_counts(labels)`` of rows of 0 and 1 has it.
             **options: further arguments of `longtail.ClassBalancedLoss`, such as ``ignore_index``.
         """
         import torch
@@ -436,6 +459,7 @@ class Method:
             gamma=self.gamma,
             normalizer=self.normalizer,
             label_smoothing=self.label_smoothing,
+            weighting=self.weighting if self.weighs else "sample",
             **settings,
             **options,
         )
@@ -446,7 +470,8 @@ class Method:
             base.weight.copy_(torch.from_numpy(np.asarray(own(counts), dtype=np.float64)))
         vectors: dict[str, Any] = {}
         if self.offset is not None:
-            vectors["offset"] = self.offset.of(OFFSETS)(counts, base.weight.double().cpu().numpy())
+            rule = self._for_labels(self.offset.of(OFFSETS), base.num_samples, "offset")
+            vectors["offset"] = rule(counts, base.weight.double().cpu().numpy())
         if self.scale is not None:
             vectors["scale"] = self.scale.of(SCALES)(counts)
         if self.margin is not None:
@@ -530,7 +555,8 @@ class Method:
 
         Args:
             logits: of the trained network, shape (N, C).
-            class_counts: training samples per class, as for `longtail.class_weights`.
+            class_counts: training samples per class, as for `longtail.class_weights`; of many labels with the
+                number of samples, see `criterion`.
             epochs: of the whole training, as for `prior`.
             held_out: for a tuned adjustment, logits of samples that were held out of the training and their
                 labels: never those of the test set.
@@ -545,6 +571,7 @@ class Method:
             function = partial(function, activation=self.activation)
         if self.is_tuned:
             function = partial(function, held_out=held_out)
+        function = self._for_labels(function, getattr(class_counts, "num_samples", None), "adjustment")
         adjusted = np.asarray(function(logits, counts, self.prior(counts, epochs=epochs)))
         if adjusted.shape != logits.shape:
             raise ValueError(
@@ -552,6 +579,17 @@ class Method:
                 f"{logits.shape}; it must keep the shape"
             )
         return adjusted
+
+    def _for_labels(self, function: Any, num_samples: int | None, place: str) -> Any:
+        """Fill in the number of samples where a rule is asked of many labels a sample."""
+        if num_samples is None:
+            return function
+        if "num_samples" not in inspect.signature(function).parameters:
+            raise ValueError(
+                f"{place} {getattr(self, place).name!r} of method {self.label!r} is for one class a sample, "
+                f"and the counts are of many labels; leave {place} out"
+            )
+        return partial(function, num_samples=num_samples)
 
     # ---- as text
 
@@ -561,6 +599,7 @@ class Method:
         for name, default in _DEFAULTS.items():
             value = getattr(self, name)
             idle = name in ("name", "source") or (name == "gamma" and not self.is_focal)
+            idle = idle or (name == "weighting" and not self.weighs)
             if not idle and value != default:
                 found[name] = value.to_dict() if isinstance(value, Rule) else value
         return found
@@ -610,7 +649,9 @@ def _try_refit(rule: Rule) -> None:
 def _settings_of(function: Any) -> tuple[str, ...]:
     parameters = inspect.signature(function).parameters.values()
     named = (p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
-    return tuple(name for name in named if name not in ("seed", "activation", "held_out"))  # of a run
+    return tuple(
+        name for name in named if name not in ("seed", "activation", "held_out", "num_samples")
+    )  # of a run
 
 
 def _short(value: object) -> str:

@@ -51,7 +51,7 @@ def smote(
 
     Args:
         inputs: float of shape (N, D).
-        targets: class indices, int of shape (N,).
+        targets: classes of shape (N,), indices or names.
         kinds: of the columns; "category" for codes, anything else for numbers; empty: all are numbers.
         seed: of the draws.
         k_neighbors: how many neighbours a sample has.
@@ -81,8 +81,8 @@ def smote(
     new, classes = [], []
     for near in np.unique(np.minimum(most, sizes - 1)).tolist():
         wanted = {
-            int(c): largest
-            for c, n in zip(found, sizes, strict=True)
+            c: largest
+            for c, n in zip(found.tolist(), sizes, strict=True)
             if min(most, n - 1) == near and n < largest
         }
         if not wanted:
@@ -110,7 +110,7 @@ def _scale_of(x: Array, categories: Array) -> tuple[Array, Array]:
     return middle, spread
 
 
-def _sampler(near: int, categories: Array, wanted: dict[int, int], seed: int) -> Any:
+def _sampler(near: int, categories: Array, wanted: dict[Any, int], seed: int) -> Any:
     from imblearn.over_sampling import SMOTE, SMOTEN, SMOTENC, RandomOverSampler
 
     given: dict[str, object] = {"sampling_strategy": wanted, "random_state": seed % 2**32}

@@ -409,10 +409,10 @@ def measured_runs(outcomes: Sequence[Outcome]) -> list[MeasuredSetting]:
     """
     found: dict[tuple[object, ...], list[tuple[Setting, float]]] = {}
     for outcome in outcomes:
-        setting, evaluation = of_run(outcome.recipe), outcome.evaluation
-        if outcome.recipe.scheme in ("none", "effective") and evaluation is not None:
+        setting = of_run(outcome.recipe)
+        if outcome.recipe.scheme in ("none", "effective") and outcome.evaluation is not None:
             about = setting.dataset, setting.imbalance_factor, setting.method, setting.beta
-            found.setdefault(about, []).append((setting, 100.0 * evaluation.error))
+            found.setdefault(about, []).append((setting, 100.0 * outcome.result.error))
     return [
         MeasuredSetting(
             min((setting for setting, _ in runs), key=lambda setting: len(setting.published)),

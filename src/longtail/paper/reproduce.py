@@ -11,6 +11,7 @@ from pathlib import Path
 
 from longtail import datasets
 from longtail.datasets import Dataset
+from longtail.evaluation import Evaluation
 from longtail.extend import integer, number
 from longtail.paper.results import add_rows, read_rows, row_of
 from longtail.paper.settings import Setting
@@ -200,4 +201,5 @@ def _run(job: Job, data: object, device: str, deadline: float | None, parallel: 
         return Result(job, "paused", None, str(pause))
     except Exception as error:  # one failing run must not cost the others
         return Result(job, "failed", None, f"{type(error).__name__}: {error}")
+    assert isinstance(run.evaluation, Evaluation)  # of one class a sample
     return Result(job, "done", round(100.0 * run.evaluation.error, 2), "")

@@ -133,16 +133,17 @@ def averaged(values: Floats, points: Sequence[int]) -> list[float | None]:
     return numbers(np.nan if np.isnan(part).all() else float(np.nanmean(part)) for part in parts)
 
 
-def class_axis(names: Sequence[str]) -> Part:
+def class_axis(names: Sequence[str], one: str = "class") -> Part:
     """Return the axis of the classes: names where they have room, logarithmic where there are many."""
     size = len(names)
     if size > 24:
-        return {"title": "class, head to tail (rank)", "type": "log" if size > 1000 else "linear"}
+        return {"title": f"{one}, head to tail (rank)", "type": "log" if size > 1000 else "linear"}
     return {
-        "title": "class, head to tail",
+        "title": f"{one}, head to tail",
         "tickvals": list(range(1, size + 1)),
         "ticktext": [inert(cut(name, 14)) for name in names],
         "tickangle": -60 if size > 12 else "auto",
+        "range": [0.4, size + 0.6],
     }
 
 

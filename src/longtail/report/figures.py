@@ -6,14 +6,16 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from longtail.compare.columns import named
 from longtail.report.charts import COLOURS, OTHERS
 from longtail.weights import class_weights
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from longtail.compare import ComparisonTable, Row
@@ -50,11 +52,14 @@ def save(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = 
 
 
 def _telling(rows: Sequence[Row]) -> Sequence[Row]:
-    """Of many methods those that tell the most: plain ones and those of the lowest error, in their order."""
-    ranked = sorted(
-        rows,
-        key=lambda row: (not row.is_plain, s.mean if (s := row[row.recipe.metric].summary) else math.inf),
-    )
+    """Of many methods those that tell the most: plain ones and the best of the others, in their order."""
+
+    def place(row: Row) -> float:
+        summary = row[row.recipe.metric].summary
+        falls = named(row.recipe.metric, row.recipe.many_labels).lower_is_better
+        return math.inf if summary is None else summary.mean if falls else -summary.mean
+
+    ranked = sorted(rows, key=lambda row: (not row.is_plain, place(row)))
     chosen = ranked[:LINES]
     return [row for row in rows if row in chosen]
 
@@ -81,64 +86,80 @@ def draw_comparison(comparison: ComparisonTable, path: str | os.PathLike[str]) -
     counts = np.asarray(comparison.class_counts)
     order = comparison.order
     x = np.arange(len(counts))
-    losses = list(dict.fromkeys(row.loss for row in comparison.rows))
-    shown = [row for loss in losses for row in _telling([r for r in comparison.shown if r.loss == loss])]
-    weightings = dict.fromkeys(row.weights for row in shown)
+    many = comparison.many_labels
+    losses = [""] if many else list(dict.fromkeys(row.loss for row in comparison.rows))
+
+    def of(loss: str) -> list[Row]:
+        return [row for row in comparison.shown if many or row.loss == loss]
+
+    shown = [row for loss in losses for row in _telling(of(loss))]
+    weightings = dict.fromkeys(row.short_name if many else row.weights for row in shown)
     colours = {w: COLOURS.get(w, OTHERS[i % len(OTHERS)]) for i, w in enumerate(weightings)}
 
-    figure = Figure(figsize=(3.4 * (1 + len(losses)), 5.2), layout="constrained")
+    size = (12, 5.2) if many else (3.4 * (1 + len(losses)), 5.2)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(2, 1 + len(losses))
-    top = figure.add_subplot(grid[0, 0])
+    top = figure.add_subplot(grid[:, 0] if many else grid[0, 0])
     top.bar(x, counts[order], color="#BBBBBB", edgecolor="#555555", linewidth=0.6)
     top.set_yscale("log")
     top.set_ylim(bottom=counts[counts > 0].min() / 2)
-    top.set_ylabel("training samples")
+    top.set_ylabel("positives" if many else "training samples")
     top.set_title(f"{comparison.recipe.dataset}: the training set")
-    below = figure.add_subplot(grid[1, 0], sharex=top)
-    recipes = [row.recipe for row in comparison.rows]
-    weighed = dict.fromkeys((r.scheme, r.beta if r.scheme == "effective" else 0.0) for r in recipes)
-    for scheme, beta in weighed:
-        weight = class_weights(counts, scheme, beta=beta)
-        label = f"{scheme} (beta {beta:g})" if scheme == "effective" else NAMES.get(scheme, scheme)
-        below.plot(x, weight[order], color=COLOURS[scheme], marker=MARKERS[scheme], markersize=4, label=label)
-    below.set_yscale("log")
-    below.set_ylabel("class weight (mean 1)")
-    below.set_title("what each scheme makes of it")
-    below.legend(fontsize=7, frameon=False)
+    if not many:
+        _draw_weights(comparison, figure.add_subplot(grid[1, 0], sharex=top))
 
     first = None
     for column, loss in enumerate(losses, start=1):
         axes = figure.add_subplot(grid[:, column], sharex=top, sharey=first)
         first = first or axes
-        of_loss = [row for row in comparison.shown if row.loss == loss]
+        of_loss = of(loss)
         drawn = _telling(of_loss)
         for row in drawn:
-            errors, colour = row.class_errors, colours[row.weights]
+            errors, colour = row.by_class, colours[row.short_name if many else row.weights]
             mean = 100 * errors.mean[order]
-            label = NAMES.get(row.weights, row.weights)
+            label = row.short_name if many else NAMES.get(row.weights, row.weights)
             marker = MARKERS.get(row.weights, "P")
             axes.plot(x, mean, color=colour, marker=marker, markersize=4, label=label)
             if errors.sd is not None and row.weights in ("none", "effective"):
                 spread = 100 * errors.sd[order]
                 axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
         axes.set_ylim(0, 100)
-        some = "" if len(drawn) == len(of_loss) else f"\nplain and the lowest {LINES - 1} of {len(of_loss)}"
-        axes.set_title(f"{loss}: test error by class{some}", fontsize=None if not some else 10)
-        axes.set_ylabel("error, %" if column == 1 else "")
+        some = "" if len(drawn) == len(of_loss) else f"\nplain and the best {LINES - 1} of {len(of_loss)}"
+        title = "average precision by label" if many else f"{loss}: test error by class"
+        axes.set_title(f"{title}{some}", fontsize=None if not some else 10)
+        axes.set_ylabel("average precision, %" if many else "error, %" if column == 1 else "")
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
         axes.set_axisbelow(True)
         if column == 1:
-            axes.legend(fontsize=7, frameon=False, loc="upper left")
+            axes.legend(fontsize=7, frameon=False, loc="upper right" if many else "upper left")
     for axes in figure.axes:
-        axes.set_xlabel("class, head to tail")
+        axes.set_xlabel("label, head to tail" if many else "class, head to tail")
         axes.spines[["top", "right"]].set_visible(False)
         if len(counts) <= 30:
             axes.set_xticks(x, [str(i) for i in order])
     seeds = len(comparison.rows[0].outcomes)
-    about = f"Mean of {seeds} seeds; bands are one standard deviation" if seeds > 1 else "One seed"
+    unit = comparison.unit
+    about = f"Mean of {seeds} {unit}s; bands are one standard deviation" if seeds > 1 else f"One {unit}"
     figure.suptitle(about, fontsize=9)
     figure.savefig(path, dpi=150)
     return Path(path)
+
+
+def _draw_weights(comparison: ComparisonTable, below: Axes) -> None:
+    """Draw what each weighting makes of the counts."""
+    counts = np.asarray(comparison.class_counts)
+    recipes = [row.recipe for row in comparison.rows]
+    weighed = dict.fromkeys((r.scheme, r.beta if r.scheme == "effective" else 0.0) for r in recipes)
+    for scheme, beta in weighed:
+        weight = class_weights(counts, scheme, beta=beta)
+        label = f"{scheme} (beta {beta:g})" if scheme == "effective" else NAMES.get(scheme, scheme)
+        values = weight[comparison.order]
+        marks: dict[str, Any] = {"color": COLOURS[scheme], "marker": MARKERS[scheme], "markersize": 4}
+        below.plot(np.arange(len(counts)), values, label=label, **marks)
+    below.set_yscale("log")
+    below.set_ylabel("class weight (mean 1)")
+    below.set_title("what each scheme makes of it")
+    below.legend(fontsize=7, frameon=False)
 
 
 def draw_confusion(

@@ -11,8 +11,9 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from longtail.compare.columns import Column, View, as_csv, columns, named
+from longtail.compare.columns import Column, View, as_csv, columns, named, usual_metric
 from longtail.evaluation import interval_text
+from longtail.evaluation.statistics import signed
 
 if TYPE_CHECKING:
     from longtail.compare import ComparisonTable, Row
@@ -89,10 +90,13 @@ class Sheet:
 
 def method_sheet(table: ComparisonTable, view: View = "wide") -> Sheet:
     """Return all methods as a sheet: what has room in a terminal ("table"), or all there is ("wide")."""
-    shown = columns(view, table.metric)
+    many = table.many_labels
+    shown = columns(view, table.metric, many)
     if view == "wide":
         there = {c.name for c in shown}
-        kept = [c for c in columns("scores") if any(row[c.name].summary for row in table.shown)]
+        kept = [
+            c for c in columns("scores", many_labels=many) if any(row[c.name].summary for row in table.shown)
+        ]
         at = len(shown) - 1  # before the number of seeds
         shown[at:at] = [c for c in kept if c.name not in there and table.recipe.metric != "error"]
         if not any(row[table.metric].on_test for row in table.shown):  # the difference has the one doubt
@@ -105,7 +109,8 @@ def method_sheet(table: ComparisonTable, view: View = "wide") -> Sheet:
 def methods_csv(table: ComparisonTable) -> str:
     """Return one line a method with every mean, deviation and difference, as fractions."""
     metric = table.metric
-    names, ends = [c.name for c in columns("methods")], ("mean", "low", "high", "p_value")
+    names = [c.name for c in columns("methods", many_labels=table.many_labels)]
+    ends = ("mean", "low", "high", "p_value")
     doubts = "test_low", "test_high", "in_all_low", "in_all_high"
     head = [
         *("dataset", "imbalance_factor", "loss", "weights", "seeds"),
@@ -129,10 +134,14 @@ def methods_csv(table: ComparisonTable) -> str:
 
 
 def class_sheet(table: ComparisonTable) -> Sheet:
-    """Return one line a class, head to tail: every method's error in percent, mean over seeds."""
+    """Return one line a class, head to tail: every method's error in percent, mean over seeds.
+
+    Of many labels it is the average precision in percent.
+    """
     counts, names = table.class_counts, table.class_names
-    errors = [row.class_errors.mean for row in table.shown]
-    head = ["class", "training samples", *(f"{row.loss} {row.weights}" for row in table.shown)]
+    errors = [row.by_class.mean for row in table.shown]
+    about = ("label", "positives") if table.many_labels else ("class", "training samples")
+    head = [*about, *(f"{row.loss} {row.weights}" for row in table.shown)]
     lines = []
     for i in table.order:
         shares = (percent(None if np.isnan(e[i]) else float(e[i])) for e in errors)
@@ -142,26 +151,26 @@ def class_sheet(table: ComparisonTable) -> Sheet:
 
 def legend(table: ComparisonTable) -> str:
     """Say how the columns of a comparison are to be read."""
+    if table.many_labels:
+        return _reading_of_labels(table).strip()
     many, few = table.evaluation.thresholds
     doubts = any(row[table.metric].on_test for row in table.shown)
     alone = " seeds alone, test samples alone: the same with one of both doubts." if doubts else ""
     return (
         "error: mean ± standard deviation over seeds, on the test set. many / medium / few: classes with "
         f"> {many}, {few} to {many}, < {few} training samples. vs none: paired difference to the same loss "
-        f"without re-weighting, negative is better, with its 95 % interval{_doubts(table)}; * significant "
-        f"after Bonferroni's correction.{alone} natural prior: the error to expect where test data have the "
-        "training set's class proportions. calibration: expected calibration error, %."
+        f"without re-weighting, {table.decides.side} is better, with its 95 % interval{_doubts(table)}; * "
+        f"significant after Bonferroni's correction.{alone} natural prior: the error to expect where test "
+        "data have the training set's class proportions. calibration: expected calibration error, %."
     )
 
 
 def reading(table: ComparisonTable) -> str:
     """Say how a comparison is to be read, below the terminal's table."""
     many, few = table.evaluation.thresholds
-    sizes = sorted(table.class_counts, reverse=True)
-    counts = ", ".join(f"{n:,}" if n >= 10_000 else str(n) for n in table.class_counts)
-    if len(sizes) > _COUNTS:
-        counts = f"{len(sizes)} classes of {sizes[0]:,} down to {sizes[-1]:,}"
-    title = named(table.metric).title.removesuffix(" %")
+    if table.many_labels:
+        return _reading_of_labels(table)
+    title = table.decides.title.removesuffix(" %")
     tests = "test folds" if table.recipe.folds else _TESTS[table.test_prior]
     folds = (
         " Folds share training samples, which the intervals allow for (Nadeau and Bengio)."
@@ -171,16 +180,48 @@ def reading(table: ComparisonTable) -> str:
     return (
         f"\n{title}: mean ± standard deviation over {table.unit}s, {tests}. "
         f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here "
-        f"{counts}). vs none: paired "
-        "difference to the same loss without re-weighting, negative is better, with its 95 % interval"
-        f"{_doubts(table)}; * significant after Bonferroni's correction.{folds}{_budget(table)}"
+        f"{_sizes(table)}). vs none: paired difference to the same loss without re-weighting, "
+        f"{table.decides.side} is better, with its 95 % interval{_doubts(table)}; * significant after "
+        f"Bonferroni's correction.{folds}{_budget(table)}"
     )
+
+
+def _reading_of_labels(table: ComparisonTable) -> str:
+    """Say how a comparison of many labels is to be read."""
+    many, few = table.evaluation.thresholds
+    folds = (
+        " Folds share training samples, which the intervals allow for (Nadeau and Bengio)."
+        if table.recipe.folds
+        else ""
+    )
+    shifted = [r.short_name for r in table.shown if r.method.offset is not None or r.method.adjustment]
+    shifts = ""
+    if shifted:
+        shifts = f" {', '.join(shifted)}: shifts whole labels, which leaves their rankings as they are."
+    return (
+        "\nmAP: average precision of each label, mean over the labels with a positive in the test part, "
+        f"higher is better; mean ± standard deviation over {table.unit}s. many / medium / few: the same over "
+        f"labels with > {many}, {few} to {many}, < {few} positives (here {_sizes(table)}). macro-F1: at "
+        "thresholds that held-out predictions of training samples chose; no test sample chose anything. vs "
+        f"none: paired difference to the same loss without re-weighting, {table.decides.side} is better, "
+        f"with its 95 % interval{_doubts(table)}; * significant after Bonferroni's correction.{folds}{shifts}"
+    )
+
+
+def _sizes(table: ComparisonTable) -> str:
+    sizes = sorted(table.class_counts, reverse=True)
+    if len(sizes) > _COUNTS:
+        kind = "labels" if table.many_labels else "classes"
+        return f"{len(sizes)} {kind} of {sizes[0]:,} down to {sizes[-1]:,}"
+    return ", ".join(f"{n:,}" if n >= 10_000 else str(n) for n in table.class_counts)
 
 
 def _doubts(table: ComparisonTable) -> str:
     """Say what the intervals of differences hold: seeds, test samples, or both."""
     if table.doubts == "seeds" and not any(row[table.metric].difference for row in table.shown):
         return ""
+    if table.many_labels and table.doubts == "seeds" and table.metric != usual_metric(True):
+        return " over seeds alone"
     samples = f"{table.evaluation.num_samples:,} test samples"
     return {
         "both": f" over seeds and {samples} together",
@@ -217,12 +258,12 @@ def terminal_table(table: ComparisonTable) -> Table:
     """Return the comparison for the terminal, within 80 columns."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     named = any(row.method.name for row in table.rows)  # one name tells more than loss and weights
-    narrow = table.metric != "error"  # then both errors stand in it, and there is no room for all groups
-    shown = [
-        c
-        for c in columns("table", table.metric)
-        if not (narrow and c.name == "medium_error") and not (named and c.name == "loss")
-    ]
+    # where two numbers stand beside the groups, there is no room for all of these
+    left_out = {"loss"} if named else set()
+    if table.many_labels or table.metric != usual_metric():
+        left_out |= {"medium_error", "medium_average_precision"}
+    every = columns("table", table.metric, table.many_labels)
+    shown = [c for c in every if c.name not in left_out]
     for column in shown:
         title = {"weights": "method", "medium_error": "med."}.get(column.name) if named else None
         drawn.add_column(
@@ -271,7 +312,8 @@ def _cell(column: Column, row: Row, empty: str, metric: str) -> Cell:
         return Cell(str(len(row.seeds)), float(len(row.seeds)))
     if column.kind == "difference":
         measure = row[metric]
-        scale, digits = (100, 1) if named(metric).kind == "percent" else (1, 3)
+        decides = named(metric, row.recipe.many_labels)
+        scale, digits = decides.scale, decides.digits
         d, on_test = measure.total, measure.on_test
         if d is not None and d.low is None and on_test is not None:  # one seed: the test samples' doubt
             d = replace(d, low=on_test.interval.low, high=on_test.interval.high)
@@ -298,4 +340,4 @@ def _interval_cell(column: Column, row: Row, metric: str) -> Cell:
     if ends is None:
         return Cell("-" if d is None else "n/a")
     low, high = ends
-    return Cell(f"[{100 * low:+.1f}, {100 * high:+.1f}]", 100 * (high - low))
+    return Cell(f"[{signed(100 * low)}, {signed(100 * high)}]", 100 * (high - low))

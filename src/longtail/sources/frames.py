@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from longtail import _arrays, _checks
 from longtail.sources import tables
-from longtail.sources.counted import Wanted, finish
+from longtail.sources.counted import Wanted, finish, notice_alike, parts_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -60,9 +60,10 @@ class Frame:
 
     Attributes:
         columns: all but the label and the groups.
-        labels: one a row, text or numbers as `longtail.class_counts` names them.
+        labels: one a row, text or numbers as `longtail.class_counts` names them; of many labels a row, 0, 1
+            and NaN where it is empty, float64 of shape (N, L).
         classes: the labels that there are, in the order of `longtail.class_counts`; None for a table in
-            memory or in Parquet, whose labels sort themselves.
+            memory or in Parquet, whose labels sort themselves. Always there of many labels.
         groups: one a row, or None.
     """
 
@@ -78,7 +79,9 @@ class Frame:
 def read_frame(
     source: object,
     *,
-    label: str,
+    label: str | None,
+    labels: Sequence[str] = (),
+    separator: str | None = None,
     groups: str | None = None,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
@@ -89,11 +92,13 @@ def read_frame(
     Args:
         source: a .csv, .tsv or Parquet file; a data frame of pandas or polars; or a mapping from names to
             columns.
-        label: the column of the class.
+        label: the column of the class, or of the labels that `separator` parts.
+        labels: in its place columns of 0 and 1, one a label; ``*`` in a name stands for any text.
+        separator: what parts several labels in one field.
         groups: a column whose equal values belong together, such as a customer.
         drop: columns to leave out.
         keep: columns to read whatever they hold: text among numbers makes a category.
-        like: a table with the same columns, which says of what kind each is.
+        like: a table with the same columns, which says of what kind each is; groups may be missing beside it.
 
     Raises:
         ValueError: no such column, an unreadable file, a column of numbers and text, an infinite number.
@@ -103,29 +108,43 @@ def read_frame(
     texts = set() if like is None else {c.name for c in like.columns if c.kind == "category"}
     keep = [*keep, *(texts if isinstance(source, Mapping) or hasattr(source, "columns") else ())]
     if isinstance(source, str | os.PathLike):
-        read, classes = _from_file(os.fspath(source), label, texts)
+        if separator is not None and label is not None:
+            texts = {*texts, label}
+        read, classes = _from_file(
+            os.fspath(source), label, texts, labels if separator is None else [label or ""]
+        )
     else:
         read, classes = _from_memory(source), None
     name = f"{str(source)!r}" if isinstance(source, str | os.PathLike) else "the table"
-    for argument, wanted in (("label", [label]), ("groups", [groups] * (groups is not None))):
-        for one in wanted:
+    if like is not None and groups not in read:
+        groups = None
+    for argument, one in (("label", label), ("groups", groups)):
+        if one is not None:
             _is_there(argument, one, read, name)
     for argument, several in (("drop", drop), ("keep", keep)):
         for one in several:
             if like is None:
                 _is_there(argument, one, read, name)
-    if label in drop or groups in drop:
-        raise ValueError(
-            f"drop names {label if label in drop else groups!r}, which is the label or groups"
-            "; take it out of drop"
-        )
-    labels = read.pop(label)
+    found = [*tables.marked(tuple(labels), tuple(read), str(source))] if labels else [label]
+    if wrong := [one for one in (*found, groups) if one in drop]:
+        raise ValueError(f"drop names {wrong[0]!r}, which is the label or groups; take it out of drop")
+    if groups in found:
+        raise ValueError(f"groups names {groups!r}, which is a label; name another column, or leave it out")
+    if separator is not None:
+        assert label is not None
+        truth, classes = _parted(label, read.pop(label), separator, name)
+    elif labels:
+        truth = np.column_stack([_marks(str(one), read.pop(str(one)), name) for one in found])
+        classes = tuple(found)
+    else:
+        truth = read.pop(str(label))
     together = None if groups is None else read.pop(groups)
     if together is not None and (missing := sum(map(_arrays.is_missing, together.tolist()))):
         raise ValueError(f"groups {groups!r} is empty in {missing} rows of {name}; fill or drop these rows")
-    columns = [_column(n, v, n in keep, n in texts, name) for n, v in read.items() if n not in drop]
+    # what was read of a column goes as the column is made, or both would be held whole
+    columns = [_column(n, read.pop(n), n in keep, n in texts, name) for n in [*read] if n not in drop]
     together = None if together is None else together.astype(str)
-    return Frame(tuple(columns), labels, together, classes)
+    return Frame(tuple(columns), truth, together, classes)
 
 
 def _is_there(argument: str, wanted: object, read: Mapping[str, Array], name: str) -> None:
@@ -134,7 +153,7 @@ def _is_there(argument: str, wanted: object, read: Mapping[str, Array], name: st
 
 
 def _from_file(
-    path: str, label: str, texts: Collection[str]
+    path: str, label: str | None, texts: Collection[str], several: Sequence[str] = ()
 ) -> tuple[dict[str, Array], tuple[Any, ...] | None]:
     if not os.path.isfile(path):
         what = "a folder" if os.path.isdir(path) else "no file"
@@ -143,29 +162,38 @@ def _from_file(
     database.execute("RESET memory_limit")  # columns are wanted whole
     if Path(path).suffix.lower() in _PARQUET:
         return _from_parquet(database, path), None
-    return _from_text(database, path, label, texts)
+    return _from_text(database, path, label, texts, several)
 
 
 def _from_text(
-    database: DuckDBPyConnection, path: str, label: str, as_text: Collection[str]
-) -> tuple[dict[str, Array], tuple[Any, ...]]:
-    """Read text; a column is numbers, or dates, where every value that is there is one."""
+    database: DuckDBPyConnection,
+    path: str,
+    label: str | None,
+    as_text: Collection[str],
+    several: Sequence[str] = (),
+) -> tuple[dict[str, Array], tuple[Any, ...] | None]:
+    """Read text; a column is numbers, or dates, where every value that is there is one.
+
+    Of many labels a row, whose columns are named by `several`, the labels are columns as all others.
+    """
     with contextlib.ExitStack() as stack:
         file = tables._readable(path, stack)
-        table = tables._table(database, path, file, label, False)
-        at = tables._position(table, label)
-        header = [label if i == at else name.strip() for i, name in enumerate(table.header)]
+        known_by = label if label is not None else tables._plain(tuple(several))
+        table = tables._table(database, path, file, known_by, False)
+        at = -1 if several else tables._position(table, label)
+        header = [str(label) if i == at else name.strip() for i, name in enumerate(table.header)]
         if twice := [name for name in header if name and header.count(name) > 1]:
             raise ValueError(f"columns of {path!r} are named twice: {twice[0]!r}; rename one")
         # an index that pandas wrote has no name
         header = [name or f"column {i + 1}" for i, name in enumerate(header)]
         aliases = tables._names(len(header))
-        classes = _classes(database, path, label)
+        classes = None if several else _classes(database, path, str(label))
         tables._read(
             database, table, [*range(len(header))], "SELECT count(*), bool_or(long) FROM {}", keep="t"
         )
     # blank lines are no rows; a label that is missing is refused before
-    database.execute(f"DELETE FROM t WHERE {aliases[at]} IS NULL OR trim({aliases[at]}) = ''")
+    told = f"concat({', '.join(aliases)})" if several else aliases[at]
+    database.execute(f"DELETE FROM t WHERE {told} IS NULL OR trim({told}) = ''")
     missing = _arrays._MISSING.pattern.replace("'", "''")
     read: dict[str, Array] = {}
     for i, (name, alias) in enumerate(zip(header, aliases, strict=True)):
@@ -192,6 +220,47 @@ def _from_text(
         else:
             read[name] = _fetch(database, "SELECT v FROM w", path)[0]
     return read, classes
+
+
+def _parted(name: str, raw: Array, separator: str, table: str) -> tuple[Array, tuple[str, ...]]:
+    """Part the labels of each row; one without any has none of them."""
+    if not separator:
+        raise ValueError("separator must be text such as '|', got ''; leave it out for one label a row")
+    texts = ["" if _arrays.is_missing(x) else str(x) for x in raw.tolist()]
+    rows = [dict.fromkeys(map(_arrays.one_form, parts_of(text, separator))) for text in texts]
+    if max(map(len, rows), default=0) < 2 and not any(separator in text for text in texts):
+        shown = next(filter(None, texts), "")
+        raise ValueError(
+            f"separator must be what parts several labels, got {separator!r}, which is in no row of {name!r} "
+            f"of {table}, such as {shown!r}; give that, or leave it out for one class a row"
+        )
+    names = _arrays.label_order(dict.fromkeys(part for row in rows for part in row))
+    notice_alike(names, table)
+    places = {part: i for i, part in enumerate(names)}
+    truth = np.zeros((len(rows), len(names)))
+    for i, row in enumerate(rows):
+        truth[i, [places[part] for part in row]] = 1
+    return truth, tuple(names)
+
+
+_MARKS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "-100": np.nan}
+
+
+def _marks(name: str, raw: Array, table: str) -> Array:
+    """Read one column of 0 and 1, as numbers or text; what is empty is not known."""
+    if raw.dtype.kind in "biuf":
+        return raw.astype(np.float64)
+    values = np.full(len(raw), np.nan)
+    for i, text in enumerate(raw.tolist()):
+        if _arrays.is_missing(text):
+            continue
+        if (mark := _MARKS.get(str(text).strip().lower())) is None:
+            raise ValueError(
+                f"labels: column {name!r} of {table} holds {text!r}; write 1 or 0, nothing where it is not "
+                "known, or leave this column out"
+            )
+        values[i] = mark
+    return values
 
 
 def _classes(database: DuckDBPyConnection, path: str, label: str) -> tuple[Any, ...]:
@@ -280,7 +349,7 @@ def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column
         known = raw.tolist()
         raw = np.asarray([None if _arrays.is_missing(x) else x for x in known], dtype=object)
     if raw.dtype.kind in "biuf":
-        values = raw.astype(np.float64)
+        values = raw.astype(np.float64, copy=False)
         if np.isinf(values).any():
             raise ValueError(
                 f"column {name!r} of {table} holds {int(np.isinf(values).sum())} infinite values; "

@@ -48,6 +48,7 @@ def evaluate_run(
         FileNotFoundError: the data are not there.
     """
     run, target = load_run(run_dir), select_device(device)
+    _refuse_many_labels(run.recipe, run_dir)
     if isinstance(run.recipe, ImageRecipe):
         from longtail.training.finetune import evaluate_images  # transformers, which others need not have
 
@@ -101,6 +102,7 @@ def held_out(
     if data is None and (kept := _kept(Path(run_dir))) is not None:
         return kept
     run, target = load_run(run_dir), select_device(device)
+    _refuse_many_labels(run.recipe, run_dir)
     recipe, counts = run.recipe, run.evaluation.class_counts
     if isinstance(recipe, ImageRecipe):
         from longtail.training.finetune import image_outputs
@@ -123,8 +125,17 @@ def _kept(folder: Path) -> HeldOut | None:
     if said is None or said.logits is None:
         return None
     recipe = Recipe.from_json((folder / "recipe.json").read_bytes())
+    _refuse_many_labels(recipe, folder)
     counts = Evaluation.from_dict(read_json(folder / "evaluation.json")).class_counts
     return _held_out(recipe, said.logits.astype(np.float64), said.labels, counts, said.groups)
+
+
+def _refuse_many_labels(recipe: Recipe, run_dir: str | os.PathLike[str]) -> None:
+    if recipe.many_labels:
+        raise ValueError(
+            f"the run in {run_dir} has many labels a sample, which this does not take; its evaluation is in "
+            f"evaluation.json, its scores are in {PREDICTIONS}, and longtail report shows it"
+        )
 
 
 def _held_out(

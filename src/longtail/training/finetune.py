@@ -27,6 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from longtail import _checks
+from longtail._arrays import as_numpy
 from longtail.adapters.transformers import TrainerMetrics, logits_of, trainer_loss
 from longtail.datasets.images import EvalTransform, ImageList, TorchDataset, TrainTransform, load_images
 from longtail.evaluation import Evaluation, Evaluator
@@ -47,6 +48,7 @@ from longtail.training.folder import (
     environment_of,
     load_run,
 )
+from longtail.training.predictions import PREDICTIONS, Collected
 from longtail.training.progress import progress_bar
 from longtail.training.recipe import ImageRecipe, Recipe, learning_rate_at
 
@@ -94,8 +96,8 @@ def finetune(
         data: where the images are, as for `longtail.datasets.images.load_images`; or training and test
             images. The recipe's tail is cut here.
         run_dir: folder for recipe.json, environment.json, metrics.jsonl, checkpoints, the trained model
-            (config.json and model.safetensors, as ``from_pretrained`` reads them) and evaluation.json, which
-            marks a finished run. All processes see it.
+            (config.json and model.safetensors, as ``from_pretrained`` reads them), predictions.npz (what it
+            says of each test image) and evaluation.json, which marks a finished run. All processes see it.
         model: a network to train instead of `recipe.model`: it takes ``pixel_values`` and returns logits, one
             a class. Without a ``save_pretrained`` of its own, only its weights are kept.
         device: "auto" takes CUDA where there is one, else the CPU; of several GPUs the first that
@@ -447,7 +449,7 @@ class _ImageRun:
             train, transform, seed=derive_seed(recipe.seed, 0, "images"), on_error=on_error
         )
         self.test = TorchDataset(test, middle, on_error=on_error)
-        self.metrics = TrainerMetrics(self.counts, activation=recipe.activation)
+        self.metrics = _Metrics(self.counts, recipe.activation, test, keep=world.rank == 0)
         self.trainer = self._trainer(network, given, workers, dict(arguments or {}))
 
     def finish(self, about: dict[str, object], tensorboard: bool) -> RunResult:
@@ -492,10 +494,11 @@ class _ImageRun:
             trainer.evaluate()
         evaluation = self.metrics.last
         assert evaluation is not None
-        seen = evaluation.num_samples + len(self.test.skipped)
-        if seen != len(self.test) and self.world.size == 1:
+        assert self.metrics.said is not None
+        if not (seen := self.metrics.said.seen).all():
             raise RuntimeError(
-                f"{seen} of {len(self.test)} test images were evaluated; this is a bug of longtail"
+                f"{seen.sum()} of {len(seen)} test images were evaluated; leave out what arguments say of "
+                "batches and loaders"
             )
         seconds = self.seconds()
         model = adapting.merge_adapters(trainer.accelerator.unwrap_model(trainer.model))
@@ -508,7 +511,8 @@ class _ImageRun:
                     folder.write_model(model, {})
             folder.write_metrics(history)
             folder.write_environment(self.about | {"seconds": seconds})
-            folder.finish(evaluation, names)
+            self.metrics.said.result().write(folder.path)
+            folder.finish(evaluation, [*names, PREDICTIONS])
         _wait()
         return RunResult(self.recipe, evaluation, history, seconds, folder.path, model.to("cpu").eval())
 
@@ -651,6 +655,14 @@ class _ImageRun:
             def _get_train_sampler(self, train_dataset: object = None) -> ClassAwareSampler:
                 return run.sampler
 
+            def prediction_step(
+                self, model: nn.Module, inputs: dict[str, Any], *given: Any, **more: Any
+            ) -> tuple[Any, Any, Any]:
+                places = inputs["places"]
+                inputs = {name: value for name, value in inputs.items() if name != "places"}
+                loss, logits, labels = super().prediction_step(model, inputs, *given, **more)
+                return loss, logits, (labels, places.to(labels.device))
+
             def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
                 self.optimizer = _optimizer(recipe, self.model if model is None else model)
                 return self.optimizer
@@ -722,7 +734,7 @@ class _ImageRun:
             model=network,
             args=options,
             train_dataset=self.train,
-            eval_dataset=self.test,
+            eval_dataset=_Placed(self.test),
             data_collator=transformers.default_data_collator,
             compute_loss_func=lambda *batch, **counted: run.loss(*batch, **counted),
             compute_metrics=self.metrics,
@@ -750,6 +762,53 @@ class _ImageRun:
             loss = next((x["loss"] for x in reversed(state.log_history) if "loss" in x), math.nan)
             error = next((x["eval_error"] for x in reversed(state.log_history) if "eval_error" in x), None)
             self.report(state.global_step, state.max_steps, loss, error)
+
+
+class _Placed:
+    """Test images that say which they are."""
+
+    def __init__(self, images: TorchDataset) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        return self.images[index] | {"places": index}
+
+
+class _Metrics:
+    """`TrainerMetrics` that counts each test image once, whatever pads the batches, and keeps what was said.
+
+    Attributes:
+        last: the last evaluation; None before the first.
+        said: what it was made of: the predictions in process 0, in others which images were seen.
+    """
+
+    def __init__(self, counts: Any, activation: str, test: ImageList, *, keep: bool) -> None:
+        self._metrics = TrainerMetrics(counts, activation=activation)
+        self._test, self._keep = test, keep
+        self._now: Collected | None = None
+        self.said: Collected | None = None
+
+    @property
+    def last(self) -> Evaluation | None:
+        return self._metrics.last
+
+    def __call__(self, predictions: Any, compute_result: bool = True) -> dict[str, float]:
+        given, (truth, at) = predictions
+        scores, labels, places = (as_numpy("logits", x) for x in (logits_of(given), truth, at))
+        said = self._now or Collected(self._test.targets, self._test.groups)
+        self._now = None if compute_result else said
+        new = said.first_time(places)
+        if not new.all():
+            scores, labels, places = scores[new], labels[new], places[new]
+        known = labels != -100
+        if self._keep and known.any():
+            said.add(places[known], scores[known])
+        if compute_result:
+            self.said = said
+        return self._metrics((scores, labels), compute_result=compute_result)
 
 
 def _optimizer(recipe: ImageRecipe, model: nn.Module) -> torch.optim.Optimizer:

@@ -21,7 +21,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from longtail import _checks, models
-from longtail.evaluation import Evaluation
+from longtail.evaluation import Evaluation, MultiLabelEvaluation, read_evaluation
 from longtail.methods import Rule
 from longtail.models.cosine import CosineLinear, with_cosine_head
 from longtail.models.image_classifiers import head_of, read_classifier
@@ -64,7 +64,7 @@ class RunResult:
     """
 
     recipe: Recipe
-    evaluation: Evaluation
+    evaluation: Evaluation | MultiLabelEvaluation
     history: tuple[EpochMetrics, ...]
     seconds: float
     run_dir: Path | None
@@ -119,7 +119,7 @@ class RunFolder:
         """Write environment.json, which also says that the finished run has a manifest."""
         write_atomic(self.path / "environment.json", _json(dict(about) | {"manifest": manifest.FORMAT}))
 
-    def finish(self, evaluation: Evaluation, names: Iterable[str]) -> None:
+    def finish(self, evaluation: Evaluation | MultiLabelEvaluation, names: Iterable[str]) -> None:
         """Write the manifest of the run's files, and evaluation.json, which ends the run.
 
         Args:
@@ -204,7 +204,7 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
     try:
         check_run(folder)
         recipe = _recipe_of(folder)
-        evaluation = Evaluation.from_dict(read_json(folder / "evaluation.json"))
+        evaluation = read_evaluation(read_json(folder / "evaluation.json"))
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         history = tuple(EpochMetrics(**parse_json(line, "metrics.jsonl")) for line in lines)
         about = environment_of(folder)

@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from longtail import _checks
 from longtail.datasets.decoding import IMAGENET_MEAN, IMAGENET_STD
-from longtail.losses.forms import FORMS
+from longtail.losses.forms import FORMS, MANY_LABELS
 from longtail.methods.method import Method, Rule
 from longtail.training.registries import AUGMENTATIONS
 from longtail.weights import SCHEMES
@@ -32,7 +32,7 @@ __all__ = ["ImageRecipe", "Recipe", "learning_rate_at"]
 
 
 def _known_loss(name: str) -> str:
-    if name not in FORMS:
+    if name not in FORMS and name not in MANY_LABELS:
         *names, last = map(repr, FORMS)
         raise PydanticCustomError("loss", f"Input should be {', '.join(names)} or {last}")
     return name
@@ -64,6 +64,7 @@ class Recipe(BaseModel):
         metric: what decides between methods: a column of a comparison.
         folds: 0 where a test set is given. Otherwise the data are cut into so many folds, and the seed
             counts them: fold ``seed % folds`` of repetition ``seed // folds`` is the test set.
+        many_labels: whether a sample may have several labels, as in a comparison on tables or features.
         max_count: samples of the largest class of the tail that `imbalance_factor` cuts; None takes as many
             as the smallest class of the data has.
         eval_every: epochs between two measurements of the test error for the history; the last epoch is
@@ -107,6 +108,7 @@ class Recipe(BaseModel):
     metric: str = Field(default="error", exclude=True)
     folds: int = Field(default=0, ge=0, exclude=True)
     max_count: int | None = Field(default=None, ge=1, exclude=True)
+    many_labels: bool = Field(default=False, exclude=True)
     method: InstanceOf[Method] = Field(default=None, exclude=True)  # type: ignore[assignment]
 
     if not TYPE_CHECKING:  # type checkers keep the signature that pydantic derives from the fields
@@ -188,6 +190,15 @@ class Recipe(BaseModel):
             for name in _FIRST_VERSION:
                 if name in type(self).model_fields and name not in decided:
                     self.__dict__[name] = type(self).model_fields[name].default
+        return self
+
+    @model_validator(mode="after")
+    def _takes_these_labels(self) -> Self:
+        if self.method.many_labels and not self.many_labels:
+            raise ValueError(
+                f"method {self.method.label!r} is for many labels a sample, and these data have one class a "
+                "sample; leave it out, or compare on data of many labels"
+            )
         return self
 
     @model_validator(mode="after")
@@ -388,7 +399,7 @@ _FIRST_VERSION = (
     *("loss", "scheme", "beta", "gamma", "normalizer", "label_smoothing", "prior_bias", "sampling"),
 )
 # all fields that the first version had: they are written and hashed even at their default
-_LATER = {"method", "metric", "folds", "max_count"}
+_LATER = {"method", "metric", "folds", "max_count", "many_labels"}
 _FIRST_FIELDS = frozenset({*Recipe.model_fields, "size", "mean", "std", "sampling", "flip"} - _LATER)
 
 

@@ -282,12 +282,13 @@
   // ---- start
 
   for (const [id, set] of Object.entries(DATA.sets)) {
-    if (!set.counts) continue; // no training set: charts alone
     const boxes = $$(`.shown[data-set="${id}"] input`);
     set.visible = boxes.length ? new Set(boxes.filter((box) => box.checked).map((box) => Number(box.value))) : null;
-    let refill = () => {};
-    explorer($(`form.explorer[data-set="${id}"]`), set, id, () => refill());
-    refill = classTable($(`.classes[data-set="${id}"]`), set, id);
+    if (set.counts) { // else charts alone
+      let refill = () => {};
+      explorer($(`form.explorer[data-set="${id}"]`), set, id, () => refill());
+      refill = classTable($(`.classes[data-set="${id}"]`), set, id);
+    }
     const chosen = Object.keys(set.charts).filter((name) => set.charts[name].data?.some((t) => t.row !== undefined));
     for (const box of boxes) {
       box.addEventListener("change", () => {

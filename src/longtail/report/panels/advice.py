@@ -12,17 +12,21 @@ def panel(table: ComparisonTable) -> Panel:
     found = advise(table)
     cards = []
     for a in found:
-        keep = f"Run to keep: {a.folder}"
+        keep, labels = f"Run to keep: {a.folder}", a.prior == "labels"
         if a.seeds > 1:
             keep += (
-                f", the first of {a.seeds} seeds. They differ by luck alone: taking the one with the lowest "
-                "test error would be choosing on the test set"
+                f", the first of {a.seeds} {table.unit}s. They differ by luck alone: taking the one with "
+                "the lowest test error would be choosing on the test set"
             )
         blocks = [
-            Heading(f"{a.prior.capitalize()} test prior: {a.when}"),
+            Heading(a.when.capitalize() if labels else f"{a.prior.capitalize()} test prior: {a.when}"),
             *(Text(a.rule), Text(a.finding, lead="Here:"), Code(a.code)),
-            Text(f"{keep}. The same again:", "dim", code=f"longtail train {a.folder}/recipe.json"),
+            Text(f"{keep}.", "dim")
+            if labels
+            else Text(f"{keep}. The same again:", "dim", code=f"longtail train {a.folder}/recipe.json"),
         ]
         cards.append(Card(blocks))
-    answer = " ".join(f"{a.prior.capitalize()} test data: {a.finding}" for a in found)
+    answer = " ".join(
+        a.finding if a.prior == "labels" else f"{a.prior.capitalize()} test data: {a.finding}" for a in found
+    )
     return Panel("What should I use?", cards, "What should I use?", answer)

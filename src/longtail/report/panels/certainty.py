@@ -14,7 +14,10 @@ _CURVE_POINTS = 400
 def panel(table: ComparisonTable) -> Panel:
     """Show what the result rests on."""
     found = facts(table)
-    charts: list[Block] = [
+    if table.many_labels:
+        charts: list[Block] = [_losses(table)] if any(row.curve for row in table.shown) else []
+        return Panel("How sure is that?", [Text(found), *charts], "How sure is that?", found)
+    charts = [
         _reliability(table)
         if any(row.reliability for row in table.shown)
         else Text(
@@ -33,14 +36,14 @@ def facts(table: ComparisonTable) -> str:
     seeds = sorted({seed for row in table.shown for seed in row.seeds})
     sizes = sorted({len(row.seeds) for row in table.shown})
     each = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    text = f"{each} {'seed' if each == '1' else 'seeds'} a method ({', '.join(map(str, seeds))})."
+    text = f"{each} {table.unit}{'' if each == '1' else 's'} a method ({', '.join(map(str, seeds))})."
     if sizes[-1] == 1:
         return f"{text} One run a method shows no spread: no difference here is proof of anything."
     if table.tests:
         text += (
-            f" Each method is paired with the same loss without re-weighting, seed by seed; intervals are "
-            f"{100 * CONFIDENCE:.0f} % and uncorrected, marks (*) hold after Bonferroni's correction for "
-            f"{table.tests} {'test' if table.tests == 1 else 'tests'}."
+            f" Each method is paired with the same loss without re-weighting, {table.unit} by {table.unit}; "
+            f"intervals are {100 * CONFIDENCE:.0f} % and uncorrected, marks (*) hold after Bonferroni's "
+            f"correction for {table.tests} {'test' if table.tests == 1 else 'tests'}."
         )
     if sizes[-1] < 5:
         text += " Fewer than five seeds give wide intervals."
@@ -71,8 +74,12 @@ def _reliability(table: ComparisonTable) -> Chart:
     return Chart("reliability", label, Spec(traces, {"height": 380, **axes}, "n/a for the methods shown."))
 
 
-def _errors(table: ComparisonTable) -> Chart:
-    lines = [None if (c := row.curve) is None else (c.tested, c.error) for row in table.shown]
+def _errors(table: ComparisonTable) -> Block:
+    curves = [row.curve for row in table.shown]
+    if all(c is None or len(c.tested) < 2 for c in curves) and any(curves):
+        text = "Test error during training: n/a, it was measured once, after the last epoch."
+        return Text(text, "dim")
+    lines = [None if c is None else (c.tested, c.error) for c in curves]
     axis = {"title": "test error, %", "rangemode": "tozero"}
     label = "Test error during training, mean over seeds; it chose nothing, the last epoch counts"
     return Chart("curve-error", label, _curves(table, lines, 100, axis))

@@ -18,9 +18,11 @@ _NUMBERS = 400_000
 _MISTAKES = 12
 
 
-def panel(table: ComparisonTable) -> Panel:
-    """Show the confusion matrices side by side, and the most frequent mistakes."""
-    if table.evaluation.confusion is None:
+def panel(table: ComparisonTable) -> Panel | None:
+    """Show the confusion matrices side by side, and the most frequent mistakes; None of many labels."""
+    if table.many_labels:
+        return None
+    if table.single.confusion is None:
         return Panel("", [Text("Confusions: n/a, they are not kept beyond 1000 classes.", "dim")])
     blocks: list[Block] = []
     if len(table.class_counts) <= _CLASSES:

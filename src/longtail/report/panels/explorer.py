@@ -14,8 +14,13 @@ from longtail.report.panels.tail import Tail, tail_of
 from longtail.weights import class_weights
 
 
-def panel(table: ComparisonTable) -> Panel:
-    """Show the weights that follow from the counts, and start where the runs were."""
+def panel(table: ComparisonTable) -> Panel | None:
+    """Show the weights that follow from the counts, and start where the runs were.
+
+    None of many labels, where it is positives that weigh.
+    """
+    if table.many_labels:
+        return None
     betas = [row.recipe.beta for row in table.shown if row.recipe.scheme == "effective"]
     best = table.best
     beta = best.recipe.beta if best and best.recipe.scheme == "effective" else [*betas, 0.999][0]

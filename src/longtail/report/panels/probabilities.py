@@ -21,7 +21,7 @@ Bins = Sequence[tuple[int, float, float]]
 
 def panel(table: ComparisonTable) -> Panel | None:
     """Show log-loss, Brier score and calibration by group; None where no run kept them."""
-    rows = [row for row in table.shown if row.group_reliability]
+    rows = [] if table.many_labels else [row for row in table.shown if row.group_reliability]
     if not rows:
         return None
     found = facts(table)
@@ -32,9 +32,12 @@ def panel(table: ComparisonTable) -> Panel | None:
         Table(_sheet(rows), "Probabilities of all methods"),
         Text(_READING, "dim"),
     ]
-    charts += [] if (curves := _curves(table, shown)) is None else [curves]
+    curves = _curves(table, shown)
+    charts += [curves] if isinstance(curves, Chart) else []
     if charts:
         blocks.append(Side(charts))
+    if isinstance(curves, str):
+        blocks.append(Text(curves, "dim"))
     return Panel(_TITLE, blocks, _TITLE, found)
 
 
@@ -93,17 +96,32 @@ def _total(bins: Bins) -> tuple[int, float, float]:
     return samples, sum(n * c for n, c, _ in bins) / samples, sum(n * a for n, _, a in bins) / samples
 
 
-def _curves(table: ComparisonTable, rows: Sequence[Row]) -> Chart | None:
-    """Draw precision by recall of the classes against the rest, mean of all and of the few-shot ones."""
+def _curves(table: ComparisonTable, rows: Sequence[Row]) -> Chart | str | None:
+    """Draw precision by recall of the classes against the rest, mean of all and of the few-shot ones.
+
+    Where that cannot be done, say why.
+    """
+    if not rows:
+        return None
     counts = np.asarray(table.class_counts)
+    runs = [o for row in rows for o in row.outcomes]
+    said = [p for o in runs if (p := o.decided) is not None and p.scored]
+    left_out = "Curves of precision by recall are left out"
+    instead = "longtail evaluate RUN --curves has those of a run"
+    if without := len(runs) - len(said):
+        return (
+            f"{left_out}: {without} of {len(runs)} runs kept no scores, as early versions kept none and this "
+            f"one keeps up to 16 million a run; {instead}."
+        )
+    if (scores := sum(len(p.labels) for p in said) * len(counts)) > _MOST:
+        return f"{left_out}: they need {scores:,} scores, and a page sorts up to {_MOST:,}; {instead}."
     _, few = table.evaluation.thresholds
     parts = {"all classes": counts >= 0, "few-shot": counts < few}
     traces: list[Part] = []
     styles = {id(row): look for row, look in zip(table.shown, looks(table), strict=True)}
     for row in rows:
         kept = [p for o in row.outcomes if (p := o.predictions) is not None and p.logits is not None]
-        scores = sum(p.logits.size for p in kept if p.logits is not None)
-        if len(kept) < len(row.outcomes) or not kept or scores * len(rows) > _MOST:
+        if len(kept) < len(row.outcomes):
             return None
         each = [class_curves(p.logits, p.labels, activation=row.recipe.activation) for p in kept]
         for name, here in parts.items():

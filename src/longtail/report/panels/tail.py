@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from longtail._checks import short
 from longtail.compare import GROUPS, ComparisonTable
-from longtail.evaluation import Evaluation
+from longtail.evaluation import Evaluation, MultiLabelEvaluation
+from longtail.evaluation.intervals import THIN
 from longtail.report.blocks import Chart, Panel, Spec, Text
 from longtail.report.charts import GROUP_COLOURS, class_axis, inert, log_axis, points_of
 
@@ -23,18 +24,30 @@ class Tail:
         names: one a class.
         counts: training samples, falling.
         thresholds: of the shot groups.
+        samples: how many there are of many labels a sample, 0 where that is not known; None of one class.
     """
 
     names: Sequence[str]
     counts: npt.NDArray[np.float64]
     thresholds: tuple[int, int] = (100, 20)
+    samples: int | None = None
+
+    @property
+    def words(self) -> tuple[str, str, str]:
+        """What a class, several, and their samples are called."""
+        one = self.samples is None
+        return ("class", "classes", "training samples") if one else ("label", "labels", "positives")
 
 
 def tail_of(table: ComparisonTable) -> Tail:
     """Return the classes of a comparison from head to tail."""
     names, order = table.class_names, table.order
     counts = np.asarray(table.class_counts, dtype=float)[order]
-    return Tail([names[i] for i in order], counts, table.evaluation.thresholds)
+    samples = None
+    if table.many_labels:
+        told = table.outcomes[0].environment.get("num_samples")
+        samples = told if isinstance(told, int) else 0
+    return Tail([names[i] for i in order], counts, table.evaluation.thresholds, samples)
 
 
 def panel(table: ComparisonTable) -> Panel:
@@ -70,8 +83,9 @@ def chart(tail: Tail) -> Chart:
         points = {"x": [i + 1 for i in at], "y": [float(counts[i]) or None for i in at], "name": names[group]}
         texts = {"text": [f"{inert(tail.names[i])}: {count(counts[i])}" for i in at], "hoverinfo": "text"}
         traces.append({**points, **texts, **(bars if len(counts) <= 300 else line)})
-    axes = {"xaxis": class_axis(tail.names), "yaxis": log_axis("training samples", counts)}
-    label = "Training samples of every class, from head to tail (log scale)"
+    one, _, what = tail.words
+    axes = {"xaxis": class_axis(tail.names, one), "yaxis": log_axis(what, counts)}
+    label = f"{what.capitalize()} of every {one}, from head to tail (log scale)"
     return Chart("counts", label, Spec(traces, {**axes, "bargap": 0.15}))
 
 
@@ -83,12 +97,14 @@ def facts(tail: Tail) -> str:
     rarest = tail.names[int(np.argmax(counts == filled[-1]))]
     rare = np.sort(counts)[: len(counts) // 2].sum() / counts.sum()
     sizes = [int((counts > many).sum()), int(((counts >= few) & (counts <= many)).sum())]
+    _, classes, what = tail.words
+    rows = f" in {count(tail.samples)} samples" if tail.samples else ""
     text = (
-        f"{len(counts):,} classes, {count(counts.sum())} training samples, from {count(filled[0])} "
+        f"{len(counts):,} {classes}, {count(counts.sum())} {what}{rows}, from {count(filled[0])} "
         f"({tail.names[0]}) down to {count(filled[-1])} ({rarest}): imbalance factor "
-        f"{short(float(filled[0] / filled[-1]))}. The rarer half of the classes holds "
-        f"{100 * rare:.1f} % of the samples. {sizes[0]:,} many-shot (> {many}), {sizes[1]:,} medium-shot "
-        f"({few} to {many}) and {len(counts) - sum(sizes):,} few-shot (< {few}) classes."
+        f"{short(float(filled[0] / filled[-1]))}. The rarer half of the {classes} holds "
+        f"{100 * rare:.1f} % of the {what.split()[-1]}. {sizes[0]:,} many-shot (> {many}), {sizes[1]:,} "
+        f"medium-shot ({few} to {many}) and {len(counts) - sum(sizes):,} few-shot (< {few}) {classes}."
     )
     empty = len(counts) - len(filled)
     return text + (f" {empty:,} of the few-shot classes have no sample at all and weigh 0." if empty else "")
@@ -99,8 +115,12 @@ def count(value: float) -> str:
     return f"{float(value):,.10g}"
 
 
-def _test_set(evaluation: Evaluation) -> str:
+def _test_set(evaluation: Evaluation | MultiLabelEvaluation) -> str:
     total = f"{evaluation.num_samples:,} test samples"
+    if isinstance(evaluation, MultiLabelEvaluation):
+        bare = sum(n < THIN for n in evaluation.positives)
+        which = f"{bare} of {len(evaluation.positives)} labels have fewer than {THIN} positives"
+        return f"{total}; {which if bare else f'each label has at least {THIN} positives'} among them."
     if evaluation.confusion is None:
         return f"{total}; how they spread over the classes is not kept beyond 1000 classes."
     sizes = [sum(row) for row in evaluation.confusion]
