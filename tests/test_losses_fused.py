@@ -464,7 +464,7 @@ def test_large_inputs_are_compiled_once_and_run_without_a_compiler(monkeypatch, 
     def broken(*_):
         raise RuntimeError("no C++ compiler")
 
-    monkeypatch.setattr(blocks, "_compiled", lambda: broken)
+    monkeypatch.setattr(blocks, "_compiled", lambda _: broken)
     agree("focal", x, y, w)
     assert not blocks._compiles
 

@@ -316,9 +316,13 @@ def _loop(
     gradient.copy_(torch.where(hot, -slope, slope))
 
 
+def _shifted_loop(x: Tensor, offset: Tensor, *rest: Any) -> None:
+    _loop(x.float() + offset, *rest)
+
+
 @functools.cache
-def _compiled() -> Callable[..., None]:
-    return torch.compile(_loop, dynamic=True, fullgraph=True)
+def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
+    return torch.compile(loop, dynamic=True, fullgraph=True)
 
 
 _compiles = True
@@ -337,17 +341,11 @@ def _compiled_rows(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, about its own parts
-            # with an offset in it, the loop is twice as slow as with an addition before it
-            size = len(x) if offset is None else max(1, COMPILED // x.shape[1])
-            sums, labels, exponent = None, index.float(), torch.tensor(gamma)
-            for start in range(0, len(x), size):
-                part = slice(start, start + size)
-                z = x[part]
-                if offset is not None:
-                    sums = torch.add(z, offset, out=None if sums is None else sums[: len(z)])
-                    z = sums
-                rest = columns, factor[part], exponent, power, losses[part], gradient[part]
-                _compiled()(z, labels[part], *rest)
+            rest = index.float(), columns, factor, torch.tensor(gamma), power, losses, gradient
+            if offset is None:
+                _compiled(_loop)(x, *rest)
+            else:
+                _compiled(_shifted_loop)(x, offset, *rest)
     except Exception:  # no compiler, no place for its files, ...: the blocks give the same values
         _compiles = False
         return None
