@@ -334,6 +334,16 @@ def run(device: str, seconds: float) -> None:
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def run_head(device: str) -> None:
+    """Measure the last layer again, and nothing else of a run that is there."""
+    path = RESULTS / f"loss-{device}.json"
+    if not path.exists():
+        raise SystemExit(f"{path} is not there; run without --head first")
+    result = json.loads(path.read_text())
+    result["head_made"], result["head"] = provenance(), measure_head(device)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def results() -> dict[str, dict[str, Any]]:
     """Read what is measured, by device; a run that was stopped has no last part yet, and does not count."""
     paths = {device: RESULTS / f"loss-{device}.json" for device in ("cpu", "cuda")}
@@ -362,10 +372,12 @@ def write_page() -> None:
             shape = "x".join(str(n) for n in r["shape"]) + (" bf16" if r["dtype"] == "bfloat16" else "")
             cells = [shape, r["loss"], r["name"], f"{r['seconds'] * 1e3:.3g}", ratio, asked, peak]
             lines.append(f"| {' | '.join(cells)} | {r['share_of_copy_bandwidth']:.0%} |")
+        once, made = ", once each" if device == "cpu" else "", result.get("head_made")
+        when = f" ({made['date'][:10]}, commit {made['commit'][:10]})" if made else ""
         lines += [
             "",
-            "The last layer and its loss, {} samples of {} features, {:,} classes{}:".format(
-                *HEAD, ", once each" if device == "cpu" else ""
+            "The last layer and its loss, {} samples of {} features, {:,} classes{}{}:".format(
+                *HEAD, once, when
             ),
             "",
             "| | s | peak, GiB | beyond the gradients, GiB | of the plain one's |",
@@ -448,10 +460,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, help="of measuring per shape and loss; default 3, on cuda 1")
+    parser.add_argument("--head", action="store_true", help="only the last layer with its loss")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA device; run without --device for the CPU")
     RESULTS.mkdir(parents=True, exist_ok=True)
+    if options.head:
+        run_head(options.device)
+        write_page()
+        return
     run(options.device, options.seconds or (3.0 if options.device == "cpu" else 1.0))
     write_page()
     draw()
