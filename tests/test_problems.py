@@ -40,7 +40,7 @@ from longtail.compare.trials import run_training
 from longtail.evaluation import paired_difference, paired_on_test, summarize
 from longtail.methods import Method, Rule
 from longtail.methods import get as method
-from longtail.report.tables import method_sheet
+from longtail.report.tables import legend, method_sheet, reading
 from longtail.training.recipe import Recipe
 
 SIZES = (60, 24, 6)
@@ -588,6 +588,12 @@ def test_weights_and_sampling_reach_the_learner():
     small = found.class_names.index("cracked")
     assert said["inverse"][small] > 3 * said["plain"][small]
     assert said["class_aware"][small] > 3 * said["plain"][small]
+
+
+def test_page_and_terminal_say_alike_what_the_columns_hold(compared):
+    said = "balanced: mean ± standard deviation over folds, test folds. many / medium / few: "
+    assert legend(compared).startswith(said)
+    assert reading(compared).strip().startswith(said)
 
 
 def test_methods_that_need_epochs_are_named_and_left_out(problem, tmp_path):

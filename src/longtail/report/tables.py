@@ -153,23 +153,24 @@ def legend(table: ComparisonTable) -> str:
     """Say how the columns of a comparison are to be read."""
     if table.many_labels:
         return _reading_of_labels(table).strip()
-    many, few = table.evaluation.thresholds
     doubts = any(row[table.metric].on_test for row in table.shown)
     alone = " seeds alone, test samples alone: the same with one of both doubts." if doubts else ""
     return (
-        "error: mean ± standard deviation over seeds, on the test set. many / medium / few: classes with "
-        f"> {many}, {few} to {many}, < {few} training samples. vs none: paired difference to the same loss "
-        f"without re-weighting, {table.decides.side} is better, with its 95 % interval{_doubts(table)}; * "
-        f"significant after Bonferroni's correction.{alone} natural prior: the error to expect where test "
-        "data have the training set's class proportions. calibration: expected calibration error, %."
+        f"{_columns(table)}{alone} natural prior: the error to expect where test data have the training "
+        "set's class proportions. calibration: expected calibration error, %."
     )
 
 
 def reading(table: ComparisonTable) -> str:
     """Say how a comparison is to be read, below the terminal's table."""
-    many, few = table.evaluation.thresholds
     if table.many_labels:
         return _reading_of_labels(table)
+    return f"\n{_columns(table)}{_budget(table)}"
+
+
+def _columns(table: ComparisonTable) -> str:
+    """Say what the columns of terminal and page hold."""
+    many, few = table.evaluation.thresholds
     title = table.decides.title.removesuffix(" %")
     tests = "test folds" if table.recipe.folds else _TESTS[table.test_prior]
     folds = (
@@ -178,11 +179,11 @@ def reading(table: ComparisonTable) -> str:
         else ""
     )
     return (
-        f"\n{title}: mean ± standard deviation over {table.unit}s, {tests}. "
+        f"{title}: mean ± standard deviation over {table.unit}s, {tests}. "
         f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here "
         f"{_sizes(table)}). vs none: paired difference to the same loss without re-weighting, "
         f"{table.decides.side} is better, with its 95 % interval{_doubts(table)}; * significant after "
-        f"Bonferroni's correction.{folds}{_budget(table)}"
+        f"Bonferroni's correction.{folds}"
     )
 
 

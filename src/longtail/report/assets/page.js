@@ -84,6 +84,7 @@
 
   const CONFIG = {
     responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false, // without hover it would always cover the legend
     toImageButtonOptions: { format: "svg" },
   };
 
@@ -225,8 +226,7 @@
     const filled = set.counts.filter((n) => n > 0);
     const high = filled.reduce((a, b) => Math.max(a, b)), low = filled.reduce((a, b) => Math.min(a, b));
     slider.max = Math.max(5, Math.ceil(Math.log10(high)) + 2);
-    const start = 5 * Math.max(low, 1);
-    const presets = [["β = 0", 1], ["β = 0.9", 10], ["β = 0.99", 100], ["β = 0.999", 1e3], ["β = 0.9999", 1e4], ["1/n (β = 1)", Infinity], [`5 × smallest: N = ${plain(start)}`, start]];
+    const presets = [["β = 0", 1], ["β = 0.9", 10], ["β = 0.99", 100], ["β = 0.999", 1e3], ["β = 0.9999", 1e4], ["1/n (β = 1)", Infinity]];
     const buttons = presets.map(([textContent, volume]) => make("button", { type: "button", textContent, onclick: () => choose(volume) }));
     $(".presets", form).append(...buttons);
     const head = set.counts.indexOf(high), tail = set.counts.lastIndexOf(low);
