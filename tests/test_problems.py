@@ -742,7 +742,8 @@ def test_the_command_line_compares_a_table(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, *arguments, "--repeats", 1, "--out", "out") == 0
     done = capsys.readouterr()
     assert "left out: 'id' is an identifier" in done.err.replace("\n", " ")
-    assert "ldam_drw (needs a rule of margin" in done.err.replace("\n", " ")
+    assert "left out, as no learner of tables has it: plain:loss=focal," in done.err.replace("\n", " ")
+    assert ", ldam_drw\n" in done.err
     assert "8 methods, 5 folds x 1: 40 runs" in done.err
     assert "tuned_adjustment" in done.out
     stored = json.loads((tmp_path / "out" / "compare.json").read_text())

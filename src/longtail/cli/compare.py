@@ -261,8 +261,9 @@ def _compare_own(
     what = what | {"learners": learners or None, "folds": folds, "repeats": repeats}
     for note in problem.notes:
         error_console.print(escape(note), soft_wrap=True)
-    # of the usual methods the documentation says it
-    if methods is not None and (lacking := comparing.left_out(problem, methods)):
+    if lacking := comparing.left_out(problem, methods):
+        if methods is None:  # nobody asked for these: their names are enough
+            lacking = [text.partition(" ")[0] for text in lacking]
         error_console.print(escape(f"left out, as no learner of tables has it: {', '.join(lacking)}"))
     shared, runs = comparing.prepare(problem, **what)
     for line in comparing.few_neighbours(problem, methods):
