@@ -267,6 +267,10 @@ def measure_head(device: str) -> list[dict[str, Any]]:
     }
     if hasattr(F, "linear_cross_entropy"):  # torch 2.13
         calls["torch linear_cross_entropy"] = lambda: F.linear_cross_entropy(x, w, y)
+        chunks = torch.nn.LinearCrossEntropyOptions()  # its own choice of their size
+        calls["torch linear_cross_entropy, in chunks"] = lambda: F.linear_cross_entropy(
+            x, w, y, options=chunks
+        )
     rows = []
     for name, call in calls.items():
 
