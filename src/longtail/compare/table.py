@@ -28,6 +28,7 @@ from longtail.evaluation import (
 from longtail.evaluation.intervals import independent_samples
 from longtail.evaluation.statistics import signed
 from longtail.losses.forms import MANY_LABELS
+from longtail.training.predictions import Predictions
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
@@ -192,21 +193,16 @@ class ComparisonTable:
 
     def _drawn_on_test(self, one: Row, other: Row, column: str, confidence: float) -> TestDifference | None:
         """Of many labels, by the samples drawn anew that the runs kept."""
-        seeds = [s for s in one.seeds if s in other.seeds]
-        if not seeds or self.recipe.folds or column != "macro_average_precision":
+        said = self._said_alike(one, other) if column == "macro_average_precision" else None
+        if said is None:
             return None
-        found = []
-        for row in (one, other):
-            kept = {o.recipe.seed: o.decided for o in row.outcomes if o.recipe.seed in seeds}
-            found.append([kept[seed] for seed in seeds])
-        first, second = ([p for p in runs if p is not None] for runs in found)
+        seeds, first, second = said
         draws = [[p.drawn for p in runs if p.drawn is not None] for runs in (first, second)]
         if min(map(len, draws)) < len(seeds):
             return None
         truth, groups = first[0].labels, first[0].groups
-        for p in (*first, *second):
-            if not (np.array_equal(truth, p.labels) and _same(groups, p.groups)):
-                return None
+        if not all(_same(groups, p.groups) for p in (*first, *second)):
+            return None
         means = [_values(row, column) for row in (one, other)]
         difference = float(np.mean([means[0][s] - means[1][s] for s in seeds]))
         ours, theirs = (np.mean(runs, axis=0) for runs in draws)
@@ -214,21 +210,30 @@ class ComparisonTable:
 
     def _tested(self, one: Row, other: Row) -> _Tested | None:
         """What two rows say of the same test samples; None where `on_test` says nothing."""
+        said = None if self.many_labels else self._said_alike(one, other)
+        if said is None:
+            return None
+        _, first, second = said
+        ours, theirs = (np.stack([p.predicted for p in runs]) for runs in (first, second))
+        return _Tested(ours, theirs, first[0].labels, first[0].groups)
+
+    def _said_alike(
+        self, one: Row, other: Row
+    ) -> tuple[list[int], list[Predictions], list[Predictions]] | None:
+        """The seeds of both, and what each said of the same test samples; None where a run kept nothing."""
         seeds = [s for s in one.seeds if s in other.seeds]
-        if not seeds or self.recipe.folds or self.many_labels:
+        if not seeds or self.recipe.folds:
             return None
         found = []
         for row in (one, other):
             kept = {o.recipe.seed: o.decided for o in row.outcomes if o.recipe.seed in seeds}
-            found.append([kept[seed] for seed in seeds])
-        first, second = ([p for p in runs if p is not None] for runs in found)
-        if len(first) < len(seeds) or len(second) < len(seeds):
+            found.append([p for seed in seeds if (p := kept[seed]) is not None])
+        first, second = found
+        if min(map(len, found)) < len(seeds):
             return None
-        truth, groups = first[0].labels, first[0].groups
-        if not all(np.array_equal(truth, p.labels) for p in (*first, *second)):
+        if not all(np.array_equal(first[0].labels, p.labels) for p in (*first, *second)):
             return None
-        ours, theirs = (np.stack([p.predicted for p in runs]) for runs in (first, second))
-        return _Tested(ours, theirs, truth, groups)
+        return seeds, first, second
 
     def _on_test(self, tested: _Tested, column: str, confidence: float = CONFIDENCE) -> TestDifference | None:
         weights = self._weights(column)
