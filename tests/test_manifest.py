@@ -114,6 +114,31 @@ def test_verify_says_which_and_that_the_others_are_whole(run, finished, command)
         in_one_line(errors, why)
 
 
+def test_verify_takes_all_runs_of_a_folder_and_names_those_that_fail(finished, tmp_path, command):
+    places = [tmp_path / "all" / name / "seed0" for name in ("plain", "inverse", "effective", "ldam")]
+    for place in places:
+        shutil.copytree(finished, place)
+    shutil.rmtree(places[3] / "checkpoints")
+    files = 3 * 9 + 7
+    status, out, errors = command("verify", tmp_path / "all")
+    assert (status, out, errors) == (0, f"{tmp_path / 'all'}: 4 of 4 runs are whole, {files} files\n", "")
+    flip(places[0] / "metrics.jsonl", -3)
+    (places[1] / "recipe.json").unlink()
+    (places[1] / "evaluation.json").unlink()  # the manifest says that there was a run
+    for name in ("evaluation.json", "manifest.json"):
+        (places[3] / name).unlink()
+    status, out, errors = command("verify", tmp_path / "all", finished)
+    assert status == 2
+    assert f"{places[0] / 'metrics.jsonl'} does not match its checksum\n" in out
+    assert f"{places[1] / 'recipe.json'} is missing\n" in out
+    assert f"{places[3]} is not finished; the command that began it goes on\n" in out
+    assert f"{tmp_path / 'all'}: 1 of 4 runs are whole, 9 files\n{finished} is whole: 9 files\n" in out
+    in_one_line(errors, "3 of 36 files are damaged in 2 of 5 runs (", str(places[0]), str(places[1]))
+    status, out, _ = command("verify", tmp_path / "all", "--format", "csv")
+    told = [line.split(",") for line in out.splitlines()[1:]]
+    assert {row[0] for row in told if row[2]} == {str(places[0]), str(places[1])}
+
+
 def test_runs_of_earlier_versions_are_read_without_checksums(run, command):
     unseal(run)
     assert load_run(run).evaluation
@@ -221,6 +246,13 @@ def test_large_files_of_a_report_are_compared_by_size(run, monkeypatch):
     with (run / "model.safetensors").open("ab") as file:
         file.write(b"x")
     assert "model.safetensors has" in find_runs([run])[1][0].why
+
+
+def test_predictions_of_a_report_are_checked_whole_however_large_they_are(run, monkeypatch):
+    monkeypatch.setattr("longtail.compare.runs._HASHED", 100)
+    file = run / "predictions.npz"
+    flip(file, file.stat().st_size // 2)
+    assert find_runs([run])[1][0].why == "damaged: predictions.npz does not match its checksum"
 
 
 def test_the_newest_checkpoint_is_that_of_most_epochs_whatever_the_clock_says(tmp_path):

@@ -16,12 +16,14 @@ from longtail.compare.table import ComparisonTable, identity, rows_of
 from longtail.evaluation import Evaluation, MultiLabelEvaluation, read_evaluation
 from longtail.training.files import read_json
 from longtail.training.manifest import MANIFEST, DamagedError, check
+from longtail.training.predictions import PREDICTIONS
 from longtail.training.recipe import Recipe
 
-__all__ = ["LeftOut", "comparisons", "find_runs", "one_run"]
+__all__ = ["LeftOut", "comparisons", "find_runs", "one_run", "runs_below"]
 
 
-_HASHED = 2**26  # of larger files, which a report does not read, the size alone is compared
+# of larger files the size alone is compared: a report reads none of them but the predictions
+_HASHED = 2**26
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def find_runs(
     for path in given:
         if not path.is_dir():
             raise ValueError(f"{str(path)!r} is not a folder; give a run's folder or one that holds runs")
-        places |= dict.fromkeys(sorted(_runs_below(path)))
+        places |= dict.fromkeys(sorted(runs_below(path)))
     if not places:
         raise ValueError(
             f"no runs found in {', '.join(repr(str(path)) for path in given) or 'nothing'}; "
@@ -107,10 +109,10 @@ def comparisons(outcomes: Sequence[Outcome]) -> list[ComparisonTable]:
     return found
 
 
-def _runs_below(path: Path) -> Iterator[Path]:
-    """Folders that hold a run; what is inside a run, such as its checkpoints, is not looked through."""
+def runs_below(path: Path, marks: Iterable[str] = ("recipe.json", "evaluation.json")) -> Iterator[Path]:
+    """Yield the folders that hold a run, which one of some files marks; their checkpoints are left out."""
     for folder, inner, files in os.walk(path):
-        if {"recipe.json", "evaluation.json"} & {*files}:
+        if {*marks} & {*files}:
             yield Path(folder)
             inner[:] = [name for name in inner if name != "checkpoints"]
 
@@ -151,7 +153,7 @@ def _read(place: Path) -> Outcome | str:
     if not (place / "evaluation.json").is_file():
         done = max((epoch.epoch for epoch in unread.history), default=0)
         return f"unfinished: {done} of {recipe.epochs} epochs; the same longtail train goes on from there"
-    if not check(place, hashed=_HASHED) and "manifest" in unread.environment:
+    if not check(place, hashed=_HASHED, whole={PREDICTIONS}) and "manifest" in unread.environment:
         raise DamagedError(f"{MANIFEST} is missing")
     values = read_json(place / "evaluation.json")
     if not isinstance(values, dict):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,12 +68,13 @@ def seal(folder: Path, names: Iterable[str], coming: Mapping[str, bytes] | None 
     write_atomic(folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def verify(folder: Path, *, hashed: float = float("inf")) -> list[FileCheck]:
+def verify(folder: Path, *, hashed: float = float("inf"), whole: Container[str] = ()) -> list[FileCheck]:
     """Compare every file of a folder with its manifest.
 
     Args:
         folder: of a run or a checkpoint.
         hashed: files of more bytes are compared by their size alone.
+        whole: names of files that are hashed whatever their size.
 
     Returns:
         One check a file; the manifest's own comes first, and alone if it is damaged.
@@ -86,23 +87,24 @@ def verify(folder: Path, *, hashed: float = float("inf")) -> list[FileCheck]:
     except DamagedError as error:
         return [FileCheck(MANIFEST, str(error))]
     return [FileCheck(MANIFEST, None)] + [
-        FileCheck(name, _damage(folder, name, size, digest if size <= hashed else None))
+        FileCheck(name, _damage(folder, name, size, digest if size <= hashed or name in whole else None))
         for name, (size, digest) in entries.items()
     ]
 
 
-def check(folder: Path, *, hashed: float = float("inf")) -> bool:
+def check(folder: Path, *, hashed: float = float("inf"), whole: Container[str] = ()) -> bool:
     """Refuse a folder with a file that is not what was written; without a manifest, return False.
 
     Args:
         folder: of a run or a checkpoint.
         hashed: as for `verify`.
+        whole: as for `verify`.
 
     Raises:
         DamagedError: a file is damaged, missing, or a link out of the folder.
     """
     try:
-        found = verify(folder, hashed=hashed)
+        found = verify(folder, hashed=hashed, whole=whole)
     except FileNotFoundError:
         return False
     bad = [one for one in found if not one.ok]
