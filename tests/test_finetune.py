@@ -293,7 +293,15 @@ def test_what_cannot_be_read_is_no_part_of_it_and_groups_are(photos, tiny, tmp_p
     assert np.array_equal(said.labels, np.delete(test.targets, 3))
     assert said.logits.shape == (6, 3)
     assert said.groups.tolist() == [2, 1, 1, 0, 2, 3]
-    assert evaluate(said.logits, said.labels, run.evaluation.class_counts) == run.evaluation
+    counts = run.evaluation.class_counts
+    assert evaluate(said.logits, said.labels, counts, groups=said.groups) == run.evaluation
+    assert (run.evaluation.num_groups, run.evaluation.units) == (4, (1.8, 1.0, 2.0))
+    with pytest.warns(UserWarning, match="skipped"):
+        again = evaluate_images(load_run(tmp_path / "run"), data=(train, replace(test, groups=None)))
+    assert again == run.evaluation  # the run knows the groups
+    with pytest.warns(UserWarning, match="skipped"):
+        held = held_out(tmp_path / "run", broken, device="cpu")
+    assert held.groups.tolist() == said.groups.tolist()
 
 
 def test_runs_of_several_seeds_differ_by_seeds_and_test_images(photos, tiny, tmp_path):
@@ -716,13 +724,14 @@ def test_two_processes_are_one_and_survive_a_killed_rank(photos, tiny, tmp_path,
     assert [m["test_error"] for m in before] == [m.test_error for m in expected.history[: len(before)]]
     assert resumed.evaluation.error == expected.evaluation.error
 
-    refitted = finetune(
-        recipe_of(tiny, epochs=1, method=get("crt")), photos, tmp_path / "one_refitted", **ARGUMENTS
-    )
+    recipe = recipe_of(tiny, epochs=1, method=get("crt"))
+    refitted = finetune(recipe, in_groups(photos), tmp_path / "one_refitted", **ARGUMENTS)
     said, once = (Predictions.read(tmp_path / name) for name in ("refitted", "one_refitted"))
     assert np.array_equal(said.labels, load_images(photos)[1].targets)
     np.testing.assert_allclose(said.logits, once.logits, rtol=1e-4, atol=1e-5)
-    assert load_run(tmp_path / "refitted").evaluation.num_samples == 7
+    found = load_run(tmp_path / "refitted").evaluation
+    assert (found.num_samples, found.num_groups) == (7, 4)
+    assert found.units == refitted.evaluation.units
     for name, tensor in load_run(tmp_path / "refitted").model.state_dict().items():
         torch.testing.assert_close(tensor, refitted.model.state_dict()[name], rtol=1e-4, atol=1e-5)
 
@@ -737,6 +746,12 @@ def test_two_processes_are_one_and_survive_a_killed_rank(photos, tiny, tmp_path,
                 gradient_of_labels(name == "pixels") if dense else whole_gradient((name, "samples", "index"))
             )
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def in_groups(photos):
+    """The pictures, those of the test set in groups."""
+    train, test = load_images(photos)
+    return train, replace(test, groups=np.array(list("abbaacd")))
 
 
 def one_process(photos, tiny, folder):
@@ -773,7 +788,9 @@ def one_process(photos, tiny, folder):
         (folder / "seen.json").write_text(json.dumps(seen))
         np.savez(folder / "gradients.npz", **gradients)
 
-    finetune(recipe_of(tiny, epochs=1, method=get("crt")), photos, folder / "refitted", **ARGUMENTS)
+    recipe = recipe_of(tiny, epochs=1, method=get("crt"))
+    refitted = finetune(recipe, in_groups(photos), folder / "refitted", **ARGUMENTS)
+    assert refitted.evaluation.num_groups == 4  # in every process
     sys.argv = [
         "longtail",
         "train",

@@ -1,12 +1,21 @@
 """Intervals of a test set against SciPy, and how often they hold what is true, simulated at fixed seeds."""
 
+import json
 import pickle
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from longtail.evaluation import Interval, evaluate, jeffreys_interval, mean_interval, wilson_interval
+from longtail.evaluation import (
+    Evaluation,
+    Interval,
+    evaluate,
+    jeffreys_interval,
+    mean_interval,
+    wilson_interval,
+)
+from longtail.evaluation.reading import group_numbers
 
 # classes, their test samples and their true recall: what the choice in mean_interval rests on
 SETTINGS = {
@@ -141,8 +150,34 @@ def test_groups_replace_samples():
     without = evaluate(np.repeat(said, 10), np.repeat(truth, 10), [500, 10])
     assert np.diff(without.macro_f1_interval) < 0.5 * np.diff(copies.macro_f1_interval)
     assert "groups of test samples" in evaluate([0, 0], [0, 0], [5, 3], groups=["a", "a"]).thin_text
+    assert (single.num_groups, copies.num_groups) == (None, 52)
+    assert (single.units_text, copies.units_text) == ("the test samples", "52 groups of test samples")
+    assert str(copies).endswith("520 samples in 52 groups")
+    assert (
+        without.in_groups(np.repeat(said, 10), np.repeat(truth, 10), np.repeat(np.arange(52), 10)) == copies
+    )
     with pytest.raises(ValueError, match="groups must be one a sample, 52, got 3"):
         evaluate(said, truth, [500, 10], groups=[1, 2, 3])
+    with pytest.raises(ValueError, match="must be those of the 52 test samples, got 520 and 520; give what"):
+        single.in_groups(np.repeat(said, 10), np.repeat(truth, 10), np.repeat(np.arange(52), 10))
+
+
+def test_an_evaluation_of_samples_is_written_as_before_there_were_groups():
+    one = evaluate([0, 1, 0], [0, 1, 1], [5, 3])
+    assert "num_groups" not in one.to_dict()
+    grouped = evaluate([0, 1, 0], [0, 1, 1], [5, 3], groups=["a", "b", "b"])
+    for found in (one, grouped):
+        assert Evaluation.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert {name for name, value in grouped.to_dict().items() if value != one.to_dict().get(name)} == {
+        *("units", "macro_f1_ends", "num_groups")
+    }
+
+
+def test_groups_have_one_numbering():
+    assert group_numbers(["b", "a", "b", "c"], 4).tolist() == [1, 0, 1, 2]
+    assert group_numbers(np.array([[10], [9], [10]]), 3).tolist() == [0, 1, 0]  # in the order of text
+    with pytest.raises(ValueError, match="test_groups must be one a sample, 3, got 2; name each sample's"):
+        group_numbers([1, 2], 3, "test_groups")
 
 
 @pytest.mark.parametrize("confidence", [0, 1, 95, float("nan")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,20 @@ import longtail
 from longtail import ClassBalancedLoss, Problem, cli
 from longtail.adapters.sklearn import ClassBalancedClassifier, PriorAdjustedClassifier
 from longtail.compare import LABEL_HEADS, LABELS, ComparisonTable, compare, heads
-from longtail.compare.answer import answer
+from longtail.compare.answer import answer, code_for
 from longtail.compare.folds import fold, inner_folds
 from longtail.compare.learners import fit_labels, learner
 from longtail.compare.many_labels import INNER, LEFT_OUT, check, judge, label_counts, read, strata
 from longtail.compare.running import prepare
 from longtail.compare.runs import comparisons, find_runs
-from longtail.evaluation import TestDifference, tune_thresholds
+from longtail.evaluation import MultiLabelEvaluation, TestDifference, tune_thresholds
+from longtail.evaluation.multi_label import evaluate_multi_label
 from longtail.methods import Method, Rule
 from longtail.methods import get as method
-from longtail.predict import Classifier
+from longtail.predict import Classifier, Prediction
 from longtail.report.page import report_page
 from longtail.report.tables import class_sheet, reading
-from longtail.training import recipes
+from longtail.training import evaluate_run, recipes
 from longtail.training.evaluate import held_out
 from longtail.training.folder import load_run
 from longtail.training.predictions import Predictions
@@ -725,8 +727,67 @@ def test_a_head_is_loaded_and_predicts(by_heads):
         kept = Predictions.read(folder)
         ours = 1 / (1 + np.exp(-kept.logits[:3].astype(np.float64)))
         assert np.allclose([classify(row).probabilities for row in x[160:163]], ours, atol=0.02)
-    with pytest.raises(ValueError, match="has many labels a sample, which this does not take"):
+        given = [classify(row).given for row in x[160:200]]
+        assert given == [
+            tuple(n for n, d in zip("012", row, strict=True) if d) for row in kept.predicted[:40]
+        ]
+    with pytest.raises(
+        ValueError,
+        match=r"has many labels a sample, which this does not take; longtail evaluate .* shows its",
+    ):
         held_out(folder)
+    with pytest.raises(ValueError, match="has one class a sample, and gives no labels; take best"):
+        Prediction(("a", "b"), np.array([0.4, 0.6])).given  # noqa: B018
+
+
+def test_a_run_is_evaluated_with_the_comparisons_numbers_and_its_intervals(compared, by_heads):
+    for table in (compared, by_heads):
+        for outcome in (row.outcomes[0] for row in table.rows):
+            found, said = evaluate_run(outcome.folder), Predictions.read(outcome.folder)
+            ends = ("macro_average_precision_interval", "macro_f1_interval")
+            assert replace(found, **dict.fromkeys(ends)) == outcome.evaluation
+            options = {"activation": "sigmoid", "threshold": outcome.evaluation.threshold}
+            again = longtail.evaluate(said.logits.astype(float), said.labels, found.class_counts, **options)
+            assert [getattr(found, name) for name in ends] == [getattr(again, name) for name in ends]
+            assert found.macro_f1_interval.low <= found.macro_f1 <= found.macro_f1_interval.high
+
+
+def test_groups_are_the_units_of_a_runs_intervals(tmp_path):
+    x, y = made(240)
+    groups = np.arange(240) // 4  # four copies of each sample: nothing more is known than of one
+    given = {"groups": groups[:160], "test_groups": groups[160:]}
+    problem = Problem.from_features(
+        x[:160], y[:160], test=(x[groups[160:] * 4], y[groups[160:] * 4]), **given
+    )
+    table = compare(problem, ["plain"], seeds=1, out=tmp_path / "given", jobs=1)
+    (outcome,) = table.outcomes
+    assert (outcome.evaluation.num_groups, table.evaluation.num_groups) == (20, 20)
+    found, said = evaluate_run(outcome.folder), outcome.predictions
+    assert (found.num_groups, found.units_text) == (20, "20 groups of test samples")
+    assert str(found).endswith("80 samples in 20 groups")
+    once = evaluate_multi_label(said.logits[::4].astype(float), said.labels[::4], found.class_counts)
+    assert found.macro_average_precision_interval == pytest.approx(once.macro_average_precision_interval)
+    without = found.with_intervals(said.logits, said.predicted, said.labels)
+    assert np.diff(without.macro_f1_interval) < 0.7 * np.diff(found.macro_f1_interval)
+    for name, wrong in (("scores", said.logits[1:]), ("decisions", said.predicted[:, 1:])):
+        with pytest.raises(
+            ValueError, match=rf"{name} must be those of the test samples, of shape \(80, 3\)"
+        ):
+            found.with_intervals(
+                *({"scores": said.logits, "decisions": said.predicted} | {name: wrong}).values(), said.labels
+            )
+    old = {n: v for n, v in found.to_dict().items() if n != "num_groups"}
+    assert replace(MultiLabelEvaluation.from_dict(old), num_groups=20) == found
+    in_folds = compare(
+        Problem.from_features(x, y, groups=groups),
+        ["plain"],
+        folds=3,
+        repeats=1,
+        out=tmp_path / "folds",
+        jobs=1,
+    )
+    assert in_folds.evaluation.num_groups == 60
+    assert "240 test samples in 60 groups; each label has" in report_page([in_folds])
 
 
 def test_a_second_call_reads_what_is_there(compared):
@@ -741,6 +802,74 @@ def test_a_second_call_reads_what_is_there(compared):
 
 
 # ---- the command line
+
+
+def command(capsys: Any, monkeypatch: Any, *arguments: object) -> tuple[str, str]:
+    """What a command prints, on both streams."""
+    monkeypatch.setattr("sys.argv", ["longtail", *map(str, arguments)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    found = capsys.readouterr()
+    return found.out, " ".join(found.err.split())
+
+
+def test_evaluate_shows_every_label(compared, by_heads, capsys, monkeypatch):
+    outcome = compared.rows[1].outcomes[0]
+    found = outcome.evaluation
+    out, err = command(capsys, monkeypatch, "evaluate", outcome.folder)
+    assert not err
+    assert max(map(len, out.splitlines())) <= 80
+    order = np.argsort([-n for n in found.class_counts], kind="stable")
+    lines = [line.split() for line in out.splitlines() if line.split()[:1] and line.split()[0] in NAMES]
+    assert [line[0] for line in lines] == [compared.class_names[c] for c in order]
+    for line, c in zip(lines, order, strict=True):
+        columns = (found.per_class_average_precision, found.per_class_f1, found.per_class_precision)
+        numbers = [*(x[c] for x in columns), found.per_class_recall[c], found.threshold[c]]
+        assert line[1:3] == [str(found.class_counts[c]), str(found.positives[c])]
+        assert line[3:] == ["n/a" if x is None else f"{x:.3f}" for x in numbers]
+    text = " ".join(out.split())
+    assert text.endswith("; train: those of all 5 folds together, which decide the shot groups")
+    assert "of all" not in command(capsys, monkeypatch, "evaluate", by_heads.outcomes[0].folder)[0]
+    assert f"macro average precision {found.macro_average_precision:.3f}, many" in text
+    assert "95 % intervals from the test samples: macro average precision 0." in text
+    assert f"log-loss of a label {outcome.value('log_loss'):.3f}, macro-F1 at 0.5 0." in text
+    rows = command(capsys, monkeypatch, "evaluate", outcome.folder, "--format", "csv")[0].splitlines()
+    assert rows[0].startswith("label,positives,test_positives,average_precision,f1,")
+    assert [float(row.split(",")[-1]) for row in rows[1:]] == [found.threshold[c] for c in order]
+    told = json.loads(command(capsys, monkeypatch, "evaluate", outcome.folder, "--format", "json")[0])
+    assert MultiLabelEvaluation.from_dict(told) == evaluate_run(outcome.folder)
+
+
+def test_predict_gives_labels_at_the_runs_thresholds(compared, by_heads, capsys, monkeypatch, tmp_path):
+    folder, (x, _) = by_heads.rows[0].outcomes[0].folder, made(240)
+    classify = Classifier(folder)
+    at = next(i for i in range(160, 240) if len(classify(x[i]).given) == 1)
+    np.save(tmp_path / "one.npy", x[at])
+    answer = classify(x[at])
+    out, _ = command(capsys, monkeypatch, "predict", folder, tmp_path / "one.npy", "--format", "json")
+    rows = json.loads(out)
+    assert (rows[0]["label"], rows[0]["given"]) == (answer.given[0], True)
+    assert {r["label"]: r["probability"] for r in rows} == dict(answer.top(3))
+    assert all(r["given"] == (r["probability"] >= r["threshold"]) for r in rows)
+    out, _ = command(capsys, monkeypatch, "predict", folder, tmp_path / "one.npy", "--top", "1")
+    assert "1 of 3 labels given: each whose probability reaches its threshold" in " ".join(out.split())
+    assert out.count(" %") == 2  # probability and threshold of that label alone
+    out, _ = command(capsys, monkeypatch, "predict", folder, tmp_path / "one.npy", "--format", "csv")
+    assert out.splitlines()[0] == "label,probability,threshold,given"
+    for option, value in (("--sets", "0.9"), ("--prior", "estimated")):
+        _, err = command(capsys, monkeypatch, "predict", folder, tmp_path / "one.npy", option, value)
+        assert f"{option} is for one class a sample" in err
+        assert err.endswith(
+            "leave it out: without it predict gives each label from the threshold that the run chose"
+        )
+    for option in (["--curves"], ["--probabilities"], ["--thresholds", "f1"], ["--unlabelled", "x.npy"]):
+        _, err = command(capsys, monkeypatch, "evaluate", folder, *option)
+        assert f"{option[0]} is for one class a sample" in err
+        assert err.endswith(f"longtail evaluate {folder} without it shows what is known of each label")
+    place = compared.rows[1].outcomes[0].folder
+    _, err = command(capsys, monkeypatch, "predict", place, tmp_path / "one.npy")
+    assert f"keeps no model; fit it anew on your rows by {code_for(compared.rows[1])}, then its" in err
+    assert err.endswith("evaluate shows the thresholds from which the run gave each label")
 
 
 def run(*arguments: str) -> None:

@@ -95,6 +95,10 @@ def test_a_temperature_mends_overconfidence_and_is_fitted_out_of_fold():
     assert found["temperature"].error == found["as they are"].error
     assert found["temperature, adjusted"].balanced_error < exact.balanced_error
     assert set(found) == {"as they are", "temperature", "adjusted", "temperature, adjusted"}
+    tracks = np.arange(3000) // 10
+    for name, grouped in check_probabilities(3 * right, truth, 1000 * shares, groups=tracks).items():
+        assert (grouped.num_groups, found[name].num_groups) == (300, None)
+        assert grouped.units == evaluate(right, truth, 1000 * shares, groups=tracks).units
     few = check_probabilities(rng.normal(size=(12, 3)), np.arange(12) % 3, [5, 5, 5], folds=2)
     assert few["temperature"].log_loss > 1.0  # out of fold, noise gains nothing
     with pytest.raises(ValueError, match="targets must be one a row of logits, 3000, got 2"):

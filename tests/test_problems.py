@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from sklearn.metrics import average_precision_score, log_loss
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import longtail
+from folders import unseal
 from longtail import Problem, cli
+from longtail.cli.train import _set_rule
 from longtail.compare import (
     LEARNERS,
     TABLES,
@@ -33,14 +36,23 @@ from longtail.compare import (
     estimate,
     left_out,
 )
-from longtail.compare.answer import ESTIMATORS, answer, code_for
+from longtail.compare.answer import ESTIMATORS, answer, code_for, thin_classes
 from longtail.compare.folds import fold
 from longtail.compare.learners import fit, learner
 from longtail.compare.trials import run_training
-from longtail.evaluation import paired_difference, paired_on_test, summarize
+from longtail.evaluation import (
+    evaluate,
+    fit_sets,
+    paired_difference,
+    paired_on_test,
+    summarize,
+    wilson_interval,
+)
 from longtail.methods import Method, Rule
 from longtail.methods import get as method
 from longtail.report.tables import legend, method_sheet, reading
+from longtail.training import evaluate_run, load_run
+from longtail.training.evaluate import held_out
 from longtail.training.recipe import Recipe
 
 SIZES = (60, 24, 6)
@@ -138,7 +150,47 @@ def test_classes_are_those_that_weights_counts(tmp_path):
         assert found.class_counts.tolist() == list(counts.values())
 
 
-def test_groups_of_a_test_set_count_in_its_intervals(tmp_path):
+ABOUT = ("environment.json", "manifest.json")
+
+
+def counted_in_groups(outcome: Any, groups: Any) -> None:
+    """A run's own evaluation counts groups, read anew as well, and from folders of an earlier version."""
+    found, said = outcome.result, outcome.predictions
+    scores = said.logits.astype(np.float64)
+    single = evaluate(scores, said.labels, found.class_counts, activation=found.activation)
+    assert found.num_groups == len(np.unique(groups))
+    sizes = [
+        np.unique(groups[said.labels == c], return_counts=True)[1] for c in range(len(found.class_counts))
+    ]
+    assert found.units == pytest.approx([s.sum() ** 2 / max(1, (s**2).sum()) for s in sizes])
+    assert found.per_class_interval == tuple(
+        wilson_interval(e * n, n) for e, n in zip(found.per_class_error, found.units, strict=True)
+    )
+    assert found.macro_f1_ends == single.in_groups(said.predicted, said.labels, said.groups).macro_f1_ends
+    for name in ("error", "per_class_error", "macro_f1", "confusion", "test_counts", "few_error"):
+        assert getattr(found, name) == getattr(single, name), name
+    assert found.log_loss == pytest.approx(single.log_loss, abs=1e-6)  # of scores that were rounded
+    assert evaluate_run(outcome.folder) == found
+    file = outcome.folder / "evaluation.json"
+    sealed = {path: path.read_bytes() for path in (file, *(outcome.folder / n for n in ABOUT))}
+    try:
+        unseal(outcome.folder)
+        before = {name: None for name in ("units", "macro_f1_ends")}
+        now = json.loads(file.read_text())
+        file.write_text(json.dumps({n: v for n, v in (now | before).items() if n != "num_groups"}))
+        assert evaluate_run(outcome.folder) == found  # the predictions know the groups
+        kept = (outcome.folder / "predictions.npz").read_bytes()
+        sealed[outcome.folder / "predictions.npz"] = kept
+        replace(said, groups=None).write(outcome.folder)
+        old = evaluate_run(outcome.folder)
+        assert (old.num_groups, old.units, old.units_text) == (None, None, "the test samples")
+        assert old.per_class_interval == single.per_class_interval
+    finally:
+        for path, content in sealed.items():
+            path.write_bytes(content)
+
+
+def test_groups_of_a_test_set_count_in_its_intervals(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(120, 2)) + (np.arange(120) % 3 == 0)[:, np.newaxis]
     rows = [(f"g{i // 4}", f"{x[i, 0]},{x[i, 1]}", "ab"[i % 3 == 0]) for i in range(120)]
@@ -169,6 +221,26 @@ def test_groups_of_a_test_set_count_in_its_intervals(tmp_path):
     ):
         made = compare(problem, ["plain", "inverse"], out=tmp_path / problem.kind, jobs=1, **options)
         assert made.evaluation.units == pytest.approx(expected)
+        for outcome in made.outcomes:
+            counted_in_groups(outcome, names)
+        first = made.rows[0].outcomes[0].result
+        low, high = (f"{100 * end:.0f}" for end in first.per_class_interval[1])
+        assert f" in {expected[1]:.3g} independent groups, {low} to {high} %)" in " ".join(
+            thin_classes(made, made.rows[0])
+        )
+        if problem.kind == "features":
+            np.save(tmp_path / "one.npy", found.inputs[0])
+            place = made.rows[0].outcomes[0].folder
+            monkeypatch.setattr(
+                "sys.argv", ["longtail", "predict", str(place), str(tmp_path / "one.npy"), "--sets", "0.8"]
+            )
+            with pytest.raises(SystemExit):
+                cli.main()
+            out = " ".join(capsys.readouterr().out.split())
+            assert f"limits from the run's 80 test samples in {len(set(names))} groups" in out
+            held = held_out(place)
+            rule = fit_sets(held.logits, held.labels, alpha=0.2, counts=held.counts, groups=names)
+            assert rule.limits == pytest.approx(_set_rule(place, 0.8, None)[0].limits)
         difference = made.rows[1]["balanced_error"].on_test
         said = [[o.decided.predicted for o in row.outcomes] for row in made.rows]
         by_groups = paired_on_test(said[1], said[0], truth, groups=names)
@@ -189,10 +261,62 @@ def test_the_test_set_of_folds_is_all_of_one_repeat(tmp_path):
     problem = Problem.from_features(x, y, groups=np.arange(60) // 2)
     made = compare(problem, ["plain"], folds=4, repeats=2, out=tmp_path, jobs=1)
     shared = made.evaluation
-    assert (shared.num_samples, shared.test_counts) == (60, (40, 20))
+    assert (shared.num_samples, shared.test_counts, shared.num_groups) == (60, (40, 20), 30)
+    runs = made.rows[0].outcomes[:4]
+    said = [o.predictions for o in runs]
+    assert sum(o.result.num_groups for o in runs) == 30
+    for outcome, p in zip(runs, said, strict=True):
+        counted_in_groups(outcome, p.groups)
+    every = {name: np.concatenate([getattr(p, name) for p in said]) for name in ("predicted", "labels")}
+    most = max(int(p.groups.max()) for p in said)
+    groups = np.concatenate([p.groups + i * (1 + most) for i, p in enumerate(said)])
+    whole = evaluate(every["predicted"], every["labels"], [40, 20], groups=groups)
+    assert shared.macro_f1_interval == whole.macro_f1_interval
+    assert shared.macro_f1_interval != runs[0].result.macro_f1_interval
     assert np.sum(shared.confusion, axis=1).tolist() == [40, 20]
     sizes = [np.bincount(np.arange(60)[y == c] // 2) for c in range(2)]
     assert shared.units == pytest.approx([s.sum() ** 2 / (s**2).sum() for s in sizes])
+
+
+def test_a_run_of_a_table_is_evaluated_and_says_how_its_model_is_made(compared, monkeypatch, capsys):
+    def command(*arguments: object) -> tuple[str, str]:
+        monkeypatch.setattr("sys.argv", ["longtail", *map(str, arguments)])
+        with pytest.raises(SystemExit):
+            cli.main()
+        found = capsys.readouterr()
+        return found.out, " ".join(found.err.split())
+
+    rows = {row.short_name: row.outcomes[0] for row in compared.rows}
+    out, err = command("evaluate", rows["inverse"].folder)
+    assert not err
+    assert "95 % intervals from the test samples: balanced error" in out
+    told = [line.split() for line in out.splitlines()[-5:-1]]
+    assert [line[:2] for line in told if line] == [["fine", "60"], ["bent", "24"], ["cracked", "6"]]
+    assert out.endswith("training samples: those of all 5 folds together, which decide the shot groups\n")
+    worst = compared.class_names[rows["inverse"].result.worst_class]
+    assert f"worst class {worst} " in " ".join(out.split())
+    assert json.loads(command("evaluate", rows["plain"].folder, "--format", "json")[0]) == json.loads(
+        (rows["plain"].folder / "evaluation.json").read_text()
+    )
+    _, err = command("evaluate", rows["plain"].folder, "--data", "x.csv")
+    assert "--data 'x.csv' is given for a run on a table or on features" in err
+    assert err.endswith("kept of its test samples; leave it out")
+    for name in ("plain", "inverse", "tuned_adjustment"):
+        _, err = command("predict", rows[name].folder, "x.npy")
+        row = next(row for row in compared.rows if row.short_name == name)
+        assert f"is of a table, and keeps no model; fit it anew on your rows by {code_for(row)}, then" in err
+    with pytest.raises(ValueError, match=r"is of a table, by the learner 'logistic_regression', of which no"):
+        load_run(rows["plain"].folder)
+    damaged = rows["plain"].folder / "predictions.npz"
+    content = damaged.read_bytes()
+    try:
+        damaged.write_bytes(content[:-1])
+        for verb in ("evaluate", "predict"):
+            _, err = command(verb, rows["plain"].folder, *["x.npy"] * (verb == "predict"))
+            assert "damaged" in err
+            assert "put back a copy" in err
+    finally:
+        damaged.write_bytes(content)
 
 
 def test_a_test_table_is_read_as_the_training_table(tmp_path):

@@ -19,6 +19,7 @@ from longtail.adapters.transformers import logits_of
 from longtail.counts import ClassCounts
 from longtail.datasets.decoding import BROKEN, EvalTransform, opened
 from longtail.datasets.kinds import KINDS
+from longtail.evaluation import MultiLabelEvaluation
 from longtail.sources.arrays import check_headers
 from longtail.sources.folders import IMAGE_SUFFIXES
 from longtail.training.data import scale
@@ -36,10 +37,25 @@ class Prediction:
         class_names: in the order of the probabilities.
         probabilities: float64 of shape (C,). They sum to 1 for a run with a softmax loss; a sigmoid or focal
             loss asks of each class alone whether it is there, and then they need not.
+        thresholds: for a run on many labels, the probability from which its evaluation gave each label,
+            float64 of shape (C,); else None.
     """
 
     class_names: tuple[str, ...]
     probabilities: npt.NDArray[np.float64]
+    thresholds: npt.NDArray[np.float64] | None = None
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The labels that the sample gets, none or many: those whose probability reaches the threshold.
+
+        Raises:
+            ValueError: the run was not on many labels.
+        """
+        if self.thresholds is None:
+            raise ValueError("the run has one class a sample, and gives no labels; take best")
+        here = self.probabilities >= self.thresholds
+        return tuple(name for name, given in zip(self.class_names, here, strict=True) if given)
 
     @property
     def best(self) -> str:
@@ -121,6 +137,7 @@ class Classifier:
         kind: what it takes: ``"images"``, ``"vectors"``, or a kind that an application adds, such as
             ``"skeletons"``.
         shape: of one input of the network; of a clip, (frames, J, D).
+        thresholds: for a run on many labels, as of a `Prediction`; else None.
 
     Raises:
         ValueError: the folder holds no finished run, or one that does not say what its classes are.
@@ -140,7 +157,9 @@ class Classifier:
         self.shape: tuple[int, ...] = tuple(inputs["shape"])
         self._recipe, self._network = run.recipe, run.model
         self._counts: Any = run.evaluation.class_counts
-        if run.recipe.many_labels:
+        self.thresholds: npt.NDArray[np.float64] | None = None
+        if isinstance(run.evaluation, MultiLabelEvaluation):
+            self.thresholds = np.asarray(run.evaluation.threshold, dtype=np.float64)
             self._counts = ClassCounts(self.class_names, about["label_counts"], about["label_samples"])
         self._middle: EvalTransform | None = None
         if isinstance(run.recipe, ImageRecipe):
@@ -238,7 +257,8 @@ class Classifier:
     def decide(self, decided: npt.NDArray[np.float64]) -> Prediction:
         """Return the prediction of `logits`."""
         logits, alone = torch.from_numpy(decided), self._recipe.activation == "sigmoid"
-        return Prediction(self.class_names, (logits.sigmoid() if alone else logits.softmax(0)).numpy())
+        probabilities = (logits.sigmoid() if alone else logits.softmax(0)).numpy()
+        return Prediction(self.class_names, probabilities, self.thresholds)
 
 
 def read_npy(path: Path) -> npt.NDArray[Any]:

@@ -100,7 +100,9 @@ def _export(compared: list[ComparisonTable], format: ReportFormat, table: Report
             parts.append(text if not parts else text.partition("\n")[2])  # one head for all
             continue
         sheet = tables.method_sheet(one) if table is ReportTable.methods else tables.class_sheet(one)
-        heading = f"{one.title}: test error in %"
+        heading = (
+            f"{one.title}: {'average precision of the labels' if one.many_labels else 'test error'} in %"
+        )
         if format is ReportFormat.latex:
             parts.append(sheet.latex(heading))
         elif format is ReportFormat.csv:

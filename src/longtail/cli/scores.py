@@ -1,4 +1,4 @@
-"""longtail evaluate --probabilities, --thresholds, --curves: what a run's scores are worth."""
+"""longtail evaluate: what a run's scores are worth, and how well labels are found that are many a sample."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from rich.table import Table
 from longtail import _checks
 from longtail.cli.terminal import Format, console, harmless, print_csv, print_json
 from longtail.compare.columns import GROUPS
+from longtail.evaluation.intervals import THIN
 from longtail.report.charts import cut
 
 if TYPE_CHECKING:
+    from longtail.evaluation import MultiLabelEvaluation
     from longtail.training.evaluate import HeldOut
 
 _ROWS = 50  # classes that are printed
 _LONG = 28  # letters of a name that are printed
+_SHORTER = 24  # the same, beside more columns
 _SHORT = ("many", "med.", "few")
 _RECALLS = (0.5, 0.9)
 _SPLIT = (
@@ -198,6 +201,83 @@ def print_curves(run: Path, data: Path | None, format: Format) -> None:
     )
 
 
+def print_labels(run: Path, found: MultiLabelEvaluation, format: Format) -> None:
+    """Print the evaluation of many labels a sample: the means, how sure they are, and every label."""
+    if format is Format.json:
+        print_json(found.to_dict())
+        return
+    names = names_of(run, len(found.class_counts)) or [*map(str, range(len(found.class_counts)))]
+    order = np.argsort(-np.asarray(found.class_counts), kind="stable").tolist()
+    columns = (
+        *(found.class_counts, found.positives, found.per_class_average_precision, found.per_class_f1),
+        *(found.per_class_precision, found.per_class_recall, found.threshold),
+    )
+    rows = [(names[c], *(column[c] for column in columns)) for c in order]
+    if format is Format.csv:
+        head = ("label", "positives", "test_positives", "average_precision", "f1", "precision", "recall")
+        print_csv([(*head, "threshold"), *(["" if x is None else x for x in row] for row in rows)])
+        return
+    console.print(str(found))
+    sure = {
+        "macro average precision": found.macro_average_precision_interval,
+        "macro-F1": found.macro_f1_interval,
+    }
+    ends = [(name, sides) for name, sides in sure.items() if sides is not None]
+    if ends:
+        told = ", ".join(f"{name} {sides.low:.3f} to {sides.high:.3f}" for name, sides in ends)
+        console.print(f"{100 * ends[0][1].confidence:g} % intervals from {found.units_text}: {told}")
+    measures = _measures(run)
+    if told := ", ".join(
+        f"{word} {measures[name]:.3f}" for name, word in _MEASURES.items() if name in measures
+    ):
+        console.print(told)
+    if thin := sum(n < THIN for n in found.positives):
+        which = (
+            f"{thin:,} of {len(names):,} labels {'has' if thin == 1 else 'have'} fewer than {THIN} positives"
+        )
+        console.print(f"{which} in the test samples: their numbers are little more than chance")
+    body = [[name, f"{n:,}", f"{m:,}", *(_number(x, 3) for x in numbers)] for name, n, m, *numbers in rows]
+    shown = ["label", "train", "test", "AP", "F1", "prec.", "recall", "threshold"]
+    console.print(_table(shown, body, long=_SHORTER))
+    console.print(
+        "train, test: samples with the label; AP: average precision, the area under precision by recall; F1, "
+        "precision and recall: where a label is given from its threshold on, which no test sample chose"
+        f"{'; ' * bool(folds := told_of_folds(run, found.class_counts, 'train'))}{folds}",
+        style="dim",
+    )
+
+
+def told_of_folds(run: Path, counts: Sequence[int], column: str) -> str:
+    """Say that training samples are those of all folds, where a run counts them so; else nothing."""
+    from longtail.training.files import read_json
+    from longtail.training.folder import environment_of
+
+    every = environment_of(run).get("class_counts")
+    folds = read_json(run / "recipe.json").get("folds")
+    if not folds or every != [*counts]:
+        return ""
+    return f"{column}: those of all {folds} folds together, which decide the shot groups"
+
+
+_MEASURES = {"log_loss": "log-loss of a label", "macro_f1_at_half": "macro-F1 at 0.5"}
+
+
+def _measures(run: Path) -> dict[str, float]:
+    """What a comparison measured of a run beyond its evaluation."""
+    from longtail.training.folder import environment_of
+
+    found = environment_of(run).get("measures")
+    return found if isinstance(found, dict) else {}
+
+
+def names_of(run: Path, classes: int) -> list[str] | None:
+    """Return the names of a run's classes; None where it does not say them."""
+    from longtail.training.folder import environment_of
+
+    names = environment_of(run).get("class_names")
+    return [str(n) for n in names] if isinstance(names, list) and len(names) == classes else None
+
+
 def _held(run: Path, data: Path | None) -> HeldOut:
     from longtail.training.evaluate import held_out
 
@@ -205,15 +285,8 @@ def _held(run: Path, data: Path | None) -> HeldOut:
 
 
 def _names(run: Path, held: HeldOut) -> list[str]:
-    from longtail.training.folder import environment_of
-
-    names = environment_of(run).get("class_names")
     size = len(held.class_counts)
-    return (
-        [str(n) for n in names]
-        if isinstance(names, list) and len(names) == size
-        else [*map(str, range(size))]
-    )
+    return names_of(run, size) or [*map(str, range(size))]
 
 
 def _order(held: HeldOut) -> list[int]:
@@ -254,12 +327,12 @@ def _rule(text: str) -> dict[str, Any]:
     raise ValueError(f"{remedy}; got {text!r}")
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]], more: int = 0) -> Table:
+def _table(head: Sequence[str], body: Sequence[Sequence[str]], more: int = 0, long: int = _LONG) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for i, title in enumerate(head):
         table.add_column(title, justify="right" if i else "left", no_wrap=True)
     for i, row in enumerate(body[: _ROWS + more]):
-        table.add_row(escape(cut(harmless(row[0]), _LONG)), *row[1:], end_section=i + 1 == more)
+        table.add_row(escape(cut(harmless(row[0]), long)), *row[1:], end_section=i + 1 == more)
     if len(body) > _ROWS + more:
         table.add_row(f"... {len(body) - _ROWS - more} more")
     return table

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -24,11 +25,13 @@ from longtail.cli.terminal import (
     print_json,
     write,
 )
-from longtail.evaluation import Evaluation, Interval
+from longtail.evaluation import Evaluation, Interval, MultiLabelEvaluation
+from longtail.evaluation.intervals import in_groups_text
 from longtail.losses.forms import FORMS
 
 if TYPE_CHECKING:
     from longtail.evaluation import PriorEstimate, SetRule
+    from longtail.predict import Prediction
     from longtail.training.recipe import Recipe
 
 PRIOR = "prior.json"
@@ -193,6 +196,10 @@ def evaluate(
         told = " and ".join(name for name, given in asked.items() if given)
         raise ValueError(f"{told} are asked for together; give one at a time")
     run = _one_run(run)
+    for option in (name for name, given in asked.items() if given):
+        _refuse_many_labels(
+            run, option, f"longtail evaluate {run} without it shows what is known of each label"
+        )
     if probabilities or curves or thresholds is not None:
         from longtail.cli.scores import print_curves, print_probabilities, print_thresholds
 
@@ -205,7 +212,11 @@ def evaluate(
         _print_prior(_estimated(run, unlabelled, data), run, format)
         return
     evaluation = evaluate_run(run, data)
-    if format is Format.json:
+    if isinstance(evaluation, MultiLabelEvaluation):
+        from longtail.cli.scores import print_labels
+
+        print_labels(run, evaluation, format)
+    elif format is Format.json:
         print_json(evaluation.to_dict())
     elif format is Format.csv:
         rows = enumerate(
@@ -220,7 +231,11 @@ def evaluate(
         lines = [(i, n, "" if e is None else e, *(sides or ("", "")), m) for i, (n, e, sides, m) in rows]
         print_csv([("class", "count", "error", "error_low", "error_high", "test_samples"), *lines])
     else:
-        _print_evaluation(evaluation)
+        from longtail.cli.scores import names_of, told_of_folds
+
+        _print_evaluation(evaluation, names_of(run, len(evaluation.class_counts)))
+        if folds := told_of_folds(run, evaluation.class_counts, "training samples"):
+            console.print(folds, style="dim")
 
 
 def predict(
@@ -229,7 +244,10 @@ def predict(
     ],
     sample: Annotated[
         Path,
-        typer.Argument(metavar="CLIP", help="A skeleton clip as .npy, .npz, .mat or .txt; an image."),
+        typer.Argument(
+            metavar="SAMPLE",
+            help="An image; a row of features as .npy; a skeleton clip as .npy, .npz, .mat or .txt.",
+        ),
     ],
     top: Annotated[int, typer.Option(help="How many classes.", min=1)] = 5,
     sets: Annotated[
@@ -245,9 +263,7 @@ def predict(
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.table,
 ) -> None:
-    """The classes of one clip or image, by a finished run's model."""
-    from rich import box
-
+    """The classes, or the labels, of one image, row of features or clip, by a finished run's model."""
     from longtail.predict import Classifier
 
     run = _one_run(run)
@@ -258,11 +274,19 @@ def predict(
         )
     if prior is not None:
         _checks.choice("--prior", prior, ("estimated",))
+    for option in ["--sets"] * (sets is not None) + ["--prior"] * (prior is not None):
+        _refuse_many_labels(
+            run, option, "without it predict gives each label from the threshold that the run chose"
+        )
+    _refuse_tables(run)
     classifier = Classifier(run)
     logits = classifier.logits(sample)
     if prior is not None:
         logits = _prior_of(run).adjust(logits[None])[0]
     answer = classifier.decide(logits)
+    if answer.thresholds is not None:
+        _print_given(answer, top, format)
+        return
     if sets is None:
         chosen, marks = answer.top(top), None
     else:
@@ -281,9 +305,7 @@ def predict(
         lines = [(name, p, str(name in marks).lower()) for name, p in chosen]
         print_csv([("class", "probability", "in_set"), *lines])
     else:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("class")
-        table.add_column("probability", justify="right")
+        table = _columns("class", "probability")
         if marks is not None:
             table.add_column("in the set")
         for name, p in chosen:
@@ -294,8 +316,87 @@ def predict(
             what = (
                 f"{len(marks)} of {len(answer.class_names)} classes" if marks else "no class is near enough"
             )
-            line = f"{100 * sets:g} % set: {what}; limits from the run's {tested} test samples"  # type: ignore[operator]
+            line = f"{100 * sets:g} % set: {what}; limits from the run's {tested}"  # type: ignore[operator]
             console.print(f"{line}{f'; {rule.note}' if rule.note else ''}")
+
+
+def _print_given(answer: Prediction, top: int, format: Format) -> None:
+    """Print the labels of a sample: those given, and behind them the likeliest others, up to `top`."""
+    assert answer.thresholds is not None
+    given, cuts = {*answer.given}, dict(zip(answer.class_names, answer.thresholds.tolist(), strict=True))
+    chosen = [x for x in answer.top(len(answer.class_names)) if x[0] in given]
+    chosen += [x for x in answer.top(top) if x[0] not in given][: max(0, top - len(chosen))]
+    rows = [(name, p, cuts[name], name in given) for name, p in chosen]
+    head = ("label", "probability", "threshold", "given")
+    if format is Format.json:
+        print_json([dict(zip(head, row, strict=True)) for row in rows])
+    elif format is Format.csv:
+        print_csv([head, *((*row[:3], str(row[3]).lower()) for row in rows)])
+    else:
+        table = _columns("label", "probability", "threshold")
+        table.add_column("given")
+        for name, p, cut, here in rows:
+            table.add_row(
+                escape(harmless(name)), f"{100 * p:.1f} %", f"{100 * cut:.1f} %", "yes" if here else ""
+            )
+        console.print(table)
+        console.print(
+            f"{len(given)} of {len(answer.class_names)} labels given: each whose probability reaches its "
+            "threshold, which the run chose on training samples"
+        )
+
+
+def _columns(first: str, *numbers: str) -> Table:
+    """A table with a column of text and some of numbers."""
+    from rich import box
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _recipe_of(run: Path) -> Recipe | None:
+    """The recipe of a run; None where it cannot be read: who reads the run says why."""
+    from longtail.training.recipe import Recipe
+
+    try:
+        return Recipe.from_json((run / "recipe.json").read_bytes())
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _refuse_many_labels(run: Path, option: str, remedy: str) -> None:
+    recipe = _recipe_of(run)
+    if recipe is not None and recipe.many_labels:
+        raise ValueError(
+            f"{option} is for one class a sample, and in the run {run} a sample may have several labels or "
+            f"none; leave it out: {remedy}"
+        )
+
+
+def _refuse_tables(run: Path) -> None:
+    """Say how a table's model is made where the run of one is asked for a prediction: none is kept."""
+    from longtail.compare.answer import code_for
+    from longtail.compare.runs import find_runs
+    from longtail.compare.table import rows_of
+    from longtail.training.folder import environment_of, is_of_table
+
+    try:
+        if not is_of_table(environment_of(run)):
+            return
+    except (OSError, ValueError):
+        return  # who loads the run says what is damaged
+    found, left_out = find_runs([run])
+    if left_out:
+        raise ValueError(f"the run {run} is {left_out[0].why}; put back a copy of what is damaged")
+    (row,) = rows_of(found)
+    labels = "; evaluate shows the thresholds from which the run gave each label" * row.recipe.many_labels
+    raise ValueError(
+        f"the run {run} is of a table, and keeps no model; fit it anew on your rows by {code_for(row)}, then "
+        f"its predict_proba says the probabilities{labels}"
+    )
 
 
 def _one_run(folder: Path) -> Path:
@@ -308,7 +409,8 @@ def _one_run(folder: Path) -> Path:
     return found
 
 
-def _set_rule(run: Path, coverage: float, data: Path | None) -> tuple[SetRule, int]:
+def _set_rule(run: Path, coverage: float, data: Path | None) -> tuple[SetRule, str]:
+    """The rule, and the samples that it is from."""
     from longtail.evaluation import fit_sets
     from longtail.training.evaluate import held_out
 
@@ -316,7 +418,9 @@ def _set_rule(run: Path, coverage: float, data: Path | None) -> tuple[SetRule, i
     coverage = _checks.number("--sets", coverage, low=0, high=1, open_low=True, open_high=True, remedy=remedy)
     held = held_out(run, data, device="cpu")
     shared: dict[str, Any] = {"alpha": 1 - coverage, "counts": held.counts, "activation": held.activation}
-    return fit_sets(held.logits, held.labels, **shared), len(held.labels)
+    groups = None if held.groups is None else len(np.unique(held.groups))
+    tested = f"{len(held.labels)} test samples{in_groups_text(groups)}"
+    return fit_sets(held.logits, held.labels, groups=held.groups, **shared), tested
 
 
 def _estimated(run: Path, unlabelled: Path, data: Path | None) -> PriorEstimate:
@@ -411,13 +515,15 @@ def _field(text: str) -> tuple[str, object]:
 def _print_evaluation(evaluation: Evaluation, names: Sequence[str] | None = None) -> None:
     from rich import box
 
-    console.print(str(evaluation))
-    for line in _surely(evaluation):
-        console.print(line)
+    told = "\n".join([str(evaluation), *_surely(evaluation)])
+    for kind, c in (("worst", evaluation.worst_class), ("rare", evaluation.rare_class)):
+        if names is not None and c is not None:  # the table below has the names
+            told = told.replace(f"{kind} class {c}", f"{kind} class {harmless(names[c])}")
+    console.print(escape(told))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     sure = f"{100 * evaluation.confidence:g} % interval"
-    for name in ("class", "training samples", "test samples", "error %", sure):
-        table.add_column(name, justify="right")
+    for i, name in enumerate(("class", "training samples", "test samples", "error %", sure)):
+        table.add_column(name, justify="right" if i or names is None else "left")
     tested = evaluation.test_counts or [None] * len(evaluation.class_counts)
     intervals = evaluation.per_class_interval
     rows = zip(evaluation.class_counts, tested, evaluation.per_class_error, intervals, strict=True)
@@ -439,7 +545,7 @@ def _surely(evaluation: Evaluation) -> Iterator[str]:
         yield str(error)
     else:
         if balanced is not None:
-            sure = f"{100 * evaluation.confidence:g} % intervals from the test samples"
+            sure = f"{100 * evaluation.confidence:g} % intervals from {evaluation.units_text}"
             parts = [f"balanced error {_ends(balanced)} %", f"natural error {_ends(natural)} %"]
             if (f1 := evaluation.macro_f1_interval) is not None:
                 parts.append(f"macro-F1 {f1.low:.3f} to {f1.high:.3f}")

@@ -165,16 +165,18 @@ def thin_classes(table: ComparisonTable, row: Row, most: int = 3) -> list[str]:
     if not confusion or any(c is None for c in confusion):
         return []
     counts = np.sum(np.asarray(confusion), axis=0)
+    groups = table.single.units if table.single.num_groups is not None else None
     found = []
     for c, tested in enumerate(counts.sum(1).tolist()):
         if tested:
             wrong = int(tested - counts[c, c])
-            interval = wilson_interval(wrong, tested)
+            units, many = (
+                (tested, "") if groups is None else (groups[c], f" in {groups[c]:.3g} independent groups")
+            )
+            interval = wilson_interval(wrong / tested * units, units)
             assert interval is not None
             low, high = interval.low, interval.high
-            text = (
-                f"{table.class_names[c]} ({wrong} of {tested} wrong, {100 * low:.0f} to {100 * high:.0f} %)"
-            )
-            found.append((high - low, text))
+            sure = f"{100 * low:.0f} to {100 * high:.0f} %"
+            found.append((high - low, f"{table.class_names[c]} ({wrong} of {tested} wrong{many}, {sure})"))
     found.sort(key=lambda pair: -pair[0])
     return [text for _, text in found[:most]]

@@ -497,9 +497,11 @@ def _kept(
                 )
             else:
                 decided = decides.adjust(logits.numpy(), data.counts, epochs=recipe.epochs, held_out=inner)
-                evaluation = evaluate(decided, data.test[1], data.counts, activation=recipe.activation)
-                more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
                 said = Predictions.of(decided, data.test[1], data.test_groups)
+                evaluation = evaluate(
+                    decided, data.test[1], data.counts, activation=recipe.activation, groups=said.groups
+                )
+                more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
             folder = RunFolder(place)
             folder.claim(recipe)
             folder.write_model(model, {"in_channels": data.inputs.x.shape[1], "num_classes": data.classes})

@@ -277,7 +277,7 @@ def judge(
         np.asarray(method.adjust(z, counts, epochs=epochs), dtype=np.float64) for z in (logits, held_out[0])
     )
     tuned = tune_thresholds(inner, held_out[1], folds=2, activation="sigmoid")
-    options: dict[str, Any] = {"activation": "sigmoid", "resamples": 0}
+    options: dict[str, Any] = {"activation": "sigmoid", "resamples": 0, "groups": groups}
     found = evaluate_multi_label(decided, truth, class_counts, threshold=tuned, **options)
     at_half = evaluate_multi_label(decided, truth, class_counts, **options)
     known = truth != LEFT_OUT

@@ -17,6 +17,7 @@ from longtail import _checks
 from longtail.compare import many_labels
 from longtail.compare.folds import label_folds, most_folds, small_classes, thin_labels
 from longtail.datasets import DATASETS, Dataset, load, long_tail_counts, long_tail_subset
+from longtail.evaluation.reading import group_numbers
 from longtail.labels import encode
 from longtail.sources.arrays import read_arrays
 from longtail.sources.frames import Column, Frame, check_label, classes_of, read_frame
@@ -687,12 +688,7 @@ def _test_table(
 
 
 def _numbered(name: str, groups: object, samples: int) -> npt.NDArray[np.int64] | None:
-    if groups is None:
-        return None
-    together = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1].reshape(-1)
-    if len(together) != samples:
-        raise ValueError(f"{name} must be one a sample, {samples}, got {len(together)}; name each sample's")
-    return together.astype(np.int64)
+    return None if groups is None else group_numbers(groups, samples, name)
 
 
 def _shared(groups: object, tested: object) -> list[str]:

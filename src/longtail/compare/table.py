@@ -25,7 +25,6 @@ from longtail.evaluation import (
     paired_on_test,
     summarize,
 )
-from longtail.evaluation.intervals import independent_samples
 from longtail.evaluation.statistics import signed
 from longtail.losses.forms import MANY_LABELS
 from longtail.training.predictions import Predictions
@@ -387,7 +386,7 @@ class ComparisonTable:
     def evaluation(self) -> Evaluation | MultiLabelEvaluation:
         """The first finished run's, for what all of them share: counts, groups and test set.
 
-        Of folds, the test set is that of all folds of one repeat; of groups, `Evaluation.units` counts them.
+        Of folds, the test set is that of all folds of one repeat, and its groups are theirs.
         """
         runs = self.shown[0].outcomes
         runs = tuple(o for o in runs if o.recipe.seed < self.recipe.folds) or runs[:1]
@@ -404,15 +403,18 @@ class ComparisonTable:
                 num_samples=int(np.sum(counts)),
                 test_counts=tuple(np.sum(counts, axis=0).tolist()),
                 confusion=_summed(tables) if len(tables) == len(runs) else None,
+                units=None,  # they were those of the first fold alone
+                macro_f1_ends=None,
+                num_groups=None,
             )
         groups = [p.groups for p in said if p.groups is not None]
-        if first.units is not None or len(groups) < len(runs):
+        known_already = len(runs) == 1 and first.num_groups is not None
+        if known_already or len(groups) < len(runs) or 0 < len(counts) < len(runs):
             return first
         # a group is never in two folds
         apart = [g + np.int64(i) * (1 + max(int(g.max()) for g in groups)) for i, g in enumerate(groups)]
-        labels = np.concatenate([p.labels for p in said])
-        units = independent_samples(labels, np.concatenate(apart), len(first.class_counts))
-        return replace(first, units=units)
+        decided, labels = (np.concatenate([getattr(p, x) for p in said]) for x in ("predicted", "labels"))
+        return first.in_groups(decided, labels, np.concatenate(apart))
 
     @property
     def single(self) -> Evaluation:
@@ -522,7 +524,13 @@ def _of_one_repeat(found: Sequence[Evaluation | MultiLabelEvaluation]) -> MultiL
     every = [one for one in found if isinstance(one, MultiLabelEvaluation)]
     positives = np.sum([one.positives for one in every], axis=0)
     samples = sum(one.num_samples for one in every)
-    return replace(every[0], num_samples=samples, positives=tuple(positives.tolist()))
+    groups = [one.num_groups for one in every if one.num_groups is not None]
+    return replace(
+        every[0],
+        num_samples=samples,
+        positives=tuple(positives.tolist()),
+        num_groups=sum(groups) if len(groups) == len(every) else None,  # a group is never in two folds
+    )
 
 
 def _same(one: npt.NDArray[np.int64] | None, other: npt.NDArray[np.int64] | None) -> bool:

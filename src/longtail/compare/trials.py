@@ -140,8 +140,11 @@ def _run(
         else:
             counts = np.bincount(y[train], minlength=classes)
             decided = recipe.method.adjust(scores["test"], counts, held_out=inner)
-            evaluation, more = evaluate(decided, truth, problem.class_counts), measures(decided, truth)
             said = Predictions.of(decided, truth, together)
+            evaluation = evaluate(
+                decided, truth, problem.class_counts, activation="softmax", groups=said.groups
+            )
+            more = measures(decided, truth)
         seconds = time.perf_counter() - started
         environment = made_with | about | {"seconds": seconds, "measures": more}
         environment |= {"manifest": FORMAT}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from longtail import _checks
 
-__all__ = ["Interval", "independent_samples", "jeffreys_interval", "mean_interval", "wilson_interval"]
+__all__ = ["Interval", "jeffreys_interval", "mean_interval", "wilson_interval"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,24 +61,18 @@ class Interval(tuple[float, float]):
         return f"Interval({self.low:.6g}, {self.high:.6g}, confidence={self.confidence:g})"
 
 
-def independent_samples(
-    labels: npt.NDArray[np.integer[Any]], groups: npt.NDArray[np.integer[Any]], classes: int
-) -> tuple[float, ...]:
-    """Return how many independent samples each class has: (sum of its groups' sizes)^2 / (sum of squares).
+def units_text(groups: int | None) -> str:
+    """Say what intervals count: "the test samples", or how many groups of them."""
+    return "the test samples" if groups is None else f"{_of_groups(groups)} of test samples"
 
-    Args:
-        labels: class indices, shape (N,).
-        groups: numbers >= 0, shape (N,).
-        classes: C.
-    """
-    if not len(labels):
-        return (0.0,) * classes
-    ids = groups.astype(np.int64)
-    cells, sizes = np.unique(labels * (ids.max() + 1) + ids, return_counts=True)
-    of_class = cells // (ids.max() + 1)
-    total = np.bincount(of_class, weights=sizes, minlength=classes)
-    squares = np.bincount(of_class, weights=sizes.astype(np.float64) ** 2, minlength=classes)
-    return tuple((total**2 / np.maximum(squares, 1)).tolist())
+
+def in_groups_text(groups: int | None) -> str:
+    """Say in how many groups samples come, behind their number; empty where there are none."""
+    return "" if groups is None else f" in {_of_groups(groups)}"
+
+
+def _of_groups(groups: int) -> str:
+    return f"{groups:,} {'group' if groups == 1 else 'groups'}"
 
 
 def wilson_interval(k: float, m: float, confidence: float = 0.95) -> Interval | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from longtail import _checks
 from longtail._arrays import as_numpy
 from longtail.evaluation.curves import Curve
-from longtail.evaluation.intervals import THIN, Interval, checked_confidence
+from longtail.evaluation.intervals import THIN, Interval, checked_confidence, in_groups_text, units_text
 from longtail.evaluation.reading import ACTIVATIONS, SUM, Classes, group_ids, sigmoid
 
 __all__ = [
@@ -67,6 +67,8 @@ class MultiLabelEvaluation:
         class_counts: Training samples that have each label.
         macro_average_precision_interval: Percentiles over bootstrap samples, of samples or of their groups.
         macro_f1_interval: Likewise; None without resamples.
+        num_groups: How many groups the test samples come in, which the intervals then count in their place;
+            None where no groups were given, and in evaluations stored before this was kept.
     """
 
     num_samples: int
@@ -92,6 +94,12 @@ class MultiLabelEvaluation:
     class_counts: tuple[int, ...]
     macro_average_precision_interval: Interval | None
     macro_f1_interval: Interval | None
+    num_groups: int | None = None
+
+    @property
+    def units_text(self) -> str:
+        """Say what the intervals count: "the test samples", or their groups, and how many."""
+        return units_text(self.num_groups)
 
     @property
     def thin_classes(self) -> tuple[int, ...]:
@@ -108,14 +116,65 @@ class MultiLabelEvaluation:
         text = f"{len(thin)} of {len(self.positives)} classes {have} fewer than {THIN} test samples"
         return f"{text}, {none} of them none" if none else text
 
+    def with_intervals(
+        self,
+        scores: object,
+        decisions: object,
+        targets: object,
+        groups: object = None,
+        *,
+        confidence: float = 0.95,
+        resamples: int = 200,
+    ) -> MultiLabelEvaluation:
+        """Return the same with the intervals of its means, from what was said of its test samples.
+
+        Args:
+            scores: Logits or probabilities, shape (N, C); None leaves out the interval of average precision.
+            decisions: The labels given, 0 and 1 of shape (N, C).
+            targets: 0, 1 and -100 where not known, of shape (N, C).
+            groups: One a sample, as for `longtail.evaluate`: the intervals then count groups.
+            confidence: Of the intervals.
+            resamples: Bootstrap samples.
+
+        Raises:
+            ValueError: Arrays of another shape than the test samples and labels, or as `longtail.evaluate`.
+        """
+        truth, given = as_numpy("targets", targets), as_numpy("decisions", decisions)
+        shape = (self.num_samples, len(self.class_counts))
+        read = None if scores is None else as_numpy("scores", scores).astype(np.float64)
+        for name, array in (("targets", truth), ("decisions", given), ("scores", read)):
+            if array is not None and array.shape != shape:
+                raise ValueError(
+                    f"{name} must be those of the test samples, of shape {shape}, got {array.shape}; give "
+                    "what this was evaluated on"
+                )
+        known = (truth == truth) & (truth != LEFT_OUT)
+        labelled = Labelled(read, given == 1, known & (truth == 1), known, self.activation)
+        ids = None if groups is None else group_ids(groups, len(truth))
+        ends = _bootstrap(
+            labelled,
+            (given == 1) & known,
+            ids,
+            _checks.integer("resamples", resamples, low=1),
+            checked_confidence(confidence),
+        )
+        return replace(
+            self,
+            macro_average_precision_interval=ends[0],
+            macro_f1_interval=ends[1],
+            num_groups=None if ids is None else len({*ids}),
+        )
+
     def to_dict(self) -> dict[str, object]:
-        """Return the fields as JSON knows them: numbers, lists and None."""
+        """Return the fields as JSON knows them: numbers, lists and None; no number of groups without any."""
         found: dict[str, object] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Interval):
                 value = [*value, value.confidence]
             found[field.name] = list(value) if isinstance(value, tuple) else value
+        if self.num_groups is None:  # as before there were groups
+            del found["num_groups"]
         return found
 
     @classmethod
@@ -125,6 +184,8 @@ class MultiLabelEvaluation:
         Raises:
             ValueError: A field is missing or unknown.
         """
+        # what has a default is not in files of earlier versions
+        values = {f.name: f.default for f in fields(cls) if f.default is not MISSING} | dict(values)
         names = {field.name for field in fields(cls)}
         if wrong := sorted(names.symmetric_difference(values)):
             raise ValueError(
@@ -146,7 +207,7 @@ class MultiLabelEvaluation:
         }
         text = ", ".join(f"{k} {'n/a' if v is None else f'{v:.3f}'}" for k, v in parts.items())
         read = ", scores read as probabilities" if self.activation == "identity" else ""
-        return f"{text}, {self.num_samples} samples{read}"
+        return f"{text}, {self.num_samples} samples{in_groups_text(self.num_groups)}{read}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +332,7 @@ def evaluate_multi_label(
     curves = [Curve.of(s, t) if len(s) else None for s, t in _columns(read)]
     ids = None if groups is None else group_ids(groups, len(read.truth))
     ends = _bootstrap(read, decided, ids, resamples, confidence) if resamples else (None, None)
-    return _made(
+    found = _made(
         classes,
         classes.shots(many, few),
         samples=len(read.truth),
@@ -284,6 +345,7 @@ def evaluate_multi_label(
         activation=read.activation,
         ends=ends,
     )
+    return found if ids is None else replace(found, num_groups=len({*ids}))
 
 
 def _decided(read: Labelled, cuts: Floats) -> Flags:

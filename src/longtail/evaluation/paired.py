@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from longtail._arrays import as_numpy
 from longtail.evaluation.intervals import Interval, checked_confidence
-from longtail.evaluation.reading import group_ids, read_labels
+from longtail.evaluation.reading import group_numbers, read_labels
 from longtail.evaluation.statistics import PairedDifference
 
 __all__ = ["TestDifference", "paired_on_test"]
@@ -158,10 +158,7 @@ def paired_on_test(
         raise ValueError(
             f"second must have the runs of first, {len(one)}, got {len(other)}; pair them by seed"
         )
-    ids = np.arange(len(truth))
-    if groups is not None:
-        names = np.asarray(group_ids(groups, len(truth)), dtype=str)
-        ids = np.unique(names, return_inverse=True)[1].reshape(-1)
+    ids = np.arange(len(truth)) if groups is None else group_numbers(groups, len(truth))
     gaps = ((one != truth).sum(axis=0) - (other != truth).sum(axis=0, dtype=np.float64)) / len(one)
     samples = np.bincount(truth, minlength=size)
     present = samples > 0

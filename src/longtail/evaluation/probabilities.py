@@ -10,7 +10,7 @@ from longtail import _checks
 from longtail._arrays import as_numpy
 from longtail.adjust import adjust_logits
 from longtail.evaluation.label_shift import fit_calibration
-from longtail.evaluation.reading import group_ids, read_labels
+from longtail.evaluation.reading import group_numbers, read_labels
 from longtail.evaluation.single_label import Evaluation, Evaluator
 
 __all__ = ["check_probabilities", "reliability_gap"]
@@ -77,10 +77,7 @@ def check_probabilities(
     if len(truth) != len(values):
         raise ValueError(f"targets must be one a row of logits, {len(values)}, got {len(truth)}")
     folds = _checks.integer("folds", folds, low=2)
-    ids = np.arange(len(truth))
-    if groups is not None:
-        names = np.asarray(group_ids(groups, len(truth)), dtype=str)
-        ids = np.unique(names, return_inverse=True)[1].reshape(-1)
+    ids = np.arange(len(truth)) if groups is None else group_numbers(groups, len(truth))
     units = int(ids.max()) + 1
     if units < folds:
         raise ValueError(f"folds must be at most the {units} samples or groups, got {folds}")
@@ -98,6 +95,6 @@ def check_probabilities(
     evaluations = {}
     for name, scores in found.items():
         evaluator = Evaluator(class_counts, activation="softmax")
-        evaluator.add(scores, truth)
+        evaluator.add(scores, truth, groups=None if groups is None else ids)
         evaluations[name] = evaluator.result()
     return evaluations

@@ -17,6 +17,7 @@ __all__ = [
     "Batch",
     "Classes",
     "group_ids",
+    "group_numbers",
     "read_batch",
     "read_labels",
     "reading_of",
@@ -230,11 +231,25 @@ def group_ids(groups: object, samples: int) -> list[Hashable]:
     Raises:
         ValueError: another number of them.
     """
-    values = as_numpy("groups", groups).reshape(-1)
-    if len(values) != samples:
-        raise ValueError(f"groups must be one a sample, {samples}, got {len(values)}; name each sample's")
-    found: list[Hashable] = values.tolist()
+    found: list[Hashable] = _groups(groups, samples, "groups").tolist()
     return found
+
+
+def group_numbers(groups: object, samples: int, name: str = "groups") -> Integers:
+    """Number the groups of samples from 0, in the order of their names as text: int64 of shape (N,).
+
+    Raises:
+        ValueError: another number of them.
+    """
+    names = _groups(groups, samples, name).astype(str)
+    return np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _groups(groups: object, samples: int, name: str) -> Array:
+    values = as_numpy(name, groups).reshape(-1)
+    if len(values) != samples:
+        raise ValueError(f"{name} must be one a sample, {samples}, got {len(values)}; name each sample's")
+    return values
 
 
 def _squeezed(scores: Array, truth: Array, classes: int) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,9 @@ from longtail.evaluation.intervals import (
     THIN,
     Interval,
     checked_confidence,
+    in_groups_text,
     mean_interval,
+    units_text,
     wilson_interval,
 )
 from longtail.evaluation.multi_label import (
@@ -35,6 +37,7 @@ from longtail.evaluation.reading import (
     columns_of,
     group_ids,
     read_batch,
+    read_labels,
     shape_of,
     sigmoid,
 )
@@ -108,6 +111,8 @@ class Evaluation:
         confidence: Of the intervals.
         macro_f1_ends: Ends of `macro_f1_interval` where groups were given.
         one_hot: Whether targets of shape (N, C) were read as one label, as each row had one 1.
+        num_groups: How many groups the test samples come in, which every interval then counts in their place;
+            None where no groups were given.
     """
 
     num_samples: int
@@ -143,6 +148,45 @@ class Evaluation:
     confidence: float = 0.95
     macro_f1_ends: tuple[float, float] | None = None
     one_hot: bool = False
+    num_groups: int | None = None
+
+    @property
+    def units_text(self) -> str:
+        """Say what the intervals count: "the test samples", or their groups, and how many."""
+        return units_text(self.num_groups)
+
+    def in_groups(self, predicted: object, targets: object, groups: object) -> Evaluation:
+        """Return the same with groups of its test samples in the place of samples in every interval.
+
+        Args:
+            predicted: Predicted classes, integers of shape (N,).
+            targets: True classes, integers of shape (N,).
+            groups: One a sample, as for `evaluate`.
+
+        Returns:
+            What `evaluate` gives with ``groups``; all that is no interval stays as it is.
+
+        Raises:
+            TypeError: Classes that are no integers.
+            ValueError: Another number of predictions or groups, or other test samples than these.
+
+        Example:
+            >>> found = evaluate([0, 0, 1, 0], [0, 0, 1, 1], [500, 10])
+            >>> found.in_groups([0, 0, 1, 0], [0, 0, 1, 1], ["a", "a", "b", "b"]).num_groups
+            2
+        """
+        classes = len(self.class_counts)
+        truth, said = (
+            read_labels(name, x, classes) for name, x in (("targets", targets), ("predicted", predicted))
+        )
+        of_class = np.bincount(truth, minlength=classes)
+        if len(said) != len(truth) or self.test_counts not in (None, tuple(of_class.tolist())):
+            raise ValueError(
+                f"predicted and targets must be those of the {self.num_samples} test samples, got "
+                f"{len(said)} and {len(truth)}; give what this was evaluated on"
+            )
+        cells = Counter(zip(group_ids(groups, len(truth)), truth.tolist(), said.tolist(), strict=True))
+        return replace(self, **_in_groups(cells, classes, self.confidence))
 
     @property
     def natural_error(self) -> float:
@@ -224,17 +268,19 @@ class Evaluation:
         thin, units = self.thin_classes, self._units()
         if not thin or units is None:
             return ""
-        what = (
-            "test samples" if self.units in (None, self.test_counts) else "independent groups of test samples"
-        )
+        grouped = self.num_groups is not None or self.units not in (None, self.test_counts)
+        what = "independent groups of test samples" if grouped else "test samples"
         have = "has" if len(thin) == 1 else "have"
         none = sum(1 for c in thin if not units[c])
         text = f"{len(thin):,} of {len(units):,} classes {have} fewer than {THIN} {what}"
         return f"{text}, {none} of them none" if none else text
 
     def to_dict(self) -> dict[str, object]:
-        """Return the fields as JSON knows them: numbers, lists and None."""
-        return {field.name: _listed(getattr(self, field.name)) for field in fields(self)}
+        """Return the fields as JSON knows them: numbers, lists and None; no number of groups without any."""
+        found = {field.name: _listed(getattr(self, field.name)) for field in fields(self)}
+        if self.num_groups is None:  # evaluations of samples are written as before there were groups
+            del found["num_groups"]
+        return found
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Evaluation:
@@ -266,7 +312,8 @@ class Evaluation:
         text = ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
         read = ", scores read as probabilities" if self.activation == "identity" else ""
         read += ", one-hot targets read as one label" if self.one_hot else ""
-        return f"{text}, macro-F1 {self.macro_f1:.3f}, {self.num_samples} samples{read}"
+        samples = f"{self.num_samples} samples" + in_groups_text(self.num_groups)
+        return f"{text}, macro-F1 {self.macro_f1:.3f}, {samples}{read}"
 
     def _units(self) -> tuple[float, ...] | None:
         if self.units is not None:
@@ -607,16 +654,15 @@ class Evaluator:
             reliability=_bins(binned, claims, right_in) if scored else None,
             test_counts=tuple(of_class.tolist()),
             predicted_counts=tuple(said.tolist()),
-            units=self._units(),
             activation=self._activation,
             log_loss=float(self._log.value()) / total if scored and self._proper else None,
             brier_score=float(self._brier.value()) / total if scored and self._proper else None,
             per_class_calibration=self._class_calibration() if scored else None,
             group_reliability=(group_bins[0], group_bins[1], group_bins[2]) if scored else None,
             confidence=self._confidence,
-            macro_f1_ends=self._macro_f1_ends(),
             one_hot=self._one_hot,
             **self._rare(),
+            **({} if self._cells is None else _in_groups(self._cells, len(counts), self._confidence)),
         )
 
     # ---- sums
@@ -818,33 +864,6 @@ class Evaluator:
             found |= {"rare_average_precision": curve.average_precision, "rare_roc_auc": curve.roc_auc}
         return found
 
-    def _units(self) -> tuple[float, ...] | None:
-        if self._cells is None:
-            return None
-        sizes: Counter[tuple[Hashable, int]] = Counter()
-        for (group, true, _), times in self._cells.items():
-            sizes[group, true] += times
-        squares = np.zeros(len(self._of_class))
-        for (_, true), size in sizes.items():
-            squares[true] += size**2
-        of_class = self._of_class.astype(np.float64)
-        return tuple((of_class**2 / np.maximum(squares, 1)).tolist())
-
-    def _macro_f1_ends(self) -> tuple[float, float] | None:
-        if self._cells is None:
-            return None
-        cells = sorted(self._cells, key=lambda cell: (str(cell[0]), *cell[1:]))
-        place = {group: i for i, group in enumerate(dict.fromkeys(group for group, _, _ in cells))}
-        return tuple(  # type: ignore[return-value]
-            _f1_ends(
-                np.asarray([true for _, true, _ in cells]),
-                np.asarray([said for _, _, said in cells]),
-                np.asarray([self._cells[cell] for cell in cells]),
-                np.asarray([place[group] for group, _, _ in cells]),
-                self._confidence,
-            )
-        )
-
 
 class _Exact:
     """Sums of numbers in units of 2**-45, exact and so in any order the same."""
@@ -872,6 +891,25 @@ class _Exact:
 
     def value(self) -> Any:
         return self.whole + self.part * 2.0**-_UNIT
+
+
+def _in_groups(
+    counted: Counter[tuple[Hashable, int, int]], classes: int, confidence: float
+) -> dict[str, Any]:
+    """What an `Evaluation` says of groups, from the samples of each group, true and predicted class."""
+    cells = sorted(counted, key=lambda cell: (str(cell[0]), *cell[1:]))
+    place = {group: i for i, group in enumerate(dict.fromkeys(group for group, _, _ in cells))}
+    unit, true, said = (np.asarray(x) for x in zip(*((place[g], t, s) for g, t, s in cells), strict=True))
+    times = np.asarray([counted[cell] for cell in cells])
+    both, back = np.unique(unit * classes + true, return_inverse=True)
+    sizes = np.bincount(back.reshape(-1), weights=times)
+    total, squares = (np.bincount(both % classes, weights=sizes**k, minlength=classes) for k in (1, 2))
+    low, high = _f1_ends(true, said, times, unit, confidence)
+    return {
+        "units": tuple((total**2 / np.maximum(squares, 1)).tolist()),
+        "macro_f1_ends": (low, high),
+        "num_groups": len(place),
+    }
 
 
 def _units_of(values: Floats) -> Integers:

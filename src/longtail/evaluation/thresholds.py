@@ -13,7 +13,7 @@ from longtail._arrays import as_numpy
 from longtail.evaluation.curves import Curve
 from longtail.evaluation.intervals import THIN
 from longtail.evaluation.multi_label import Labelled, read_multi_label
-from longtail.evaluation.reading import ACTIVATIONS, group_ids, read_labels, reading_of, sigmoid, softmax
+from longtail.evaluation.reading import ACTIVATIONS, group_numbers, read_labels, reading_of, sigmoid, softmax
 
 __all__ = ["TunedThresholds", "class_curves", "tune_thresholds"]
 
@@ -159,13 +159,7 @@ def tune_thresholds(
     read = read_multi_label(given, truth, activation)
     shares = read.probabilities
     assert shares is not None
-    ids = (
-        np.arange(len(truth))
-        if groups is None
-        else np.unique(np.asarray(group_ids(groups, len(truth)), dtype=str), return_inverse=True)[1].reshape(
-            -1
-        )
-    )
+    ids = np.arange(len(truth)) if groups is None else group_numbers(groups, len(truth))
     units = int(ids.max()) + 1
     if units < folds:
         raise ValueError(f"folds must be at most the {units} samples or groups, got {folds}")

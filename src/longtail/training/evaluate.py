@@ -1,4 +1,7 @@
-"""A finished run, evaluated again: by the loop for data in memory, or as the Trainer does."""
+"""A finished run, evaluated again: by the loop for data in memory, or as the Trainer does.
+
+A comparison's run on a table or on features is evaluated by what it kept: nothing leads back to its data.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ import torch
 
 from longtail import _checks
 from longtail.datasets import DATASETS, Dataset, load
-from longtail.evaluation import Evaluation
+from longtail.evaluation import Evaluation, MultiLabelEvaluation, read_evaluation
 from longtail.training.data import TrainingData
 from longtail.training.device import select_device
 from longtail.training.files import read_json
-from longtail.training.folder import RunResult, check_run, environment_of, load_run
+from longtail.training.folder import RunResult, check_run, environment_of, keeps_its_evaluation, load_run
 from longtail.training.loop import measured, test_logits
-from longtail.training.predictions import PREDICTIONS, Predictions
+from longtail.training.predictions import PREDICTIONS, Predictions, groups_of
 from longtail.training.recipe import ImageRecipe, Recipe
 
 __all__ = ["HeldOut", "evaluate_run", "held_out"]
@@ -30,32 +33,86 @@ def evaluate_run(
     data: str | os.PathLike[str] | Dataset | None = None,
     *,
     device: str | torch.device = "auto",
-) -> Evaluation:
+) -> Evaluation | MultiLabelEvaluation:
     """Load a finished run's model and evaluate it on its test split again.
+
+    A comparison's run on a table or on features is evaluated by what it kept of its test samples. Where a
+    run was given groups, they are what the intervals count.
 
     Args:
         run_dir: the folder of a finished run.
         data: what it was trained on, where its recipe's name does not lead there: the folder of the files or
-            images; a `Dataset` if it was given one.
+            images; a `Dataset` if it was given one. Of a run on a table or on features it is left out.
         device: "auto" takes CUDA where there is one, else the CPU.
 
     Returns:
-        The evaluation; on the machine that trained the run, the one it stored.
+        The evaluation; on the machine that trained the run, the one it stored. Of many labels the
+        `MultiLabelEvaluation` that it stored, with intervals.
 
     Raises:
         ValueError: the folder holds no finished run, or a damaged one; the data are not the run's, or it does
             not say where they are.
         FileNotFoundError: the data are not there.
     """
+    if (stored := _stored(Path(run_dir), data)) is not None:
+        return stored
     run, target = load_run(run_dir), select_device(device)
-    _refuse_many_labels(run.recipe, run_dir)
     if isinstance(run.recipe, ImageRecipe):
         from longtail.training.finetune import evaluate_images  # transformers, which others need not have
 
         if isinstance(data, Dataset):
             raise TypeError(f"data must be the folder of the images, got {_checks.describe(data)}")
         return evaluate_images(run, data=data, device=device)
-    return measured(*_test_logits(run, data, target), run.recipe)
+    logits, samples = _test_logits(run, data, target)
+    found = measured(logits, samples, run.recipe)
+    truth = samples.test_targets.cpu().numpy()
+    if (groups := groups_of(run.run_dir, truth)) is None:
+        return found
+    outputs = logits.float().cpu().numpy()
+    decided = run.recipe.method.adjust(outputs, samples.counts, epochs=run.recipe.epochs)
+    return found.in_groups(decided.argmax(axis=1), truth, groups)
+
+
+def _stored(
+    folder: Path, data: str | os.PathLike[str] | Dataset | None
+) -> Evaluation | MultiLabelEvaluation | None:
+    """Read the evaluation of a comparison's run on a table or on features; None of other runs.
+
+    What an earlier version did not store, groups as units and intervals of many labels, is made of what the
+    run kept of its test samples.
+
+    Raises:
+        ValueError: the run is damaged, or data are given.
+    """
+    if not (folder / "evaluation.json").is_file():
+        return None
+    try:
+        about = environment_of(folder)
+    except (OSError, ValueError):
+        return None  # who loads the run says what is damaged
+    if not keeps_its_evaluation(about) or isinstance(data, Dataset):
+        return None
+    if data is not None:
+        raise ValueError(
+            f"data={os.fspath(data)!r} is given for a run on a table or on features, which is evaluated by "
+            f"what {folder} kept of its test samples; leave it out"
+        )
+    try:
+        check_run(folder)
+        found = read_evaluation(read_json(folder / "evaluation.json"))
+        said = Predictions.read(folder)
+        if said is None:
+            return found
+        if isinstance(found, MultiLabelEvaluation):
+            return found.with_intervals(said.logits, said.predicted, said.labels, said.groups)
+        if said.groups is None or found.num_groups is not None:
+            return found
+        return found.in_groups(said.predicted, said.labels, said.groups)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"the run in {folder} is damaged ({error}); put back a copy of what is damaged, or delete the "
+            "folder and run again"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +170,8 @@ def held_out(
         outputs, samples = _test_logits(run, data, target)
         logits, labels = outputs.float().cpu().numpy(), samples.test_targets.cpu().numpy()
     decided = recipe.method.adjust(logits, counts, epochs=recipe.epochs).astype(np.float64)
-    return _held_out(recipe, decided, labels.astype(np.int64), counts)
+    groups = groups_of(run.run_dir, labels)
+    return _held_out(recipe, decided, labels.astype(np.int64), counts, groups)
 
 
 def _kept(folder: Path) -> HeldOut | None:
@@ -121,11 +179,11 @@ def _kept(folder: Path) -> HeldOut | None:
     if not (folder / "evaluation.json").is_file() or not (folder / PREDICTIONS).is_file():
         return None
     check_run(folder)
+    recipe = Recipe.from_json((folder / "recipe.json").read_bytes())
+    _refuse_many_labels(recipe, folder)
     said = Predictions.read(folder)
     if said is None or said.logits is None:
         return None
-    recipe = Recipe.from_json((folder / "recipe.json").read_bytes())
-    _refuse_many_labels(recipe, folder)
     counts = Evaluation.from_dict(read_json(folder / "evaluation.json")).class_counts
     return _held_out(recipe, said.logits.astype(np.float64), said.labels, counts, said.groups)
 
@@ -133,8 +191,8 @@ def _kept(folder: Path) -> HeldOut | None:
 def _refuse_many_labels(recipe: Recipe, run_dir: str | os.PathLike[str]) -> None:
     if recipe.many_labels:
         raise ValueError(
-            f"the run in {run_dir} has many labels a sample, which this does not take; its evaluation is in "
-            f"evaluation.json, its scores are in {PREDICTIONS}, and longtail report shows it"
+            f"the run in {run_dir} has many labels a sample, which this does not take; longtail evaluate "
+            f"{run_dir} shows its labels, and its scores are in {PREDICTIONS}"
         )
 
 

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -48,9 +48,11 @@ from longtail.training.folder import (
     environment_of,
     load_run,
 )
-from longtail.training.predictions import PREDICTIONS, Collected
+from longtail.training.predictions import PREDICTIONS, Collected, groups_of
 from longtail.training.progress import progress_bar
 from longtail.training.recipe import ImageRecipe, Recipe, learning_rate_at
+
+_T = TypeVar("_T")
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState
@@ -201,10 +203,15 @@ def evaluate_images(
     """
     counts = run.evaluation.class_counts
     evaluator = Evaluator(counts, activation=run.recipe.activation)
+    said = []
     for logits, labels in image_outputs(run, data=data, device=device):
-        evaluator.add(_decided(run.recipe, counts, logits), labels)
+        decided = as_numpy("logits", _decided(run.recipe, counts, logits))
+        evaluator.add(decided, labels)
+        said.append((decided.argmax(axis=1), labels.numpy()))
     found: Evaluation = evaluator.result()
-    return found
+    predicted, truth = (np.concatenate(part) for part in zip(*said, strict=True))
+    groups = groups_of(run.run_dir, truth)
+    return found if groups is None else found.in_groups(predicted, truth, groups)
 
 
 def _decided(recipe: Recipe, counts: Any, logits: torch.Tensor) -> torch.Tensor:
@@ -500,6 +507,10 @@ class _ImageRun:
                 f"{seen.sum()} of {len(seen)} test images were evaluated; leave out what arguments say of "
                 "batches and loaders"
             )
+        said = self.metrics.said.result() if main else None
+        if self.test.images.groups is not None:  # process 0 alone has the predictions
+            counted = None if said is None else evaluation.in_groups(said.predicted, said.labels, said.groups)
+            evaluation = _agreed(counted) or evaluation
         seconds = self.seconds()
         model = adapting.merge_adapters(trainer.accelerator.unwrap_model(trainer.model))
         if main:
@@ -511,7 +522,8 @@ class _ImageRun:
                     folder.write_model(model, {})
             folder.write_metrics(history)
             folder.write_environment(self.about | {"seconds": seconds})
-            self.metrics.said.result().write(folder.path)
+            assert said is not None
+            said.write(folder.path)
             folder.finish(evaluation, [*names, PREDICTIONS])
         _wait()
         return RunResult(self.recipe, evaluation, history, seconds, folder.path, model.to("cpu").eval())
@@ -988,7 +1000,7 @@ def _wait() -> None:
         dist.barrier()
 
 
-def _agreed(value: str | None) -> str | None:
+def _agreed(value: _T | None) -> _T | None:
     """What process 0 has found, for all: file systems of many machines lag."""
     if not (dist.is_available() and dist.is_initialized()):
         return value

@@ -204,10 +204,15 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
     try:
         check_run(folder)
         recipe = _recipe_of(folder)
+        about = environment_of(folder)
+        if is_of_table(about):
+            raise _UnknownHereError(
+                f"the run in {folder} is of a table, by the learner {about['learner']!r}, of which no model "
+                "is kept; fit it anew by the line Code of the comparison's answer"
+            )
         evaluation = read_evaluation(read_json(folder / "evaluation.json"))
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         history = tuple(EpochMetrics(**parse_json(line, "metrics.jsonl")) for line in lines)
-        about = environment_of(folder)
         seconds = float(about["seconds"])
         if recipe.method.is_tuned and "tau" in about:  # what was chosen then decides now
             chosen = Rule("logit", tau=float(about["tau"]))
@@ -269,7 +274,7 @@ def check_run(folder: Path, *, hashed: float = float("inf")) -> None:
 
 
 class _UnknownHereError(ValueError):
-    """A recipe names what nothing here registers: the run may be whole, and another package missing."""
+    """The run may be whole: its recipe names what nothing here registers, or it has no network."""
 
 
 def _recipe_of(folder: Path) -> Recipe:
@@ -300,6 +305,19 @@ def environment_of(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{error}; put back a copy of it, or train into another folder") from None
     return found
+
+
+def is_of_table(about: Mapping[str, Any]) -> bool:
+    """Whether an environment is that of a comparison's run on a table, which keeps no model."""
+    return "learner" in about
+
+
+def keeps_its_evaluation(about: Mapping[str, Any]) -> bool:
+    """Whether an environment is that of a comparison's run on a table or on features.
+
+    Nothing in its folder leads back to such data. What it said of the test samples is kept.
+    """
+    return is_of_table(about) or "measures" in about
 
 
 def environment(device: torch.device) -> dict[str, object]:

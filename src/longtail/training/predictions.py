@@ -13,10 +13,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from longtail.evaluation.reading import group_numbers
 from longtail.sources.arrays import check_headers
 from longtail.training.files import write_atomic
 
-__all__ = ["PREDICTIONS", "Collected", "Predictions"]
+__all__ = ["PREDICTIONS", "Collected", "Predictions", "groups_of"]
 
 PREDICTIONS: Final = "predictions.npz"
 _MOST = 1 << 24  # scores up to which they are kept: 64 MB
@@ -103,9 +104,23 @@ class Predictions:
         return cls(labels, predicted, held.get("logits"), groups, scored, held.get("drawn"))
 
 
+def groups_of(folder: Path | None, labels: npt.NDArray[Any]) -> Integers | None:
+    """Return the groups of a run's test samples, where it kept some; None of other samples than these.
+
+    Args:
+        folder: of the run.
+        labels: true classes of the test samples, shape (N,).
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    said = None if folder is None else Predictions.read(folder, scores=False)
+    return None if said is None or not np.array_equal(said.labels, labels) else said.groups
+
+
 def _with_scores(logits: npt.NDArray[Any], groups: Any) -> tuple[Any, Integers | None, bool]:
     kept = logits.astype(np.float32) if logits.size <= _MOST else None
-    return kept, _numbered(groups), kept is not None
+    return kept, None if groups is None else group_numbers(groups, len(logits)), kept is not None
 
 
 class Collected:
@@ -146,7 +161,7 @@ class Collected:
     def result(self) -> Predictions:
         """Return what was kept, in the order of the samples."""
         rows = np.flatnonzero(self._known)
-        groups = None if self._groups is None else _numbered(np.asarray(self._groups)[rows])
+        groups = None if self._groups is None else group_numbers(np.asarray(self._groups)[rows], len(rows))
         logits = self._logits
         return Predictions(
             self._labels[rows].astype(np.int64),
@@ -155,9 +170,3 @@ class Collected:
             groups,
             logits is not None,
         )
-
-
-def _numbered(groups: Any) -> Integers | None:
-    if groups is None:
-        return None
-    return np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].reshape(-1).astype(np.int64)

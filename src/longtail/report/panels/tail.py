@@ -11,7 +11,7 @@ import numpy.typing as npt
 from longtail._checks import short
 from longtail.compare import GROUPS, ComparisonTable
 from longtail.evaluation import Evaluation, MultiLabelEvaluation
-from longtail.evaluation.intervals import THIN
+from longtail.evaluation.intervals import THIN, in_groups_text
 from longtail.report.blocks import Chart, Panel, Spec, Text
 from longtail.report.charts import GROUP_COLOURS, class_axis, inert, log_axis, points_of
 
@@ -116,7 +116,7 @@ def count(value: float) -> str:
 
 
 def _test_set(evaluation: Evaluation | MultiLabelEvaluation) -> str:
-    total = f"{evaluation.num_samples:,} test samples"
+    total = f"{evaluation.num_samples:,} test samples{in_groups_text(evaluation.num_groups)}"
     if isinstance(evaluation, MultiLabelEvaluation):
         bare = sum(n < THIN for n in evaluation.positives)
         which = f"{bare} of {len(evaluation.positives)} labels have fewer than {THIN} positives"
