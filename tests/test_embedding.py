@@ -131,8 +131,8 @@ def test_images_of_tables_and_data_sets_bring_their_groups(models, photos, tmp_p
     ):
         with pytest.raises(ValueError, match=message):
             embed(tmp_path / "t.csv", models["pooled"], root=folder, **columns | wrong)
-    with pytest.raises(ValueError, match="groups is for features of pictures"):
-        Problem.from_images(tmp_path / "t.csv", root=folder, **columns)
+    with pytest.raises(ValueError, match="pooling is for features of pictures"):
+        Problem.from_images(tmp_path / "t.csv", root=folder, pooling="mean", **columns)
 
 
 def plainly(folder, images, how):

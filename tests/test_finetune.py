@@ -27,6 +27,7 @@ import longtail.training.predictions as predictions_module
 from folders import flip, unseal, write_photos, write_tiny
 from longtail import ClassBalancedLoss, cli, evaluate, recipes
 from longtail.adapters.transformers import TrainerMetrics, step_denominator, trainer_loss
+from longtail.cli.train import _what_to_train
 from longtail.compare.runs import comparisons, find_runs
 from longtail.datasets.images import EvalTransform, ImageList, TorchDataset, load_images
 from longtail.evaluation import paired_on_test
@@ -910,3 +911,25 @@ def test_methods_that_files_do_not_take_are_refused(photos, tiny, tmp_path, name
 
 if __name__ == "__main__":
     debug_launcher(one_process, (sys.argv[1], sys.argv[2], Path(sys.argv[3])), num_processes=2)
+
+
+def test_a_run_on_a_table_of_images_finds_them_again(tmp_path, tiny, monkeypatch, capsys):
+    folder = write_photos(tmp_path / "shots", (12, 6, 6), (1, 1, 1), size=24) / "train"
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+    rows = [f"{f},{f.partition('/')[0]},{f.partition('/')[0]} {int(f[-5]) // 2}" for f in files]
+    (tmp_path / "t.csv").write_text("\n".join(["file,kind,film", *rows, ""]))
+    monkeypatch.chdir(tmp_path)
+    asked = ["train", "t.csv", "--image", "file", "--label", "kind", "--group", "film", "--root", str(folder)]
+    asked += ["--model", tiny, "--size", "32", "--epochs", "1", "--batch-size", "4", "--out", "run"]
+    monkeypatch.setattr("sys.argv", ["longtail", *asked, "--device", "cpu"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code, capsys.readouterr().err
+    stored = load_run("run").evaluation
+    assert evaluate_run("run", device="cpu").error == stored.error
+    films = load_images("t.csv", image="file", label="kind", groups="film", root=folder)[1].groups
+    assert len({*Predictions.read(Path("run")).groups.tolist()}) == len({*films.tolist()})
+    # the recipe beside it leads to the same images
+    chosen, (train, test) = _what_to_train("run/recipe.json", None, {"seed": 1})
+    assert (chosen.seed, test.groups.tolist()) == (1, films.tolist())
+    assert len(train) + len(test) == len(files)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from folders import unseal
 from longtail import class_counts, cli, datasets
 from longtail.datasets.decoding import MARGIN, cut, normalise, upright_size
 from longtail.datasets.images import (
@@ -30,7 +31,7 @@ from longtail.datasets.images import (
     in_memory,
     load_images,
 )
-from longtail.datasets.long_tail import Dataset, Split, long_tail_subset
+from longtail.datasets.long_tail import Dataset, Split, hold_out, long_tail_subset
 from longtail.models import StridedCNN
 from longtail.paper.reproduce import jobs_for, reproduce
 from longtail.paper.results import columns_of, read_rows
@@ -274,6 +275,95 @@ def test_class_folders_alone_are_split_by_class_and_seed(write):
     expected = long_tail_subset([0] * 10 + [1] * 2 + [2], [3, 1, 0], seed=4)
     assert [f for f, _ in names_of(test)] == [sorted(files)[i] for i in expected]
     assert names_of(load_images(root, validation=0.3, seed=5)[1]) != names_of(test)
+
+
+def test_groups_are_held_out_whole(write):
+    films = [
+        f"{name}/film{f}-{i}.jpg"
+        for name, n in (("cat", 8), ("lynx", 2), ("puma", 1))
+        for f in range(n)
+        for i in range(3)
+    ]
+    root = write(*films)
+    train, test = load_images(root, groups_from=r"[^/]+/film\d+")
+    assert not {*train.groups} & {*test.groups}
+    assert dict(train.class_counts) == {"cat": 18, "lynx": 3, "puma": 3}
+    assert dict(test.class_counts) == {"cat": 6, "lynx": 3, "puma": 0}
+    assert [*test.groups] == [name.rpartition("-")[0] for name, _ in names_of(test)]
+    again, same = load_images(**train.arguments)
+    assert names_of(again) == names_of(train)
+    assert names_of(same) == names_of(test)
+    assert names_of(load_images(root)[1]) != names_of(test)
+    assert names_of(load_images(root, groups_from=r"[^/]+/film\d+", seed=3)[1]) != names_of(test)
+
+
+def test_numbers_that_begin_anew_in_every_class_are_told(write):
+    names = [f"{c}/{t}_{i}.jpg" for c, n in (("cat", 4), ("lynx", 2)) for t in range(n) for i in range(2)]
+    root = write(*names)
+    with pytest.warns(UserWarning, match=r"finds numbers such as '0', which may begin anew .*\(\[\^/\]\+\)/"):
+        load_images(root, groups_from=r"(\d+)_")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train, test = load_images(root, groups_from=r"([^/]+)/(\d+)_")
+    assert {*train.groups, *test.groups} == {"/".join(n.split("_")[0].split("/")) for n in names}
+
+
+def test_groups_of_a_given_test_part_that_training_has_are_told(write):
+    root = write("train/cat/1_1.jpg", "train/lynx/2_1.jpg", "test/cat/1_2.jpg", "test/lynx/3_1.jpg")
+    with pytest.warns(UserWarning, match="1 groups are in both training and test, such as '1'"):
+        load_images(root, groups_from=r"(\d+)_")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"groups_from": "("}, "groups_from must be a regular expression"),
+        ({"groups_from": "film"}, "groups_from 'film' finds nothing in 'cat/1.jpg'"),
+        ({"groups_from": "a", "groups": "b"}, "groups is given beside groups_from"),
+        ({"groups": "film"}, r"belongs to a Hugging Face .* \(groups_from finds groups in paths\)"),
+        ({"groups_from": "[cl]"}, "no group can be held out without a class losing its last one"),
+    ],
+)
+def test_groups_that_cannot_be_found_or_held_out(write, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(write("cat/1.jpg", "cat/2.jpg", "lynx/1.jpg"), **arguments)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=4, max_size=120),
+    st.floats(0.05, 0.6),
+    st.integers(0, 5),
+)
+def test_what_is_held_out_by_groups(pairs, share, seed):
+    targets, groups = (np.array(part) for part in zip(*pairs, strict=True))
+    classes = np.unique(targets)
+    targets = np.searchsorted(classes, targets)
+    of_class = [{*groups[targets == c].tolist()} for c in range(len(classes))]
+    try:
+        out = hold_out(targets, share, seed, groups)
+    except ValueError:
+        # every group is the only one of some class
+        alone = set().union(*(names for names in of_class if len(names) == 1))
+        assert {*groups.tolist()} <= alone
+        return
+    kept = np.setdiff1d(np.arange(len(targets)), out)
+    assert not {*groups[out].tolist()} & {*groups[kept].tolist()}
+    assert np.bincount(targets[kept], minlength=len(classes)).min() > 0
+    assert (
+        hold_out(targets, share, seed, groups.astype(str).astype(object)).tolist()
+        == hold_out(targets, share, seed, groups.astype(str)).tolist()
+    )
+
+
+def test_the_share_held_out_by_groups_is_near_the_one_asked():
+    rng = np.random.default_rng(0)
+    targets, groups = np.repeat([0, 1, 2], [4000, 400, 60]), rng.permutation(4460) // 4
+    out = hold_out(targets, 0.2, 1, groups)
+    shares = np.bincount(targets[out]) / np.bincount(targets)
+    np.testing.assert_allclose(shares, 0.2, atol=0.06)
+    own = np.concatenate([np.arange(4000) // 4, 1000 + np.arange(400) // 4, 1100 + np.arange(60) // 4])
+    out = hold_out(targets, 0.2, 1, own)
+    np.testing.assert_allclose(np.bincount(targets[out]) / np.bincount(targets), 0.2, atol=0.02)
 
 
 def test_a_class_that_is_called_train(write):
@@ -788,6 +878,9 @@ def test_gtsrb_wants_its_classes_and_tracks_apart(write):
     data = gtsrb(root)
     assert data.train.inputs.shape == (86, 3, 32, 32)
     assert (data.name, data.num_classes, len(data.test)) == ("gtsrb", 43, 43)
+    assert data.train.groups[:3].tolist() == ["00/00000", "00/00001", "01/00000"]
+    assert len({*data.test.groups}) == 43
+    assert data.long_tailed(2)[0].train.groups.shape == (len(data.long_tailed(2)[0].train),)
     assert datasets.load("gtsrb", root / "gtsrb").class_names == data.class_names
     shutil.copy(root / signs[3], root / "gtsrb/test/01/00001_00007.jpg")
     with pytest.raises(ValueError, match=r"track 01/00001 is in both train and test; split by track"):
@@ -942,12 +1035,16 @@ def test_compare_takes_a_folder_as_it_is(write, longtail):
     assert (recipe["dataset"], recipe["imbalance_factor"]) == ("photos", None)
     assert "classes with > 10" in Path("runs/photos/compare.md").read_text().replace("\n", " ")
     assert "(here 10, 3)" in said.out.replace("\n", " ")
-    # one of its runs does not know the folder; told, it says again what it said
+    # one of its runs says again what it said; that of an earlier version, if it is told the folder
     one = Path("runs/photos/softmax-none/seed0")
-    code, said = longtail("evaluate", str(one))
+    code, said = longtail("evaluate", str(one), "--format", "json")
+    assert code == 0, said.err
+    assert json.loads(said.out) == json.loads((one / "evaluation.json").read_text())
+    unseal(shutil.copytree(one, "earlier"), without=["arguments"])
+    code, said = longtail("evaluate", "earlier")
     assert code == 2
     assert "was trained on 'photos', which is none of longtail's own data sets; give the folder" in said.err
-    code, said = longtail("evaluate", str(one), "--data", "photos", "--format", "json")
+    code, said = longtail("evaluate", "earlier", "--data", "photos", "--format", "json")
     assert code == 0, said.err
     assert json.loads(said.out) == json.loads((one / "evaluation.json").read_text())
     write(*(f"others/{name}/{i}.jpg" for name in ("dog", "lynx") for i in range(4)))

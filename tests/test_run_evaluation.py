@@ -1,17 +1,26 @@
 """The command line on a finished run and on a comparison: sets, estimated priors, one run of many."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import folders
 import longtail
 from longtail import cli, datasets
 from longtail.compare import compare
 from longtail.compare.runs import one_run
-from longtail.evaluation import check_probabilities, class_curves, macro_curves, tune_thresholds
+from longtail.evaluation import (
+    check_probabilities,
+    class_curves,
+    macro_curves,
+    read_evaluation,
+    tune_thresholds,
+)
 from longtail.training import train
-from longtail.training.evaluate import held_out
+from longtail.training.evaluate import evaluate_run, held_out
 
 
 def run(capsys, monkeypatch, *arguments):
@@ -237,3 +246,38 @@ def test_a_method_that_balances_has_nothing_to_adjust_and_keeps_its_groups(compa
     assert (
         found["adjusted"]["group_sizes"] == json.loads((place / "evaluation.json").read_text())["group_sizes"]
     )
+
+
+def test_groups_of_a_test_split_count(tmp_path):
+    digits = datasets.load("digits")
+    groups = [f"writer {i // 7}" for i in range(len(digits.test))]
+    grouped = replace(digits, test=datasets.Split(digits.test.inputs, digits.test.targets, groups))
+    recipe = longtail.recipes.digits().with_epochs(1)
+    plain = train(recipe, None, dataset=digits).evaluation
+    found = train(recipe, tmp_path / "run", dataset=grouped).evaluation
+    assert found.per_class_error == plain.per_class_error
+    expected = longtail.evaluate(
+        held_out(tmp_path / "run").logits, digits.test.targets, plain.class_counts, groups=groups
+    )
+    assert found.units == expected.units != plain.units
+    assert found.per_class_interval == expected.per_class_interval
+    assert len({*held_out(tmp_path / "run").groups.tolist()}) == len({*groups})
+    with pytest.raises(ValueError, match=r"groups has shape \(2,\) for 500 targets; give one a sample"):
+        datasets.Split(digits.test.inputs, digits.test.targets, ["a", "b"])
+
+
+def test_a_run_on_pictures_finds_them_by_what_they_were_listed_with(tmp_path, capsys, monkeypatch):
+    root = folders.write_photos(tmp_path / "all", (24, 9, 6), (3, 2, 2), size=24) / "train"
+    monkeypatch.chdir(tmp_path)
+    asked = ("compare", root, "--groups-from", r"([^/]+/\d*)\d\.jpg", "--seeds", 1, "--epochs", 1)
+    code, _, err = run(capsys, monkeypatch, *asked, "--method", "plain", "--jobs", 1, "--out", "here")
+    assert code == 0, err
+    assert "(a fifth of each class is held out, groups whole)" in err
+    folder = tmp_path / "here/plain/seed0"
+    stored = read_evaluation(json.loads((folder / "evaluation.json").read_text()))
+    assert evaluate_run(folder) == stored
+    assert evaluate_run(folder, root) == stored
+    assert stored.units != stored.test_counts
+    moved = shutil.copytree(root, tmp_path / "moved")
+    shutil.rmtree(root)
+    assert evaluate_run(folder, moved) == stored

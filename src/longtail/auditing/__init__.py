@@ -28,6 +28,7 @@ from longtail.auditing.findings import (
 )
 from longtail.auditing.samples import Samples
 from longtail.auditing.sources import read
+from longtail.datasets.images import numbering_restarts
 from longtail.sources.counted import Wanted
 
 __all__ = [
@@ -244,27 +245,10 @@ def _group_codes(
     return list(texts), codes.reshape(-1)
 
 
-def _restarts(found: Samples, names: list[str], codes: Any) -> bool:
-    """Whether numbering starts again in every class, as that of GTSRB's tracks does.
-
-    Then groups are numbers, files of several classes have one name, and the highest number differs much from
-    class to class; numbered patients with files in every class have the same highest number there.
-    """
-    if found.paths is None or not all(name.isdecimal() for name in names):
-        return False
-    numbers = np.array([int(name) for name in names])
-    tops = [numbers[codes[found.labels == c]].max(initial=0) for c in range(len(found.class_names))]
-    if max(tops) < 2 * max(1, min(tops)):
-        return False
-    files: dict[str, int] = {}
-    for index, c in enumerate(found.labels.tolist()):
-        if files.setdefault(found.paths(index).rpartition(os.sep)[2], c) != c:
-            return True
-    return False
-
-
 def _grouped(found: Samples, names: list[str], codes: Any, scope: str) -> tuple[Groups, Any]:
-    by_class = scope == "class" or (scope == "auto" and _restarts(found, names, codes))
+    by_class = scope == "class"
+    if scope == "auto" and found.paths is not None:
+        by_class = numbering_restarts(names, codes, found.labels, found.paths)
     keys = found.labels * len(names) + codes if by_class else codes
     _, keys = np.unique(keys, return_inverse=True)
     number = int(keys.max()) + 1

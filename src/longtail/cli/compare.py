@@ -41,7 +41,16 @@ def compare(
         str | None, typer.Option(help="Of the same: what parts several labels in one field, such as '|'.")
     ] = None,
     group: Annotated[
-        str | None, typer.Option(help="Of the same: a column whose equal values stay together.")
+        str | None,
+        typer.Option(
+            help="Of a table, of pictures too, or hf:NAME: a column whose equal values stay together."
+        ),
+    ] = None,
+    groups_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX", help="Of pictures: finds the group in a path: what its parentheses match."
+        ),
     ] = None,
     image: Annotated[
         str | None, typer.Option(help="Of a table of pictures or hf:NAME: the column of the pictures.")
@@ -136,7 +145,13 @@ def compare(
     sys.path.insert(0, "")  # where --method module:name is looked up, as python -m does
     columns: dict[str, Any] = {"image": image, "label": label, "root": root}
     told = [n for n, v in columns.items() if v is not None and n != "label"]
+    columns |= {"groups": group, "groups_from": groups_from}
     kind = _kind(dataset, label or labels, features, told)
+    if groups_from is not None and kind != "pictures":
+        raise ValueError(
+            f"--groups-from is for pictures, whose paths it reads; leave it out for {dataset!r}, or give "
+            "--group of a table"
+        )
     own_data = kind in ("table", "features") or features is not None
     betas = _betas(beta or [], volume or [])
     if len(betas) == 1 and not own_data:
@@ -156,8 +171,6 @@ def compare(
     of_tables |= {"--labels": labels, "--separator": separator}
     if kind != "pictures":
         of_tables |= {"--label": label, "--group": group}
-    elif features is None:
-        of_tables |= {"--group": group}
     told = [name for name, value in of_tables.items() if value]
     if kind == "table":
         if label is None and labels is None:
@@ -174,17 +187,14 @@ def compare(
             drop=drop or (),
             keep=keep or (),
         )
-    elif told and told != ["--group"]:
-        raise ValueError(f"{', '.join(told)} is for a table, with --label; leave it out for {dataset!r}")
     elif told:
-        raise ValueError(
-            f"--group is for a table, and for pictures with --features; leave it out for {dataset!r}"
-        )
+        what_for = "a table or for pictures" if told == ["--group"] else "a table, with --label"
+        raise ValueError(f"{', '.join(told)} is for {what_for}; leave it out for {dataset!r}")
     elif kind == "features":
         problem = comparing.Problem.from_features(dataset)
     elif features is not None:
         problem = comparing.Problem.from_images(
-            dataset, features, groups=group, on_error="skip" if skip_unreadable else "raise", **columns
+            dataset, features, on_error="skip" if skip_unreadable else "raise", **columns
         )
     if own_data:
         if betas:

@@ -50,7 +50,8 @@ def look_at_images(name: str, **options: Any) -> tuple[ImageList, ImageList]:
     line = f"{train.num_classes} classes"
     if test is None:
         train, test = load_images(name, **options)
-        rest = f"{len(train):,} training and {len(test):,} test images (a fifth of each class is held out)"
+        rest = f"{len(train):,} training and {len(test):,} test images (a fifth of each class is held out"
+        rest += ")" if train.groups is None else ", groups whole)"
     else:
         rest = f"{len(train):,} training and {len(test):,} test images"
         files = [part.files for part in (train, test) if part.files is not None]

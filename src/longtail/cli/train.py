@@ -93,6 +93,14 @@ def train(
     root: Annotated[
         Path | None, typer.Option(help="Of a table or a list: the folder below which the images lie.")
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Of a table of images or hf:NAME: a column whose equal values stay together."),
+    ] = None,
+    groups_from: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Finds the group in an image's path: what its parentheses match."),
+    ] = None,
     device_batch: Annotated[
         int | None, typer.Option(help="For images: samples on a device at a time; more are accumulated.")
     ] = None,
@@ -106,13 +114,13 @@ def train(
 
     What you leave out is as in the recipe of the data set, and recipe.json in the run folder names all of it.
     """
-    columns = {"label": label, "image": image, "root": root}
+    columns = {"label": label, "image": image, "root": root, "groups": group, "groups_from": groups_from}
     columns = {name: value for name, value in columns.items() if value is not None}
     listed = look_at_images(recipe, **columns) if are_images(recipe) else None
     if columns and listed is None:
-        raise ValueError(
-            f"--{next(iter(columns))} is for a table or a list of images, not for {recipe!r}; leave it out"
-        )
+        told = {"groups": "group", "groups_from": "groups-from"}
+        option = next(told.get(name, name) for name in columns)
+        raise ValueError(f"--{option} is for images of your own, not for {recipe!r}; leave it out")
     from longtail.training.recipe import ImageRecipe
 
     options: dict[str, Any] = {
@@ -494,12 +502,16 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
     if not isinstance(chosen, recipes.ImageRecipe):
         return chosen, None
     try:
-        return chosen, read_json(path.parent / "environment.json")["source"]
+        about = read_json(path.parent / "environment.json")
+        source, arguments = os.fspath(about["source"]), dict(about.get("arguments", {}))
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(
             f"recipe {name!r} is for images, but no environment.json beside it says where they are; give the "
             "images, and the recipe's fields by --set"
         ) from None
+    from longtail.datasets.images import load_images
+
+    return chosen, load_images(source, **arguments)
 
 
 def _field(text: str) -> tuple[str, object]:

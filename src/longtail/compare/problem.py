@@ -271,6 +271,7 @@ class Problem:
         label: str | None = None,
         root: str | os.PathLike[str] | None = None,
         groups: str | None = None,
+        groups_from: str | None = None,
         name: str | None = None,
         on_error: str = "raise",
         **options: Any,
@@ -286,10 +287,12 @@ class Problem:
             image: of a table or data set, the column of the pictures; None takes one of a usual name.
             label: the column of the class, likewise.
             root: of a table or list, the folder below which the pictures lie; None is the file's own.
-            groups: of a table or data set, a column whose equal values are never split; for features.
+            groups: of a table or data set, a column whose equal values are never split, such as a patient;
+                intervals of the test error count groups.
+            groups_from: in its place a regular expression that finds the group in a picture's path.
             name: what to call it; default: that of the folder or file.
             on_error: "skip" leaves out pictures that cannot be read, in place of naming them all.
-            **options: further arguments of `longtail.embed`, such as ``groups_from``.
+            **options: further arguments of `longtail.embed`, such as ``pooling``.
 
         Returns:
             The problem.
@@ -299,11 +302,12 @@ class Problem:
         """
         title = name or _of_pictures(source)
         columns: dict[str, Any] = {"image": image, "label": label, "root": root}
+        columns |= {"groups": groups, "groups_from": groups_from}
         if features is None:
             from longtail.datasets.images import in_memory, load_images
             from longtail.training import recipes
 
-            if told := [key for key, value in {"groups": groups, **options}.items() if value is not None]:
+            if told := [key for key, value in options.items() if value is not None]:
                 raise ValueError(f"{told[0]} is for features of pictures; name a model by features=")
             title += "-folder" * (title in DATASETS)  # not to be taken for the data set of that name
             data = in_memory(*load_images(source, **columns), 32, name=title, on_error=on_error)
@@ -315,7 +319,7 @@ class Problem:
             return cls(title, "dataset", dataset=data, preset=preset)
         from longtail.training.embedding import embed
 
-        made = embed(source, features, on_error=on_error, groups=groups, **columns, **options)
+        made = embed(source, features, on_error=on_error, **columns, **options)
         test = None if made.X_test is None else (made.X_test, made.y_test)
         found = cls.from_features(
             made.X, made.y, groups=made.groups, test=test, test_groups=made.groups_test, name=title

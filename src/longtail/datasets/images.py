@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from longtail.datasets.decoding import (
     upright_size,
 )
 from longtail.datasets.fetch import data_root
-from longtail.datasets.long_tail import Dataset, Split, long_tail_counts, long_tail_subset
+from longtail.datasets.long_tail import Dataset, Split, hold_out, long_tail_counts, long_tail_subset
 from longtail.labels import encode
 from longtail.sources import coco, folders, hub, lists, pictures
 from longtail.sources.counted import needs
@@ -81,6 +82,7 @@ class ImageList:
         rows: a `datasets.Dataset` whose column `column` holds undecoded images; None for files.
         column: the image column of the rows.
         groups: one a sample, or None: what belongs together, such as a patient.
+        arguments: what `load_images` was given, where it was a path: a finished run finds its images by it.
 
     Example:
         >>> images = ImageList(np.array([0, 0, 1]), ("cat", "lynx"), Path("photos"), np.array([b"a.jpg"] * 3))
@@ -95,6 +97,7 @@ class ImageList:
     rows: Any = None
     column: str = "image"
     groups: npt.NDArray[np.str_] | None = None
+    arguments: Mapping[str, str | float] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -159,6 +162,44 @@ class ImageList:
             rows=None if self.rows is None else self.rows.select(places),
             groups=None if self.groups is None else self.groups[places],
         )
+
+    def path(self, index: int) -> str:
+        """Return the path of an image below the root, with "/"; for a row as `name`."""
+        if self.files is not None:
+            return Path(os.fsdecode(self.files[index])).as_posix()
+        return self.name(index)
+
+    def with_groups(self, groups_from: str) -> ImageList:
+        """Return these images with the groups that their paths name.
+
+        Args:
+            groups_from: a regular expression that finds an image's group in its path below the root: what its
+                parentheses match, or all of it where there are none.
+
+        Raises:
+            ValueError: no regular expression, or one that finds nothing in a path.
+        """
+        try:
+            pattern = re.compile(groups_from)
+        except re.error as error:
+            raise ValueError(
+                f"groups_from must be a regular expression, got {groups_from!r}: {error}"
+            ) from None
+        groups = []
+        for index in range(len(self)):
+            if (found := pattern.search(path := self.path(index))) is None:
+                raise ValueError(
+                    f"groups_from {groups_from!r} finds nothing in {path!r}; give an expression that finds "
+                    "the group in every image's path"
+                )
+            groups.append("/".join(part or "" for part in found.groups()) if pattern.groups else found[0])
+        names, codes = np.unique(groups, return_inverse=True)
+        if numbering_restarts(names.tolist(), codes, self.targets, self.path):
+            _checks.warn(
+                f"groups_from {groups_from!r} finds numbers such as {groups[0]!r}, which may begin anew in "
+                f"every class; let it find the class's folder, too, such as ([^/]+)/{groups_from}"
+            )
+        return replace(self, groups=np.array(groups))
 
     def long_tailed(
         self,
@@ -242,6 +283,8 @@ def load_images(
     image: str | None = None,
     label: str | None = None,
     root: str | os.PathLike[str] | None = None,
+    groups: str | None = None,
+    groups_from: str | None = None,
     validation: float = 0.2,
     seed: int = 0,
 ) -> tuple[ImageList, ImageList]:
@@ -269,8 +312,12 @@ def load_images(
             a usual name, such as ``"image_id"``.
         label: Its label column; None takes the only one that names classes, else one of a usual name.
         root: The folder that paths in list files and tables start from; None is the list's own.
+        groups: A column of a table or of a Hugging Face data set: what belongs together, such as a patient. A
+            group is held out whole or not at all, and intervals of the test error count groups.
+        groups_from: In its place a regular expression that finds an image's group in its path below the
+            source's root: what its parentheses match, or all of it where there are none.
         validation: The share of every class that is held out where the source has no test set, between 0
-            and 1; at least one image, if there are two.
+            and 1; at least one image or group, if there are two.
         seed: Of what is held out, as in `long_tail_subset`: the same images on every machine.
 
     Returns:
@@ -281,7 +328,7 @@ def load_images(
         FileNotFoundError: The source is not there, or a file that it names (of files in lists, a thousand
             are looked for).
         ValueError: There are no classes or only one, a class has no training image, annotations are of
-            another year or broken, a column is missing.
+            another year or broken, a column is missing; an expression that finds no group in a path.
         ModuleNotFoundError: A Hugging Face data set without the library ``datasets``.
 
     Example:
@@ -293,15 +340,59 @@ def load_images(
         FileNotFoundError: image folder no/such/folder is not there; check the path
     """
     share = _checks.number("validation", validation, low=0, high=1, open_low=True, open_high=True)
-    train, test = list_images(source, image=image, label=label, root=root)
-    if test is not None:
+    train, test = list_images(
+        source, image=image, label=label, root=root, groups=groups, groups_from=groups_from
+    )
+    if test is None:
+        out = hold_out(train.targets, share, seed, train.groups)
+        train, test = train.select(np.setdiff1d(np.arange(len(train)), out)), train.select(out)
+    tell_shared(train.groups, test.groups)
+    if not isinstance(source, (str, os.PathLike)):
         return train, test
-    sizes = train.class_counts.counts
-    held = np.minimum(np.maximum(1, np.rint(share * sizes).astype(np.int64)), sizes - 1)
-    if not held.any():
-        raise ValueError("every class has one image, so that none can be held out; give test images")
-    out = long_tail_subset(train.targets, held, seed)
-    return train.select(np.setdiff1d(np.arange(len(train)), out)), train.select(out)
+    columns = {"image": image, "label": label, "groups": groups, "groups_from": groups_from}
+    given: dict[str, str | float] = {name: text for name, text in columns.items() if text is not None}
+    given |= {"root": _absolute(root)} if root is not None else {}
+    given |= {"validation": share} if share != 0.2 else {}
+    given |= {"seed": seed} if seed else {}
+    given["source"] = _absolute(source)
+    return replace(train, arguments=given), replace(test, arguments=given)
+
+
+def _absolute(source: str | os.PathLike[str]) -> str:
+    path = os.fspath(source)
+    return path if path.startswith("hf:") else str(Path(path).resolve())
+
+
+def numbering_restarts(
+    names: Sequence[str], codes: npt.NDArray[np.int64], targets: Targets, path: Callable[[int], str]
+) -> bool:
+    """Whether the numbers of groups begin anew in every class, as those of GTSRB's tracks do.
+
+    Then groups are numbers, files of several classes have one name, and the highest number differs much from
+    class to class; numbered patients with files in every class have the same highest number there.
+    """
+    if not all(name.isdecimal() for name in names):
+        return False
+    numbers = np.array([int(name) for name in names])
+    tops = [numbers[codes[targets == c]].max(initial=0) for c in range(int(targets.max()) + 1)]
+    if max(tops) < 2 * max(1, min(tops)):
+        return False
+    files: dict[str, int] = {}
+    for index, c in enumerate(targets.tolist()):
+        if files.setdefault(os.path.basename(path(index)), c) != c:
+            return True
+    return False
+
+
+def tell_shared(groups: npt.NDArray[Any] | None, tested: npt.NDArray[Any] | None) -> None:
+    """Warn of groups that are in both training and test."""
+    if groups is None or tested is None:
+        return
+    if shared := {*groups.tolist()} & {*tested.tolist()}:
+        _checks.warn(
+            f"{len(shared)} groups are in both training and test, such as {min(shared)!r}: the test error "
+            "will look better than it is"
+        )
 
 
 def list_images(
@@ -311,11 +402,24 @@ def list_images(
     label: str | None = None,
     root: str | os.PathLike[str] | None = None,
     groups: str | None = None,
+    groups_from: str | None = None,
 ) -> tuple[ImageList, ImageList | None]:
-    """List the images of a source as `load_images` does, but hold none out: without a test set it is None.
+    """List the images of a source as `load_images` does, but hold none out: without a test set it is None."""
+    if groups is not None and groups_from is not None:
+        raise ValueError("groups is given beside groups_from; leave one of the two out")
+    train, test = _listed(source, image, label, root, groups)
+    if groups_from is None:
+        return train, test
+    return train.with_groups(groups_from), test and test.with_groups(groups_from)
 
-    ``groups`` is a further column of a table or of a Hugging Face data set: what belongs together.
-    """
+
+def _listed(
+    source: Any,
+    image: str | None,
+    label: str | None,
+    root: str | os.PathLike[str] | None,
+    groups: str | None,
+) -> tuple[ImageList, ImageList | None]:
     folder = Path(source) if isinstance(source, (str, os.PathLike)) and os.path.isdir(source) else None
     if folder is not None and (inside := pictures.in_folder(folder)):
         source = inside
@@ -329,7 +433,10 @@ def list_images(
     for name, value in given.items():
         if value is not None and (rows is None) != (name == "root"):
             other = "list files and tables" if name == "root" else "a Hugging Face data set or a table"
-            raise ValueError(f"{name}={value!r} belongs to {other}; leave it out for {str(source)!r}")
+            instead = " (groups_from finds groups in paths)" if name == "groups" else ""
+            raise ValueError(
+                f"{name}={value!r} belongs to {other}; leave it out for {str(source)!r}{instead}"
+            )
     if rows is not None:
         title = str(source) if isinstance(source, str) else "source"
         train, test = _of_rows(rows, image, label, groups, title)
@@ -434,15 +541,18 @@ def in_memory(train: ImageList, test: ImageList, size: int, *, name: str, on_err
     for images in (train, test):
         pixels = np.empty((len(images), 3, size, size), np.uint8)
         kept = images._readable(partial(_put_square, pixels), on_error)
-        parts.append(Split(pixels if len(kept) == len(images) else pixels[kept], images.targets[kept]))
-    return Dataset(name, train=parts[0], test=parts[1], class_names=train.class_names, kind="images")
+        whole = len(kept) == len(images)
+        together = None if images.groups is None else images.groups[kept]
+        parts.append(Split(pixels if whole else pixels[kept], images.targets[kept], together))
+    return Dataset(name, *parts, train.class_names, kind="images", arguments=train.arguments)
 
 
 def gtsrb(root: str | os.PathLike[str] | None = None) -> Dataset:
     """Load traffic signs: 43 classes of small pictures, naturally imbalanced.
 
     Thirty pictures in a row, ``TRACK_FRAME``, are one sign from one passing car: a class has as many
-    prototypes as it has tracks, and training and test images must not share any.
+    prototypes as it has tracks, and training and test images must not share any. Tracks are the groups that
+    intervals of the test error count.
 
     Args:
         root: The folder with ``train/CLASS/TRACK_FRAME.jpg`` and the same under ``test``, perhaps in a
@@ -476,16 +586,16 @@ def gtsrb(root: str | os.PathLike[str] | None = None) -> Dataset:
     train, test = load_images(folder)
     if train.num_classes != 43:
         raise ValueError(f"{folder} has {train.num_classes} classes, GTSRB has 43; name its folder")
-    shared = _tracks(train) & _tracks(test)
-    if shared:
-        raise ValueError(f"{folder}: track {'/'.join(min(shared))} is in both train and test; split by track")
-    return in_memory(train, test, 32, name="gtsrb")
+    train, test = (replace(images, groups=_tracks(images)) for images in (train, test))
+    if shared := {*train.groups.tolist()} & {*test.groups.tolist()}:
+        raise ValueError(f"{folder}: track {min(shared)} is in both train and test; split by track")
+    return replace(in_memory(train, test, 32, name="gtsrb"), arguments=None)
 
 
-def _tracks(images: ImageList) -> set[tuple[str, str]]:
-    """Class and track of all images."""
+def _tracks(images: ImageList) -> npt.NDArray[np.str_]:
+    """Class and track of each image."""
     paths = [Path(images.name(i)) for i in range(len(images))]
-    return {(path.parent.name, path.name.rpartition("_")[0]) for path in paths}
+    return np.array([f"{path.parent.name}/{path.name.rpartition('_')[0]}" for path in paths])
 
 
 def _put_square(pixels: npt.NDArray[np.uint8], index: int, image: Image) -> None:

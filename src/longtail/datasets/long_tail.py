@@ -140,6 +140,60 @@ def long_tail_subset(labels: npt.ArrayLike, counts: object, seed: int) -> npt.ND
     return np.sort(order[rank < wanted[ordered]]).astype(np.int64)
 
 
+def hold_out(
+    targets: npt.NDArray[np.int64], share: float, seed: int, groups: npt.NDArray[Any] | None = None
+) -> npt.NDArray[np.int64]:
+    """Choose samples to test on: about a share of every class, and of groups all samples or none.
+
+    A class keeps at least one sample, or one group, to learn from; of a class that has only one, none is
+    chosen. Groups come in an order of their own, given by the seed, those of the rarest classes first.
+
+    Args:
+        targets: Classes, int64 of shape (N,), 0 .. C-1.
+        share: Between 0 and 1.
+        seed: As in `long_tail_subset`.
+        groups: One a sample, shape (N,), or None.
+
+    Returns:
+        Indices into ``targets``, int64, ascending.
+
+    Raises:
+        ValueError: No class can spare a sample, or a group.
+    """
+    sizes = np.bincount(targets)
+    wanted = np.maximum(0, np.minimum(np.maximum(1, np.rint(share * sizes)), sizes - 1)).astype(np.int64)
+    if groups is None:
+        if not wanted.any():
+            raise ValueError("every class has one image, so that none can be held out; give test images")
+        return long_tail_subset(targets, wanted, seed)
+    _, codes = np.unique(groups, return_inverse=True)
+    pairs, amounts = np.unique(np.stack([codes.reshape(-1), targets]), axis=1, return_counts=True)
+    within: dict[int, list[tuple[int, int]]] = {}
+    having: dict[int, list[int]] = {}
+    for group, label, amount in zip(*pairs.tolist(), amounts.tolist(), strict=True):
+        within.setdefault(group, []).append((label, amount))
+        having.setdefault(label, []).append(group)
+    places = _random.hashes(seed, len(within))
+    held, left = np.zeros_like(wanted), np.bincount(pairs[1], minlength=len(sizes))
+    chosen: set[int] = set()
+    for label in sorted(having, key=lambda c: (len(having[c]), c)):
+        for group in sorted(having[label], key=lambda g: (places[g], g)):
+            amount = next(n for c, n in within[group] if c == label)
+            enough = held[label] and 2 * (held[label] + amount - wanted[label]) > amount
+            if group in chosen or enough or any(left[c] < 2 for c, _ in within[group]):
+                continue
+            chosen.add(group)
+            for c, n in within[group]:
+                held[c] += n
+                left[c] -= 1
+    if not chosen:
+        raise ValueError(
+            "groups: no group can be held out without a class losing its last one; give test images, or "
+            "other groups"
+        )
+    return np.flatnonzero(np.isin(codes.reshape(-1), list(chosen))).astype(np.int64)
+
+
 def subset_sha256(indices: npt.ArrayLike) -> str:
     """Fingerprint of a subset, to record beside results and compare across machines.
 
@@ -167,6 +221,8 @@ class Split:
     Args:
         inputs: Of shape (N, ...), any dtype.
         targets: Classes, integers of shape (N,), 0 or more.
+        groups: One a sample, of any kind, shape (N,), or None: what belongs together, such as the pictures
+            of a patient. Intervals of the test split count groups, not samples.
 
     Raises:
         TypeError: ``inputs`` is no array, or ``targets`` holds no integers.
@@ -175,6 +231,7 @@ class Split:
 
     inputs: npt.NDArray[Any]
     targets: npt.NDArray[Any]
+    groups: npt.NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "targets"):
@@ -189,6 +246,12 @@ class Split:
             )
         if self.targets.min() < 0:
             raise ValueError(f"targets holds {self.targets.min()}; number the classes from 0")
+        if self.groups is not None:
+            object.__setattr__(self, "groups", np.asarray(self.groups))
+            if self.groups.shape != self.targets.shape:
+                raise ValueError(
+                    f"groups has shape {self.groups.shape} for {len(self.targets)} targets; give one a sample"
+                )
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -206,6 +269,7 @@ class Dataset:
         kind: What an input is: ``"images"`` (N, C, H, W), ``"vectors"`` of any shape, or what an application
             adds, such as ``"skeletons"``; networks and augmentations belong to one kind. None becomes
             ``"images"`` for 4-D inputs and ``"vectors"`` for others.
+        arguments: What `load_images` was given, where it was a path: a finished run finds its data by it.
 
     Raises:
         ValueError: Input shapes differ or do not fit the kind, class names are missing or repeated, or a
@@ -223,6 +287,7 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     kind: str | None = None
+    arguments: Mapping[str, str | float] | None = None
 
     def __post_init__(self) -> None:
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
@@ -286,7 +351,11 @@ class Dataset:
         tail = replace(
             self,
             name=f"{self.name}-{suffix}{imbalance_factor:g}",
-            train=Split(self.train.inputs[kept], self.train.targets[kept]),
+            train=Split(
+                self.train.inputs[kept],
+                self.train.targets[kept],
+                None if self.train.groups is None else self.train.groups[kept],
+            ),
         )
         return tail, kept
 

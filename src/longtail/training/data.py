@@ -70,6 +70,8 @@ class TrainingData:
             "train_sha256": _sha256(data.train.inputs, data.train.targets.astype("<i8")),
             "test_sha256": _sha256(data.test.inputs, data.test.targets.astype("<i8")),
         }
+        if data.arguments is not None:
+            self.about["arguments"] = dict(data.arguments)
         augmentation = AUGMENTATIONS[recipe.augmentation]
         if augmentation.kind not in (None, data.kind):
             raise ValueError(
@@ -84,6 +86,7 @@ class TrainingData:
         self.tested = Samples(_tensor(data.test.inputs), self.images, device)
         self.targets = torch.from_numpy(data.train.targets.astype(np.int64)).to(device)
         self.test_targets = torch.from_numpy(data.test.targets.astype(np.int64)).to(device)
+        self.test_groups = data.test.groups
         self.sampler = None
         if recipe.method.sampling is not None:
             order = derive_seed(recipe.seed, 0, "order")
@@ -94,7 +97,8 @@ class TrainingData:
 
     def other_than(self, about: Mapping[str, object]) -> list[str]:
         """Name what differs from the data that a run's environment tells of; earlier versions told less."""
-        return [key for key, value in self.about.items() if key in about and about[key] != value]
+        told = {key: value for key, value in self.about.items() if key != "arguments"}  # a folder may move
+        return [key for key, value in told.items() if key in about and about[key] != value]
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the epoch's inputs and targets, shuffled and augmented; the last batch may be smaller."""

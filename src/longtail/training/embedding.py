@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import time
 import zipfile
 from collections import deque
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from longtail import _checks
 from longtail.datasets.features import Features
-from longtail.datasets.images import ImageList, UnreadableImageError, list_images
+from longtail.datasets.images import ImageList, UnreadableImageError, list_images, tell_shared
 from longtail.sources.arrays import check_headers
 from longtail.training.backbones import ImageBackbone, image_backbone, text_backbone
 from longtail.training.device import exact_cudnn, select_device
@@ -154,10 +153,13 @@ def embed(
             source = list_images(source, **columns)
         elif told := [name for name, value in columns.items() if value is not None]:
             raise ValueError(f"{told[0]} is for images that are not listed yet; leave it out")
-        found, about, pattern = _of_images(
-            source, model, groups_from, pooling, size, batch_size, target, threads, on_error, cache, progress
+        if groups_from is not None:
+            train, test = source
+            source = train.with_groups(groups_from), test and test.with_groups(groups_from)
+        found, about = _of_images(
+            source, model, pooling, size, batch_size, target, threads, on_error, cache, progress
         )
-        features = _features(found, pattern, about)
+        features = _features(found, about)
     if out is not None:
         features.save(out)
     return features
@@ -166,7 +168,6 @@ def embed(
 def _of_images(
     source: Images,
     model: str,
-    groups_from: str | None,
     pooling: str,
     size: int | None,
     batch_size: int,
@@ -175,12 +176,9 @@ def _of_images(
     on_error: str,
     cache: str | os.PathLike[str] | None,
     progress: bool,
-) -> tuple[list[tuple[ImageList, npt.NDArray[np.float32]]], dict[str, Any], re.Pattern[str] | None]:
-    """Return the images of each part with their features, what made them, and how groups are found."""
-    pattern = _pattern(groups_from)
+) -> tuple[list[tuple[ImageList, npt.NDArray[np.float32]]], dict[str, Any]]:
+    """Return the images of each part with their features, and what made them."""
     train, test = source
-    for images in filter(None, (train, test)):
-        _groups(images, pattern)
     backbone = image_backbone(model, pooling=pooling, size=size)
     # what is wrong is said before anything long starts
     train, test = train.checked(on_error), test and test.checked(on_error)
@@ -201,7 +199,7 @@ def _of_images(
         if len(kept) < len(part):
             images = _left(images, kept, work.bad)
         found.append((images, np.stack([rows[part[i]] for i in kept])))
-    return found, {"model": model, "pooling": backbone.pooling, "model_sha256": backbone.digest}, pattern
+    return found, {"model": model, "pooling": backbone.pooling, "model_sha256": backbone.digest}
 
 
 def _of_texts(
@@ -466,47 +464,16 @@ def _left(images: ImageList, kept: npt.NDArray[Any], bad: Sequence[UnreadableIma
     return left
 
 
-def _pattern(groups_from: str | None) -> re.Pattern[str] | None:
-    if groups_from is None:
-        return None
-    try:
-        return re.compile(groups_from)
-    except re.error as error:
-        raise ValueError(f"groups_from must be a regular expression, got {groups_from!r}: {error}") from None
-
-
-def _path(images: ImageList, index: int) -> str:
-    if images.files is not None:
-        return Path(os.fsdecode(images.files[index])).as_posix()
-    return images.name(index)
-
-
-def _groups(images: ImageList, pattern: re.Pattern[str] | None) -> npt.NDArray[np.str_] | None:
-    if pattern is None:
-        return images.groups
-    groups = []
-    for index in range(len(images)):
-        found = pattern.search(path := _path(images, index))
-        if found is None:
-            raise ValueError(
-                f"groups_from {pattern.pattern!r} finds nothing in {path!r}; give an expression that finds "
-                "the group in every image's path"
-            )
-        groups.append("/".join(part or "" for part in found.groups()) if pattern.groups else found[0])
-    return np.array(groups)
-
-
 def _features(
     parts: Sequence[tuple[ImageList, npt.NDArray[np.float32]]],
-    pattern: re.Pattern[str] | None,
     about: dict[str, Any],
 ) -> Features:
     made: dict[str, Any] = {}
     for end, (images, rows) in zip(("", "_test"), parts, strict=False):
-        paths = np.array([_path(images, i) for i in range(len(images))])
+        paths = np.array([images.path(i) for i in range(len(images))])
         made |= {f"X{end}": rows, f"y{end}": images.targets, f"paths{end}": paths}
-        made[f"groups{end}"] = _groups(images, pattern)
-    _tell_shared(made["groups"], made.get("groups_test"))
+        made[f"groups{end}"] = images.groups
+    tell_shared(made["groups"], made.get("groups_test"))
     return Features(**made, class_names=parts[0][0].class_names, about=about)
 
 
@@ -516,15 +483,5 @@ def _table(
     tested: dict[str, Any] = {}
     if test is not None:
         tested = {"X_test": rows[1], "y_test": test.labels, "groups_test": test.groups}
-        _tell_shared(train.groups, test.groups)
+        tell_shared(train.groups, test.groups)
     return Features(rows[0], train.labels, train.class_names, groups=train.groups, **tested, about=about)
-
-
-def _tell_shared(groups: npt.NDArray[Any] | None, tested: npt.NDArray[Any] | None) -> None:
-    if groups is None or tested is None:
-        return
-    if shared := {*groups.tolist()} & {*tested.tolist()}:
-        _checks.warn(
-            f"{len(shared)} groups are in both training and test, such as {min(shared)!r}: the test error "
-            "will look better than it is"
-        )

@@ -228,7 +228,10 @@ def _trained_on(
     name, inputs = run.recipe.dataset, about.get("inputs", {})
     if name in DATASETS:
         return load(name, data)
-    if data is None or inputs.get("kind") != "images":
+    given = dict(about.get("arguments", {}))  # those of `load_images`, where it was a path
+    if data is not None:
+        given["source"] = data
+    if "source" not in given or inputs.get("kind") != "images":
         remedy = "the folder of its images" if inputs.get("kind") == "images" else "its Dataset, in Python,"
         raise ValueError(
             f"{run.run_dir} was trained on {name!r}, which is none of longtail's own data sets; give "
@@ -236,4 +239,5 @@ def _trained_on(
         )
     from longtail.datasets.images import in_memory, load_images
 
-    return in_memory(*load_images(data), inputs["shape"][-1], name=name)
+    # what could not be read was left out before; whether all else is the same is seen later
+    return in_memory(*load_images(**given), inputs["shape"][-1], name=name, on_error="skip")

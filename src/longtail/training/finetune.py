@@ -169,7 +169,7 @@ def finetune(
         if folder.finished(recipe):
             return load_run(folder.path, model=model)
         train, test = images or _images(recipe, data, on_error, world)
-        about = _about(train, test, data, recipe, world, given)
+        about = _about(train, test, recipe, world, given)
         network = _network(recipe, train, model)
         if world.rank == 0:
             _same_images(folder, about)
@@ -242,7 +242,8 @@ def image_outputs(
     source = about["source"] if data is None else data
     if source is None:
         raise ValueError(f"{run.run_dir} does not know where its images are; give their folder as data")
-    _, test = load_images(source) if isinstance(source, (str, os.PathLike)) else source
+    given = about.get("arguments", {}) | {"source": source}
+    _, test = load_images(**given) if isinstance(source, (str, os.PathLike)) else source
     if list(test.class_names) != about["class_names"]:
         raise ValueError(
             f"the images in {source} have other classes than the run; give those it was trained on"
@@ -346,13 +347,12 @@ def _digest(*parts: ImageList) -> str:
 
 
 def _about(
-    train: ImageList, test: ImageList, data: Data, recipe: ImageRecipe, world: _World, given: tuple[int, int]
+    train: ImageList, test: ImageList, recipe: ImageRecipe, world: _World, given: tuple[int, int]
 ) -> dict[str, object]:
-    source = os.fspath(data) if isinstance(data, (str, os.PathLike)) else None
-    if source is not None and not source.startswith("hf:"):
-        source = str(Path(source).resolve())
+    arguments = dict(train.arguments or {})
     return {
-        "source": source,
+        "source": arguments.pop("source", None),
+        "arguments": arguments,
         "subset_sha256": _digest(train, test),
         "test_sha256": _digest(test),
         "class_names": list(train.class_names),

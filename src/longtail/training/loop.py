@@ -212,7 +212,8 @@ def measured(logits: Tensor, data: TrainingData, recipe: Recipe) -> Evaluation:
 
 def _evaluated(decided: npt.NDArray[Any], data: TrainingData, recipe: Recipe) -> Evaluation:
     targets = data.test_targets.cpu().numpy()
-    found: Evaluation = evaluate(decided, targets, data.counts, activation=recipe.activation)
+    options = {"activation": recipe.activation, "groups": data.test_groups}
+    found: Evaluation = evaluate(decided, targets, data.counts, **options)
     return found
 
 
@@ -320,7 +321,8 @@ class _Run:
             folder.write_model(self.model, self.data.shape)
             folder.write_metrics(self.history)
             folder.write_environment(about | {"seconds": self._seconds()})
-            Predictions.of(decided, self.data.test_targets.cpu().numpy()).write(folder.path)
+            targets = self.data.test_targets.cpu().numpy()
+            Predictions.of(decided, targets, self.data.test_groups).write(folder.path)
             folder.finish(evaluation, ["model.safetensors", PREDICTIONS])
         path = None if folder is None else folder.path
         model = self.model.to("cpu").eval()
