@@ -118,8 +118,8 @@ def train(
     columns = {name: value for name, value in columns.items() if value is not None}
     listed = look_at_images(recipe, **columns) if are_images(recipe) else None
     if columns and listed is None:
-        told = {"groups": "group", "groups_from": "groups-from"}
-        option = next(told.get(name, name) for name in columns)
+        first = next(iter(columns))
+        option = {"groups": "group", "groups_from": "groups-from"}.get(first, first)
         raise ValueError(f"--{option} is for images of your own, not for {recipe!r}; leave it out")
     from longtail.training.recipe import ImageRecipe
 

@@ -544,7 +544,7 @@ def in_memory(train: ImageList, test: ImageList, size: int, *, name: str, on_err
         whole = len(kept) == len(images)
         together = None if images.groups is None else images.groups[kept]
         parts.append(Split(pixels if whole else pixels[kept], images.targets[kept], together))
-    return Dataset(name, *parts, train.class_names, kind="images", arguments=train.arguments)
+    return Dataset(name, parts[0], parts[1], train.class_names, "images", train.arguments)
 
 
 def gtsrb(root: str | os.PathLike[str] | None = None) -> Dataset:
@@ -586,9 +586,10 @@ def gtsrb(root: str | os.PathLike[str] | None = None) -> Dataset:
     train, test = load_images(folder)
     if train.num_classes != 43:
         raise ValueError(f"{folder} has {train.num_classes} classes, GTSRB has 43; name its folder")
-    train, test = (replace(images, groups=_tracks(images)) for images in (train, test))
-    if shared := {*train.groups.tolist()} & {*test.groups.tolist()}:
+    tracks, tested = _tracks(train), _tracks(test)
+    if shared := {*tracks.tolist()} & {*tested.tolist()}:
         raise ValueError(f"{folder}: track {min(shared)} is in both train and test; split by track")
+    train, test = replace(train, groups=tracks), replace(test, groups=tested)
     return replace(in_memory(train, test, 32, name="gtsrb"), arguments=None)
 
 

@@ -212,8 +212,9 @@ def measured(logits: Tensor, data: TrainingData, recipe: Recipe) -> Evaluation:
 
 def _evaluated(decided: npt.NDArray[Any], data: TrainingData, recipe: Recipe) -> Evaluation:
     targets = data.test_targets.cpu().numpy()
-    options = {"activation": recipe.activation, "groups": data.test_groups}
-    found: Evaluation = evaluate(decided, targets, data.counts, **options)
+    found: Evaluation = evaluate(
+        decided, targets, data.counts, activation=recipe.activation, groups=data.test_groups
+    )
     return found
 
 
