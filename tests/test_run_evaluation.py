@@ -267,11 +267,13 @@ def test_groups_of_a_test_split_count(tmp_path):
 
 
 def test_a_run_on_pictures_finds_them_by_what_they_were_listed_with(tmp_path, capsys, monkeypatch):
-    root = folders.write_photos(tmp_path / "all", (24, 9, 6), (3, 2, 2), size=24) / "train"
+    root = folders.write_photos(tmp_path / "all", (30, 20, 20), (1, 1, 1), size=24) / "train"
     monkeypatch.chdir(tmp_path)
-    asked = ("compare", root, "--groups-from", r"([^/]+/\d*)\d\.jpg", "--seeds", 1, "--epochs", 1)
-    code, _, err = run(capsys, monkeypatch, *asked, "--method", "plain", "--jobs", 1, "--out", "here")
+    asked = ("compare", root, "--groups-from", r"([^/]+/\d*)\d\.jpg", "--seeds", 2, "--epochs", 1)
+    more = ("--method", "plain", "--method", "inverse", "--jobs", 1, "--out", "here")
+    code, out, err = run(capsys, monkeypatch, *asked, *more)
     assert code == 0, err
+    assert "over seeds and 30 test samples in 3 groups together" in out
     assert "(a fifth of each class is held out, groups whole)" in err
     folder = tmp_path / "here/plain/seed0"
     stored = read_evaluation(json.loads((folder / "evaluation.json").read_text()))

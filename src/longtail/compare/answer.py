@@ -47,7 +47,7 @@ def answer(table: ComparisonTable) -> list[str]:
     if best is not None and (d := best[metric].total) is not None:
         text = f"{title} {interval_text(d, scale, digits)} against plain, {d.n} {table.unit}s"
         if (on_test := best[metric].on_test) is not None:
-            text += f" and {on_test.samples:,} test samples"
+            text += f" and {table.tested(on_test.samples)}"
         lines.append(f"How sure: {text}; more than chance after correction for {table.tests} tests.")
     elif use.is_plain and table.tests:
         lines.append(f"How sure: no method differs from plain in {title} by more than chance.")

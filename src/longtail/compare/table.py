@@ -25,6 +25,7 @@ from longtail.evaluation import (
     paired_on_test,
     summarize,
 )
+from longtail.evaluation.intervals import in_groups_text
 from longtail.evaluation.statistics import signed
 from longtail.losses.forms import MANY_LABELS
 from longtail.training.predictions import Predictions
@@ -416,6 +417,10 @@ class ComparisonTable:
         decided, labels = (np.concatenate([getattr(p, x) for p in said]) for x in ("predicted", "labels"))
         return first.in_groups(decided, labels, np.concatenate(apart))
 
+    def tested(self, samples: int) -> str:
+        """Say on how much the methods were tested: the samples, and their groups where there are some."""
+        return f"{samples:,} test samples{in_groups_text(self.evaluation.num_groups)}"
+
     @property
     def single(self) -> Evaluation:
         """The same of one class a sample."""
@@ -673,7 +678,7 @@ def _verdict(table: ComparisonTable) -> str:
         low, high = (signed(scale * x, 1 if scale == 100 else 3) for x in (d.low, d.high))
         interval = f"95 % interval {low} to {high}, {d.n} {table.unit}s"
         if (on_test := best[table.metric].on_test) is not None:
-            interval += f" and {on_test.samples:,} test samples"
+            interval += f" and {table.tested(on_test.samples)}"
         if best.best:
             tests = f"significant after correction for {table.tests} tests"
             return f"Best: {lowest}, {_points(d, metric)} ({interval}; {tests}).{_beside(table, best)}"

@@ -223,7 +223,7 @@ def _doubts(table: ComparisonTable) -> str:
         return ""
     if table.many_labels and table.doubts == "seeds" and table.metric != usual_metric(True):
         return " over seeds alone"
-    samples = f"{table.evaluation.num_samples:,} test samples"
+    samples = table.tested(table.evaluation.num_samples)
     return {
         "both": f" over seeds and {samples} together",
         "test samples": f" over the {samples} alone, as there is one seed",

@@ -66,7 +66,7 @@ def evaluate_run(
     logits, samples = _test_logits(run, data, target)
     found = measured(logits, samples, run.recipe)
     truth = samples.test_targets.cpu().numpy()
-    if (groups := groups_of(run.run_dir, truth)) is None:
+    if found.num_groups is not None or (groups := groups_of(run.run_dir, truth)) is None:
         return found
     outputs = logits.float().cpu().numpy()
     decided = run.recipe.method.adjust(outputs, samples.counts, epochs=run.recipe.epochs)
