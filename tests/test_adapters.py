@@ -8,13 +8,19 @@ import pytest
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import balanced_accuracy_score, log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score
-from sklearn.naive_bayes import GaussianNB
+from sklearn.naive_bayes import GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
@@ -453,3 +459,87 @@ def test_weights_behind_a_sampler_of_imbalanced_learn_are_one(rng):
     x = rng.normal(size=(72, 2)) + (y == "lynx")[:, None]
     made = pipeline.make_pipeline(over, ClassBalancedClassifier(LogisticRegression(), scheme="inverse"))
     assert made.fit(x, y).steps[-1][1].class_weight_ == pytest.approx([1.0, 1.0])
+
+
+# ---- what hides the prior
+
+
+def hiding():
+    balanced = logistic(class_weight="balanced")
+    return [
+        ("a flag", Flagged(is_unbalance=True), "has is_unbalance=True, which hides"),
+        ("bagging", BaggingClassifier(balanced, 3), "has estimator__class_weight='balanced' inside"),
+        (
+            "voting",
+            VotingClassifier([("a", balanced)], voting="soft"),
+            "has a__class_weight='balanced' inside",
+        ),
+        (
+            "weights",
+            BaggingClassifier(ClassBalancedClassifier(logistic()), 3),
+            "has ClassBalancedClassifier inside",
+        ),
+        (
+            "the last of a stack",
+            StackingClassifier([("a", logistic())], final_estimator=balanced),
+            "has final_estimator__class_weight='balanced' inside",
+        ),
+        ("no prior", MultinomialNB(fit_prior=False), "has fit_prior=False"),
+        (
+            "a sampler",
+            Pipeline([("twice", Twice()), ("last", logistic())]),
+            "has the step Twice, which changes how",
+        ),
+    ]
+
+
+class Flagged(LogisticRegression):
+    """As LightGBM's, with a switch that weighs classes."""
+
+    def __init__(self, is_unbalance=False):
+        super().__init__()
+        self.is_unbalance = is_unbalance
+
+
+class Twice(BaseEstimator):
+    """As imbalanced-learn's samplers, in a Pipeline."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return X
+
+    def fit_resample(self, X, y):
+        return X, y
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_an_ensemble_or_a_sampler_that_hides_the_prior_is_refused(place):
+    name, estimator, message = hiding()[place]
+    X, y = np.abs(np.random.default_rng(0).normal(size=(60, 2))), ["a"] * 45 + ["b"] * 15
+    with pytest.raises(ValueError, match=message):
+        PriorAdjustedClassifier(estimator).fit(X, y)
+    if name == "a flag":
+        with pytest.raises(ValueError, match="has is_unbalance=True, and classes would be weighed twice"):
+            ClassBalancedClassifier(estimator).fit(X, y)
+        PriorAdjustedClassifier(Flagged()).fit(X, y)
+
+
+def test_what_is_fitted_to_the_shares_of_the_labels_hides_nothing():
+    balanced = logistic(class_weight="balanced")
+    X, y = np.random.default_rng(0).normal(size=(60, 2)), ["a"] * 45 + ["b"] * 15
+    for estimator in (
+        CalibratedClassifierCV(balanced, cv=3),
+        StackingClassifier([("a", balanced)], final_estimator=logistic()),
+    ):
+        assert PriorAdjustedClassifier(estimator).fit(X, y).class_weight_.tolist() == [1, 1]
+
+
+def test_weights_that_pass_by_the_adjustment_are_refused():
+    X, y = np.random.default_rng(0).normal(size=(60, 2)), ["a"] * 45 + ["b"] * 15
+    weights = np.where(np.array(y) == "b", 9.0, 1.0)
+    model = PriorAdjustedClassifier(make_pipeline(StandardScaler(), logistic()))
+    with pytest.raises(ValueError, match=r"logisticregression__sample_weight weighs .*; give sample_weight"):
+        model.fit(X, y, logisticregression__sample_weight=weights)
+    assert model.fit(X, y, sample_weight=weights).class_weight_.tolist() == [1, 9]

@@ -539,3 +539,68 @@ def test_a_bias_of_one_output():
 def test_models_without_a_fitting_head_are_refused(model, error, message):
     with pytest.raises(error, match=message):
         longtail.with_prior(model, COUNTS)
+
+
+def test_frames_with_the_classes_in_another_order_are_refused(rng):
+    pandas = pytest.importorskip("pandas")
+    counts = longtail.class_counts(["a"] * 30 + ["b"] * 6 + ["c"] * 4)
+    labels = np.repeat([0, 1, 2], [30, 6, 4])
+    frame = pandas.DataFrame(rng.dirichlet([1, 1, 1], 40), columns=["b", "a", "c"])
+    ordered, logits = frame[["a", "b", "c"]], np.log(frame)
+    for call in (
+        lambda: longtail.adjust_probabilities(frame, counts),
+        lambda: longtail.adjust_logits(logits, counts),
+        lambda: longtail.tune_adjustment(logits, labels, counts),
+        lambda: longtail.evaluate(frame, labels, counts),
+        lambda: longtail.evaluate(ordered, pandas.DataFrame(np.eye(3)[labels], columns=[*"bac"]), counts),
+        lambda: longtail.estimate_prior(frame, counts),
+        lambda: longtail.estimate_prior(ordered, counts, held_out_logits=frame, held_out_labels=labels),
+        lambda: longtail.prediction_sets(frame, labels, ordered, counts=counts),
+        lambda: longtail.prediction_sets(ordered, labels, frame, method="marginal"),
+        lambda: longtail.evaluation.check_probabilities(logits, labels, counts),
+    ):
+        with pytest.raises(
+            ValueError, match=r"columns of \w+ are .*, and the classes are 'a', 'b', 'c', in this"
+        ):
+            call()
+    same = longtail.adjust_probabilities(ordered.to_numpy(), counts)
+    np.testing.assert_array_equal(longtail.adjust_probabilities(ordered, counts), same)
+    positions = ordered.set_axis(["p0", "p1", "p2"], axis=1)  # names that are no classes: by position
+    np.testing.assert_array_equal(longtail.adjust_probabilities(positions, counts), same)
+
+
+def test_rows_in_another_order_and_samples_without_a_group_are_refused(rng):
+    pandas = pytest.importorskip("pandas")
+    counts, labels = [30, 10], pandas.Series(np.repeat([0, 1], [30, 10]))
+    logits = pandas.DataFrame(rng.normal(size=(40, 2)))
+    turned = labels.sample(frac=1, random_state=0)
+    for call in (
+        lambda: longtail.tune_adjustment(logits, turned, counts),
+        lambda: longtail.evaluate(logits, turned, counts),
+        lambda: longtail.evaluate(logits, labels, counts, groups=turned),
+        lambda: longtail.estimate_prior(logits, counts, held_out_logits=logits, held_out_labels=turned),
+        lambda: longtail.evaluation.check_probabilities(logits, turned, counts),
+    ):
+        with pytest.raises(ValueError, match="have the same rows in another order, as their indexes say"):
+            call()
+    assert longtail.evaluate(logits, turned.reset_index(drop=True), counts).num_samples == 40
+    groups = [float("nan")] * 10 + [*range(30)]
+    for call in (longtail.tune_adjustment, longtail.evaluate):
+        with pytest.raises(ValueError, match=r"groups are missing .* for 10 of 40 samples"):
+            call(logits, labels, counts, groups=groups)
+
+
+def test_text_of_numbers_is_told_where_scikit_learn_orders_it_otherwise(recwarn):
+    labels = [str(i) for i in range(1, 11)]
+    shares = np.full((1, 10), 0.1)
+    with pytest.warns(
+        UserWarning, match="order of numbers, .* count by class_counts.y, order=model.classes_"
+    ):
+        longtail.adjust_probabilities(shares, longtail.class_counts(labels))
+    for counts in (
+        longtail.class_counts(labels, order=sorted(labels)),
+        longtail.class_counts(range(10)),
+        [5] * 10,
+    ):
+        longtail.adjust_probabilities(shares, counts)
+    assert not recwarn

@@ -136,3 +136,59 @@ def test_a_damaged_file_is_one_line(tmp_path):
     for read in (Features.load, Problem.from_features):
         with pytest.raises(FileNotFoundError, match=r"features .*none.npz is not there; longtail"):
             read(tmp_path / "none.npz")
+
+
+# ---- files of others
+
+
+def test_features_in_parquet_are_columns_or_one_column_of_lists(tmp_path, rng):
+    polars = pytest.importorskip("polars")
+    X, y = rng.normal(size=(30, 3)).astype(np.float32), ["a", "b"] * 15
+    more = {"y": y, "groups": [i // 3 for i in range(30)], "paths": [f"{i}.jpg" for i in range(30)]}
+    wide = {f"f{i}": X[:, i] for i in range(3)}
+    lists = {"v": polars.Series(X.tolist(), dtype=polars.List(polars.Float32))}
+    for columns in (wide, lists):
+        polars.DataFrame(columns | more).write_parquet(tmp_path / "f.parquet")
+        problem = Problem.from_features(tmp_path / "f.parquet")
+        np.testing.assert_array_equal(problem.inputs, X)
+        assert len(np.unique(problem.groups)) == 10
+    for columns, message in (
+        (wide | {"id": range(30)}, "column 'id' of .* is an identifier"),
+        (
+            {"v": [[1.0, 2.0]] * 29 + [[1.0]]},
+            "column 'v' of .* must hold lists of one length, got lengths from 1",
+        ),
+        ({"v": [["a"]] * 30}, "column 'v' of .* must hold lists of numbers"),
+        ({"z": y}, "columns that are no numbers: 'z'"),
+    ):
+        polars.DataFrame(columns | {"y": y}).write_parquet(tmp_path / "bad.parquet")
+        with pytest.raises((TypeError, ValueError), match=message):
+            Problem.from_features(tmp_path / "bad.parquet")
+    polars.DataFrame(wide | {"kind": y}).write_parquet(tmp_path / "bad.parquet")
+    with pytest.raises(ValueError, match=r"has no column 'y', only 'f0', .*; .* by label=COLUMN"):
+        Problem.from_features(tmp_path / "bad.parquet")
+    assert Problem.from_features(tmp_path / "bad.parquet", label="kind").inputs.shape == (30, 3)
+
+
+@pytest.mark.parametrize(
+    ("y", "names", "message"),
+    [
+        ([1, 2], ["cat", "lynx"], "class_names 'cat', 'lynx' do not fit the labels 1, 2"),
+        ([0, 1], ["cat"], "class_names 'cat' do not fit the labels 0, 1"),
+        (["cat", "lynx"], ["cat", "ape"], "class_names 'cat', 'ape' do not fit the labels 'cat', 'lynx'"),
+        ([0, 1], ["cat", "lynx", "ape"], "classes 'ape' have no training sample"),
+    ],
+)
+def test_class_names_that_do_not_fit_the_labels_are_refused(y, names, message, tmp_path, rng):
+    path = tmp_path / "f.npz"
+    np.savez(path, X=rng.normal(size=(20, 3)), y=np.array(y * 10), class_names=names)
+    with pytest.raises(ValueError, match=message):
+        Problem.from_features(path)
+
+
+def test_class_names_fix_the_order_of_labels_that_are_names(tmp_path, rng):
+    path = tmp_path / "f.npz"
+    np.savez(path, X=rng.normal(size=(20, 3)), y=np.array(["cat", "ape"] * 10), class_names=["cat", "ape"])
+    problem = Problem.from_features(path)
+    assert problem.class_names == ("cat", "ape")
+    assert problem.targets.tolist() == [0, 1] * 10

@@ -352,7 +352,7 @@ def test_a_test_table_is_read_as_the_training_table(tmp_path):
         (
             "x,y\n" + "".join(f"{i if i else 'red'},{'ab'[i % 2]}\n" for i in range(90)),
             {},
-            "column 'x' of .* holds numbers and 1 other values such as 'red'; .*--keep",
+            "column 'x' of .* holds numbers and 1 other values such as 'red'; .*keep='x'",
         ),
         ("x,g,y\n1,u,a\n2,u,a\n3,v,b\n1,w,b\n", {"groups": "g"}, "'a' has all their samples in one group"),
     ],
@@ -924,3 +924,115 @@ def test_the_code_of_the_answer_makes_the_estimator_that_was_compared(name):
     assert {k: v for k, v in compared.items() if k not in ours} == {
         k: v for k, v in told.items() if k not in ours
     }
+
+
+# ---- what people bring
+
+
+def test_decimal_commas_between_semicolons_are_numbers(tmp_path, rng):
+    x, z, y = rng.normal(size=60).round(3), rng.uniform(1e3, 9e6, 60).round(2), list("ab") * 30
+    text = "x;z;y\n" + "".join(
+        f"{a};{b:,.2f};{c}\n".replace(",", "_").replace(".", ",").replace("_", ".")
+        for a, b, c in zip(x, z, y, strict=True)
+    )
+    found = Problem.from_table(write(tmp_path / "t.csv", text), "y")
+    assert found.columns == (("x", "number"), ("z", "number"))
+    np.testing.assert_allclose(found.inputs, np.column_stack([x, z]))
+
+
+def test_text_that_looks_like_amounts_or_days_is_named(tmp_path):
+    rows = "".join(
+        f'"{i:,}.5",{i % 40} %,{i % 28 + 1:02}.02.2020,{i % 2},{i % 30:03}\n' for i in range(1000, 1100)
+    )
+    found = Problem.from_table(write(tmp_path / "t.csv", "price,share,day,y,code\n" + rows), "y")
+    left, kept = found.notes
+    assert "'price' is text in which every row has another value, such as '1,000.5' (keep='price'" in left
+    assert kept.startswith("'share' ('0 %'), 'day' ('01.02.2020') are text and taken as categories")
+    assert ("code", "category") in found.columns  # digits with zeros in front are codes
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "parquet", "pyarrow"])
+def test_a_column_of_lists_is_many_labels(kind, tmp_path, rng):
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    tags = [["dent"] * (i % 3 == 0) + ["rust"] * (i % 2) for i in range(60)]
+    columns = {"x": rng.normal(size=60), "tags": tags, "more": [[1, 2]] * 60}
+    frame = polars.DataFrame(columns)
+    source = {"pandas": pandas.DataFrame(columns), "polars": frame, "pyarrow": frame.to_arrow()}.get(kind)
+    if source is None:
+        frame.write_parquet(source := tmp_path / "t.parquet")
+    found = Problem.from_table(source, "tags", drop=["more"])
+    assert found.many_labels
+    assert found.class_names == ("dent", "rust")
+    assert found.targets.tolist() == [["dent" in row, "rust" in row] for row in tags]
+    turned = Problem.from_table(source, "tags", drop=["more"], test=frame[::-1])
+    assert turned.test[1].tolist() == found.targets[::-1].tolist()
+    with pytest.raises(
+        TypeError, match=r"column 'more' of .* holds .*; give one value a row, or .*drop='more'"
+    ):
+        Problem.from_table(source, "tags")
+    with pytest.raises(ValueError, match=r"separator='|' is for text, and 'tags' of .* holds lists"):
+        Problem.from_table(source, "tags", separator="|", drop=["more"])
+
+
+def test_what_stands_in_another_order_of_rows_is_refused(rng):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {"x": rng.normal(size=40), "y": list("ab") * 20, "g": [i // 2 for i in range(40)]}
+    )
+    other = frame.sample(frac=1, random_state=0)
+    with pytest.raises(ValueError, match="column 'x' and column 'y' have the same rows in another order"):
+        Problem.from_table({"x": frame.x, "y": other.y}, "y")
+    with pytest.raises(ValueError, match="features and labels have the same rows in another order"):
+        Problem.from_features(frame[["x"]], other.y)
+    with pytest.raises(ValueError, match="features and groups have the same rows in another order"):
+        Problem.from_features(frame[["x"]], frame.y, groups=other.g)
+    whole = Problem.from_table(other, "y", groups="g")  # a frame's rows are one order
+    assert whole.inputs[:, 0].tolist() == other.x.tolist()
+    apart = Problem.from_features(frame[["x"]], other.y.reset_index(drop=True))  # by position, as everywhere
+    assert apart.targets.tolist() == [int(y == "b") for y in other.y]
+
+
+def test_groups_that_are_missing_are_no_group(rng):
+    x, y = rng.normal(size=(40, 2)), list("ab") * 20
+    for missing in (None, float("nan")):
+        with pytest.raises(ValueError, match=r"groups are missing .* for 10 of 40 samples"):
+            Problem.from_features(x, y, groups=[missing] * 10 + [*range(30)])
+    halves = np.arange(40) // 2
+    (note,) = Problem.from_features(x, y, groups=halves * 1.0, test=(x, y), test_groups=halves).notes
+    assert note.startswith("20 groups are in both training and test, such as '0'")
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "message"),
+    [
+        (0, {}, "label must be the name of one column, got int 0; names are text here: label='0'"),
+        (np.zeros(40), {}, "label must be the name of one column, got ndarray.*; put it into the table"),
+        ("y", {"groups": np.zeros(40)}, r"groups must be the name of a column, got ndarray.*table\.assign"),
+    ],
+)
+def test_columns_are_given_by_name(label, options, message):
+    with pytest.raises(TypeError, match=message) as error:
+        Problem.from_table({"x": range(40), "y": list("ab") * 20}, label, **options)
+    assert len(str(error.value)) < 300
+
+
+def test_times_with_a_zone_are_times(rng):
+    pandas = pytest.importorskip("pandas")
+    days = pandas.date_range("2020-01-01", periods=40, tz="Europe/Oslo")
+    found = Problem.from_table(pandas.DataFrame({"day": days, "y": list("ab") * 20}), "y")
+    assert found.columns == (("day", "date"),)
+    assert found.inputs[0, 0] == pytest.approx(18262 - 1 / 24)  # an hour before midnight in Greenwich
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.feather", "t.xlsx", "away.csv"])
+def test_files_that_are_no_tables_are_told_by_their_endings(name, tmp_path):
+    if name != "away.csv":
+        write(tmp_path / name, '{"x": 1, "y": "a"}\n' * 4)
+    with pytest.raises(
+        ValueError, match=r"give a \.csv, \.tsv, \.tab or \.data file, also packed .*\.pq file"
+    ):
+        Problem.from_table(tmp_path / name, "y")
+
+
+def test_a_problem_is_told_in_a_line(problem):
+    assert repr(problem) == "Problem('parts', table: 90 rows, 4 columns, 3 classes)"

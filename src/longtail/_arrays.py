@@ -6,6 +6,7 @@ other libraries; it brings much of NumPy that nobody else needs, so it is import
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -335,6 +336,85 @@ def series_order(source: Any) -> list[Hashable]:
         return label_order(names)
     except TypeError:  # of several types, which nothing orders
         return names
+
+
+def check_columns(name: str, values: object, counts: object) -> None:
+    """Refuse a frame of scores whose columns are the classes of the counts in another order.
+
+    Columns with other names say nothing: they are then the classes by position.
+    """
+    columns = getattr(values, "columns", None)
+    if columns is None or getattr(values, "ndim", 2) != 2:
+        return
+    found = [str(column) for column in columns]
+    try:
+        order = in_output_order("counts", counts)
+    except ValueError:  # said elsewhere, where it matters
+        return
+    names = [str(key) for key in (order if isinstance(order, dict) else range(len(found)))]
+    if found != names and sorted(found) == sorted(names):
+        raise ValueError(
+            f"columns of {name} are {_checks.shorten(found)}, and the classes are {_checks.shorten(names)}, "
+            f"in this order; give {name}[{names if len(names) < 8 else 'list(counts)'}]"
+        )
+
+
+def notice_text_numbers(name: str, counts: object) -> None:
+    """Warn where text of numbers stands in the order of numbers where scikit-learn has that of text."""
+    names = list(counts) if isinstance(counts, Mapping) else []
+    if all(isinstance(key, str) for key in names) and names == label_order(names) != sorted(names):
+        first, then = next((a, b) for a, b in itertools.pairwise(names) if a > b)
+        _checks.warn(
+            f"classes are text of numbers in the order of numbers, {first!r} before {then!r}; scikit-learn "
+            f"has them in the order of text: if {name} are of its predict_proba, count by "
+            "class_counts(y, order=model.classes_)"
+        )
+
+
+def group_ids(name: str, groups: object, samples: int) -> list[Hashable]:
+    """Read one group a sample, of any kind that can be told apart; 3.0 is the group 3.
+
+    Raises:
+        ValueError: another number of them, or a sample without one.
+    """
+    values = as_numpy(name, groups).reshape(-1)
+    if len(values) != samples:
+        raise ValueError(f"{name} must be one a sample, {samples}, got {len(values)}; name each sample's")
+    found: list[Any] = values.tolist()
+    if missing := sum(not isinstance(x, str) and is_missing(x) for x in found):
+        raise ValueError(
+            f"{name} are missing (None or NaN) for {missing} of {samples} samples, which are no group of "
+            "their own; name each sample's, or leave these samples out"
+        )
+    if values.dtype.kind in "fO":
+        found = [int(x) if isinstance(x, float) and x.is_integer() else x for x in found]
+    return found
+
+
+def check_index(given: Mapping[str, object]) -> None:
+    """Refuse Series and frames of the same rows in other orders: what stands beside what would be chance.
+
+    Indexes that differ in more than their order say nothing: rows are then paired by position.
+
+    Args:
+        given: what is read side by side, by its name in messages.
+    """
+    first: tuple[str, Any] | None = None
+    for name, values in given.items():
+        index = getattr(values, "index", None)
+        if type(values).__module__.split(".")[0] != "pandas" or index is None:
+            continue
+        if first is None:
+            first = name, index
+            continue
+        other = first[1]
+        if len(other) != len(index) or other.equals(index):
+            continue
+        if len(other.difference(index)) == 0 and len(index.difference(other)) == 0:
+            raise ValueError(
+                f"{first[0]} and {name} have the same rows in another order, as their indexes say, and are "
+                f"read by position; put them into one order, values.loc[other.index], or give .to_numpy()"
+            )
 
 
 def is_series(source: object) -> TypeGuard[Any]:

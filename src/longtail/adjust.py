@@ -101,6 +101,7 @@ def adjust_logits(
     """
     values, xp, same = _floats("logits", logits)
     sizes = _counts(counts)
+    _arrays.check_columns("logits", logits, counts)
     one = num_samples is None and _one_logit(values, len(sizes))
     bare = values.detach() if hasattr(values, "detach") else values  # looking is no part of a gradient
     if not one:
@@ -175,6 +176,9 @@ def adjust_probabilities(
     floor = _checks.number("floor", floor, low=0.0, high=0.01, open_low=True)
     values, xp, same = _floats("probabilities", probabilities)
     sizes = _counts(counts)
+    _arrays.check_columns("probabilities", probabilities, counts)
+    if not hasattr(probabilities, "columns"):
+        _arrays.notice_text_numbers("probabilities", counts)
     one, shape = _one_logit(values, len(sizes)), tuple(values.shape)
     if one:
         if cost is not None:
@@ -422,12 +426,16 @@ def tune_adjustment(
             f"labels must be in 0..{len(sizes) - 1}, one a count, got {truth.min()} to {truth.max()}; counts "
             "name every class"
         )
-    units = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
-    if units is not None and len(units) != len(truth):
-        raise ValueError(f"groups must be one a sample, {len(truth)}, got {len(units)}")
+    units = None
+    if groups is not None:
+        place: dict[Any, int] = {}
+        ids = _arrays.group_ids("groups", groups, len(truth))
+        units = np.asarray([place.setdefault(group, len(place)) for group in ids])
 
     wrong: dict[tuple[str, float], npt.NDArray[np.bool_]] = {}
     for name, given in trainings.items():
+        _arrays.check_columns("logits", given, counts)
+        _arrays.check_index({"logits": given, "labels": labels, "groups": groups})
         values = _to_numpy(_floats("logits", given)[0])
         if len(values) != len(truth):
             raise ValueError(f"logits have {len(values)} rows and labels {len(truth)}; give one row a sample")

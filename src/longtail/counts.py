@@ -334,8 +334,8 @@ def _is_counted(source: object) -> bool:
             "source are proportions, as value_counts(normalize=True) gives them, not labels; leave normalize "
             "out"
         )
-    # of groupby(...).size(): whole numbers of no name beside the classes' own, most of which differ
-    named = source.name is None and getattr(index, "name", None) is not None
+    # of groupby(...).size() or .count(): whole numbers beside the classes' own name, most of which differ
+    named = getattr(index, "name", None) is not None
     if named and kind in "iu" and index.is_unique and 2 * source.nunique() > len(source) > 1:
         raise ValueError(
             f"source is a Series of {len(source)} numbers beside {index.name!r}, of which most differ, as "

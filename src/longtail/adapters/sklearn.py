@@ -47,7 +47,12 @@ __all__ = ["ClassBalancedClassifier", "PriorAdjustedClassifier"]
 Array = npt.NDArray[Any]
 
 # by which estimators of scikit-learn, LightGBM, XGBoost and CatBoost weigh classes themselves
-_WEIGHING = ("class_weight", "class_weights", "auto_class_weights", "scale_pos_weight", "is_unbalance")
+_WEIGHING = (
+    *("class_weight", "class_weights", "auto_class_weights", "scale_pos_weight", "is_unbalance"),
+    *("unbalance", "unbalanced_sets"),
+)
+# what else hides the shares of the labels
+_HIDING = (*_WEIGHING[1:], "priors", "class_prior")
 _FLOOR = 1e-6  # as adjust_probabilities takes a probability of 0
 _NEVER = -1e9  # the logit of a class that a fold's training did not see
 
@@ -114,7 +119,8 @@ def _labels(owner: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Array, Arra
 def _weighing(params: Mapping[str, object], names: tuple[str, ...] = _WEIGHING) -> str:
     """The first parameter that weighs classes, at any depth, as ``name=value``; "" if none does."""
     for name, value in params.items():
-        off = value is None or (isinstance(value, (bool, int, float)) and value in (0, 1))
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        off = value is None or value is False or (number and value in (0, 1))
         if name.rsplit("__")[-1] in names and not off:
             return f"{name}={_checks.shorten([value])}"
     return ""
@@ -311,6 +317,11 @@ class PriorAdjustedClassifier(_Around):
             even, once = np.full((1, len(classes)), 1 / len(classes)), np.ones(len(classes))
             tau = 1.0 if tune else self.tau
             adjust_probabilities(even, once, target=self._target(classes), tau=tau, cost=self.cost)
+        if told := [key for key in params if key.endswith("__sample_weight")]:
+            raise ValueError(
+                f"{told[0]} weighs samples where this classifier does not see it, and so hides the prior; "
+                "give sample_weight, which goes to the last step of a Pipeline"
+            )
         given, folds = self._routed(params)
         if sample_weight is not None:
             given[_weight_name(self.estimator)] = weights
@@ -430,18 +441,52 @@ def _weight_name(estimator: object) -> str:
     )
 
 
+def _inside(model: Any) -> str:
+    """What an ensemble's members weigh classes by, which its own parameters do not tell; "" if nothing."""
+    name, params = type(model).__name__, model.get_params(deep=True)
+    if name == "CalibratedClassifierCV" and params.get("method") in ("sigmoid", "isotonic"):
+        return ""  # fitted to the shares of the labels, whatever the inner one saw
+    if name.startswith("Stacking"):  # as is what its last classifier learns
+        params = {key: value for key, value in params.items() if key.startswith("final_estimator")}
+    inner = {key: value for key, value in params.items() if "__" in key}
+    for value in params.values():
+        if (
+            isinstance(value, _Around)
+            or hasattr(value, "fit_resample")
+            or hasattr(value, "sampling_strategy")
+        ):
+            return type(value).__name__
+    return _weighing(inner, (*_HIDING, "class_weight"))
+
+
 def _own_weights(model: Any, classes: Array, labels: Array, weights: Array) -> Array:
     """The class weights that a fitted classifier trained with, in the order of the sorted classes."""
     while hasattr(model, "best_estimator_") or isinstance(model, Pipeline):
+        steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else []
+        if samplers := [step for step in steps if hasattr(step, "fit_resample")]:
+            raise ValueError(
+                f"estimator has the step {type(samplers[0]).__name__}, which changes how often a class is "
+                "seen and so hides the prior; leave it out"
+            )
         model = model.steps[-1][1] if isinstance(model, Pipeline) else model.best_estimator_
     fitted: Any = getattr(model, "class_weight_", None)  # of ClassBalancedClassifier and SVC
     if np.shape(fitted) == classes.shape:
         return np.asarray(fitted, dtype=np.float64)[np.argsort(model.classes_)]
     params = model.get_params(deep=False)
-    if other := _weighing(params, (*_WEIGHING[1:], "priors")):
+    if other := _weighing(params, _HIDING) or ("fit_prior=False" if params.get("fit_prior") is False else ""):
         raise ValueError(
             f"estimator {type(model).__name__} has {other}, which hides the prior that it saw; leave it out, "
             "or pass sample_weight to fit"
+        )
+    if "sampling_strategy" in params:  # of imbalanced-learn
+        raise ValueError(
+            f"estimator {type(model).__name__} draws classes anew, which hides the prior that it saw; use it "
+            "alone, as it decides for equal shares already"
+        )
+    if other := _inside(model):
+        raise ValueError(
+            f"estimator {type(model).__name__} has {other} inside, which hides the prior that it saw; leave "
+            "it out, or put PriorAdjustedClassifier around the inner classifier alone"
         )
     own = params.get("class_weight")
     if isinstance(own, Mapping) and type(model).__module__.startswith("sklearn.ensemble._hist"):

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from longtail.cli.sources import are_images, look_at_images, recipe_for
-from longtail.cli.terminal import console, error_console, examples, write
+from longtail.cli.terminal import as_options, console, error_console, examples, write
 
 _EVERY = 30.0  # seconds between two lines
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -270,7 +270,7 @@ def _compare_own(
         )
     what = what | {"learners": learners or None, "folds": folds, "repeats": repeats}
     for note in problem.notes:
-        error_console.print(escape(note), soft_wrap=True)
+        error_console.print(escape(as_options(note)), soft_wrap=True)
     if lacking := comparing.left_out(problem, methods):
         if methods is None:  # nobody asked for these: their names are enough
             lacking = [text.partition(" ")[0] for text in lacking]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail import _arrays, _checks
 from longtail.compare import many_labels
 from longtail.compare.folds import label_folds, most_folds, small_classes, thin_labels
 from longtail.datasets import DATASETS, Dataset, load, long_tail_counts, long_tail_subset
@@ -29,6 +30,8 @@ __all__ = ["Problem"]
 
 Array = npt.NDArray[Any]
 _FEW = 20  # rows below which values that are all distinct say nothing
+# amounts with signs, and days, that nothing reads as numbers
+_AMOUNT = re.compile(r"[-+(]?[$€£¥]?\s*[-+]?[0-9][0-9.,'/: -]*\s*[%$€£¥]?\)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,14 @@ class Problem:
     preset: Recipe | None = field(default=None, repr=False)
     test_groups: npt.NDArray[np.int64] | None = None
 
+    def __repr__(self) -> str:
+        if self.dataset is not None or self.targets is None or self.inputs is None:
+            return f"Problem({self.name!r}, {self.kind})"
+        size = f"{len(self.targets)} rows, {self.inputs.shape[1]} columns"
+        labels = f"{len(self.class_names)} {'labels' if self.many_labels else 'classes'}"
+        tested = "" if self.test is None else f", {len(self.test[1])} test rows"
+        return f"Problem({self.name!r}, {self.kind}: {size}, {labels}{tested})"
+
     @classmethod
     def from_table(
         cls,
@@ -93,8 +104,10 @@ class Problem:
         named in `notes`; so is a column of one value.
 
         Args:
-            table: a .csv, .tsv or Parquet file, a data frame of pandas or polars, or a mapping of columns.
-            label: the column of the class.
+            table: a .csv, .tsv or Parquet file, a data frame of pandas or polars, a table of pyarrow, or a
+                mapping of columns. pandas Series in a mapping must have their rows in one order.
+            label: the column of the class. A column of lists, in memory or in Parquet, holds several labels
+                a row, or none.
             labels: in its place, where a row may have several labels or none, their columns of 0 and 1: a
                 list, ``"A,B,C"``, or patterns such as ``"is_*"``. An empty field, or -100, is not known.
             separator: what parts several labels in the column `label`, such as ``"|"``. A label with one row
@@ -115,16 +128,21 @@ class Problem:
                 of many labels, values other than 0 and 1, a label with one value, a separator in no row.
             TypeError: missing labels, or columns of mixed types.
         """
+        if groups is not None and not isinstance(groups, str):
+            raise TypeError(
+                f"groups must be the name of a column, got {_checks.describe(groups)}; put them into the "
+                "table, as table.assign(group=groups) does, and give that name"
+            )
         drop, keep = ([x] if isinstance(x, str) else list(x) for x in (drop, keep))
         where = _Labels.of(label, labels, separator)
         read = read_frame(table, **where.asked, groups=groups, drop=drop, keep=keep)
         source = _called(table)
         together = _numbered("groups", read.groups, len(read))
         more: list[str] = []
-        if where.many:
+        if read.labels.ndim == 2:
             names: Sequence[Any] = read.classes or ()
             targets, _ = many_labels.read("labels", read.labels, names)
-            if separator is not None and test is None:
+            if not where.labels and test is None:
                 targets, names, more = _learnable(targets, names, together)
         else:
             classes = classes_of(read.labels, source)
@@ -133,7 +151,7 @@ class Problem:
             targets = _known(classes, names)
         columns, notes = _usable(read, targets, keep, names)
         if not columns:
-            raise ValueError(f"{source} has no column to learn {where.called} from; --keep takes one in")
+            raise ValueError(f"{source} has no column to learn {where.called} from; keep=NAME takes one in")
         tested, test_groups = None, None
         if test is not None:
             tested, test_groups = _test_table(test, where, groups, drop, read, columns, names)
@@ -203,6 +221,7 @@ class Problem:
                 test_groups = arrays.get("groups_test") if test_groups is None else test_groups
         elif labels is None:
             raise ValueError("labels are missing; give one a sample: Problem.from_features(features, labels)")
+        _arrays.check_index({"features": features, "labels": labels, "groups": groups})
         inputs = _features("features", features)
         y = _array("labels", labels)
         if y.shape[:1] != (len(inputs),):
@@ -221,13 +240,14 @@ class Problem:
             y = classes_of(np.asarray(y), "the labels")
             check_label("y", y, "the features")
             places, codes = encode(y)
-            if names_given and y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(names_given):
-                names, targets = names_given, y.astype(np.int64)
-                if empty := [n for c, n in enumerate(names) if c not in set(places)]:
+            if names_given:
+                names, places = names_given, _places(y, places, names_given)
+                targets = _known(y, places)
+                used = np.bincount(targets, minlength=len(names))
+                if empty := [n for n, size in zip(names, used, strict=True) if not size]:
                     raise ValueError(
                         f"classes {_checks.shorten(empty)} have no training sample; leave them out"
                     )
-                places = range(len(names))
             else:
                 names, targets = tuple(map(str, places)), codes.astype(np.int64)
         tested = None
@@ -483,10 +503,13 @@ class _Labels:
             TypeError: several columns as `label`.
         """
         if label is not None and not isinstance(label, str):
-            names = [str(x) for x in label] if isinstance(label, list | tuple) else label
-            raise TypeError(
-                f"label must be the name of one column, got {label!r}; several are labels={names!r}"
-            )
+            remedy = "put it into the table, and give its name"
+            told = _checks.describe(label)
+            if isinstance(label, list | tuple) and len(label) < _FEW:
+                told, remedy = repr(label), f"several are labels={[str(x) for x in label]!r}"
+            elif isinstance(label, int):
+                remedy = f"names are text here: label={str(label)!r}"
+            raise TypeError(f"label must be the name of one column, got {told}; {remedy}")
         several = tuple(labels.split(",") if isinstance(labels, str) else map(str, labels))
         if several and (label is not None or separator is not None):
             other = "label" if label is not None else "separator"
@@ -498,11 +521,6 @@ class _Labels:
                 "and 1"
             )
         return cls(label, several, separator)
-
-    @property
-    def many(self) -> bool:
-        """Whether a row may have several labels or none."""
-        return bool(self.labels) or self.separator is not None
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -576,9 +594,12 @@ def _called(source: Any) -> str:
 
 
 def _features(name: str, given: object) -> Array:
-    array = given if isinstance(given, np.ndarray) else np.asarray(given)
+    if hasattr(given, "toarray"):
+        raise TypeError(f"{name} must be dense, got {type(given).__name__}; give {name}.toarray()")
+    array = given if isinstance(given, np.ndarray) else _arrays.as_numpy(name, given)
     if array.dtype.kind not in "biuf" or array.ndim != 2:
-        raise TypeError(f"{name} must be numbers of shape (N, D), got {_checks.describe(array)}")
+        many = "; give a row a sample, X.reshape(len(X), -1)" if array.ndim > 2 else ""
+        raise TypeError(f"{name} must be numbers of shape (N, D), got {_checks.describe(array)}{many}")
     rows = max(1, (1 << 24) // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):  # a file larger than memory is looked at in parts
         part = array[start : start + rows]
@@ -615,6 +636,8 @@ def _usable(
             why = "has one value"
         elif column.whole and len(distinct) == len(targets) >= _FEW:
             why = "is an identifier: every row has another value"
+            if _like_numbers(column):
+                why = f"is text in which every row has another value, such as {column.categories[0]!r}"
         elif pairs == len(distinct) == classes:
             why = "repeats the label: each of its values goes with one class"
         elif (
@@ -622,10 +645,35 @@ def _usable(
         ):
             why = f"repeats label {names[same]!r}"
         if why and column.name not in keep:
-            notes.append(f"left out: {column.name!r} {why} (--keep {column.name} takes it in)")
+            notes.append(f"left out: {column.name!r} {why} (keep={column.name!r} takes it in)")
         else:
             columns.append(column)
+    if odd := [c for c in columns if c.name not in keep and _like_numbers(c)]:
+        shown = ", ".join(f"{c.name!r} ({c.categories[0]!r})" for c in odd[:3])
+        notes.append(
+            f"{shown}{', ...' * (len(odd) > 3)} are text and taken as categories; of amounts write plain "
+            "numbers (1234.5), of days 2020-01-31"
+        )
     return columns, notes
+
+
+def _like_numbers(column: Column) -> bool:
+    """Whether a category holds many texts that look like amounts or days: '12.3 %', '31.01.2020'."""
+    texts = column.categories
+    return len(texts) > _FEW and all(map(_AMOUNT.fullmatch, texts)) and not all(map(str.isdigit, texts))
+
+
+def _places(y: Array, found: Sequence[Any], names: Sequence[str]) -> Sequence[Any]:
+    """Return what labels say for each of the class names: its number from 0 on, or the name itself."""
+    if y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(names):
+        return range(len(names))
+    told = {str(label): label for label in found}
+    if not told.keys() <= {*names}:
+        raise ValueError(
+            f"class_names {_checks.shorten(names)} do not fit the labels {_checks.shorten(found)}; number "
+            "the classes from 0 as the names stand, or leave class_names out"
+        )
+    return [told.get(name) for name in names]
 
 
 def _known(labels: Array, names: Sequence[Any]) -> npt.NDArray[np.int64]:
@@ -633,6 +681,11 @@ def _known(labels: Array, names: Sequence[Any]) -> npt.NDArray[np.int64]:
     places = {name: i for i, name in enumerate(names)}
     values = labels.tolist()
     unseen = sorted({str(v) for v in values if v not in places})
+    if unseen and {*unseen} <= {*map(str, names)}:
+        raise ValueError(
+            f"the test set's labels are of another type than the training set's, such as {values[0]!r} "
+            f"beside {names[0]!r}; make both alike"
+        )
     if unseen:
         raise ValueError(
             f"the test set has classes without a training sample: {_checks.shorten(unseen)}; leave these "
@@ -680,9 +733,13 @@ def _test_table(
             values = np.full(len(values), np.nan)
             values[known] = codes[other.values[known].astype(np.int64)]
         parts.append(values)
-    if where.many:
+    if (read.labels.ndim == 2) != (train.labels.ndim == 2):
+        raise ValueError(
+            f"label {where.label!r} holds lists in one of the training table and {source}; make both alike"
+        )
+    if read.labels.ndim == 2:
         truth = many_labels.read("labels", read.labels, read.classes)[0]
-        if where.separator is not None:
+        if not where.labels:
             truth = _in_order(truth, read.classes or (), names)
         return (np.column_stack(parts), truth), read.groups
     labels = classes_of(read.labels, source)
@@ -695,10 +752,11 @@ def _numbered(name: str, groups: object, samples: int) -> npt.NDArray[np.int64] 
     return None if groups is None else group_numbers(groups, samples, name)
 
 
-def _shared(groups: object, tested: object) -> list[str]:
+def _shared(groups: Any, tested: Any) -> list[str]:
     if groups is None or tested is None:
         return []
-    shared = {*np.asarray(groups).astype(str).tolist()} & {*np.asarray(tested).astype(str).tolist()}
+    ours, theirs = ({*map(str, _arrays.group_ids("groups", x, len(x)))} for x in (groups, tested))
+    shared = ours & theirs
     if not shared:
         return []
     what = f"{len(shared)} groups are" if len(shared) > 1 else "1 group is"

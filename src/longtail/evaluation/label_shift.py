@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail import _arrays, _checks
 from longtail._arrays import as_numpy
 from longtail.evaluation.intervals import THIN, Interval, checked_confidence
 from longtail.evaluation.reading import Classes, read_labels, reading_of, softmax
@@ -161,6 +161,9 @@ def estimate_prior(
         calibration is hard-to-beat at label shift adaptation", ICML 2020; the test: Rabanser, Günnemann,
         Lipton, "Failing loudly", NeurIPS 2019.
     """
+    for name, given in (("logits", logits), ("held_out_logits", held_out_logits)):
+        _arrays.check_columns(name, given, counts)
+    _arrays.check_index({"held_out_logits": held_out_logits, "held_out_labels": held_out_labels})
     shape = as_numpy("logits", logits).shape
     if len(shape) == 2:
         _check_classes(Classes.read(counts, shape[1]), shape[1])

@@ -14,7 +14,7 @@ from longtail import _checks
 from longtail._arrays import as_numpy
 from longtail.evaluation.curves import Curve
 from longtail.evaluation.intervals import THIN, Interval, checked_confidence, in_groups_text, units_text
-from longtail.evaluation.reading import ACTIVATIONS, SUM, Classes, group_ids, sigmoid
+from longtail.evaluation.reading import ACTIVATIONS, SUM, Classes, group_ids, side_by_side, sigmoid
 
 __all__ = [
     "LabelSums",
@@ -317,6 +317,7 @@ def evaluate_multi_label(
         TypeError: As `longtail.evaluate`.
         ValueError: As `longtail.evaluate`.
     """
+    side_by_side(scores, targets, class_counts, groups)
     read = read_multi_label(scores, targets, activation, ignore_index)
     size = read.truth.shape[1]
     classes = Classes.read(class_counts, size)
@@ -426,6 +427,7 @@ class LabelSums:
             ValueError: shapes that differ, scores after decisions, or what `read_multi_label` refuses.
         """
         counts, told, _, _, ignore_index = self.settings
+        side_by_side(scores, targets, counts)
         if not is_multi_label(scores, targets):
             shapes = [as_numpy("x", x).shape for x in (scores, targets)]
             raise ValueError(

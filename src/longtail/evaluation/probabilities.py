@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from longtail import _checks
+from longtail import _arrays, _checks
 from longtail._arrays import as_numpy
 from longtail.adjust import adjust_logits
 from longtail.evaluation.label_shift import fit_calibration
@@ -70,6 +70,8 @@ def check_probabilities(
         >>> found["temperature"].log_loss < found["as they are"].log_loss
         True
     """
+    _arrays.check_columns("logits", logits, class_counts)
+    _arrays.check_index({"logits": logits, "targets": targets, "groups": groups})
     values = as_numpy("logits", logits)
     if values.ndim != 2 or values.dtype.kind != "f":
         raise ValueError(f"logits must be floating point of shape (N, C), got {_checks.describe(values)}")

@@ -225,31 +225,35 @@ def read_labels(name: str, labels: object, classes: int) -> Integers:
     return _classes(name, values, classes)
 
 
-def group_ids(groups: object, samples: int) -> list[Hashable]:
-    """Read one group a sample, of any kind that can be told apart.
+def side_by_side(scores: object, targets: object, counts: object, groups: object = None) -> None:
+    """Refuse frames whose columns are the classes, or whose rows are the samples, in another order.
 
     Raises:
-        ValueError: another number of them.
+        ValueError: so.
     """
-    found: list[Hashable] = _groups(groups, samples, "groups").tolist()
-    return found
+    name = "logits_or_predictions"
+    for what, given in ((name, scores), ("targets", targets)):
+        _arrays.check_columns(what, given, counts)
+    _arrays.check_index({name: scores, "targets": targets, "groups": groups})
+
+
+def group_ids(groups: object, samples: int) -> list[Hashable]:
+    """Read one group a sample, as `longtail._arrays.group_ids` does.
+
+    Raises:
+        ValueError: another number of them, or a sample without one.
+    """
+    return _arrays.group_ids("groups", groups, samples)
 
 
 def group_numbers(groups: object, samples: int, name: str = "groups") -> Integers:
     """Number the groups of samples from 0, in the order of their names as text: int64 of shape (N,).
 
     Raises:
-        ValueError: another number of them.
+        ValueError: another number of them, or a sample without one.
     """
-    names = _groups(groups, samples, name).astype(str)
+    names = np.asarray(list(map(str, _arrays.group_ids(name, groups, samples))))
     return np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def _groups(groups: object, samples: int, name: str) -> Array:
-    values = as_numpy(name, groups).reshape(-1)
-    if len(values) != samples:
-        raise ValueError(f"{name} must be one a sample, {samples}, got {len(values)}; name each sample's")
-    return values
 
 
 def _squeezed(scores: Array, truth: Array, classes: int) -> Array:

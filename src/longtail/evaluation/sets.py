@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail import _arrays, _checks
 from longtail._arrays import as_numpy
 from longtail.evaluation.reading import ACTIVATIONS, Classes, group_ids, read_labels, reading_of
 
@@ -230,6 +230,14 @@ def prediction_sets(
         Fermanian, Salmon, "Conformal prediction for long-tailed classification", 2025 (prevalence-adjusted
         and interpolated).
     """
+    for name, given in (("held_out_scores", held_out_scores), ("scores", scores)):
+        held = getattr(held_out_scores, "columns", None)
+        named = counts if counts is not None or held is None else dict.fromkeys(map(str, held))
+        if named is not None:
+            _arrays.check_columns(name, given, named)
+    _arrays.check_index(
+        {"held_out_scores": held_out_scores, "held_out_labels": held_out_labels, "groups": groups}
+    )
     rule = fit_sets(
         held_out_scores,
         held_out_labels,

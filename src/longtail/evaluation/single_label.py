@@ -39,6 +39,7 @@ from longtail.evaluation.reading import (
     read_batch,
     read_labels,
     shape_of,
+    side_by_side,
     sigmoid,
 )
 
@@ -544,6 +545,7 @@ class Evaluator:
                 raise ValueError("groups are for the bootstrap of longtail.evaluate; leave them out here")
             self._labels.add(logits_or_predictions, targets)
             return
+        side_by_side(logits_or_predictions, targets, self._given, groups)
         named = self._classes if self._classes is not None else self._given
         columns = len(named) if isinstance(named, Classes | Mapping) else 0
         wide = shape_of(targets)[1:] == (columns,)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from longtail import _checks
 from longtail._arrays import check_headers
-from longtail.sources.frames import read_frame
+from longtail.sources.frames import parquet_columns, read_frame, vectors_of
 
 __all__ = ["ARRAYS", "check_headers", "read_arrays"]
 
@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 _PART = ("X", "y", "groups", "paths")
 ARRAYS = (*_PART, *(f"{name}_test" for name in _PART), "class_names", "about")
 _DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, AttributeError)
+_FEW = 20  # rows below which values that are all distinct say nothing
 _MAPPED = 1 << 26  # bytes from which an array stays on the disk
 
 
@@ -31,7 +32,8 @@ def read_arrays(path: str, label: str = "y") -> dict[str, Array]:
 
     Args:
         path: .npz with ``X`` and ``y``, and any other of `ARRAYS`; or .parquet.
-        label: in a Parquet file, the column of the labels; all others are features.
+        label: in a Parquet file, the column of the labels. All others are features, but for ``groups`` and
+            ``paths``; or one of them holds lists of numbers, which are.
 
     Returns:
         The arrays by name; large ones of an .npz that is not compressed are memory maps.
@@ -44,13 +46,7 @@ def read_arrays(path: str, label: str = "y") -> dict[str, Array]:
         raise FileNotFoundError(f"features {path} is not there; longtail embed makes such a file")
     suffix = Path(path).suffix.lower()
     if suffix in (".parquet", ".pq"):
-        read = read_frame(path, label=label)
-        if text := [c.name for c in read.columns if c.kind != "number"]:
-            raise ValueError(
-                f"{path!r} has columns that are no numbers: {_checks.shorten(text)}; features are numbers "
-                "alone, a table is compared by --label COLUMN"
-            )
-        return {"X": np.column_stack([c.values for c in read.columns]).astype(np.float32), "y": read.labels}
+        return _of_parquet(path, label)
     if suffix != ".npz":
         raise ValueError(f"features must be a .npz or .parquet file, got {path!r}")
     try:
@@ -73,6 +69,38 @@ def read_arrays(path: str, label: str = "y") -> dict[str, Array]:
     if ("X_test" in arrays) != ("y_test" in arrays):
         raise ValueError(f"features {path}: X_test and y_test belong together; give both, or neither")
     return arrays
+
+
+def _of_parquet(path: str, label: str) -> dict[str, Array]:
+    kinds = parquet_columns(path)
+    if label not in kinds:
+        raise ValueError(
+            f"features {path} has no column {label!r}, only {_checks.shorten([*kinds])}; name the labels y, "
+            "or compare it as a table, by label=COLUMN"
+        )
+    together = "groups" if "groups" in kinds and label != "groups" else None
+    vectors = [name for name, kind in kinds.items() if kind.endswith("]") and name != label]
+    drop = [name for name in kinds if name in ("paths", *vectors) and name != label]
+    if len(vectors) == 1:
+        drop = [name for name in kinds if name not in (label, together)]
+    read = read_frame(path, label=label, groups=together, drop=drop)
+    found = {"y": read.labels} | ({} if read.groups is None else {"groups": read.groups})
+    if len(vectors) == 1:
+        return found | {"X": vectors_of(path, vectors[0])}
+    if text := [*vectors, *(c.name for c in read.columns if c.kind != "number")]:
+        raise ValueError(
+            f"{path!r} has columns that are no numbers: {_checks.shorten(text)}; features are numbers alone, "
+            "or one column of lists of them; a table is compared by label=COLUMN"
+        )
+    for column in read.columns:
+        if column.whole and len(read) >= _FEW and len(np.unique(column.values)) == len(read):
+            raise ValueError(
+                f"column {column.name!r} of {path!r} is an identifier, every row has another value, and no "
+                "feature; leave it out of the file, or compare it as a table, by label=COLUMN"
+            )
+    if not read.columns:
+        raise ValueError(f"features {path} has no column beside {label!r}; give a column a feature")
+    return found | {"X": np.column_stack([c.values for c in read.columns]).astype(np.float32)}
 
 
 def _mapped(path: str, name: str) -> Array | None:

@@ -7,6 +7,7 @@ storage, as Arrow's dictionaries are: encoding and imputation are the learners' 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import glob
 import os
 import warnings
@@ -26,13 +27,31 @@ from longtail.sources.counted import Wanted, finish, notice_alike, parts_of
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Column", "Frame", "check_label", "classes_of", "read_frame"]
+__all__ = [
+    "Column",
+    "Frame",
+    "check_label",
+    "classes_of",
+    "parquet_columns",
+    "read_frame",
+    "vectors_of",
+]
 
 Array = npt.NDArray[Any]
 _PARQUET = (".parquet", ".pq")
+_PACKED = (".gz", ".zst", ".zip", ".bz2", ".xz")
+_READ = f"a .csv, .tsv, .tab or .data file, also packed ({', '.join(_PACKED)}), or a .parquet or .pq file"
+# what would be read as odd text
+_OTHER = (
+    *(".arff", ".arrow", ".feather", ".ipc", ".json", ".jsonl", ".ndjson", ".npy", ".npz", ".pkl"),
+    *(".xls", ".xlsm", ".xlsx"),
+)
 _MIXED = 50  # distinct values beyond which a column of numbers and text is no list of categories
 _CONTINUOUS = 20  # distinct numbers that are not whole, beyond which a label is a measure
+# a number with a decimal comma, and with points between thousands
+_COMMA = r"[-+]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?([eE][-+]?[0-9]+)?"
 _DAY = 86_400.0
+_LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +109,9 @@ def read_frame(
     """Read a table.
 
     Args:
-        source: a .csv, .tsv or Parquet file; a data frame of pandas or polars; or a mapping from names to
-            columns.
-        label: the column of the class, or of the labels that `separator` parts.
+        source: a .csv, .tsv or Parquet file; a data frame of pandas or polars, a table of pyarrow; or a
+            mapping from names to columns.
+        label: the column of the class, of the labels that `separator` parts, or of lists of labels.
         labels: in its place columns of 0 and 1, one a label; ``*`` in a name stands for any text.
         separator: what parts several labels in one field.
         groups: a column whose equal values belong together, such as a customer.
@@ -105,16 +124,18 @@ def read_frame(
         TypeError: missing or mixed labels, columns that hold lists.
         ModuleNotFoundError: DuckDB is not installed.
     """
+    if hasattr(source, "collect_schema") and not hasattr(source, "to_numpy"):
+        raise TypeError("a table must be in memory, got a LazyFrame of polars; give table.collect()")
     texts = set() if like is None else {c.name for c in like.columns if c.kind == "category"}
     keep = [*keep, *(texts if isinstance(source, Mapping) or hasattr(source, "columns") else ())]
     if isinstance(source, str | os.PathLike):
         if separator is not None and label is not None:
             texts = {*texts, label}
         read, classes = _from_file(
-            os.fspath(source), label, texts, labels if separator is None else [label or ""]
+            os.fspath(source), label, texts, labels if separator is None else [label or ""], drop
         )
     else:
-        read, classes = _from_memory(source), None
+        read, classes = _from_memory(source, label, drop), None
     name = f"{str(source)!r}" if isinstance(source, str | os.PathLike) else "the table"
     if like is not None and groups not in read:
         groups = None
@@ -130,7 +151,17 @@ def read_frame(
         raise ValueError(f"drop names {wrong[0]!r}, which is the label or groups; take it out of drop")
     if groups in found:
         raise ValueError(f"groups names {groups!r}, which is a label; name another column, or leave it out")
-    if separator is not None:
+    if (
+        label is not None
+        and read[label].dtype.kind == "O"
+        and any(isinstance(x, _LISTS) for x in read[label])
+    ):
+        if separator is not None:
+            raise ValueError(
+                f"separator={separator!r} is for text, and {label!r} of {name} holds lists; leave it out"
+            )
+        truth, classes = _tags(label, read.pop(label), name)
+    elif separator is not None:
         assert label is not None
         truth, classes = _parted(label, read.pop(label), separator, name)
     elif labels:
@@ -153,15 +184,22 @@ def _is_there(argument: str, wanted: object, read: Mapping[str, Array], name: st
 
 
 def _from_file(
-    path: str, label: str | None, texts: Collection[str], several: Sequence[str] = ()
+    path: str,
+    label: str | None,
+    texts: Collection[str],
+    several: Sequence[str] = (),
+    drop: Collection[str] = (),
 ) -> tuple[dict[str, Array], tuple[Any, ...] | None]:
-    if not os.path.isfile(path):
+    endings = [ending for ending in Path(path.lower()).suffixes if ending not in _PACKED]
+    other = bool(endings) and endings[-1] in _OTHER
+    if other or not os.path.isfile(path):
         what = "a folder" if os.path.isdir(path) else "no file"
-        raise ValueError(f"source {path!r} is {what}; give a .csv, .tsv or .parquet file")
+        what = f"a {endings[-1]} file, no table" if other else what
+        raise ValueError(f"source {path!r} is {what}; give {_READ}")
     database = tables.connect("a table")
     database.execute("RESET memory_limit")  # columns are wanted whole
     if Path(path).suffix.lower() in _PARQUET:
-        return _from_parquet(database, path), None
+        return _from_parquet(database, path, label, drop), None
     return _from_text(database, path, label, texts, several)
 
 
@@ -207,14 +245,18 @@ def _from_text(
             continue
         text = f"CASE WHEN regexp_full_match({alias}, '{missing}') THEN NULL ELSE trim({alias}) END"
         database.execute(f"CREATE OR REPLACE TEMP VIEW w AS SELECT {text} AS v FROM t")
-        there, numbers, dates, codes_ = database.execute(
+        there, numbers, dates, codes_, commas = database.execute(
             "SELECT count(v), count(TRY_CAST(v AS DOUBLE)), count(TRY_CAST(v AS TIMESTAMP)), "
-            "count(*) FILTER (regexp_matches(v, '^[-+]?0[0-9]')) FROM w"
+            "count(*) FILTER (regexp_matches(v, '^[-+]?0[0-9]')), "
+            f"count(*) FILTER (regexp_full_match(v, '{_COMMA}')) FROM w"
         ).fetchall()[0]
         if name in as_text:
             read[name] = _fetch(database, "SELECT v FROM w", path)[0]
         elif numbers == there and not codes_:
             read[name] = _fetch(database, "SELECT TRY_CAST(v AS DOUBLE) AS v FROM w", path)[0]
+        elif table.delimiter != "," and commas == there and not codes_:
+            number = "TRY_CAST(replace(replace(v, '.', ''), ',', '.') AS DOUBLE)"
+            read[name] = _fetch(database, f"SELECT {number} AS v FROM w", path)[0]
         elif dates == there:
             read[name] = _fetch(database, "SELECT TRY_CAST(v AS TIMESTAMP) AS v FROM w", path)[0]
         else:
@@ -222,7 +264,7 @@ def _from_text(
     return read, classes
 
 
-def _parted(name: str, raw: Array, separator: str, table: str) -> tuple[Array, tuple[str, ...]]:
+def _parted(name: str, raw: Array, separator: str, table: str) -> tuple[Array, tuple[Any, ...]]:
     """Part the labels of each row; one without any has none of them."""
     if not separator:
         raise ValueError("separator must be text such as '|', got ''; leave it out for one label a row")
@@ -234,7 +276,30 @@ def _parted(name: str, raw: Array, separator: str, table: str) -> tuple[Array, t
             f"separator must be what parts several labels, got {separator!r}, which is in no row of {name!r} "
             f"of {table}, such as {shown!r}; give that, or leave it out for one class a row"
         )
-    names = _arrays.label_order(dict.fromkeys(part for row in rows for part in row))
+    return _of_tags(rows, table)
+
+
+def _tags(name: str, raw: Array, table: str) -> tuple[Array, tuple[Any, ...]]:
+    """Read lists of labels, one list a row; a row without a list, or with an empty one, has none of them."""
+    rows = []
+    for at, row in enumerate(raw.tolist()):
+        if not isinstance(row, _LISTS) and not _arrays.is_missing(row):
+            raise TypeError(
+                f"labels: {name!r} of {table} holds lists, and {row!r} in row {at}; make it a list"
+            )
+        rows.append(
+            [_arrays.one_form(x) for x in row if not _arrays.is_missing(x)] if isinstance(row, _LISTS) else []
+        )
+    try:
+        return _of_tags(rows, table)
+    except TypeError as error:
+        raise TypeError(
+            f"labels: the lists of {name!r} of {table} mix types; make all of them text"
+        ) from error
+
+
+def _of_tags(rows: Sequence[Collection[Any]], table: str) -> tuple[Array, tuple[Any, ...]]:
+    names = _arrays.label_order({part for row in rows for part in row})
     notice_alike(names, table)
     places = {part: i for i, part in enumerate(names)}
     truth = np.zeros((len(rows), len(names)))
@@ -273,14 +338,21 @@ def _classes(database: DuckDBPyConnection, path: str, label: str) -> tuple[Any, 
         raise ValueError(str(error).replace(", or count them by missing_as_class=True", "")) from error
 
 
-def _from_parquet(database: DuckDBPyConnection, path: str) -> dict[str, Array]:
+def _from_parquet(
+    database: DuckDBPyConnection, path: str, label: str | None, drop: Collection[str]
+) -> dict[str, Array]:
     given = [glob.escape(path)]
     about = tables.ask(database, "DESCRIBE SELECT * FROM read_parquet(?)", given, path)
     read: dict[str, Array] = {}
     for name, kind, *_ in about:
         column = '"' + name.replace('"', '""') + '"'
-        if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "BLOB")):
-            raise TypeError(f"column {name!r} of {path!r} holds {kind}; give one value a row, or drop it")
+        if name in drop:
+            read[name] = np.empty(0)
+            continue
+        if kind.startswith(("STRUCT", "MAP", "BLOB")) or (kind.endswith("]") and name != label):
+            raise TypeError(
+                f"column {name!r} of {path!r} holds {kind}; give one value a row, or drop it by drop={name!r}"
+            )
         if kind.startswith(("DECIMAL", "HUGEINT", "UHUGEINT")):
             column = f"{column}::DOUBLE"
         elif kind.startswith(("TIMESTAMP", "DATE")):
@@ -289,6 +361,39 @@ def _from_parquet(database: DuckDBPyConnection, path: str) -> dict[str, Array]:
             column = f"{column}::VARCHAR"
         (read[name],) = _fetch(database, f"SELECT {column} AS v FROM read_parquet(?)", path, given)
     return read
+
+
+def parquet_columns(path: str) -> dict[str, str]:
+    """Return the columns of a Parquet file, and of what type DuckDB takes each."""
+    about = tables.ask(
+        tables.connect("a table"), "DESCRIBE SELECT * FROM read_parquet(?)", [glob.escape(path)], path
+    )
+    return {name: kind for name, kind, *_ in about}
+
+
+def vectors_of(path: str, name: str) -> npt.NDArray[np.float32]:
+    """Return a column of lists of numbers in a Parquet file, all of one length, as rows.
+
+    Raises:
+        TypeError: lists of other things.
+        ValueError: a row without a list, or lists of several lengths.
+    """
+    database = tables.connect("a table")
+    database.execute("RESET memory_limit")
+    column = '"' + name.replace('"', '""') + '"'
+    (lists,) = _fetch(database, f"SELECT {column} AS v FROM read_parquet(?)", path, [glob.escape(path)])
+    sizes = {-1 if _arrays.is_missing(x) else len(x) for x in lists}
+    if len(sizes) > 1 or min(sizes, default=0) < 1:
+        raise ValueError(
+            f"column {name!r} of {path!r} must hold lists of one length, got lengths from "
+            f"{max(min(sizes, default=0), 0)} to {max(sizes, default=0)}; leave the other rows out"
+        )
+    rows = np.ma.filled(np.ma.stack(list(lists)), np.nan) if len(lists) else np.empty((0, 0))
+    if rows.dtype.kind not in "biuf" or rows.ndim != 2:
+        raise TypeError(
+            f"column {name!r} of {path!r} must hold lists of numbers, got {rows.dtype}; leave it out"
+        )
+    return np.asarray(rows, dtype=np.float32)
 
 
 def _fetch(database: DuckDBPyConnection, query: str, path: str, given: Sequence[Any] = ()) -> list[Array]:
@@ -324,23 +429,45 @@ def _fetch(database: DuckDBPyConnection, query: str, path: str, given: Sequence[
     return columns
 
 
-def _from_memory(source: Any) -> dict[str, Array]:
+def _from_memory(source: Any, label: str | None, drop: Collection[str]) -> dict[str, Array]:
     names = source.keys() if isinstance(source, Mapping) else getattr(source, "columns", None)
+    if hasattr(source, "column_names"):  # of pyarrow, whose columns have no names themselves
+        names = source.column_names
     if names is None:
         raise TypeError(
-            f"a table must be a path, a data frame or a mapping of columns, got {_checks.describe(source)}"
+            "a table must be a path, a data frame or a mapping of columns, got "
+            f"{_checks.describe(source)}; pandas.DataFrame(table) makes one of rows or of a record array"
         )
+    if isinstance(source, Mapping):
+        _arrays.check_index({f"column {name!r}": values for name, values in source.items()})
     read = {}
     for name in names:
+        if str(name) in drop:
+            read[str(name)] = np.empty(0)
+            continue
         values = source[name]
+        if str(name) == label and (lists := _lists(values)) is not None:
+            read[str(name)] = lists
+            continue
         array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
         if array.ndim != 1:
             raise TypeError(f"column {name!r} must be one value a row, got shape {array.shape}")
         read[str(name)] = array
-    sizes = {name: len(values) for name, values in read.items()}
+    sizes = {name: len(values) for name, values in read.items() if name not in drop}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"columns differ in length: {sizes}; give as many values in each")
     return read
+
+
+def _lists(values: Any) -> Array | None:
+    """Return a column of lists, one a row, as objects; None of any other."""
+    rows = values.to_list() if hasattr(values, "to_list") else values
+    rows = rows.to_pylist() if hasattr(rows, "to_pylist") else rows
+    if not isinstance(rows, list) or not any(isinstance(row, _LISTS) for row in rows):
+        return None
+    objects = np.empty(len(rows), dtype=object)
+    objects[:] = rows
+    return objects
 
 
 def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column:
@@ -353,15 +480,22 @@ def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column
         if np.isinf(values).any():
             raise ValueError(
                 f"column {name!r} of {table} holds {int(np.isinf(values).sum())} infinite values; "
-                "mend them, or drop the column"
+                f"mend them, or leave the column out by drop={name!r}"
             )
         there = values[~np.isnan(values)]
         return Column(name, "number", values, whole=bool((there == np.floor(there)).all()))
     if raw.dtype.kind == "M":
         seconds = raw.astype("datetime64[ms]").astype(np.float64) / 1000
         return Column(name, "date", np.where(np.isnat(raw), np.nan, seconds / _DAY))
+    if raw.dtype.kind == "c":
+        raise TypeError(
+            f"column {name!r} of {table} holds complex numbers; give two columns, or leave it out by "
+            f"drop={name!r}"
+        )
     if raw.dtype.kind == "m":
-        raise TypeError(f"column {name!r} of {table} holds durations; give numbers, or drop it")
+        raise TypeError(
+            f"column {name!r} of {table} holds durations; give numbers, or leave it out by drop={name!r}"
+        )
     values = np.full(len(raw), np.nan)
     there_at = np.asarray([not _arrays.is_missing(x) for x in raw.tolist()], dtype=bool)
     found = raw[there_at].tolist()
@@ -371,15 +505,17 @@ def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column
         return _column(name, values, keep, text, table)
     if not text and kinds and all(hasattr(kind, "isoformat") and hasattr(kind, "year") for kind in kinds):
         stamps = np.full(len(raw), np.datetime64("NaT"), dtype="datetime64[ms]")
-        stamps[there_at] = np.asarray([x.isoformat()[:23] for x in found], dtype="datetime64[ms]")
+        stamps[there_at] = np.asarray([_utc(x).isoformat()[:23] for x in found], dtype="datetime64[ms]")
         return _column(name, stamps, keep, text, table)
-    if any(isinstance(x, list | tuple | dict | set | np.ndarray) for x in found):
-        raise TypeError(f"column {name!r} of {table} holds lists; give one value a row, or drop the column")
+    if any(isinstance(x, (*_LISTS, dict)) for x in found):
+        raise TypeError(
+            f"column {name!r} of {table} holds lists; give one value a row, or leave it out by drop={name!r}"
+        )
     if len(kinds) > 1 and not keep:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise TypeError(
-            f"column {name!r} of {table} mixes the types {names}; convert it, drop it (--drop), or keep it "
-            "as categories (--keep)"
+            f"column {name!r} of {table} mixes the types {names}; convert it, leave it out by drop={name!r}, "
+            f"or take it as categories by keep={name!r}"
         )
     texts = np.asarray([str(x) for x in found], dtype=object)
     distinct, codes = np.unique(texts, return_inverse=True)
@@ -390,10 +526,17 @@ def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column
         count = int((~numeric[codes]).sum())
         raise ValueError(
             f"column {name!r} of {table} holds numbers and {count} other values such as {odd!r}; clear "
-            "these, drop the column (--drop), or keep it as categories (--keep)"
+            f"these, leave the column out by drop={name!r}, or take it as categories by keep={name!r}"
         )
     values[there_at] = codes.reshape(-1)
     return Column(name, "category", values, tuple(distinct.tolist()), whole=True)
+
+
+def _utc(moment: Any) -> Any:
+    """Return a date, or a time as that of Greenwich, without its zone."""
+    if getattr(moment, "tzinfo", None) is None:
+        return moment
+    return moment.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
 def classes_of(labels: Array, source: str) -> Array:
