@@ -34,7 +34,7 @@ from longtail.methods import Method, Rule
 from longtail.methods import get as method
 from longtail.predict import Classifier, Prediction
 from longtail.report.page import report_page
-from longtail.report.tables import class_sheet, reading
+from longtail.report.tables import class_sheet, legend, reading
 from longtail.training import evaluate_run, recipes
 from longtail.training.evaluate import held_out
 from longtail.training.folder import load_run
@@ -759,8 +759,10 @@ def test_groups_are_the_units_of_a_runs_intervals(tmp_path):
     problem = Problem.from_features(
         x[:160], y[:160], test=(x[groups[160:] * 4], y[groups[160:] * 4]), **given
     )
-    table = compare(problem, ["plain"], seeds=1, out=tmp_path / "given", jobs=1)
-    (outcome,) = table.outcomes
+    table = compare(problem, ["plain", "effective"], seeds=1, out=tmp_path / "given", jobs=1)
+    outcome = table.rows[0].outcomes[0]
+    assert "one seed" in (told := legend(table))
+    assert "80 test samples in 20 groups" in told
     assert (outcome.evaluation.num_groups, table.evaluation.num_groups) == (20, 20)
     found, said = evaluate_run(outcome.folder), outcome.predictions
     assert (found.num_groups, found.units_text) == (20, "20 groups of test samples")

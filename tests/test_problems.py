@@ -40,6 +40,7 @@ from longtail.compare.answer import ESTIMATORS, answer, code_for, thin_classes
 from longtail.compare.folds import fold
 from longtail.compare.learners import fit, learner
 from longtail.compare.trials import run_training
+from longtail.datasets import Dataset, Split
 from longtail.evaluation import (
     evaluate,
     fit_sets,
@@ -238,6 +239,9 @@ def test_groups_of_a_test_set_count_in_its_intervals(tmp_path, monkeypatch, caps
                 cli.main()
             out = " ".join(capsys.readouterr().out.split())
             assert f"limits from the run's 80 test samples in {len(set(names))} groups" in out
+            parts = (Split(found.inputs, found.targets), Split(*found.test))
+            anew = evaluate_run(place, Dataset(made.recipe.dataset, *parts, problem.class_names, "vectors"))
+            assert (anew.num_groups, anew.units) == (first.num_groups, first.units)
             held = held_out(place)
             rule = fit_sets(held.logits, held.labels, alpha=0.2, counts=held.counts, groups=names)
             assert rule.limits == pytest.approx(_set_rule(place, 0.8, None)[0].limits)
@@ -245,6 +249,10 @@ def test_groups_of_a_test_set_count_in_its_intervals(tmp_path, monkeypatch, caps
         said = [[o.decided.predicted for o in row.outcomes] for row in made.rows]
         by_groups = paired_on_test(said[1], said[0], truth, groups=names)
         assert difference.standard_error == pytest.approx(by_groups.standard_error)
+        many = len(set(names))
+        assert f"80 test samples in {many} groups" in legend(made)
+        told = " ".join([made.verdict, *answer(made)])  # one run proves nothing, and says no interval
+        assert told.count("80 test samples") == told.count(f"80 test samples in {many} groups")
         assert by_groups.standard_error != pytest.approx(
             paired_on_test(said[1], said[0], truth).standard_error
         )
