@@ -28,6 +28,7 @@ from longtail.compare.learners import fit_labels, learner
 from longtail.compare.many_labels import INNER, LEFT_OUT, check, judge, label_counts, read, strata
 from longtail.compare.running import prepare
 from longtail.compare.runs import comparisons, find_runs
+from longtail.datasets import Dataset, Split
 from longtail.evaluation import MultiLabelEvaluation, TestDifference, tune_thresholds
 from longtail.evaluation.multi_label import evaluate_multi_label
 from longtail.methods import Method, Rule
@@ -750,6 +751,9 @@ def test_a_run_is_evaluated_with_the_comparisons_numbers_and_its_intervals(compa
             again = longtail.evaluate(said.logits.astype(float), said.labels, found.class_counts, **options)
             assert [getattr(found, name) for name in ends] == [getattr(again, name) for name in ends]
             assert found.macro_f1_interval.low <= found.macro_f1 <= found.macro_f1_interval.high
+    parts = Split(np.zeros((4, 5)), np.arange(4) % 2), Split(np.zeros((4, 5)), np.arange(4) % 2)
+    with pytest.raises(ValueError, match=r"data='heads' is given for a run .*; leave it out"):
+        evaluate_run(outcome.folder, Dataset("heads", *parts, ("a", "b"), "vectors"))
 
 
 def test_groups_are_the_units_of_a_runs_intervals(tmp_path):
@@ -902,6 +906,8 @@ def test_the_command_takes_many_labels(kind, tmp_path, monkeypatch, capsys):
     assert json.loads(Path("out/compare.json").read_text())["metric"] == "macro_average_precision"
     cli.app(["report", "out", "--format", "csv"], standalone_mode=False)
     assert "macro_average_precision_mean" in capsys.readouterr().out
+    cli.app(["report", "out", "--format", "markdown"], standalone_mode=False)
+    assert ": average precision of the labels in %\n" in capsys.readouterr().out
     cli.app(["report", "out", "--format", "markdown", "--table", "classes"], standalone_mode=False)
     assert "| label | positives |" in capsys.readouterr().out
 

@@ -88,14 +88,16 @@ def _stored(
         return None
     try:
         about = environment_of(folder)
-    except (OSError, ValueError):
+        many_labels = Recipe.from_json((folder / "recipe.json").read_bytes()).many_labels
+    except (OSError, ValueError, TypeError):
         return None  # who loads the run says what is damaged
-    if not keeps_its_evaluation(about) or isinstance(data, Dataset):
+    if not keeps_its_evaluation(about) or (isinstance(data, Dataset) and not many_labels):
         return None
     if data is not None:
+        told = data.name if isinstance(data, Dataset) else os.fspath(data)
         raise ValueError(
-            f"data={os.fspath(data)!r} is given for a run on a table or on features, which is evaluated by "
-            f"what {folder} kept of its test samples; leave it out"
+            f"data={told!r} is given for a run on a table or on features, which is evaluated by what "
+            f"{folder} kept of its test samples; leave it out"
         )
     try:
         check_run(folder)
