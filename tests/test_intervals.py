@@ -190,3 +190,14 @@ def test_errors(confidence):
         wilson_interval(3, 2)
     with pytest.raises(ValueError, match="one number a class"):
         mean_interval([0.5], [1, 2])
+
+
+def test_numbers_of_groups_in_words():
+    from longtail.evaluation.intervals import in_groups_text, in_independent_text
+
+    assert [in_groups_text(n) for n in (None, 1, 4080)] == ["", " in 1 group", " in 4,080 groups"]
+    said = [in_independent_text(units) for units in (1.0, 1.004, 1.6, 12.34)]
+    assert said == [
+        f" in {told}"
+        for told in ("1 independent group",) * 2 + ("1.6 independent groups", "12.3 independent groups")
+    ]

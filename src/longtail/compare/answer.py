@@ -9,6 +9,7 @@ import numpy as np
 from longtail.compare.row import Row
 from longtail.compare.table import ComparisonTable
 from longtail.evaluation import interval_text, wilson_interval
+from longtail.evaluation.intervals import in_independent_text
 from longtail.methods import SYNTHESES, Method, Rule, code
 
 __all__ = ["answer", "code_for", "thin_classes"]
@@ -170,9 +171,7 @@ def thin_classes(table: ComparisonTable, row: Row, most: int = 3) -> list[str]:
     for c, tested in enumerate(counts.sum(1).tolist()):
         if tested:
             wrong = int(tested - counts[c, c])
-            units, many = (
-                (tested, "") if groups is None else (groups[c], f" in {groups[c]:.3g} independent groups")
-            )
+            units, many = (tested, "") if groups is None else (groups[c], in_independent_text(groups[c]))
             interval = wilson_interval(wrong / tested * units, units)
             assert interval is not None
             low, high = interval.low, interval.high

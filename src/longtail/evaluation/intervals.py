@@ -71,6 +71,12 @@ def in_groups_text(groups: int | None) -> str:
     return "" if groups is None else f" in {_of_groups(groups)}"
 
 
+def in_independent_text(units: float) -> str:
+    """Say how many independent groups some samples come in, behind their number."""
+    number = f"{units:.3g}"
+    return f" in {number} independent group{'s' * (number != '1')}"
+
+
 def _of_groups(groups: int) -> str:
     return f"{groups:,} {'group' if groups == 1 else 'groups'}"
 

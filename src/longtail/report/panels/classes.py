@@ -8,7 +8,7 @@ import numpy as np
 
 from longtail.compare import GROUPS, ComparisonTable
 from longtail.evaluation import interval_text
-from longtail.evaluation.intervals import wilson_interval
+from longtail.evaluation.intervals import in_independent_text, wilson_interval
 from longtail.evaluation.statistics import signed
 from longtail.report.blocks import Block, Chart, Choice, Classes, Heading, Panel, Spec, Table, Text
 from longtail.report.charts import (
@@ -194,7 +194,7 @@ def _dots(table: ComparisonTable) -> Chart | None:
             f"{inert(name)}: n/a, no test sample"
             if end is None
             else f"{inert(name)}: {100 * error:.1f} % of {m:,} test samples"
-            f"{f' in {unit:.3g} independent groups' if grouped else ''} "
+            f"{in_independent_text(unit) if grouped else ''} "
             f"({100 * end.low:.0f} to {100 * end.high:.0f})"
             for name, error, m, unit, end in zip(tail.names, mean, tested, units, ends, strict=True)
         ]
