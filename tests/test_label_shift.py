@@ -140,6 +140,41 @@ def test_the_calibration_is_the_lowest_log_loss(data):
     assert half.temperature == pytest.approx(found.temperature, rel=0.02)
 
 
+def test_groups_are_drawn_together_and_count_once(data):
+    (held, labels), (new, _) = (tuple(part[:600] for part in pair) for pair in data)
+    known = {"held_out_logits": held, "held_out_labels": labels, "seed": 3}
+    plain = estimate_prior(new, COUNTS, **known)
+    alone = estimate_prior(
+        new, COUNTS, **known, groups=np.arange(600), held_out_groups=[f"a{i}" for i in range(600)]
+    )
+    assert alone.prior.tolist() == plain.prior.tolist()
+    assert alone.p_value == plain.p_value
+    # each sample ten times in a group of its own says what it says once
+    tenfold = {name: np.repeat(values, 10, axis=0) for name, values in known.items() if name != "seed"}
+    ids = np.repeat(np.arange(600), 10)
+    grouped = estimate_prior(np.repeat(new, 10, axis=0), COUNTS, **tenfold, groups=ids, held_out_groups=ids)
+    assert grouped.p_value == pytest.approx(plain.p_value)
+    assert grouped.thin == plain.thin
+    naive = estimate_prior(np.repeat(new, 10, axis=0), COUNTS, **tenfold)
+    widths = [np.array([high - low for low, high in found.interval]) for found in (plain, grouped, naive)]
+    assert widths[1].sum() == pytest.approx(widths[0].sum(), rel=0.25)
+    assert widths[2].sum() < 0.5 * widths[1].sum()
+    without = [estimate_prior(np.repeat(new, 10, axis=0), COUNTS, groups=g) for g in (ids, None)]
+    wide, narrow = (np.sum([high - low for low, high in found.interval]) for found in without)
+    assert narrow < 0.5 * wide
+    # two groups of a class are few, however many samples they have
+    few = np.where(labels == 0, np.arange(600) % 2, np.arange(600))
+    assert 0 in estimate_prior(new, COUNTS, **known, held_out_groups=few, resamples=0).thin
+    for wrong, message in (
+        ({"groups": [1, 2]}, "groups must be one a sample, 600, got 2"),
+        ({"held_out_groups": [1]}, "held_out_groups must be one a sample, 600, got 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            estimate_prior(new, COUNTS, **known, **wrong)
+    with pytest.raises(ValueError, match="held_out_groups are given without held_out_logits"):
+        estimate_prior(new, COUNTS, held_out_groups=np.arange(600))
+
+
 def test_the_test_of_a_shift_is_scipys():
     rng = np.random.default_rng(0)
     old, new = rng.choice(4, 500, p=[0.4, 0.3, 0.2, 0.1]), rng.choice(4, 300, p=[0.3, 0.3, 0.2, 0.2])

@@ -438,7 +438,13 @@ def _estimated(run: Path, unlabelled: Path, data: Path | None) -> PriorEstimate:
 
     held = held_out(run, data, device="cpu")
     logits = Classifier(run).many_logits(unlabelled)
-    return estimate_prior(logits, held.counts, held_out_logits=held.logits, held_out_labels=held.labels)
+    return estimate_prior(
+        logits,
+        held.counts,
+        held_out_logits=held.logits,
+        held_out_labels=held.labels,
+        held_out_groups=held.groups,
+    )
 
 
 def _print_prior(found: PriorEstimate, run: Path, format: Format) -> None:

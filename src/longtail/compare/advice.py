@@ -100,7 +100,7 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
     if best[column].better:
         text = (
             f"Use {name}: {lowest}, {interval_text(d)} points against the same loss without re-weighting. "
-            f"That is more than chance explains, after correction for {table.tests} tests."
+            f"That is more than chance explains{table.corrected(', ')}."
         )
         if simplest is not table.baseline(best) and (e := table.paired(best, simplest, column)) is not None:
             sure = "more than chance explains" if e.significant else "which may be chance"
@@ -111,7 +111,7 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
         return surest, (
             f"{leads}, but its difference to the same loss without re-weighting, {interval_text(d)} points, "
             f"{doubt}. Use {surest.short_name}, {interval_text(e)} points: that is more than chance "
-            f"explains, after correction for {table.tests} tests."
+            f"explains{table.corrected(', ')}."
         )
     return simplest, (
         f"{leads}. Its difference to the same loss without re-weighting, {interval_text(d)} points, {doubt}: "

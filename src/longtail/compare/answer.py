@@ -49,7 +49,7 @@ def answer(table: ComparisonTable) -> list[str]:
         text = f"{title} {interval_text(d, scale, digits)} against plain, {d.n} {table.unit}s"
         if (on_test := best[metric].on_test) is not None:
             text += f" and {table.tested(on_test.samples)}"
-        lines.append(f"How sure: {text}; more than chance after correction for {table.tests} tests.")
+        lines.append(f"How sure: {text}; more than chance{table.corrected()}.")
     elif use.is_plain and table.tests:
         lines.append(f"How sure: no method differs from plain in {title} by more than chance.")
     else:

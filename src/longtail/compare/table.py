@@ -417,6 +417,10 @@ class ComparisonTable:
         decided, labels = (np.concatenate([getattr(p, x) for p in said]) for x in ("predicted", "labels"))
         return first.in_groups(decided, labels, np.concatenate(apart))
 
+    def corrected(self, before: str = " ") -> str:
+        """Say that there was more than one test, if so."""
+        return f"{before}after correction for {self.tests} tests" if self.tests > 1 else ""
+
     def tested(self, samples: int) -> str:
         """Say on how much the methods were tested: the samples, and their groups where there are some."""
         return f"{samples:,} test samples{in_groups_text(self.evaluation.num_groups)}"
@@ -680,11 +684,11 @@ def _verdict(table: ComparisonTable) -> str:
         if (on_test := best[table.metric].on_test) is not None:
             interval += f" and {table.tested(on_test.samples)}"
         if best.best:
-            tests = f"significant after correction for {table.tests} tests"
+            tests = f"significant{table.corrected()}"
             return f"Best: {lowest}, {_points(d, metric)} ({interval}; {tests}).{_beside(table, best)}"
         text = (
-            f"{leads}: {lowest}, {_points(d, metric)} ({interval}); after correction for "
-            f"{table.tests} tests that may be chance, so no method is marked best.{_beside(table, best)}"
+            f"{leads}: {lowest}, {_points(d, metric)} ({interval});{table.corrected()} "
+            f"that may be chance, so no method is marked best.{_beside(table, best)}"
         )
     others = [row.short_name for row in table.rows if row[table.metric].better]
     if others:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from longtail import _arrays, _checks
 from longtail._arrays import as_numpy
 from longtail.evaluation.intervals import THIN, Interval, checked_confidence
-from longtail.evaluation.reading import Classes, read_labels, reading_of, softmax
+from longtail.evaluation.reading import Classes, group_numbers, read_labels, reading_of, softmax
 
 __all__ = ["Calibration", "PriorEstimate", "estimate_prior", "fit_calibration"]
 
@@ -114,6 +114,8 @@ def estimate_prior(
     *,
     held_out_logits: object = None,
     held_out_labels: object = None,
+    groups: object = None,
+    held_out_groups: object = None,
     resamples: int = 100,
     confidence: float = 0.95,
     seed: int = 0,
@@ -131,6 +133,10 @@ def estimate_prior(
         held_out_logits: Of labelled samples that the model was not trained on, shape (M, C): a validation
             part, or out-of-fold ones. Without them, the model's own probabilities are taken as they are.
         held_out_labels: Their classes, integers of shape (M,).
+        groups: One an unlabelled sample, of any kind: samples of one group (a patient, a track) are drawn
+            together for the interval, and count in the test of a shift as if all said the same.
+        held_out_groups: The same of the held-out samples, whose groups are then what a class has fewer than 5
+            of.
         resamples: Bootstrap samples of both sets for the interval; 0 leaves it out.
         confidence: Of the interval, strictly between 0 and 1.
         seed: Of the bootstrap.
@@ -141,7 +147,7 @@ def estimate_prior(
     Raises:
         TypeError: Logits of no floating point type, or labels that are no integers.
         ValueError: Other classes than the counts', NaN, probabilities that do not sum to 1, labels without
-            their logits, fewer than two held-out classes.
+            their logits, fewer than two held-out classes, groups of another number.
         ModuleNotFoundError: SciPy is not installed.
 
     Example:
@@ -179,8 +185,13 @@ def estimate_prior(
     trained = classes.counts.astype(np.float64)
     trained = np.where(trained > 0, trained, trained[trained > 0].min())
     trained /= trained.sum()
+    together = None if groups is None else group_numbers(groups, len(new))
     if held_out_logits is None:
-        return _without_labels(new, trained, resamples, confidence, seed)
+        if held_out_groups is not None:
+            raise ValueError(
+                "held_out_groups are given without held_out_logits; give both, or leave them out"
+            )
+        return _without_labels(new, together, trained, resamples, confidence, seed)
     old = _read("held_out_logits", held_out_logits)
     if old.shape[1] != size:
         raise ValueError(
@@ -197,24 +208,37 @@ def estimate_prior(
             f"held_out_labels are all of class {truth[0]}; the other classes' logits cannot be calibrated by "
             "them: hold out samples of more classes"
         )
+    units = np.arange(len(truth))  # what chance drew
+    if held_out_groups is not None:
+        units = group_numbers(held_out_groups, len(old), "held_out_groups")
+        held = np.bincount(np.unique(np.stack([truth, units]), axis=1)[0], minlength=size)
     calibration = fit_calibration(old, truth)
     prior, source = _estimated(new, old, held, trained, calibration, np.ones(len(new)), np.ones(len(old)))
     interval = None
     if resamples:
         rng, found = np.random.default_rng(seed), np.empty((resamples, size))
         for i in range(resamples):
-            weight = rng.multinomial(len(new), np.full(len(new), 1 / len(new))).astype(np.float64)
+            weight = _weights(rng, len(new), together)
             # every class keeps its held-out samples: which ones they are is what chance decides
-            again = np.concatenate(
-                [rng.choice(np.flatnonzero(truth == c), n) for c, n in enumerate(held) if n]
-            )
-            times = np.bincount(again, minlength=len(truth)).astype(np.float64)
+            times = np.zeros(len(truth))
+            for c, n in enumerate(held):
+                if n:
+                    own = np.flatnonzero(truth == c)
+                    names = np.unique(units[own])
+                    often = np.bincount(rng.integers(n, size=n), minlength=n)
+                    times[own] = often[np.searchsorted(names, units[own])]
             drawn, seen = np.flatnonzero(times), np.flatnonzero(weight)
             refit = fit_calibration(old[drawn], truth[drawn], weight=times[drawn], start=calibration, steps=8)
             parts = new[seen], old[drawn], held, trained, refit, weight[seen], times[drawn]
             found[i] = _estimated(*parts, start=prior)[0]
         interval = _ends(found, confidence)
-    p_value = _shift_test(old.argmax(axis=1), new.argmax(axis=1), size)
+    p_value = _shift_test(
+        *(old.argmax(axis=1), new.argmax(axis=1), size),
+        *(
+            1.0 if g is None else _independent(g)
+            for g in (None if held_out_groups is None else units, together)
+        ),
+    )
     thin = tuple(int(c) for c in np.flatnonzero(held < THIN))
     shifted = p_value < 0.05
     return PriorEstimate(
@@ -365,8 +389,26 @@ def _em(shares: Floats, source: Floats, weight: Floats, start: Floats) -> Floats
     return prior
 
 
+def _weights(rng: np.random.Generator, samples: int, groups: npt.NDArray[np.int64] | None) -> Floats:
+    """How often each sample is drawn, with all of its group."""
+    units = samples if groups is None else int(groups.max()) + 1
+    often = rng.multinomial(units, np.full(units, 1 / units)).astype(np.float64)
+    return often if groups is None else often[groups]
+
+
+def _independent(groups: npt.NDArray[np.int64]) -> float:
+    """The share of some samples that would say as much, if those of one group all said the same."""
+    sizes = np.bincount(groups).astype(np.float64)
+    return float(sizes.sum() / (sizes**2).sum())
+
+
 def _without_labels(
-    new: Floats, trained: Floats, resamples: int, confidence: float, seed: int
+    new: Floats,
+    groups: npt.NDArray[np.int64] | None,
+    trained: Floats,
+    resamples: int,
+    confidence: float,
+    seed: int,
 ) -> PriorEstimate:
     shares = softmax(new)
     prior = np.maximum(_em(shares, trained, np.ones(len(new)), trained), 1e-9)
@@ -375,8 +417,7 @@ def _without_labels(
     if resamples:
         rng, found = np.random.default_rng(seed), np.empty((resamples, len(prior)))
         for i in range(resamples):
-            weight = rng.multinomial(len(new), np.full(len(new), 1 / len(new))).astype(np.float64)
-            found[i] = _em(shares, trained, weight, prior)
+            found[i] = _em(shares, trained, _weights(rng, len(new), groups), prior)
         interval = _ends(found, confidence)
     text = (
         "Without held-out samples nothing was calibrated, and no shift can be told from the model's errors; "
@@ -390,9 +431,20 @@ def _ends(found: Floats, confidence: float) -> tuple[Interval, ...]:
     return tuple(Interval(a, b, confidence) for a, b in zip(low, high, strict=True))
 
 
-def _shift_test(old: npt.NDArray[np.intp], new: npt.NDArray[np.intp], size: int) -> float:
-    """Of a chi-square test whether predictions on both sets have the same shares; rare ones together."""
-    table = np.stack([np.bincount(old, minlength=size), np.bincount(new, minlength=size)]).astype(np.float64)
+def _shift_test(
+    old: npt.NDArray[np.intp],
+    new: npt.NDArray[np.intp],
+    size: int,
+    old_share: float = 1.0,
+    new_share: float = 1.0,
+) -> float:
+    """Of a chi-square test whether predictions on both sets have the same shares; rare ones together.
+
+    Of each set a share counts, as if it had so many samples: groups say less than their samples apart.
+    """
+    table = np.stack(
+        [old_share * np.bincount(old, minlength=size), new_share * np.bincount(new, minlength=size)]
+    )
     expected = table.sum(axis=0) * table.sum(axis=1).min() / table.sum()
     rare = expected < THIN
     if rare.any():
