@@ -815,12 +815,12 @@ def test_the_answer_names_method_doubt_cost_code_and_thin_classes(problem, tmp_p
     assert use == "Use: inverse."
     assert "against plain, 10 folds; more than chance." in sure
     assert "the error goes from 40.0 % to 15.0 %" in cost
-    assert code == 'Code: ClassBalancedClassifier(LGBMClassifier(), scheme="inverse").fit(X, y)'
+    assert code == 'Code: ClassBalancedClassifier(LGBMClassifier(reg_lambda=1.0), scheme="inverse").fit(X, y)'
     assert more.startswith("More data would help most for: 2 (")
     use, sure, code, _ = answer(made(0.0))
     assert use == "Use: plain lightgbm."
     assert "by more than chance" in sure
-    assert code == "Code: LGBMClassifier().fit(X, y)"
+    assert code == "Code: LGBMClassifier(reg_lambda=1.0).fit(X, y)"
 
 
 # ---- the command line
@@ -919,19 +919,32 @@ def test_a_killed_comparison_goes_on_with_the_same_result(tmp_path, compared, mo
     assert mine["rows"] == json.loads(json.dumps(compared.to_dict()))["rows"]
 
 
-@pytest.mark.parametrize("name", ["logistic_regression", "hist_gradient_boosting"])
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_the_code_of_the_answer_makes_the_estimator_that_was_compared(name):
+    module = pytest.importorskip(LEARNERS[name].module)
     import sklearn.ensemble
     import sklearn.linear_model
 
-    known = {**vars(sklearn.ensemble), **vars(sklearn.linear_model)}
+    known = {**vars(sklearn.ensemble), **vars(sklearn.linear_model), **vars(module)}
     told = eval(ESTIMATORS[name], known).get_params()
     compared = LEARNERS[name].model(0, 0).get_params()
-    # one run is repeated, no samples are held out inside, and these data have no categories
-    ours = {"random_state", "early_stopping", "categorical_features"}
+    # one run is repeated, in one thread and without a word, and these data have no categories
+    ours = {"random_state", "random_seed", "categorical_features", "n_jobs", "thread_count"}
+    ours |= {"verbose", "deterministic", "force_col_wise", "allow_writing_files"}
     assert {k: v for k, v in compared.items() if k not in ours} == {
         k: v for k, v in told.items() if k not in ours
     }
+
+
+def test_a_thin_class_does_not_undo_boosting():
+    """Without L2, leaves of the eight rows grow until the large class is wrong in training, too."""
+    pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(1)
+    y = np.repeat([0, 1, 2, 3], [8000, 1500, 60, 8])
+    x = (rng.normal(size=(len(y), 4)) + 3 * rng.normal(size=(4, 4))[y]).round(1)
+    for name in ("lightgbm", "hist_gradient_boosting"):
+        model = LEARNERS[name].model(0, 0).fit(x, y)
+        assert np.mean(model.predict(x) != y) < 0.01, name
 
 
 # ---- what people bring

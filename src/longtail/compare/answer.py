@@ -16,10 +16,10 @@ __all__ = ["answer", "code_for", "thin_classes"]
 
 ESTIMATORS: Final = {
     "logistic_regression": "LogisticRegression(max_iter=1000)",
-    "hist_gradient_boosting": "HistGradientBoostingClassifier(l2_regularization=1.0)",
-    "lightgbm": "LGBMClassifier()",
+    "hist_gradient_boosting": "HistGradientBoostingClassifier(l2_regularization=1.0, early_stopping=False)",
+    "lightgbm": "LGBMClassifier(reg_lambda=1.0)",
     "xgboost": "XGBClassifier()",
-    "catboost": "CatBoostClassifier()",
+    "catboost": "CatBoostClassifier(iterations=200)",
 }
 _SAMPLERS: Final = {
     "oversampling": "RandomOverSampler",

@@ -271,9 +271,10 @@ def _of(kinds: Sequence[str], categories: bool) -> list[int]:
     return [i for i, kind in enumerate(kinds) if (kind == "category") == categories]
 
 
-# ---- classifiers, at their libraries' defaults but for one thread, and no samples held out inside
+# ---- classifiers, at their libraries' defaults but for L2, one thread, and no samples held out inside
 
-L2 = 1.0  # of scikit-learn's boosting, as XGBoost has it: at 0 leaves of a thin class grow without bound
+# of scikit-learn's boosting and LightGBM's, as XGBoost has it: at 0 leaves of a thin class grow without bound
+L2 = 1.0
 
 
 def _logistic(seed: int, categories: int) -> Any:
@@ -296,7 +297,8 @@ def _hist(seed: int, categories: int) -> Any:
 def _lightgbm(seed: int, categories: int) -> Any:
     from lightgbm import LGBMClassifier
 
-    return LGBMClassifier(n_jobs=1, verbose=-1, random_state=seed, deterministic=True, force_col_wise=True)
+    quiet = {"n_jobs": 1, "verbose": -1, "deterministic": True, "force_col_wise": True}
+    return LGBMClassifier(reg_lambda=L2, random_state=seed, **quiet)
 
 
 def _xgboost(seed: int, categories: int) -> Any:
