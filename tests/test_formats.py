@@ -152,3 +152,12 @@ def test_boxes_of_yolo_and_voc_are_counted_as_objects(tmp_path):
     (voc / "2.xml").write_text("<annotation>")
     with pytest.raises(ValueError, match=r"2\.xml' is no XML"):
         class_counts(voc)
+
+
+def test_an_array_of_objects_is_refused_with_a_remedy(tmp_path):
+    path = tmp_path / "f.npz"
+    np.savez(path, X=np.zeros((4, 2)), y=np.array(["a", "b"] * 2, dtype=object))
+    with pytest.raises(
+        ValueError, match=r"source '.*f\.npz' holds an array of Python objects, .*y\.astype\(str\)"
+    ):
+        class_counts(path)

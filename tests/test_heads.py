@@ -16,6 +16,7 @@ from longtail.evaluation import evaluate
 from longtail.predict import Classifier
 from longtail.sources.arrays import read_arrays
 from longtail.training.loop import load_run, train
+from longtail.training.recipe import Recipe
 
 SIZES = (60, 25, 8)
 KINDS = ("plain", "inverse:loss=focal", "logit_adjusted", "deferred_effective", "ldam_drw", "class_aware")
@@ -274,6 +275,23 @@ def test_made_up_features_take_as_many_steps_and_balance(tmp_path):
 def test_what_does_not_go_together_is_one_line(problem, tmp_path, name, message):
     with pytest.raises(ValueError, match=message):
         compare(problem, [name], out=tmp_path)
+
+
+def test_what_holds_all_features_is_told_before_it_starts(problem, monkeypatch):
+    monkeypatch.setattr(heads, "_IN_MEMORY", 100)
+    monkeypatch.setattr("longtail.compare.running._LARGE", 100)
+    prepare(problem, ["plain", "inverse"])
+    with pytest.warns(UserWarning, match="crt, mixup.* will hold all features at once, .* GiB at the peak"):
+        prepare(problem, ["plain", "crt", "mixup"])
+    with pytest.raises(
+        ValueError, match="method 'smote' needs the features in memory, up to 0 GiB, and these"
+    ):
+        heads.check_memory(
+            problem, [Recipe(dataset="x", model="linear", epochs=1, method=methods.get("smote"))]
+        )
+    monkeypatch.setattr("os.sysconf", lambda _: 10)
+    with pytest.raises(ValueError, match=r"crt will hold .*, and this machine has 0.0 GiB; leave"):
+        prepare(problem, ["plain", "crt"])
 
 
 def test_features_larger_than_memory_are_not_made_up(problem, tmp_path, monkeypatch):

@@ -190,13 +190,19 @@ ONE_HOT = np.eye(3, dtype=int)[np.arange(150) % 3]
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: features(np.where(Y == 1, 2, 0)), r"labels holds 2, first in row 0, label '0'; write 1"),
-        (lambda: features(np.where(Y == 1, 1, -1)), r"labels holds -1, .*0 where it is not, NaN where"),
+        (
+            lambda: features(np.where(Y == 1, 2, 0)),
+            r"labels must be 0 and 1, got 2, first in row 0, label '0'; write 1",
+        ),
+        (
+            lambda: features(np.where(Y == 1, 1, -1)),
+            r"labels must be 0 and 1, got -1, .*0 where it is not, NaN where",
+        ),
         (
             lambda: features(Y * 0.7),
-            r"labels holds 0\.7, .*look like probabilities, so cut them: labels >= 0\.5",
+            r"labels must be 0 and 1, got 0\.7, .*look like probabilities, so cut them: labels >= 0\.5",
         ),
-        (lambda: features(np.where(Y == 1, np.inf, 0)), r"labels holds inf"),
+        (lambda: features(np.where(Y == 1, np.inf, 0)), r"labels must be 0 and 1, got inf"),
         (lambda: features(np.where([1, 0, 0], np.nan, Y)), r"labels '0' of the features are known in no row"),
         (lambda: features(np.where([0, 0, 1], 0, Y)), r"labels '2' of the features have no positive row"),
         (lambda: features(np.where([0, 0, 1], 1, Y)), r"labels '2' of the features have no negative row"),
@@ -237,7 +243,7 @@ ONE_HOT = np.eye(3, dtype=int)[np.arange(150) % 3]
         ),
         (lambda: tagged(labels="a,b", separator="|"), r"labels='a,b' and separator are given; leave one"),
         (lambda: tagged(labels="rust"), r"labels: 'rust' is no column"),
-        (lambda: tagged(labels="x0,x1"), r"labels holds -?[\d.]+, first in row 0, label 'x0'"),
+        (lambda: tagged(labels="x0,x1"), r"labels must be 0 and 1, got -?[\d.]+, first in row 0, label 'x0'"),
         (lambda: tagged(labels="x0,tags"), r"labels: column 'tags' of the table holds '.*'; write 1 or 0"),
         (
             lambda: tagged("tags", separator="|", drop=["tags"]),
@@ -507,7 +513,7 @@ def test_methods_of_many_labels_are_refused_for_one_class(name, tmp_path):
 def test_methods_without_a_form_for_many_labels_are_refused_by_name(kind, name, why):
     problem = features(Y) if kind == "features" else tagged("tags", separator="|")
     with pytest.raises(
-        ValueError, match=rf"methods: .*\({re.escape(why)}.*no form for many labels on"
+        ValueError, match=rf"methods must have a form for many labels on .*\({re.escape(why)}.*has none"
     ) as caught:
         prepare(problem, ["plain", name])
     assert "; plain, inverse, inverse_sqrt, effective" in str(caught.value)
@@ -915,6 +921,9 @@ def test_the_command_takes_many_labels(kind, tmp_path, monkeypatch, capsys):
 def test_the_command_names_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = str(written(tmp_path / "t.csv", columns(*made(), "|")))
+    shares, cubes = "shares.npz", "cubes.npz"
+    np.savez(shares, X=np.ones((4, 2)), y=np.full((4, 2), 0.5))
+    np.savez(cubes, X=np.ones((4, 2, 2)), y=[0, 1, 0, 1])
     for arguments, message in (
         ([path], "columns of 0 and 1 by --labels A,B"),
         (
@@ -925,11 +934,20 @@ def test_the_command_names_what_is_missing(tmp_path, monkeypatch, capsys):
         ([path, "--separator", "|"], "--label"),
         (["digits", "--separator", "|"], "--separator is for a table"),
         ([path, "--label", "tags", "--separator", "|", "--metric", "error"], "for one class a sample"),
-        ([path, "--label", "tags", "--separator", "|", "--method", "ldam"], "no form for many labels"),
+        (
+            [path, "--label", "tags", "--separator", "|", "--method", "ldam"],
+            "--method must have a form for many labels",
+        ),
+        ([path, "--labels", "x0,x1"], "--labels must be 0 and 1, got"),
+        ([shares], "y must be 0 and 1, got 0.5, first in row 0"),
+        ([cubes], "X must be numbers of shape (N, D)"),
+        (["away.csv"], "source 'away.csv' is no file; give a .csv"),
     ):
-        with pytest.raises((ValueError, SystemExit)) as caught:
+        with pytest.raises((ValueError, TypeError, SystemExit)) as caught:
             run(*arguments)
-        text = str(caught.value) if isinstance(caught.value, ValueError) else capsys.readouterr().err
+        text = (
+            str(caught.value) if isinstance(caught.value, ValueError | TypeError) else capsys.readouterr().err
+        )
         from longtail.cli.terminal import as_options
 
         assert message in as_options(text), arguments

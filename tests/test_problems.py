@@ -736,7 +736,8 @@ def test_methods_that_need_epochs_are_named_and_left_out(problem, tmp_path):
     )
     assert [row.method.name for row in made.rows] == ["plain"]
     with pytest.raises(
-        ValueError, match=r"none can be done with a table's learner .ldam needs a rule of margin"
+        ValueError,
+        match=r"methods must be those that a table's learner can do, .*.ldam needs a rule of margin",
     ):
         compare(problem, ["ldam"], out=tmp_path)
     with pytest.raises(ValueError, match="chooses by held-out predictions"):
@@ -1057,3 +1058,11 @@ def test_files_that_are_no_tables_are_told_by_their_endings(name, tmp_path):
 
 def test_a_problem_is_told_in_a_line(problem):
     assert repr(problem) == "Problem('parts', table: 90 rows, 4 columns, 3 classes)"
+
+
+def test_the_page_of_a_table_offers_no_training_of_its_recipe(compared):
+    from longtail.report.page import report_page
+
+    page = report_page([compared])
+    assert "Run to keep" in page
+    assert "longtail train" not in page.rpartition("What should I use?")[2]

@@ -173,6 +173,10 @@ def compare(
         of_tables |= {"--label": label, "--group": group}
     told = [name for name, value in of_tables.items() if value]
     if kind == "table":
+        if not Path(dataset).exists():
+            from longtail.sources.frames import READ
+
+            raise ValueError(f"source {dataset!r} is no file; give {READ}")
         if label is None and labels is None:
             raise ValueError(
                 f"{dataset!r} is a table; name the column of the class by --label, columns of 0 and 1 by "

@@ -72,7 +72,7 @@ def train(
         int | None, typer.Option(help="Passes over the data; default: digits 100, images 30.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Samples in an update, over all processes; default: 64.")
+        int | None, typer.Option(help="Samples in an update, over all processes; default: 64, of CIFAR 128.")
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="The largest of the schedule; default: digits 0.1, images 0.025.")

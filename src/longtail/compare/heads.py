@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
+from longtail import _checks
 from longtail._random import derive_seed, generator
 from longtail.adjust import tune_adjustment
 from longtail.compare.folds import inner_folds
@@ -46,7 +48,7 @@ from longtail.training.recipe import Recipe, learning_rate_at
 if TYPE_CHECKING:
     from longtail.compare.problem import Problem
 
-__all__ = ["fits_together", "run_heads"]
+__all__ = ["check_memory", "fits_together", "run_heads"]
 
 Integers = npt.NDArray[np.int64]
 _CHUNK = 4096  # rows that are tested at a time
@@ -58,6 +60,32 @@ def fits_together(recipe: Recipe) -> bool:
     m = recipe.method
     alone = m.mixing is not None or m.reweighting is not None or m.label_smoothing > 0
     return not (alone or recipe.optimizer != "sgd" or (m.cosine and recipe.model != "linear"))
+
+
+def check_memory(problem: Problem, recipes: Sequence[Recipe]) -> None:
+    """Tell, before anything is trained, which methods need all features in memory that are read in parts.
+
+    Raises:
+        ValueError: a method that makes up samples; or more than the machine has.
+    """
+    assert problem.inputs is not None
+    size = 4 * problem.inputs.size
+    if size <= _IN_MEMORY:
+        return
+    told = f"{size / 2**30:.1f} GiB"
+    if made_up := [r.method.label for r in recipes if r.method.synthesis is not None]:
+        raise ValueError(
+            f"method {made_up[0]!r} needs the features in memory, up to {_IN_MEMORY >> 30} GiB, and these "
+            f"are {told}; leave it out, or give fewer rows"
+        )
+    whole = dict.fromkeys(r.method.label for r in recipes if r.method.refit or not fits_together(r))
+    if not whole:
+        return
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+    peak = f"{', '.join(whole)} will hold all features at once, {2 * size / 2**30:.1f} GiB at the peak"
+    if 2 * size > there:
+        raise ValueError(f"{peak}, and this machine has {there / 2**30:.1f} GiB; leave these methods out")
+    _checks.warn(f"{peak}; the other methods read them in parts")
 
 
 def run_heads(

@@ -90,7 +90,9 @@ def read(what: str, given: Any, called: Sequence[object] | None = None) -> tuple
         there = values[known]
         if 0 < value < 1 and there.min() >= 0 and there.max() <= 1:
             remedy = f"these look like probabilities, so cut them: {what} >= 0.5"
-        raise ValueError(f"{what} holds {value:g}, first in row {row}, label {names[column]!r}; {remedy}")
+        raise ValueError(
+            f"{what} must be 0 and 1, got {value:g}, first in row {row}, label {names[column]!r}; {remedy}"
+        )
     return np.where(known, np.where(known, values, 0), LEFT_OUT).astype(np.int64), names
 
 

@@ -206,11 +206,13 @@ class Problem:
             TypeError: features that are no numbers; missing or mixed labels.
         """
         names_given: tuple[str, ...] = ()
+        called = "features", "labels"  # in messages; the command line has options of these names
         if isinstance(features, str | os.PathLike):
             if labels is not None:
                 raise ValueError(
                     "labels are given beside a file of features, which holds them; leave one out"
                 )
+            called = "X", label
             arrays = read_arrays(os.fspath(features), label)
             name = name or _title(features, "features")
             features, labels = arrays["X"], arrays["y"]
@@ -222,15 +224,15 @@ class Problem:
         elif labels is None:
             raise ValueError("labels are missing; give one a sample: Problem.from_features(features, labels)")
         _arrays.check_index({"features": features, "labels": labels, "groups": groups})
-        inputs = _features("features", features)
-        y = _array("labels", labels)
+        inputs = _features(called[0], features)
+        y = _array(called[1], labels)
         if y.shape[:1] != (len(inputs),):
             raise ValueError(
-                f"labels must be one a sample, {len(inputs)} as features has, got {(*y.shape, 0)[0]}"
+                f"{called[1]} must be one a sample, {len(inputs)} as {called[0]} has, got {(*y.shape, 0)[0]}"
             )
         places: Sequence[Any] | None = None  # of the classes that test labels name; of many labels none
         if len(y.shape) == 2:
-            targets, names = many_labels.read("labels", y)
+            targets, names = many_labels.read(called[1], y)
             if names_given and len(names_given) != len(names):
                 raise ValueError(
                     f"class_names must be {len(names)}, one a column of labels, got {len(names_given)}"
@@ -252,7 +254,7 @@ class Problem:
                 names, targets = tuple(map(str, places)), codes.astype(np.int64)
         tested = None
         if test is not None:
-            x = _features("test features", test[0])
+            x = _features("test features" if called[0] == "features" else "X_test", test[0])
             if x.shape[1] != inputs.shape[1]:
                 raise ValueError(
                     f"test features have {x.shape[1]} columns and features {inputs.shape[1]}; make both alike"

@@ -38,6 +38,7 @@ __all__ = [
 AfterRun = Callable[[int, int, Outcome], None]
 
 _SEEDS = 5
+_LARGE = 1 << 30  # bytes of features from which it matters who holds them all
 _MANY = 100_000  # steps of training from which their time is worth a word
 # of features
 HEADS = ("linear", "mlp")
@@ -294,6 +295,11 @@ def _prepared(
                 )
         _check_synthesis(chosen)
         shared = [start.replace(method=method) for start in starts for method in chosen]
+        assert problem.inputs is not None
+        if 4 * problem.inputs.size > _LARGE:
+            from longtail.compare.heads import check_memory  # which needs torch
+
+            check_memory(problem, shared)
         return shared, list(range(cut * repeats)) if cut else _seeds(seeds)
     classes = len(problem.class_names)
     for name in names:
@@ -320,7 +326,10 @@ def _prepared(
     _check_synthesis(able)
     if not able:
         why = "; ".join(f"{m.label} needs {missing_part(m)}" for m in chosen)
-        raise ValueError(f"methods: none can be done with a table's learner ({why}); {', '.join(TABLES)} can")
+        raise ValueError(
+            f"methods must be those that a table's learner can do, and none of these is ({why}); "
+            f"{', '.join(TABLES)} are"
+        )
     shared = [start.replace(model=name, method=method) for name in names for method in able]
     return shared, list(range(start.folds * repeats)) if start.folds else [0]
 
@@ -345,9 +354,10 @@ def _of_problem(problem: Problem, methods: Sequence[Method | str] | None, start:
     if unfit:
         forms = [n for n in catalogue.CATALOGUE.names if not without_form(_named(n, start), problem.kind)]
         raise ValueError(
-            f"methods: {'; '.join(unfit)} {'has' if len(unfit) == 1 else 'have'} no form for many labels on "
-            f"{'a table' if problem.kind == 'table' else 'features'}; {', '.join(forms)} have one, each that "
-            "weighs also with :weighting=positive"
+            f"methods must have a form for many labels on "
+            f"{'a table' if problem.kind == 'table' else 'features'}, and {'; '.join(unfit)} "
+            f"{'has' if len(unfit) == 1 else 'have'} none; {', '.join(forms)} have one, each that weighs "
+            "also with :weighting=positive"
         )
     return chosen
 

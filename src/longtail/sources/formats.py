@@ -5,6 +5,7 @@ Each kind is read by the library that is kept for it; all of them answer by the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import zipfile
@@ -216,7 +217,7 @@ def array(path: str, label: str | None) -> tuple[npt.NDArray[Any], list[str] | N
             if label is not None:
                 raise ValueError(f"label={label!r} names an array of an .npz file; leave it out")
             return loaded, None
-        with loaded:
+        with loaded, _plain(path):
             key = label or next((name for name in _LABELS if name in loaded), None)
             flat = [
                 name for name in loaded.files if loaded[name].ndim == 1 and loaded[name].dtype.kind in "iubU"
@@ -229,6 +230,20 @@ def array(path: str, label: str | None) -> tuple[npt.NDArray[Any], list[str] | N
             return loaded[key], names
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"source {path!r} is not readable ({error}); check the file") from error
+
+
+@contextlib.contextmanager
+def _plain(path: str) -> Iterator[None]:
+    """Say of arrays of Python objects what to do; reading them would run what the file holds."""
+    try:
+        yield
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise ValueError(
+            f"source {path!r} holds an array of Python objects, which is not read; save numbers or text: "
+            "numpy.savez(path, X=X, y=y.astype(str))"
+        ) from error
 
 
 # ---- boxes: objects are counted, not pictures

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = [
+    "READ",
     "Column",
     "Frame",
     "check_label",
@@ -40,7 +41,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 _PARQUET = (".parquet", ".pq")
 _PACKED = (".gz", ".zst", ".zip", ".bz2", ".xz")
-_READ = f"a .csv, .tsv, .tab or .data file, also packed ({', '.join(_PACKED)}), or a .parquet or .pq file"
+READ = f"a .csv, .tsv, .tab or .data file, also packed ({', '.join(_PACKED)}), or a .parquet or .pq file"
 # what would be read as odd text
 _OTHER = (
     *(".arff", ".arrow", ".feather", ".ipc", ".json", ".jsonl", ".ndjson", ".npy", ".npz", ".pkl"),
@@ -195,7 +196,7 @@ def _from_file(
     if other or not os.path.isfile(path):
         what = "a folder" if os.path.isdir(path) else "no file"
         what = f"a {endings[-1]} file, no table" if other else what
-        raise ValueError(f"source {path!r} is {what}; give {_READ}")
+        raise ValueError(f"source {path!r} is {what}; give {READ}")
     database = tables.connect("a table")
     database.execute("RESET memory_limit")  # columns are wanted whole
     if Path(path).suffix.lower() in _PARQUET:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from longtail.compare import ComparisonTable
 from longtail.compare.advice import advise
+from longtail.datasets import DATASETS
 from longtail.report.blocks import Card, Code, Heading, Panel, Text
+from longtail.training.recipe import ImageRecipe
 
 
 def panel(table: ComparisonTable) -> Panel:
     """Show what is recommended for balanced and for natural test data, and the code for it."""
     found = advise(table)
+    # a recipe says what to train of data that have a name, and of lists of images
+    again = isinstance(table.recipe, ImageRecipe) or table.recipe.dataset in DATASETS.names
     cards = []
     for a in found:
         keep, labels = f"Run to keep: {a.folder}", a.prior == "labels"
@@ -22,7 +26,7 @@ def panel(table: ComparisonTable) -> Panel:
             Heading(a.when.capitalize() if labels else f"{a.prior.capitalize()} test prior: {a.when}"),
             *(Text(a.rule), Text(a.finding, lead="Here:"), Code(a.code)),
             Text(f"{keep}.", "dim")
-            if labels
+            if not again
             else Text(f"{keep}. The same again:", "dim", code=f"longtail train {a.folder}/recipe.json"),
         ]
         cards.append(Card(blocks))
