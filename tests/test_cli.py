@@ -783,9 +783,10 @@ def test_the_defaults_that_help_tells_are_those_of_the_recipes(run: Run) -> None
         assert f"digits {getattr(digits, name):g}, images {getattr(images, name):g}." in text
     assert (digits.loss, digits.scheme, images.size, images.seed) == ("softmax", "effective", 224, 0)
     assert (digits.gamma, images.gamma, digits.batch_size, images.batch_size) == (2, 2, 64, 64)
+    assert {recipes.default(f"cifar{n}").batch_size for n in (10, 100)} == {128}
     assert "default: 224." in text
     assert "default: 2." in text
-    assert "all processes; default: 64." in text
+    assert "all processes; default: 64, of CIFAR 128." in text
 
 
 def test_a_shell_completes_commands_and_options(finish: Any) -> None:

@@ -1066,3 +1066,18 @@ def test_the_page_of_a_table_offers_no_training_of_its_recipe(compared):
     page = report_page([compared])
     assert "Run to keep" in page
     assert "longtail train" not in page.rpartition("What should I use?")[2]
+
+
+def test_figures_of_a_comparison_are_those_that_apply(compared, tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, "figures", compared.folder, "-o", tmp_path, "--format", "png") == 0
+    assert "figure1.png" in capsys.readouterr().out
+    assert not (tmp_path / "figure7.png").exists()  # learners of tables have no epochs
+    assert run(monkeypatch, "figures", compared.folder, "-o", tmp_path, "--figure", "7") == 2
+    assert "no run kept a history" in capsys.readouterr().err
+
+
+def test_a_setting_of_a_method_stays_as_it_was_written(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "t.csv", "x,y\n" + "1,a\n2,b\n3,a\n" * 10)
+    twice = ["--method", "effective:beta=0.5"] * 2
+    assert run(monkeypatch, "compare", path, "--label", "y", *twice) == 2
+    assert ": effective:beta=0.5, effective:beta=0.5 do the same" in capsys.readouterr().err

@@ -151,7 +151,7 @@ def as_options(message: str) -> str:
 
 
 _ARGUMENT = re.compile(
-    r"(?<!\w)'[^']*'|\"[^\"]*\"|(?<![\w./-])(?P<name>[a-z]\w*)"
+    r"(?<!\w)'[^']*'|\"[^\"]*\"|(?<![\w./:-])(?P<name>[a-z]\w*)"
     r"(?:=(?P<value>'[^']*'|[\w./+-]*[\w/+-])?(?![=(\[])|(?P<bare>\b(?! must\b)(?=(?P<now> \(now))?)|)"
     r"(?![\w.(])"
 )

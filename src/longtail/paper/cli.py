@@ -309,7 +309,7 @@ def figures(
     if results and source:
         raise ValueError("--results belongs to the paper's data sets; leave the run folders or counts out")
     if source:
-        drawn = _figures_of(source, label, numbers)
+        drawn = _figures_of(source, label, numbers, figure is None)
     else:
         drawn = drawing.draw_papers(_papers(results or []), numbers)
     written = []
@@ -323,7 +323,9 @@ def figures(
     console.print("\n".join(f"figure {path}" for path in written))
 
 
-def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Iterable[tuple[str, Figure]]:
+def _figures_of(
+    source: list[str], label: str | None, numbers: list[int], some: bool
+) -> Iterable[tuple[str, Figure]]:
     from longtail.compare.runs import comparisons, find_runs
     from longtail.paper import figures as drawing
 
@@ -337,7 +339,7 @@ def _figures_of(source: list[str], label: str | None, numbers: list[int]) -> Ite
     compared = comparisons(find_runs(source)[0])
     if len(compared) != 1:
         raise ValueError(f"runs were trained on {len(compared)} different sets; give the folders of one")
-    return drawing.draw_runs(compared[0], numbers)
+    return drawing.draw_runs(compared[0], numbers, some=some)
 
 
 def _papers(results: list[Path]) -> list[MeasuredSetting]:

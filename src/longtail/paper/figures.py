@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -317,17 +318,29 @@ def draw_counts(
             yield "figure6", draw_effective_numbers(counts, name=name)
 
 
-def draw_runs(comparison: ComparisonTable, numbers: Sequence[int]) -> Iterator[tuple[str, Figure]]:
+def draw_runs(
+    comparison: ComparisonTable, numbers: Sequence[int], *, some: bool = False
+) -> Iterator[tuple[str, Figure]]:
     """Draw the paper's figures for some runs; yields names and figures as :func:`draw_papers`.
 
     Figures 8 to 10 are the grid of the runs' own data set, whichever of the three is asked for.
+
+    Args:
+        comparison: the runs.
+        numbers: of the figures.
+        some: leave out Figure 5 where no beta was trained, and 7 without a history, in place of an error.
+
+    Raises:
+        ValueError: so.
     """
     yield from draw_counts(comparison.class_counts, numbers, comparison.title)
     cells = measured_runs(comparison.outcomes)
-    if 5 in numbers:
-        yield "figure5", draw_error_against_beta(cells)
-    if 7 in numbers:
-        yield "figure7", draw_curves(comparison)
+    with contextlib.suppress(*[ValueError] * some):
+        if 5 in numbers:
+            yield "figure5", draw_error_against_beta(cells)
+    with contextlib.suppress(*[ValueError] * some):
+        if 7 in numbers:
+            yield "figure7", draw_curves(comparison)
     if {8, 9, 10} & set(numbers) and cells:
         number = next((n for n, name in GRIDS.items() if name == comparison.recipe.dataset), "s8-10")
         yield f"figure{number}-{comparison.recipe.dataset}", draw_grid(cells)
