@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from longtail.compare import (
     compare,
     estimate,
     left_out,
+    running,
 )
 from longtail.compare.answer import ESTIMATORS, answer, code_for, thin_classes
 from longtail.compare.folds import fold
@@ -1081,3 +1083,35 @@ def test_a_setting_of_a_method_stays_as_it_was_written(tmp_path, monkeypatch, ca
     twice = ["--method", "effective:beta=0.5"] * 2
     assert run(monkeypatch, "compare", path, "--label", "y", *twice) == 2
     assert ": effective:beta=0.5, effective:beta=0.5 do the same" in capsys.readouterr().err
+
+
+def test_a_second_process_waits_for_the_first_and_takes_what_it_made(problem, tmp_path):
+    from longtail.training.files import locked
+
+    recipes, _ = running.prepare(problem, ["plain"], learners="logistic_regression", repeats=1)
+    held, released = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with locked(tmp_path / "run"):
+            held.set()
+            released.wait(60)
+
+    other = threading.Thread(target=first)
+    other.start()
+    held.wait(60)
+    threading.Timer(0.3, released.set).start()
+    (outcome,) = run_training(problem, learner("logistic_regression"), recipes, [tmp_path / "run"], {})
+    other.join()
+    assert released.is_set()
+    assert outcome.failure is None
+
+
+@pytest.mark.parametrize("given", ["digits", {"x": [1, 2]}])
+def test_compare_says_how_data_become_a_problem(given):
+    with pytest.raises(TypeError, match=r"recipe must be a Problem or a Recipe, got .*; Problem\.from_"):
+        longtail.compare(given, ["plain"])
+
+
+def test_a_setting_that_is_given_twice_is_refused():
+    with pytest.raises(ValueError, match="method 'effective': beta is given twice"):
+        method("effective:beta=0.9:beta=0.99")

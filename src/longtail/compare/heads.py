@@ -30,7 +30,7 @@ from longtail.adjust import tune_adjustment
 from longtail.compare.folds import inner_folds
 from longtail.compare.many_labels import INNER, judge, label_counts
 from longtail.compare.outcome import Outcome
-from longtail.compare.trials import already, measures, split
+from longtail.compare.trials import WAIT, already, measures, split
 from longtail.counts import ClassCounts
 from longtail.datasets import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
 from longtail.evaluation import Evaluation, MultiLabelEvaluation, evaluate
@@ -497,7 +497,7 @@ def _kept(
     """Refit, decide, evaluate and write one run."""
     started, method = time.perf_counter(), recipe.method
     try:
-        with locked(place), torch.no_grad():
+        with locked(place, wait=WAIT), torch.no_grad():
             if method.refit is not None and fits_together(recipe):
                 _refit(data, recipe, model)
             logits = _say(model, data.test[0])

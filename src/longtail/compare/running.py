@@ -22,11 +22,11 @@ from longtail.compare.outcome import Outcome
 from longtail.compare.problem import Problem
 from longtail.compare.row import Row
 from longtail.compare.table import LOSSES, ComparisonTable
-from longtail.compare.trials import run_training, versions
+from longtail.compare.trials import WAIT, run_training, versions
 from longtail.datasets import DATASETS, Dataset, load, long_tail_counts
 from longtail.methods import Method, catalogue
 from longtail.methods.synthesis import needs_imbalanced_learn
-from longtail.training.files import in_parallel, write_atomic
+from longtail.training.files import InUseError, in_parallel, locked, write_atomic
 from longtail.training.recipe import Recipe
 from longtail.weights import SCHEMES
 
@@ -208,6 +208,11 @@ def prepare(
         ValueError: no method, loss, scheme or seed, an unknown one, one named twice, or an unknown device.
         TypeError: a name in place of a list of names, or what is no method.
     """
+    if not isinstance(recipe, Problem | Recipe):
+        raise TypeError(
+            f"recipe must be a Problem or a Recipe, got {_checks.describe(recipe)}; Problem.from_table, "
+            "from_features, from_images and from_dataset make one of your data"
+        )
     if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
         _checks.choice("device", device, ("auto", "cpu", "cuda"))
     if metric is not None:
@@ -625,7 +630,13 @@ def _run_one(
     try:
         if trained is not None and not (trained / "evaluation.json").is_file():
             trained = None  # that run failed; this one trains for itself
-        result = train(recipe, place, dataset=dataset, device=device, threads=threads, trained=trained)
+        options: dict[str, Any] = {"device": device, "threads": threads, "trained": trained}
+        try:
+            result = train(recipe, place, dataset=dataset, **options)
+        except InUseError:  # another process makes it: what it made is read
+            with locked(place, wait=WAIT):
+                pass
+            result = train(recipe, place, dataset=dataset, **options)
     except Exception as error:  # one failing cell must not cost the others
         return Outcome(recipe, None, 0.0, f"{type(error).__name__}: {error}", place)
     return Outcome(recipe, result.evaluation, result.seconds, None, place)

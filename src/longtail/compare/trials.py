@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,9 @@ def split(problem: Problem, recipe: Recipe) -> tuple[Integers, Integers | None]:
     return fold(problem.strata, problem.groups, recipe.folds, recipe.seed)
 
 
+WAIT: Final = 86_400.0  # seconds for another process that has a run of this comparison in hand
+
+
 def run_training(
     problem: Problem,
     how: Learner,
@@ -66,7 +69,7 @@ def run_training(
         made_with: versions and machine, for environment.json.
     """
     try:
-        with locked(places[0]):
+        with locked(places[0], wait=WAIT):  # what another process makes meanwhile is read
             return _run(problem, how, recipes, places, made_with)
     except Exception as error:  # one failing run must not cost the others
         why = f"{type(error).__name__}: {error}"

@@ -348,6 +348,8 @@ def get(name: str, **settings: object) -> Method:
             raise ValueError(
                 f"method {name!r}: a setting is written name=value, got {text!r}; write beta=0.99"
             )
+        if key in given:
+            raise ValueError(f"method {name!r}: {key} is given twice; leave one out")
         given[key] = _read(value)
     return CATALOGUE[name].with_settings(**{**given, **settings})
 
