@@ -124,8 +124,9 @@ def test_the_rule_of_the_share_lost_what_its_file_says_it_may_not() -> None:
 
 OWN_DATA = (
     *("table-page-blocks-lightgbm", "table-page-blocks-logistic-regression"),
-    "table-page-blocks-hist-gradient-boosting",
+    *("table-page-blocks-hist-gradient-boosting", "table-yeast-hist-gradient-boosting"),
     *("table-yeast-lightgbm", "table-yeast-logistic-regression", "table-shuttle-logistic-regression"),
+    *("table-shuttle-lightgbm", "table-shuttle-hist-gradient-boosting"),
     *("features-cifar10", "features-cifar10-5000", "features-gtsrb"),
 )
 
