@@ -16,11 +16,13 @@ from sklearn import metrics
 
 from longtail.counts import class_counts
 from longtail.evaluation import (
+    Curve,
     Evaluation,
     Evaluator,
     bonferroni,
     evaluate,
     paired_difference,
+    paired_on_test,
     summarize,
 )
 
@@ -502,3 +504,25 @@ def test_bonferroni_splits_what_may_go_wrong():
     assert 1 - bonferroni(0.95, 9) == pytest.approx(0.05 / 9)
     with pytest.raises(ValueError, match=r"tests must be in \[1, inf\], got 0"):
         bonferroni(0.95, 0)
+
+
+def test_a_curve_takes_what_is_one_number_a_sample():
+    pandas = pytest.importorskip("pandas")
+    scores, positive = [0.9, 0.8, 0.3, 0.2], [1, 0, 1, 0]
+    wanted = Curve.of(np.array(scores), np.array(positive, dtype=bool)).average_precision
+    index = [3, 2, 1, 0]  # which a Series would be sorted by
+    for give in (list, np.array, lambda x: pandas.Series(x, index=index)):
+        assert Curve.of(give(scores), give(positive)).average_precision == wanted
+    for bad, message in (
+        ((scores, [1, 2, 1, 2]), "positive must be 0 and 1, or bool; give labels == the class"),
+        ((scores, [*"nyny"]), "positive must be 0 and 1, or bool"),
+        ((scores, [1, 0]), r"one number a sample, none of them NaN, got shapes .4,. and .2,."),
+        (([0.1, np.nan, 0.2, 0.3], positive), "none of them NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Curve.of(*bad)
+
+
+def test_predictions_that_are_names_are_refused_with_a_remedy():
+    with pytest.raises(TypeError, match=r"first must be class indices, got <U1; number the classes"):
+        paired_on_test(np.array(["a", "b"]), np.array(["a", "a"]), np.array(["a", "b"]))

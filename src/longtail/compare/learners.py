@@ -297,7 +297,7 @@ def _hist(seed: int, categories: int) -> Any:
 def _lightgbm(seed: int, categories: int) -> Any:
     from lightgbm import LGBMClassifier
 
-    quiet = {"n_jobs": 1, "verbose": -1, "deterministic": True, "force_col_wise": True}
+    quiet: dict[str, Any] = {"n_jobs": 1, "verbose": -1, "deterministic": True, "force_col_wise": True}
     return LGBMClassifier(reg_lambda=L2, random_state=seed, **quiet)
 
 

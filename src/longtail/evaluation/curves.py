@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from longtail import _arrays
+
 __all__ = ["Curve", "MacroCurves", "macro_curves"]
 
 Floats = npt.NDArray[np.float64]
@@ -42,8 +44,29 @@ class Curve:
     samples: int
 
     @classmethod
-    def of(cls, scores: npt.NDArray[Any], positive: npt.NDArray[Any]) -> Curve:
-        """Count along the scores, none of which is NaN."""
+    def of(cls, scores: Any, positive: Any) -> Curve:
+        """Count along the scores.
+
+        Args:
+            scores: numbers of shape (N,), none of which is NaN, and one at least.
+            positive: of which samples the class is true: bool, or 0 and 1, of shape (N,).
+
+        Raises:
+            TypeError: scores that are no numbers.
+            ValueError: other values or shapes.
+        """
+        _arrays.check_index({"scores": scores, "positive": positive})
+        scores, positive = _arrays.as_numpy("scores", scores), _arrays.as_numpy("positive", positive)
+        if scores.dtype.kind not in "biuf":
+            raise TypeError(f"scores must be numbers, got {scores.dtype}; give a score a sample")
+        if scores.ndim != 1 or scores.shape != positive.shape or not len(scores) or np.isnan(scores).any():
+            raise ValueError(
+                f"scores and positive must be one number a sample, none of them NaN, got shapes {scores.shape} "
+                f"and {positive.shape}; give one class's column"
+            )
+        if positive.dtype.kind != "b" and not np.isin(positive, (0, 1)).all():
+            raise ValueError("positive must be 0 and 1, or bool; give labels == the class")
+        scores = scores.astype(np.int64) if scores.dtype.kind in "bu" else scores  # which have no minus
         order = np.argsort(-scores, kind="stable")
         falling = scores[order]
         ends = np.append(np.flatnonzero(falling[1:] != falling[:-1]), len(falling) - 1)

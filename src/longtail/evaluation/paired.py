@@ -146,6 +146,12 @@ def paired_on_test(
         1947.
     """
     confidence = checked_confidence(confidence)
+    for name, given in (("first", first), ("second", second), ("targets", targets)):
+        if (kind := as_numpy(name, given).dtype).kind not in "biuf":
+            raise TypeError(
+                f"{name} must be class indices, got {kind}; number the classes: logits.argmax(1), or "
+                "numpy.unique(labels, return_inverse=True)[1]"
+            )
     size = 1 + max(int(as_numpy("predictions", x).max(initial=0)) for x in (first, second, targets))
     shares = None if weights is None else np.asarray(weights, dtype=np.float64)
     if shares is not None:
