@@ -31,7 +31,7 @@ __all__ = ["Problem"]
 Array = npt.NDArray[Any]
 _FEW = 20  # rows below which values that are all distinct say nothing
 # amounts with signs, and days, that nothing reads as numbers
-_AMOUNT = re.compile(r"[-+(]?[$€£¥]?\s*[-+]?[0-9][0-9.,'/: -]*\s*[%$€£¥]?\)?")
+_AMOUNT = re.compile(r"[-+(\u2212]?[$€£¥]?\s*[-+]?[0-9][0-9.,'/: -]*\s*[%$€£¥]?\)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -639,7 +639,7 @@ def _usable(
         elif column.whole and len(distinct) == len(targets) >= _FEW:
             why = "is an identifier: every row has another value"
             if _like_numbers(column):
-                why = f"is text in which every row has another value, such as {column.categories[0]!r}"
+                why = f"is text in which every row has another value, such as {_odd_one(column)!r}"
         elif pairs == len(distinct) == classes:
             why = "repeats the label: each of its values goes with one class"
         elif (
@@ -651,18 +651,24 @@ def _usable(
         else:
             columns.append(column)
     if odd := [c for c in columns if c.name not in keep and _like_numbers(c)]:
-        shown = ", ".join(f"{c.name!r} ({c.categories[0]!r})" for c in odd[:3])
+        shown = ", ".join(f"{c.name!r} ({_odd_one(c)!r})" for c in odd[:3])
         notes.append(
             f"{shown}{', ...' * (len(odd) > 3)} are text and taken as categories; of amounts write plain "
-            "numbers (1234.5), of days 2020-01-31"
+            "numbers (1234.5), of days 2020-01-31, and nothing where there is none"
         )
     return columns, notes
 
 
 def _like_numbers(column: Column) -> bool:
-    """Whether a category holds many texts that look like amounts or days: '12.3 %', '31.01.2020'."""
+    """Whether a category holds many texts that mostly look like amounts or days: '12.3 %', '31.01.2020'."""
     texts = column.categories
-    return len(texts) > _FEW and all(map(_AMOUNT.fullmatch, texts)) and not all(map(str.isdigit, texts))
+    alike = sum(map(bool, map(_AMOUNT.fullmatch, texts)))
+    return len(texts) > _FEW and alike >= 0.8 * len(texts) and not all(map(str.isdigit, texts))
+
+
+def _odd_one(column: Column) -> str:
+    """Return the first text that is no number, which is why the column is a category."""
+    return next((x for x in column.categories if not _arrays.NUMBER.fullmatch(x)), column.categories[0])
 
 
 def _places(y: Array, found: Sequence[Any], names: Sequence[str]) -> Sequence[Any]:

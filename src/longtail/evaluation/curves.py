@@ -61,8 +61,8 @@ class Curve:
             raise TypeError(f"scores must be numbers, got {scores.dtype}; give a score a sample")
         if scores.ndim != 1 or scores.shape != positive.shape or not len(scores) or np.isnan(scores).any():
             raise ValueError(
-                f"scores and positive must be one number a sample, none of them NaN, got shapes {scores.shape} "
-                f"and {positive.shape}; give one class's column"
+                f"scores and positive must be one number a sample, none of them NaN, got shapes "
+                f"{scores.shape} and {positive.shape}; give one class's column"
             )
         if positive.dtype.kind != "b" and not np.isin(positive, (0, 1)).all():
             raise ValueError("positive must be 0 and 1, or bool; give labels == the class")
