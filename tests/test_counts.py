@@ -547,3 +547,15 @@ def test_names_that_differ_only_in_capitals_or_blanks_are_told(names):
 
 def test_names_that_differ_in_letters_are_not_told():
     class_counts(["Cat", "Bat", "cats", "1", "11"])  # a warning is an error here
+
+
+def test_names_with_commas_stand_in_quotes():
+    labels = ["a b", "c,d", "9", "10"]
+    assert class_counts(labels, order='9, 10,"c,d",a b').names == ("9", "10", "c,d", "a b")
+    with pytest.raises(
+        ValueError, match=r"order lacks 'c,d', .* once, those with a comma in quotes, as \"c,d\""
+    ):
+        class_counts(labels, order="9,10,a b,c,d")
+    pandas = pytest.importorskip("pandas")
+    marks = pandas.DataFrame({"c,d": [1, 0], "a": [1, 1]})
+    assert class_counts(marks, labels='"c,d",a') == {"c,d": 1, "a": 2}

@@ -104,6 +104,14 @@ def describe(value: object, limit: int = 60) -> str:
     return f"{type(value).__name__} {text if len(text) <= limit else text[: limit - 3] + '...'}"
 
 
+def listed(text: str) -> list[str]:
+    """Part names at commas, ``A,B,C``; one with a comma of its own stands in quotes, ``"c,d",A``."""
+    import csv
+
+    (row,) = csv.reader([text.replace("\n", " ")], skipinitialspace=True) if text.strip() else [[""]]
+    return [name.strip() for name in row]
+
+
 def shorten(items: Iterable[object], limit: int = 5) -> str:
     """Write the first few items, and how many more there are."""
     items = list(items)

@@ -240,7 +240,7 @@ def class_counts(
         source,
         Wanted(
             None if label is None else str(label),
-            tuple(labels.split(",") if isinstance(labels, str) else labels or ()),
+            tuple(_checks.listed(labels) if labels and isinstance(labels, str) else labels or ()),
             separator,
             header,
             missing_as_class,
@@ -311,10 +311,14 @@ def _ordered(counted: ClassCounts, given: str | Iterable[Hashable]) -> ClassCoun
     order = list(given)
     if isinstance(given, str):  # as on the command line; names that are no text are written as text there
         known = {str(name): name for name in counted.names}
-        order = [known.get(name.strip(), name.strip()) for name in given.split(",")]
+        order = [known.get(name, name) for name in _checks.listed(given)]
     lost = [name for name in counted.names if name not in set(order)]
     if lost:
-        raise ValueError(f"order lacks {_checks.shorten(lost)}, which the labels hold; name every class once")
+        quoted = next((name for name in map(str, lost) if "," in name and isinstance(given, str)), None)
+        remedy = "" if quoted is None else f', those with a comma in quotes, as "{quoted}"'
+        raise ValueError(
+            f"order lacks {_checks.shorten(lost)}, which the labels hold; name every class once{remedy}"
+        )
     return ClassCounts(order, [counted.get(name, 0) for name in order], num_samples=counted.num_samples)
 
 

@@ -512,7 +512,7 @@ class _Labels:
             elif isinstance(label, int):
                 remedy = f"names are text here: label={str(label)!r}"
             raise TypeError(f"label must be the name of one column, got {told}; {remedy}")
-        several = tuple(labels.split(",") if isinstance(labels, str) else map(str, labels))
+        several = tuple(_checks.listed(labels) if labels and isinstance(labels, str) else map(str, labels))
         if several and (label is not None or separator is not None):
             other = "label" if label is not None else "separator"
             raise ValueError(f"labels={','.join(several)!r} and {other} are given; leave one of them out")
