@@ -1118,3 +1118,11 @@ def test_compare_says_how_data_become_a_problem(given):
 def test_a_setting_that_is_given_twice_is_refused():
     with pytest.raises(ValueError, match="method 'effective': beta is given twice"):
         method("effective:beta=0.9:beta=0.99")
+
+
+def test_the_panel_of_the_report_page_of_the_docs_works(compared):
+    text = (Path(__file__).parents[1] / "docs" / "report.md").read_text()
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "PANELS.register" in b)
+    names: dict[str, Any] = {}
+    exec(block.replace('PANELS.register("mine", panel)', ""), names)
+    assert names["panel"](compared).title == "My view"
