@@ -16,7 +16,7 @@ from longtail import methods, recipes, suggest
 from longtail.compare import Problem, prepare
 from longtail.paper import beta
 from longtail.paper.results import columns_of
-from longtail.paper.settings import Setting, measure, signs, skeletons
+from longtail.paper.settings import Setting, measure, rivals, signs, skeletons
 
 RESULTS = Path(__file__).parents[1] / "results"
 Row = Mapping[str, str]
@@ -36,6 +36,12 @@ def of_cifar(row: Row) -> recipes.Recipe:
         beta=float(row["beta"]),
         gamma=float(row["gamma"] or 1),
     )
+
+
+def of_rivals(row: Row) -> recipes.Recipe:
+    factor = int(row["imbalance_factor"])
+    (setting,) = rivals(datasets=[row["dataset"]], imbalances=[factor], methods=[row["method"]])
+    return setting.recipe
 
 
 def of_clips(row: Row) -> recipes.Recipe:
@@ -147,6 +153,7 @@ def test_each_row_of_own_data_is_of_the_recipe_beside_it(name: str) -> None:
     [
         ("table2.csv", of_cifar),
         ("ddnet.csv", of_clips),
+        ("rivals.csv", of_rivals),
         ("gtsrb.csv", of_signs),
         ("choose-ddnet.csv", of_choice),
         ("compare-digits/compare.csv", of_digits),
@@ -185,7 +192,7 @@ def test_every_file_of_results_is_checked() -> None:
     tables = {path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")}
     assert tables == {
         *("table2.csv", "ddnet.csv", "gtsrb.csv", "choose-ddnet.csv", "compare-digits/compare.csv"),
-        *("main-job/compare.csv", "beta.csv"),
+        *("main-job/compare.csv", "beta.csv", "rivals.csv"),
         *(f"methods-{data}/compare.csv" for data in ("digits", "gtsrb", "jhmdb")),
         *(f"{name}/compare.csv" for name in OWN_DATA),
         "finetune-gtsrb/compare.csv",
