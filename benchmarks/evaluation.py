@@ -1,7 +1,7 @@
 """Prediction sets and label shift on frozen features with a long tail; writes one CSV row a measurement.
 
     python benchmarks/evaluation.py cifar10-features.npz -o results/evaluation.csv
-    python benchmarks/evaluation.py --stream 1000000   # writes results/benchmarks/evaluator.json
+    python benchmarks/evaluation.py --stream 10000000  # writes results/benchmarks/evaluator.json
 
 The training part is cut to imbalance 100; a linear head is fitted to it. Held-out scores are out of fold, so
 no sample of the tail is lost. Sets are tested on the balanced test set ("natural" rows weigh its classes as
