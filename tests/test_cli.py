@@ -445,6 +445,14 @@ def test_a_mistake_is_one_line_and_status_2(run: Run, arguments: list[str], mess
     assert "Traceback" not in done.stderr
 
 
+def test_a_path_is_told_whole_and_as_it_is(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "a folder [red] with a name that is longer than any line of this terminal"
+    folder.mkdir()
+    done = run("weights", "5,3", "--explore", "-o", str(folder / "explorer.html"), columns=40)
+    assert done.returncode == 0, done.stderr
+    assert f"page {folder / 'explorer.html'}\n" in done.stdout
+
+
 def test_epochs_move_the_schedule_but_not_what_is_set_beside_them() -> None:
     def chosen(*arguments: Any) -> tuple[Any, ...]:
         recipe, _ = _what_to_train(*arguments)

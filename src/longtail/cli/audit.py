@@ -17,6 +17,7 @@ from longtail.cli.terminal import (
     may_write,
     print_csv,
     print_json,
+    tell_place,
     write,
 )
 
@@ -114,7 +115,7 @@ def audit(
         from longtail.report.audit import audit_page
 
         write(out, audit_page(found))
-        error_console.print(f"page {out}")
+        tell_place(f"page {out}", error=True)
 
 
 def _print(found: Audit) -> None:

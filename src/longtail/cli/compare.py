@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from longtail.cli.sources import are_images, look_at_images, recipe_for
-from longtail.cli.terminal import as_options, console, error_console, examples, write
+from longtail.cli.terminal import as_options, console, error_console, examples, tell_place, write
 
 _EVERY = 30.0  # seconds between two lines
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -381,8 +381,8 @@ def _show(result: Any, title: str) -> None:
         "",
     ]
     write(folder / "compare.md", "\n".join(lines))
-    console.print(
-        f"\npage    {page}\npicture {picture}\ntables  {folder / 'compare.md'}, compare.csv, compare.json",
+    tell_place(
+        f"\npage    {page}\npicture {picture}\ntables  {folder / 'compare.md'}, compare.csv, compare.json"
     )
     if result.failures:
         raise SystemExit(1)

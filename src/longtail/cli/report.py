@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from longtail import _checks
-from longtail.cli.terminal import console, error_console, examples, may_write, write
+from longtail.cli.terminal import console, error_console, examples, may_write, tell_place, write
 
 if TYPE_CHECKING:
     from longtail.compare import ComparisonTable
@@ -80,7 +80,7 @@ def report(
     write(target, text)
     for one in compared if is_page else ():
         console.print(escape(f"{one.title}: {one.verdict}"))
-    console.print(f"{'page' if is_page else 'table'} {target}")
+    tell_place(f"{'page' if is_page else 'table'} {target}")
 
 
 def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "print_csv",
     "print_json",
     "speak_for",
+    "tell_place",
     "write",
 ]
 
@@ -48,6 +49,11 @@ class SafeConsole(Console):
 
 console = SafeConsole(highlight=False)
 error_console = SafeConsole(stderr=True, highlight=False)
+
+
+def tell_place(text: str, *, error: bool = False) -> None:
+    """Print lines that name files: as they are, since a path that is broken into lines cannot be copied."""
+    (error_console if error else console).print(escape(text), soft_wrap=True)
 
 
 class Format(StrEnum):

@@ -23,6 +23,7 @@ from longtail.cli.terminal import (
     harmless,
     print_csv,
     print_json,
+    tell_place,
     write,
 )
 from longtail.evaluation import Evaluation, Interval, MultiLabelEvaluation
@@ -160,7 +161,7 @@ def train(
             about = environment_of(folder)
             trained, whole = about["trained_parameters"], about["parameters"]
             console.print(f"trained {trained:,} of {whole:,} parameters ({trained / whole:.2%})")
-        console.print(f"run folder {folder}")
+        tell_place(f"run folder {folder}")
 
 
 def evaluate(
@@ -470,7 +471,7 @@ def _print_prior(found: PriorEstimate, run: Path, format: Format) -> None:
         table.add_row(escape(str(name)), f"{100 * a:.1f}", f"{100 * b:.1f}", _ends(ends))
     console.print(escape(found.verdict))
     console.print(table)
-    console.print(f"kept in {escape(str(place))}, for longtail predict --prior estimated")
+    tell_place(f"kept in {place}, for longtail predict --prior estimated")
 
 
 def _prior_of(run: Path) -> PriorEstimate:

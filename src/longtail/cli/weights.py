@@ -23,6 +23,7 @@ from longtail.cli.terminal import (
     open_page,
     print_csv,
     print_json,
+    tell_place,
     write,
 )
 
@@ -95,7 +96,7 @@ def weights(
         may_write(out, force)
         name = Path(source).name if Path(source).exists() else f"{len(counts)} classes"
         write(out, explorer_page(counts, title=f"Beta explorer: {name}"))
-        console.print(f"page {out}")
+        tell_place(f"page {out}")
         open_page(out)
         return
     # every digit of a beta, so that no two have one name

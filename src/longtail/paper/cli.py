@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from longtail.cli.sources import read_counts
-from longtail.cli.terminal import console, error_console, examples, may_write, write
+from longtail.cli.terminal import console, error_console, examples, may_write, tell_place, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,7 +132,7 @@ def reproduce(
         )
         states = [result.state for result in ended]
         missing = len(states) - states.count("done")
-        error_console.print(f"{states.count('done')} runs done, {missing} missing; rows in {path}")
+        tell_place(f"{states.count('done')} runs done, {missing} missing; rows in {path}", error=True)
         if "done" not in states and "paused" in states:
             error_console.print(
                 f"the budget of {budget:g} minutes ended before any run did; checkpoints are kept, and the "
@@ -273,7 +273,7 @@ def _report_on_paper(
         for name, picture in drawn
         for path in save(picture, stem.with_name(f"{stem.name}-{name}"), ["png"])
     ]
-    console.print("\n".join([f"page    {page}", *(f"picture {path}" for path in pictures)]))
+    tell_place("\n".join([f"page    {page}", *(f"picture {path}" for path in pictures)]))
 
 
 def figures(
@@ -320,7 +320,7 @@ def figures(
     if not written:
         what = "these counts" if source else "the paper's data sets"
         raise ValueError(f"figure {', '.join(map(str, numbers))} cannot be drawn of {what}; give run folders")
-    console.print("\n".join(f"figure {path}" for path in written))
+    tell_place("\n".join(f"figure {path}" for path in written))
 
 
 def _figures_of(
