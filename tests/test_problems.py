@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss
@@ -41,7 +43,7 @@ from longtail.compare import (
 from longtail.compare.answer import ESTIMATORS, answer, code_for, thin_classes
 from longtail.compare.folds import fold
 from longtail.compare.learners import fit, learner
-from longtail.compare.trials import run_training
+from longtail.compare.trials import run_training, undone
 from longtail.datasets import Dataset, Split
 from longtail.evaluation import (
     evaluate,
@@ -600,7 +602,7 @@ def test_held_out_scores_do_not_know_their_own_labels(problem, tmp_path):
     recipe = Recipe(
         dataset="p", model="logistic_regression", epochs=1, folds=5, seed=2, method=method("tuned_adjustment")
     )
-    seen = []
+    seen, looked = [], []
 
     def spy(how: Any, kinds: Any, x: Any, y: Any, m: Any, seed: int, classes: int) -> Any:
         seen.append(x.copy())
@@ -608,7 +610,9 @@ def test_held_out_scores_do_not_know_their_own_labels(problem, tmp_path):
 
         def checked(asked: Any) -> Any:
             trained = {row.tobytes() for row in x}
-            assert not any(row.tobytes() in trained for row in asked)
+            known = [row.tobytes() in trained for row in asked]
+            looked.append(all(known))  # whether the fit holds on its own rows; no score is of these
+            assert all(known) or not any(known)
             return said(asked)
 
         return checked
@@ -617,7 +621,7 @@ def test_held_out_scores_do_not_know_their_own_labels(problem, tmp_path):
         patch.setattr("longtail.compare.trials.fit", spy)
         (done,) = run_training(problem, learner("logistic_regression"), [recipe], [tmp_path / "run"], {})
     assert done.failure is None
-    assert len(seen) == 1 + 5
+    assert (len(seen), looked) == (1 + 5, [False, True] + 5 * [False])
     held = {row.tobytes() for row in problem.inputs[fold(problem.targets, None, 5, 2)[1]]}
     assert not any(row.tobytes() in held for x in seen for row in x)
 
@@ -948,6 +952,47 @@ def test_a_thin_class_does_not_undo_boosting():
     for name in ("lightgbm", "hist_gradient_boosting"):
         model = LEARNERS[name].model(0, 0).fit(x, y)
         assert np.mean(model.predict(x) != y) < 0.01, name
+
+
+def test_a_plain_training_that_undid_itself_is_told(tmp_path):
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    rng = np.random.default_rng(1)
+    y = np.repeat([0, 1, 2, 3], [4000, 750, 60, 8])
+    x = (rng.normal(size=(len(y), 4)) + 3 * rng.normal(size=(4, 4))[y]).round(1)
+    columns = {**{f"x{i}": x[:, i] for i in range(4)}, "kind": np.array(list("abcd"))[y]}
+    problem = Problem.from_table(columns, "kind")
+
+    def unbound(seed, categories):
+        return HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
+
+    LEARNERS.register("unbound", Learner(unbound, LEARNERS["hist_gradient_boosting"].prepare))
+    try:
+        told = {}
+        for name in ("unbound", "hist_gradient_boosting"):
+            options = {"learners": name, "folds": 2, "repeats": 1, "jobs": 1}
+            made = compare(problem, ["plain", "inverse"], out=tmp_path / name, **options)
+            again = compare(problem, ["plain", "inverse"], out=tmp_path / name, **options)
+            told[name] = [line for line in answer(made) if line.startswith("Beware: ")]
+            assert told[name] == [line for line in answer(again) if line.startswith("Beware: ")]
+    finally:
+        LEARNERS.unregister("unbound")
+    assert len(told["unbound"]) == 1
+    assert "plain unbound does not fit its own training rows in " in told["unbound"][0]
+    assert told["hist_gradient_boosting"] == []
+
+
+@given(st.integers(0, 10_000))
+def test_a_fit_is_not_called_undone(seed):
+    """Probabilities that are right on average never gain from the shares; sure and wrong ones do."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(4, 0.7), size=800).clip(1e-6)
+    shares /= shares.sum(axis=1, keepdims=True)
+    truth = (rng.random(800)[:, None] > shares.cumsum(axis=1)[:, :-1]).sum(axis=1)
+    assert not undone(np.log(shares), truth)
+    wrong = np.full((800, 4), np.log(1e-6))
+    wrong[np.arange(800), np.where(np.arange(800) % 20, truth, (truth + 1) % 4)] = 0.0
+    assert undone(wrong, truth)
 
 
 # ---- what people bring

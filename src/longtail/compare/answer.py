@@ -45,6 +45,7 @@ def answer(table: ComparisonTable) -> list[str]:
     lines = [f"Use: {plain_words if use.is_plain else use.in_words}."]
     if best is not None and table.best is not None and best is not table.best:
         lines[0] += f" {table.best.short_name} has the better mean, and is less sure to help."
+    lines += _beware(table)
     if best is not None and (d := best[metric].total) is not None:
         text = f"{title} {interval_text(d, scale, digits)} against plain, {d.n} {table.unit}s"
         if (on_test := best[metric].on_test) is not None:
@@ -67,6 +68,19 @@ def answer(table: ComparisonTable) -> list[str]:
         lines += [f"Decide: {_THRESHOLDS}", _least_known(table)]
     elif thin := thin_classes(table, use):
         lines.append(f"More data would help most for: {'; '.join(thin)}.")
+    return lines
+
+
+def _beware(table: ComparisonTable) -> list[str]:
+    """Say so where a plain training undid itself: what is gained on it is no gain of balancing."""
+    lines = []
+    for row in table.shown:
+        if row.is_plain and (bad := sum(o.environment.get("undone") is True for o in row.outcomes)):
+            lines.append(
+                f"Beware: plain {row.recipe.model} does not fit its own training rows in {bad} of "
+                f"{len(row.outcomes)} {table.unit}s: it is sure of wrong classes there. Gains on it say "
+                "little about balancing; first mend its settings, of boosted trees an L2 of 1."
+            )
     return lines
 
 

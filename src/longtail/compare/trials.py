@@ -12,7 +12,7 @@ import json
 import time
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +26,7 @@ from longtail.compare.learners import FLOOR, Learner, fit, fit_labels
 from longtail.compare.many_labels import INNER, judge
 from longtail.compare.outcome import Outcome
 from longtail.evaluation import Evaluation, MultiLabelEvaluation, evaluate, read_evaluation
+from longtail.methods import Method
 from longtail.sources.arrays import check_headers
 from longtail.training.files import locked, read_json, write_atomic
 from longtail.training.manifest import FORMAT, MANIFEST, DamagedError, check, seal
@@ -50,6 +51,7 @@ def split(problem: Problem, recipe: Recipe) -> tuple[Integers, Integers | None]:
 
 
 WAIT: Final = 86_400.0  # seconds for another process that has a run of this comparison in hand
+_LOOK, _PART = 2000, 0.05  # training samples that are looked at, and what each gives to the shares
 
 
 def run_training(
@@ -101,16 +103,23 @@ def _run(
     kinds = [kind for _, kind in problem.columns] or ["number"] * x.shape[1]
     method, seed, classes = recipes[0].method.training, recipes[0].seed, len(problem.class_names)
 
-    def trained(inside: Integers, asked: npt.NDArray[Any]) -> Scores:
+    def fitted(inside: Integers) -> Callable[[npt.NDArray[Any]], Scores]:
         if problem.many_labels:
-            return fit_labels(how, kinds, x[train][inside], y[train][inside], method, seed)(asked)
-        return fit(how, kinds, x[train][inside], y[train][inside], method, seed, classes)(asked)
+            return fit_labels(how, kinds, x[train][inside], y[train][inside], method, seed)
+        return fit(how, kinds, x[train][inside], y[train][inside], method, seed, classes)
+
+    def trained(inside: Integers, asked: npt.NDArray[Any]) -> Scores:
+        return fitted(inside)(asked)
 
     kept = places[0] / "scores.npz"  # everything out of fold: later adjustments need no training
     scores = _kept(kept)
     if "test" not in scores:
-        scores["test"] = trained(np.arange(len(train)), tested)
-        scores["rows"] = rows
+        say = fitted(np.arange(len(train)))
+        scores |= {"test": say(tested), "rows": rows}
+        if not problem.many_labels and method == Method():
+            look = np.sort(np.random.default_rng(seed).permutation(len(train))[:_LOOK])
+            if undone(say(x[train][look]), y[train][look]):
+                scores["undone"] = np.array(True)
     asks = problem.many_labels or any(r.method.is_tuned for r in recipes)
     if asks and "held_out" not in scores:
         scores |= _held_out(trained, x[train], problem.strata[train], groups, classes, problem.many_labels)
@@ -150,7 +159,7 @@ def _run(
             more = measures(decided, truth)
         seconds = time.perf_counter() - started
         environment = made_with | about | {"seconds": seconds, "measures": more}
-        environment |= {"manifest": FORMAT}
+        environment |= {"manifest": FORMAT} | ({"undone": True} if "undone" in scores else {})
         files = {"recipe.json": recipe.to_dict(), "environment.json": environment}
         for name, content in files.items():
             write_atomic(place / name, _as_json(content))
@@ -160,6 +169,23 @@ def _run(
         write_atomic(place / "evaluation.json", last["evaluation.json"])
         outcomes.append(Outcome(recipe, evaluation, seconds, None, place))
     return outcomes
+
+
+def undone(logits: Scores, truth: Integers) -> bool:
+    """Whether a training without weights is no fit of its own samples: probabilities that are sure and wrong.
+
+    What lowers the log-loss of its own samples cannot be improved there by giving a part of every probability
+    to the shares of the classes. Where that takes a fifth of the log-loss away, the training undid itself, as
+    boosting does whose leaves of a thin class grow without bound.
+
+    Args:
+        logits: of training samples, log-probabilities of shape (n, C).
+        truth: class indices.
+    """
+    shares = np.bincount(truth, minlength=logits.shape[1]) / len(truth)
+    own = np.exp(logits[np.arange(len(truth)), truth])
+    mixed = (1 - _PART) * own + _PART * shares[truth]
+    return bool(np.log(np.maximum(own, FLOOR)).sum() < 1.25 * np.log(mixed).sum())
 
 
 def measures(logits: Scores, truth: Integers) -> dict[str, float]:
