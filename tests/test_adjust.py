@@ -571,8 +571,9 @@ def test_frames_with_the_classes_in_another_order_are_refused(rng):
 
 def test_rows_in_another_order_and_samples_without_a_group_are_refused(rng):
     pandas = pytest.importorskip("pandas")
-    counts, labels = [30, 10], pandas.Series(np.repeat([0, 1], [30, 10]))
-    logits = pandas.DataFrame(rng.normal(size=(40, 2)))
+    rows = [f"row {i}" for i in range(40)]
+    counts, labels = [30, 10], pandas.Series(np.repeat([0, 1], [30, 10]), rows)
+    logits = pandas.DataFrame(rng.normal(size=(40, 2)), rows)
     turned = labels.sample(frac=1, random_state=0)
     for call in (
         lambda: longtail.tune_adjustment(logits, turned, counts),
@@ -588,6 +589,46 @@ def test_rows_in_another_order_and_samples_without_a_group_are_refused(rng):
     for call in (longtail.tune_adjustment, longtail.evaluate):
         with pytest.raises(ValueError, match=r"groups are missing .* for 10 of 40 samples"):
             call(logits, labels, counts, groups=groups)
+
+
+def test_indexes_that_do_not_name_the_same_rows_pair_by_position(rng):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"y": np.repeat([0, 1], [30, 10])}).sample(frac=1, random_state=0)
+    assert sorted(table.index) == list(range(40)) != list(table.index)
+    scores, counts = rng.normal(size=(40, 2)), [30, 10]
+    right = longtail.evaluate(scores, table.y.to_numpy(), counts)
+    assert longtail.evaluate(pandas.DataFrame(scores), table.y, counts) == right
+    table["g"] = np.arange(40) // 2
+    longtail.evaluate(scores, table.y, counts, groups=pandas.Series(table.g.to_numpy()))
+    longtail.evaluate(scores, table.y.reset_index(drop=True), counts, groups=table.g)
+    with pytest.raises(ValueError, match="targets and groups have the same rows in another order"):
+        longtail.evaluate(
+            pandas.DataFrame(scores), table.y, counts, groups=table.g[::-1]
+        )  # behind the default
+    twice = pandas.Index(np.repeat(np.arange(20), 2))  # says of no row which it is
+    again = pandas.DataFrame(scores, twice)
+    assert longtail.evaluate(again, pandas.Series(table.y.to_numpy(), twice[::-1]), counts) == right
+    other = pandas.Series(table.y.to_numpy(), np.arange(40) * 2)
+    assert longtail.evaluate(pandas.DataFrame(scores, table.index), other, counts) == right
+    with pytest.raises(ValueError, match=r"\.to_numpy\(\) if .*\.loc.*, only if the indexes name"):
+        longtail.evaluate(pandas.DataFrame(scores, table.index), table.y.sort_index(), counts)
+
+
+def test_columns_in_another_order_are_told_as_they_are_written(rng):
+    pandas = pytest.importorskip("pandas")
+    for size, order, counts in (
+        (3, [2, 0, 1], [5, 4, 3]),
+        (12, list(range(12))[::-1], list(range(12, 0, -1))),
+        (12, [*"lkjihgfedcba"], dict(zip("abcdefghijkl", range(12, 0, -1), strict=True))),
+        (12, [str(i) for i in range(12)][::-1], list(range(12, 0, -1))),
+        (12, [*"lkjihgfedcba"], pandas.Series(range(12, 0, -1), [*"abcdefghijkl"])),
+    ):
+        logits = pandas.DataFrame(rng.normal(size=(6, size)), columns=order)
+        with pytest.raises(ValueError, match="in this order; give logits") as told:
+            longtail.adjust_logits(logits, counts)
+        remedy = eval(str(told.value).split("; give ")[1], {"logits": logits, "counts": counts})
+        assert list(remedy.columns) == sorted(order, key=lambda name: (len(str(name)), name))
+        longtail.adjust_logits(remedy, counts)  # is taken
 
 
 def test_text_of_numbers_is_told_where_scikit_learn_orders_it_otherwise(recwarn):

@@ -1049,7 +1049,8 @@ def test_a_column_of_lists_is_many_labels(kind, tmp_path, rng):
 def test_what_stands_in_another_order_of_rows_is_refused(rng):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(
-        {"x": rng.normal(size=40), "y": list("ab") * 20, "g": [i // 2 for i in range(40)]}
+        {"x": rng.normal(size=40), "y": list("ab") * 20, "g": [i // 2 for i in range(40)]},
+        [f"row {i}" for i in range(40)],
     )
     other = frame.sample(frac=1, random_state=0)
     with pytest.raises(ValueError, match="column 'x' and column 'y' have the same rows in another order"):

@@ -353,10 +353,24 @@ def check_columns(name: str, values: object, counts: object) -> None:
         return
     names = [str(key) for key in (order if isinstance(order, dict) else range(len(found)))]
     if found != names and sorted(found) == sorted(names):
+        own = dict(zip(found, columns, strict=True))  # 0 is a column where "0" is none
         raise ValueError(
             f"columns of {name} are {_checks.shorten(found)}, and the classes are {_checks.shorten(names)}, "
-            f"in this order; give {name}[{names if len(names) < 8 else 'list(counts)'}]"
+            f"in this order; give {name}[{_written(name, [own[key] for key in names], counts)}]"
         )
+
+
+def _written(name: str, columns: list[Any], counts: object) -> str:
+    """How to write columns in a line of code: whole where they are few, else by what makes them."""
+    if len(columns) < 8:
+        return str(columns)
+    if isinstance(counts, Mapping) and list(counts) == columns:
+        return "list(counts)"
+    if columns == list(range(len(columns))):
+        return f"list(range({len(columns)}))"
+    if all(isinstance(key, str) for key in columns) and columns == sorted(columns):
+        return f"sorted({name}.columns)"
+    return str(columns)
 
 
 def notice_text_numbers(name: str, counts: object) -> None:
@@ -394,7 +408,8 @@ def group_ids(name: str, groups: object, samples: int) -> list[Hashable]:
 def check_index(given: Mapping[str, object]) -> None:
     """Refuse Series and frames of the same rows in other orders: what stands beside what would be chance.
 
-    Indexes that differ in more than their order say nothing: rows are then paired by position.
+    Rows are paired by position. Nothing is said where indexes do not name the same rows: where they differ in
+    more than their order, where one is the default 0..n-1, which names places, or has a label twice.
 
     Args:
         given: what is read side by side, by its name in messages.
@@ -404,16 +419,19 @@ def check_index(given: Mapping[str, object]) -> None:
         index = getattr(values, "index", None)
         if type(values).__module__.split(".")[0] != "pandas" or index is None:
             continue
+        if (type(index).__name__ == "RangeIndex" and index.start == 0 and index.step == 1) or (
+            not index.is_unique
+        ):
+            continue
         if first is None:
             first = name, index
             continue
         other = first[1]
-        if len(other) != len(index) or other.equals(index):
-            continue
-        if len(other.difference(index)) == 0 and len(index.difference(other)) == 0:
+        if len(other) == len(index) and not other.equals(index) and index.isin(other).all():
             raise ValueError(
                 f"{first[0]} and {name} have the same rows in another order, as their indexes say, and are "
-                f"read by position; put them into one order, values.loc[other.index], or give .to_numpy()"
+                "read by position; give both as .to_numpy() if their positions are right, or put one into "
+                "the other's order by .loc[other.index], only if the indexes name the same rows"
             )
 
 
