@@ -56,6 +56,7 @@ from longtail.evaluation import (
 from longtail.methods import Method, Rule
 from longtail.methods import get as method
 from longtail.report.tables import legend, method_sheet, reading
+from longtail.sources.frames import read_frame
 from longtail.training import evaluate_run, load_run
 from longtail.training.evaluate import held_out
 from longtail.training.recipe import Recipe
@@ -1007,6 +1008,60 @@ def test_decimal_commas_between_semicolons_are_numbers(tmp_path, rng):
     found = Problem.from_table(write(tmp_path / "t.csv", text), "y")
     assert found.columns == (("x", "number"), ("z", "number"))
     np.testing.assert_allclose(found.inputs, np.column_stack([x, z]))
+
+
+@pytest.mark.parametrize(
+    ("written", "values"),
+    [
+        ("1,250 980 12,000 3,400", None),  # thousands, as far as anyone can tell
+        ("765 573,628 1 2", None),
+        ("1.100 12,000 1 2", None),
+        ("0.123 1,5 1 2", None),
+        ("1,250 980 12,00 3,400", [1.25, 980, 12, 3.4]),
+        ("1.100,500 1,250 1 2", [1100.5, 1.25, 1, 2]),
+        ("-0,123 1,250 1 2", [-0.123, 1.25, 1, 2]),
+        ("1234,567 1,250 1.100 2", [1234.567, 1.25, 1100, 2]),
+        ("1.234.567 1,250 1 2", [1234567, 1.25, 1, 2]),
+        ("1.100 2.5 1 2", [1.1, 2.5, 1, 2]),
+    ],
+)
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_a_comma_is_decimal_where_a_value_proves_it(written, values, separator, tmp_path):
+    rows = [f"{x}{separator}{'ab'[i % 2]}\n" for i, x in enumerate(written.split() * 2)]
+    read = read_frame(write(tmp_path / "t.csv", f"x{separator}y\n" + "".join(rows)), label="y")
+    (column,) = read.columns
+    if values is None:
+        assert column.kind == "category"
+        assert column.categories == tuple(sorted({*written.split()}))
+    else:
+        assert column.kind == "number"
+        assert column.values.tolist() == values * 2
+
+
+def test_a_test_table_has_the_decimal_mark_of_training(tmp_path):
+    def table(name, *values, separator=";"):
+        rows = [f"{x}{separator}{'ab'[i >= len(values)]}\n" for i, x in enumerate(values * 2)]
+        return write(tmp_path / name, f"p{separator}y\n" + "".join(rows))
+
+    for values, numbers in [
+        (("1.100", "2.101", "3"), [1100, 2101, 3]),
+        (("1,100", "2,101", "3"), [1.1, 2.101, 3]),
+    ]:
+        found = Problem.from_table(table("a", "1.100,0", "2.101,1"), "y", test=table("b", *values))
+        assert found.inputs[:, 0].tolist() == [1100, 2101.1] * 2
+        assert found.test[0][:, 0].tolist() == numbers * 2
+    commas, points = ("1.100,0", "2.101,1"), ("1.100", "2.5")
+    for train, test, said in [
+        (commas, points, "commas .* and points"),
+        (points, commas, "points .* and commas"),
+    ]:
+        with pytest.raises(ValueError, match=rf"column 'p' has decimal {said} in .*; write both alike"):
+            Problem.from_table(table("a", *train), "y", test=table("b", *test))
+    for separator, written in ((";", commas), (",", ("1100.0", "2101.1"))):  # each proves its own mark
+        one = Problem.from_table(table("a", "1", "2"), "y", test=table("b", *written, separator=separator))
+        assert one.test[0][:, 0].tolist() == [1100, 2101.1] * 2
+    plain = table("b", "1100.0", "2101.1", separator=",")
+    assert Problem.from_table(table("a", *commas), "y", test=plain).test[0][0].tolist() == [1100]
 
 
 def test_text_that_looks_like_amounts_or_days_is_named(tmp_path):

@@ -732,6 +732,12 @@ def _test_table(
                 f"column {column.name!r} holds a {column.kind} in the training table and a {other.kind} in "
                 f"{source}; make both alike"
             )
+        if {column.mark, other.mark} == {",", "."}:
+            named = {",": "commas", ".": "points"}
+            raise ValueError(
+                f"column {column.name!r} has decimal {named[column.mark]} in the training table and "
+                f"{named[other.mark]} in {source}; write both alike"
+            )
         values = other.values
         if column.kind == "category" and other.categories:
             places = {text: i for i, text in enumerate(column.categories)}

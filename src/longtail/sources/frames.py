@@ -13,7 +13,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+_Mark = Literal["", ",", "."]
 _PARQUET = (".parquet", ".pq")
 _PACKED = (".gz", ".zst", ".zip", ".bz2", ".xz")
 READ = f"a .csv, .tsv, .tab or .data file, also packed ({', '.join(_PACKED)}), or a .parquet or .pq file"
@@ -50,7 +51,9 @@ _OTHER = (
 _MIXED = 50  # distinct values beyond which a column of numbers and text is no list of categories
 _CONTINUOUS = 20  # distinct numbers that are not whole, beyond which a label is a measure
 # a number with a decimal comma, and with points between thousands
-_COMMA = r"[-+]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?([eE][-+]?[0-9]+)?"
+_COMMA = r"[-+]?([0-9]+|[1-9][0-9]{0,2}(\.[0-9]{3})+)(,[0-9]+)?([eE][-+]?[0-9]+)?"
+# such numbers that may be meant otherwise: whole ones, and 1,250 or 1.250 with a mark that may part thousands
+_EITHER = r"[-+]?([0-9]+([eE][-+]?[0-9]+)?|[1-9][0-9]{0,2}[.,][0-9]{3})"
 _DAY = 86_400.0
 _LISTS = (list, tuple, set, frozenset, np.ndarray)
 
@@ -65,6 +68,8 @@ class Column:
         values: float64 of shape (N,), NaN where missing; of a category its place in `categories`.
         categories: the texts, sorted.
         whole: whether every value is a whole number, or text: what an identifier is made of.
+        mark: what fractions are written with in text between semicolons or tabs, "," or "."; empty where no
+            value tells, and of all other tables.
     """
 
     name: str
@@ -72,6 +77,7 @@ class Column:
     values: npt.NDArray[np.float64]
     categories: tuple[str, ...] = ()
     whole: bool = False
+    mark: _Mark = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +124,8 @@ def read_frame(
         groups: a column whose equal values belong together, such as a customer.
         drop: columns to leave out.
         keep: columns to read whatever they hold: text among numbers makes a category.
-        like: a table with the same columns, which says of what kind each is; groups may be missing beside it.
+        like: a table with the same columns, which says of what kind each is, and which have decimal commas;
+            groups may be missing beside it.
 
     Raises:
         ValueError: no such column, an unreadable file, a column of numbers and text, an infinite number.
@@ -132,11 +139,11 @@ def read_frame(
     if isinstance(source, str | os.PathLike):
         if separator is not None and label is not None:
             texts = {*texts, label}
-        read, classes = _from_file(
-            os.fspath(source), label, texts, labels if separator is None else [label or ""], drop
-        )
+        commas = set() if like is None else {c.name for c in like.columns if c.mark == ","}
+        several = labels if separator is None else [label or ""]
+        read, classes, marks = _from_file(os.fspath(source), label, texts, several, drop, commas)
     else:
-        read, classes = _from_memory(source, label, drop), None
+        read, classes, marks = _from_memory(source, label, drop), None, {}
     name = f"{str(source)!r}" if isinstance(source, str | os.PathLike) else "the table"
     if like is not None and groups not in read:
         groups = None
@@ -174,7 +181,11 @@ def read_frame(
     if together is not None and (missing := sum(map(_arrays.is_missing, together.tolist()))):
         raise ValueError(f"groups {groups!r} is empty in {missing} rows of {name}; fill or drop these rows")
     # what was read of a column goes as the column is made, or both would be held whole
-    columns = [_column(n, read.pop(n), n in keep, n in texts, name) for n in [*read] if n not in drop]
+    columns = [
+        replace(_column(n, read.pop(n), n in keep, n in texts, name), mark=marks.get(n, ""))
+        for n in [*read]
+        if n not in drop
+    ]
     together = None if together is None else together.astype(str)
     return Frame(tuple(columns), truth, together, classes)
 
@@ -190,7 +201,8 @@ def _from_file(
     texts: Collection[str],
     several: Sequence[str] = (),
     drop: Collection[str] = (),
-) -> tuple[dict[str, Array], tuple[Any, ...] | None]:
+    commas: Collection[str] = (),
+) -> tuple[dict[str, Array], tuple[Any, ...] | None, dict[str, _Mark]]:
     endings = [ending for ending in Path(path.lower()).suffixes if ending not in _PACKED]
     other = bool(endings) and endings[-1] in _OTHER
     if other or not os.path.isfile(path):
@@ -200,8 +212,8 @@ def _from_file(
     database = tables.connect("a table")
     database.execute("RESET memory_limit")  # columns are wanted whole
     if Path(path).suffix.lower() in _PARQUET:
-        return _from_parquet(database, path, label, drop), None
-    return _from_text(database, path, label, texts, several)
+        return _from_parquet(database, path, label, drop), None, {}
+    return _from_text(database, path, label, texts, several, commas)
 
 
 def _from_text(
@@ -210,10 +222,12 @@ def _from_text(
     label: str | None,
     as_text: Collection[str],
     several: Sequence[str] = (),
-) -> tuple[dict[str, Array], tuple[Any, ...] | None]:
+    as_commas: Collection[str] = (),
+) -> tuple[dict[str, Array], tuple[Any, ...] | None, dict[str, _Mark]]:
     """Read text; a column is numbers, or dates, where every value that is there is one.
 
-    Of many labels a row, whose columns are named by `several`, the labels are columns as all others.
+    Of many labels a row, whose columns are named by `several`, the labels are columns as all others. A comma
+    is decimal where one value of the column proves it, as 1,250 may be a thousand, or another table has.
     """
     with contextlib.ExitStack() as stack:
         file = tables._readable(path, stack)
@@ -235,6 +249,7 @@ def _from_text(
     database.execute(f"DELETE FROM t WHERE {told} IS NULL OR trim({told}) = ''")
     missing = _arrays._MISSING.pattern.replace("'", "''")
     read: dict[str, Array] = {}
+    marks: dict[str, _Mark] = {}
     for i, (name, alias) in enumerate(zip(header, aliases, strict=True)):
         if i == at:
             (texts,) = _fetch(database, f"SELECT {alias} AS v FROM t", path)
@@ -246,23 +261,32 @@ def _from_text(
             continue
         text = f"CASE WHEN regexp_full_match({alias}, '{missing}') THEN NULL ELSE trim({alias}) END"
         database.execute(f"CREATE OR REPLACE TEMP VIEW w AS SELECT {text} AS v FROM t")
-        there, numbers, dates, codes_, commas = database.execute(
+        there, numbers, dates, codes_, commas, sure, points = database.execute(
             "SELECT count(v), count(TRY_CAST(v AS DOUBLE)), count(TRY_CAST(v AS TIMESTAMP)), "
             "count(*) FILTER (regexp_matches(v, '^[-+]?0[0-9]')), "
-            f"count(*) FILTER (regexp_full_match(v, '{_COMMA}')) FROM w"
+            f"count(*) FILTER (regexp_full_match(v, '{_COMMA}')), "
+            f"count(*) FILTER (NOT regexp_full_match(v, '{_EITHER}')), "
+            "count(*) FILTER (contains(v, '.')) FROM w"
         ).fetchall()[0]
         if name in as_text:
             read[name] = _fetch(database, "SELECT v FROM w", path)[0]
-        elif numbers == there and not codes_:
-            read[name] = _fetch(database, "SELECT TRY_CAST(v AS DOUBLE) AS v FROM w", path)[0]
-        elif table.delimiter != "," and commas == there and not codes_:
+        elif (
+            table.delimiter != ","
+            and commas == there
+            and not codes_
+            and (name in as_commas or (sure and numbers < there))
+        ):
+            marks[name] = ","
             number = "TRY_CAST(replace(replace(v, '.', ''), ',', '.') AS DOUBLE)"
             read[name] = _fetch(database, f"SELECT {number} AS v FROM w", path)[0]
+        elif numbers == there and not codes_:
+            marks[name] = "." if points and table.delimiter != "," else ""
+            read[name] = _fetch(database, "SELECT TRY_CAST(v AS DOUBLE) AS v FROM w", path)[0]
         elif dates == there:
             read[name] = _fetch(database, "SELECT TRY_CAST(v AS TIMESTAMP) AS v FROM w", path)[0]
         else:
             read[name] = _fetch(database, "SELECT v FROM w", path)[0]
-    return read, classes
+    return read, classes, marks
 
 
 def _parted(name: str, raw: Array, separator: str, table: str) -> tuple[Array, tuple[Any, ...]]:

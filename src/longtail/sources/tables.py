@@ -48,6 +48,7 @@ _CLASSES = 1 << 22  # more distinct labels than any classifier has, and few enou
 _NESTED = "nested"
 _ALONE = 20  # labels that stand once each: from here on it is worth a word
 _CODE = re.compile(r"\s*[-+]?0[0-9]")
+_THOUSANDS = re.compile(r"\s*[-+]?[1-9][0-9]{0,2},[0-9]{3}\s*", re.ASCII)
 _COMMA = re.compile(r"\s*[-+]?[0-9]+(,[0-9]+)?\s*", re.ASCII)
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)  # of spreadsheets, for themselves
 _PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|tiff?|webp)\s*", re.IGNORECASE)
@@ -554,6 +555,12 @@ def read_counts(database: DuckDBPyConnection, path: str) -> Counted:
             if text is None or name is None or not text.strip() or not name.strip():
                 _check_filled(table, [at, named])
                 continue
+            if _THOUSANDS.fullmatch(text):
+                whole = text.strip().replace(",", "")
+                raise ValueError(
+                    f"count {text!r} in line {_line(table, at, text)} of {path!r} has a comma that may be "
+                    f"decimal or part thousands; write {whole} if it is that"
+                )
             plain = text.replace(",", ".") if table.delimiter != "," and _COMMA.fullmatch(text) else text
             try:
                 value = float(plain)
