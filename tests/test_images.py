@@ -16,6 +16,7 @@ from PIL import Image
 
 from folders import unseal
 from longtail import class_counts, cli, datasets
+from longtail.cli.sources import look_at_images
 from longtail.datasets.decoding import MARGIN, cut, normalise, upright_size
 from longtail.datasets.images import (
     IMAGENET_MEAN,
@@ -310,8 +311,28 @@ def test_numbers_that_begin_anew_in_every_class_are_told(write):
 
 def test_groups_of_a_given_test_part_that_training_has_are_told(write):
     root = write("train/cat/1_1.jpg", "train/lynx/2_1.jpg", "test/cat/1_2.jpg", "test/lynx/3_1.jpg")
-    with pytest.warns(UserWarning, match="1 groups are in both training and test, such as '1'"):
-        load_images(root, groups_from=r"(\d+)_")
+    for look in (load_images, look_at_images):  # the latter for longtail train
+        with pytest.warns(UserWarning, match="1 groups are in both training and test, such as '1'"):
+            train, _ = look(str(root), groups_from=r"(\d+)_")
+        assert train.arguments == {"groups_from": r"(\d+)_", "source": str(root)}
+
+
+def test_a_rare_class_with_few_patients_is_no_numbering_that_begins_anew(write):
+    root = write(*(f"{c}/p{n}_0.png" for c, found in (("a", range(20)), ("rare", [3, 11])) for n in found))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_images(root, groups_from=r"p(\d+)_")
+
+
+def test_the_expression_that_is_suggested_finds_the_groups(write):
+    root = write(
+        *(f"{c}/t_{t:02}_{i}.png" for c, n in (("a", 6), ("b", 2)) for t in range(n) for i in range(2))
+    )
+    with pytest.warns(UserWarning, match="may begin anew") as told:
+        load_images(root, groups_from=r"_(\d+)_")
+    suggested = str(told[0].message).rpartition("too: ")[2]
+    train, test = load_images(root, groups_from=suggested)
+    assert len({*train.groups, *test.groups}) == 8
 
 
 @pytest.mark.parametrize(
@@ -364,6 +385,27 @@ def test_the_share_held_out_by_groups_is_near_the_one_asked():
     own = np.concatenate([np.arange(4000) // 4, 1000 + np.arange(400) // 4, 1100 + np.arange(60) // 4])
     out = hold_out(targets, 0.2, 1, own)
     np.testing.assert_allclose(np.bincount(targets[out]) / np.bincount(targets), 0.2, atol=0.02)
+
+
+def test_what_is_held_out_goes_little_beyond_the_share():
+    lopsided = np.repeat(["a", "b"], [95, 5])
+    for seed in range(8):
+        assert len(hold_out(np.zeros(100, int), 0.2, seed, lopsided)) == 5
+    rng = np.random.default_rng(3)
+    targets = np.repeat(np.arange(40), np.geomspace(1000, 10, 40).astype(int))
+    for seed in range(5):
+        out = hold_out(targets, 0.2, seed, rng.integers(0, 300, len(targets)))
+        assert 0.1 < len(out) / len(targets) < 0.3
+
+
+@pytest.mark.parametrize("wrong", [1.5, "a", -1, True])
+def test_seeds_are_whole_numbers(write, wrong):
+    with pytest.raises((TypeError, ValueError), match="seed must be"):
+        load_images(write("cat/1.jpg", "cat/2.jpg", "lynx/1.jpg"), seed=wrong)
+    with pytest.raises((TypeError, ValueError), match="seed must be"):
+        hold_out(np.array([0, 0, 1, 1]), 0.5, wrong, np.arange(4))
+    train, _ = load_images(write("cat/1.jpg", "cat/2.jpg", "lynx/1.jpg"), seed=np.int64(3))
+    assert json.loads(json.dumps(train.arguments))["seed"] == 3
 
 
 def test_a_class_that_is_called_train(write):

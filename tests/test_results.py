@@ -132,7 +132,7 @@ OWN_DATA = (
     *("table-page-blocks-lightgbm", "table-page-blocks-logistic-regression"),
     *("table-page-blocks-hist-gradient-boosting", "table-yeast-hist-gradient-boosting"),
     *("table-yeast-lightgbm", "table-yeast-logistic-regression", "table-shuttle-logistic-regression"),
-    *("table-shuttle-lightgbm", "table-shuttle-hist-gradient-boosting"),
+    *("table-shuttle-lightgbm", "table-shuttle-lightgbm-without-l2", "table-shuttle-hist-gradient-boosting"),
     *("features-cifar10", "features-cifar10-5000", "features-gtsrb"),
 )
 

@@ -274,12 +274,33 @@ def test_a_run_on_pictures_finds_them_by_what_they_were_listed_with(tmp_path, ca
     code, out, err = run(capsys, monkeypatch, *asked, *more)
     assert code == 0, err
     assert "over seeds and 30 test samples in 3 groups together" in out
-    assert "(a fifth of each class is held out, groups whole)" in err
+    assert "40 training and 30 test images (43 % is held out, groups whole)" in err
     folder = tmp_path / "here/plain/seed0"
     stored = read_evaluation(json.loads((folder / "evaluation.json").read_text()))
     assert evaluate_run(folder) == stored
     assert evaluate_run(folder, root) == stored
     assert stored.units != stored.test_counts
+    lists = [f"{p.relative_to(root)},{p.parent.name},film{p.stem[:-1]}" for p in sorted(root.rglob("*.jpg"))]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/t.csv").write_text("\n".join(["file,kind,film", *lists, ""]))
+    shutil.copytree(root, tmp_path / "in/shots")
+    asked = (
+        "compare",
+        "in/t.csv",
+        "--image",
+        "file",
+        "--label",
+        "kind",
+        "--root",
+        "in/shots",
+        "--group",
+        "film",
+    )
+    code, _, err = run(capsys, monkeypatch, *asked, "--seeds", 1, "--epochs", 1, *more[:2], "--out", "table")
+    assert code == 0, err
+    once = evaluate_run(tmp_path / "table/plain/seed0")
+    shutil.move(tmp_path / "in", tmp_path / "away")  # the table and, beside it, the pictures
+    assert evaluate_run(tmp_path / "table/plain/seed0", tmp_path / "away/t.csv") == once
     moved = shutil.copytree(root, tmp_path / "moved")
     shutil.rmtree(root)
     assert evaluate_run(folder, moved) == stored

@@ -50,8 +50,10 @@ def look_at_images(name: str, **options: Any) -> tuple[ImageList, ImageList]:
     line = f"{train.num_classes} classes"
     if test is None:
         train, test = load_images(name, **options)
-        rest = f"{len(train):,} training and {len(test):,} test images (a fifth of each class is held out"
-        rest += ")" if train.groups is None else ", groups whole)"
+        rest = f"{len(train):,} training and {len(test):,} test images"
+        share = len(test) / (len(train) + len(test))
+        whole = f"{100 * share:.0f} % is held out, groups whole"
+        rest += f" ({'a fifth of each class is held out' if train.groups is None else whole})"
     else:
         rest = f"{len(train):,} training and {len(test):,} test images"
         files = [part.files for part in (train, test) if part.files is not None]

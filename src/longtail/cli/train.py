@@ -117,7 +117,9 @@ def train(
     """
     columns = {"label": label, "image": image, "root": root, "groups": group, "groups_from": groups_from}
     columns = {name: value for name, value in columns.items() if value is not None}
-    listed = look_at_images(recipe, **columns) if are_images(recipe) else None
+    listed = None
+    if are_images(recipe) or (columns and recipe.startswith("hf:")):
+        listed = look_at_images(recipe, **columns)
     if columns and listed is None:
         first = next(iter(columns))
         option = {"groups": "group", "groups_from": "groups-from"}.get(first, first)
@@ -516,9 +518,9 @@ def _what_to_train(name: str, epochs: int | None, changes: dict[str, Any]) -> tu
             f"recipe {name!r} is for images, but no environment.json beside it says where they are; give the "
             "images, and the recipe's fields by --set"
         ) from None
-    from longtail.datasets.images import load_images
+    from longtail.datasets.images import load_again
 
-    return chosen, load_images(source, **arguments)
+    return chosen, load_again(arguments | {"source": source})
 
 
 def _field(text: str) -> tuple[str, object]:

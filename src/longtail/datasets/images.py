@@ -197,7 +197,7 @@ class ImageList:
         if numbering_restarts(names.tolist(), codes, self.targets, self.path):
             _checks.warn(
                 f"groups_from {groups_from!r} finds numbers such as {groups[0]!r}, which may begin anew in "
-                f"every class; let it find the class's folder, too, such as ([^/]+)/{groups_from}"
+                f"every class; if they do, let it find the class's folder, too: ([^/]+)/[^/]*?{groups_from}"
             )
         return replace(self, groups=np.array(groups))
 
@@ -340,22 +340,33 @@ def load_images(
         FileNotFoundError: image folder no/such/folder is not there; check the path
     """
     share = _checks.number("validation", validation, low=0, high=1, open_low=True, open_high=True)
+    seed = _checks.integer("seed", seed, low=0)
     train, test = list_images(
         source, image=image, label=label, root=root, groups=groups, groups_from=groups_from
     )
-    if test is None:
-        out = hold_out(train.targets, share, seed, train.groups)
-        train, test = train.select(np.setdiff1d(np.arange(len(train)), out)), train.select(out)
-    tell_shared(train.groups, test.groups)
-    if not isinstance(source, (str, os.PathLike)):
+    if test is not None:
         return train, test
-    columns = {"image": image, "label": label, "groups": groups, "groups_from": groups_from}
-    given: dict[str, str | float] = {name: text for name, text in columns.items() if text is not None}
-    given |= {"root": _absolute(root)} if root is not None else {}
-    given |= {"validation": share} if share != 0.2 else {}
-    given |= {"seed": seed} if seed else {}
-    given["source"] = _absolute(source)
-    return replace(train, arguments=given), replace(test, arguments=given)
+    out = hold_out(train.targets, share, seed, train.groups)
+    if train.arguments is not None:
+        more = {"validation": share} if share != 0.2 else {}
+        train = replace(train, arguments={**train.arguments, **more, **({"seed": seed} if seed else {})})
+    return train.select(np.setdiff1d(np.arange(len(train)), out)), train.select(out)
+
+
+def load_again(
+    arguments: Mapping[str, str | float], source: str | os.PathLike[str] | None = None
+) -> tuple[ImageList, ImageList]:
+    """Load images by what `load_images` was given before, perhaps from where they have been moved to."""
+    given: dict[str, Any] = dict(arguments)
+    if source is None:
+        return load_images(**given)
+    before, now = Path(given.pop("source", "")), Path(source)
+    if now.is_dir() and not before.is_dir() and before.suffix:  # pictures in place of their table
+        given = {k: v for k, v in given.items() if k not in ("image", "label", "root", "groups")}
+    elif "root" in given:
+        moved = now.resolve().parent / os.path.relpath(given["root"], before.parent)
+        given["root"] = str(moved) if moved.is_dir() else given["root"]
+    return load_images(source, **given)
 
 
 def _absolute(source: str | os.PathLike[str]) -> str:
@@ -369,13 +380,17 @@ def numbering_restarts(
     """Whether the numbers of groups begin anew in every class, as those of GTSRB's tracks do.
 
     Then groups are numbers, files of several classes have one name, and the highest number differs much from
-    class to class; numbered patients with files in every class have the same highest number there.
+    class to class; numbered patients with files in every class have the same highest number there. In every
+    class most numbers up to the highest are there; of patients a rare class has a few, of any number.
     """
     if not all(name.isdecimal() for name in names):
         return False
     numbers = np.array([int(name) for name in names])
-    tops = [numbers[codes[targets == c]].max(initial=0) for c in range(int(targets.max()) + 1)]
-    if max(tops) < 2 * max(1, min(tops)):
+    found = [np.unique(numbers[codes[targets == c]]) for c in np.unique(targets)]
+    tops = [int(own.max()) for own in found]
+    if max(tops) < 2 * max(1, min(tops)) or any(
+        top >= 2 * len(own) for top, own in zip(tops, found, strict=True)
+    ):
         return False
     files: dict[str, int] = {}
     for index, c in enumerate(targets.tolist()):
@@ -408,9 +423,17 @@ def list_images(
     if groups is not None and groups_from is not None:
         raise ValueError("groups is given beside groups_from; leave one of the two out")
     train, test = _listed(source, image, label, root, groups)
-    if groups_from is None:
+    if groups_from is not None:
+        train, test = train.with_groups(groups_from), test and test.with_groups(groups_from)
+    if test is not None:
+        tell_shared(train.groups, test.groups)
+    if not isinstance(source, (str, os.PathLike)):
         return train, test
-    return train.with_groups(groups_from), test and test.with_groups(groups_from)
+    columns = {"image": image, "label": label, "groups": groups, "groups_from": groups_from}
+    given: dict[str, str | float] = {name: text for name, text in columns.items() if text is not None}
+    given |= {"root": _absolute(root)} if root is not None else {}
+    given["source"] = _absolute(source)
+    return replace(train, arguments=given), test and replace(test, arguments=given)
 
 
 def _listed(

@@ -146,7 +146,9 @@ def hold_out(
     """Choose samples to test on: about a share of every class, and of groups all samples or none.
 
     A class keeps at least one sample, or one group, to learn from; of a class that has only one, none is
-    chosen. Groups come in an order of their own, given by the seed, those of the rarest classes first.
+    chosen. Groups come in an order of their own, given by the seed, those of the rarest classes first. At
+    least one of each class is chosen, if it can be spared: where all go beyond the share, the one that does
+    so least.
 
     Args:
         targets: Classes, int64 of shape (N,), 0 .. C-1.
@@ -162,6 +164,7 @@ def hold_out(
     """
     sizes = np.bincount(targets)
     wanted = np.maximum(0, np.minimum(np.maximum(1, np.rint(share * sizes)), sizes - 1)).astype(np.int64)
+    seed = _checks.integer("seed", seed, low=0)
     if groups is None:
         if not wanted.any():
             raise ValueError("every class has one image, so that none can be held out; give test images")
@@ -173,19 +176,30 @@ def hold_out(
     for group, label, amount in zip(*pairs.tolist(), amounts.tolist(), strict=True):
         within.setdefault(group, []).append((label, amount))
         having.setdefault(label, []).append(group)
-    places = _random.hashes(seed, len(within))
+    places = _random.hashes(seed & _random.WORD, len(within))
     held, left = np.zeros_like(wanted), np.bincount(pairs[1], minlength=len(sizes))
     chosen: set[int] = set()
+
+    def beyond(group: int) -> float:
+        """The largest share of what is wanted of a class, were this group chosen, too."""
+        return float(max((held[c] + n) / max(1, wanted[c]) for c, n in within[group]))
+
+    def spare(group: int) -> bool:
+        return group not in chosen and all(left[c] > 1 for c, _ in within[group])
+
+    def choose(group: int) -> None:
+        chosen.add(group)
+        for c, n in within[group]:
+            held[c] += n
+            left[c] -= 1
+
     for label in sorted(having, key=lambda c: (len(having[c]), c)):
-        for group in sorted(having[label], key=lambda g: (places[g], g)):
-            amount = next(n for c, n in within[group] if c == label)
-            enough = held[label] and 2 * (held[label] + amount - wanted[label]) > amount
-            if group in chosen or enough or any(left[c] < 2 for c, _ in within[group]):
-                continue
-            chosen.add(group)
-            for c, n in within[group]:
-                held[c] += n
-                left[c] -= 1
+        own = sorted(having[label], key=lambda g: (places[g], g))
+        for group in own:
+            if held[label] < wanted[label] and beyond(group) <= 1.25 and spare(group):
+                choose(group)
+        if not held[label] and (left_over := [g for g in own if spare(g)]):
+            choose(min(left_over, key=beyond))
     if not chosen:
         raise ValueError(
             "groups: no group can be held out without a class losing its last one; give test images, or "

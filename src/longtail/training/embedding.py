@@ -150,12 +150,15 @@ def embed(
         threads = threads if workers is None else _checks.integer("workers", workers, low=0)
         columns: dict[str, Any] = {"image": image, "label": label, "root": root, "groups": groups}
         if not (isinstance(source, tuple) and isinstance(source[0], ImageList)):
-            source = list_images(source, **columns)
+            source = list_images(source, **columns, groups_from=groups_from)
         elif told := [name for name, value in columns.items() if value is not None]:
             raise ValueError(f"{told[0]} is for images that are not listed yet; leave it out")
-        if groups_from is not None:
+        else:
             train, test = source
-            source = train.with_groups(groups_from), test and test.with_groups(groups_from)
+            if groups_from is not None:
+                source = train.with_groups(groups_from), test and test.with_groups(groups_from)
+            if source[1] is not None:
+                tell_shared(source[0].groups, source[1].groups)
         found, about = _of_images(
             source, model, pooling, size, batch_size, target, threads, on_error, cache, progress
         )
@@ -473,7 +476,6 @@ def _features(
         paths = np.array([images.path(i) for i in range(len(images))])
         made |= {f"X{end}": rows, f"y{end}": images.targets, f"paths{end}": paths}
         made[f"groups{end}"] = images.groups
-    tell_shared(made["groups"], made.get("groups_test"))
     return Features(**made, class_names=parts[0][0].class_names, about=about)
 
 

@@ -230,16 +230,14 @@ def _trained_on(
     name, inputs = run.recipe.dataset, about.get("inputs", {})
     if name in DATASETS:
         return load(name, data)
-    given = dict(about.get("arguments", {}))  # those of `load_images`, where it was a path
-    if data is not None:
-        given["source"] = data
-    if "source" not in given or inputs.get("kind") != "images":
+    given = about.get("arguments", {})  # those of `load_images`, where it was a path
+    if (data is None and "source" not in given) or inputs.get("kind") != "images":
         remedy = "the folder of its images" if inputs.get("kind") == "images" else "its Dataset, in Python,"
         raise ValueError(
             f"{run.run_dir} was trained on {name!r}, which is none of longtail's own data sets; give "
             f"{remedy} as data"
         )
-    from longtail.datasets.images import in_memory, load_images
+    from longtail.datasets.images import in_memory, load_again
 
     # what could not be read was left out before; whether all else is the same is seen later
-    return in_memory(*load_images(**given), inputs["shape"][-1], name=name, on_error="skip")
+    return in_memory(*load_again(given, data), inputs["shape"][-1], name=name, on_error="skip")

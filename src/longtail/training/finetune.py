@@ -29,7 +29,14 @@ from torch.utils.data import DataLoader
 from longtail import _checks
 from longtail._arrays import as_numpy
 from longtail.adapters.transformers import TrainerMetrics, logits_of, trainer_loss
-from longtail.datasets.images import EvalTransform, ImageList, TorchDataset, TrainTransform, load_images
+from longtail.datasets.images import (
+    EvalTransform,
+    ImageList,
+    TorchDataset,
+    TrainTransform,
+    load_again,
+    load_images,
+)
 from longtail.evaluation import Evaluation, Evaluator
 from longtail.head import init_prior_bias_, parameter_groups
 from longtail.methods import Rule
@@ -242,8 +249,11 @@ def image_outputs(
     source = about["source"] if data is None else data
     if source is None:
         raise ValueError(f"{run.run_dir} does not know where its images are; give their folder as data")
-    given = about.get("arguments", {}) | {"source": source}
-    _, test = load_images(**given) if isinstance(source, (str, os.PathLike)) else source
+    if isinstance(source, (str, os.PathLike)):
+        before = about.get("arguments", {}) | {"source": about["source"] or ""}
+        _, test = load_again(before, None if data is None else source)
+    else:
+        _, test = source
     if list(test.class_names) != about["class_names"]:
         raise ValueError(
             f"the images in {source} have other classes than the run; give those it was trained on"
