@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 import longtail
+from folders import unseal
 from longtail import Problem, methods
 from longtail.compare import MAIN, compare, few_neighbours, heads
 from longtail.compare.folds import fold
 from longtail.compare.running import prepare
+from longtail.compare.runs import comparisons, find_runs, one_run
 from longtail.datasets import Dataset, Split
 from longtail.evaluation import evaluate
 from longtail.predict import Classifier
 from longtail.sources.arrays import read_arrays
 from longtail.training.loop import load_run, train
+from longtail.training.predictions import Predictions
 from longtail.training.recipe import Recipe
 
 SIZES = (60, 25, 8)
@@ -129,6 +134,35 @@ def test_folds_and_groups_of_features(tmp_path):
     assert table.recipe.folds == 3
     assert [row.seeds for row in table.rows] == [(0, 1, 2)] * 2
     assert sum(o.result.num_samples for o in table.rows[0].outcomes) == len(y)
+
+
+def test_folds_share_the_counts_of_all_of_them(tmp_path):
+    x, y = features((31, 14, 8))
+    problem = Problem.from_features(x, y, name="uneven")
+    chosen = ["plain", "logit_adjusted:tau=2"]
+    table = compare(problem, chosen, folds=5, repeats=1, out=tmp_path, jobs=1)
+    outcomes = [o for row in table.rows for o in row.outcomes]
+    assert {o.result.class_counts for o in outcomes} == {(31, 14, 8)}  # which decide the shot groups
+    trained = {tuple(o.environment["trained_counts"]) for o in outcomes}
+    assert len(trained) > 1
+    assert all(sum(counts) < len(y) for counts in trained)
+    last = table.rows[1].outcomes[-1]
+    inside, outside = fold(y, None, 5, 4)
+    decided = np.stack([Classifier(last.folder).logits(row) for row in x[outside]])
+    np.testing.assert_allclose(decided, Predictions.read(last.folder).logits, rtol=1e-4, atol=1e-5)
+    assert last.environment["trained_counts"] == np.bincount(y[inside]).tolist()
+
+    for o in outcomes:  # as an earlier version left them: each fold's evaluation has its own counts
+        unseal(o.folder)
+        place = o.folder / "evaluation.json"
+        own = json.loads(place.read_text()) | {"class_counts": o.environment["trained_counts"]}
+        place.write_text(json.dumps(own))
+    found, left_out = find_runs([tmp_path])
+    assert not left_out
+    assert len({o.result.class_counts for o in found}) > 1
+    (again,) = comparisons(found)
+    assert [row.seeds for row in again.rows] == [(0, 1, 2, 3, 4)] * 2
+    assert one_run(tmp_path).name == "fold0"
 
 
 def test_a_tail_is_cut_for_each_seed(problem, tmp_path):

@@ -156,7 +156,7 @@ class Classifier:
         self.kind: str = inputs["kind"]
         self.shape: tuple[int, ...] = tuple(inputs["shape"])
         self._recipe, self._network = run.recipe, run.model
-        self._counts: Any = run.evaluation.class_counts
+        self._counts: Any = about.get("trained_counts", run.evaluation.class_counts)  # the former of a fold
         self.thresholds: npt.NDArray[np.float64] | None = None
         if isinstance(run.evaluation, MultiLabelEvaluation):
             self.thresholds = np.asarray(run.evaluation.threshold, dtype=np.float64)

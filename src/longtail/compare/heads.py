@@ -526,8 +526,12 @@ def _kept(
             else:
                 decided = decides.adjust(logits.numpy(), data.counts, epochs=recipe.epochs, held_out=inner)
                 said = Predictions.of(decided, data.test[1], data.test_groups)
+                counts = data.counts
+                if recipe.folds:  # the shot groups are those of all folds together, or each has others
+                    counts = data.problem.class_counts
+                    chosen["trained_counts"] = data.counts.tolist()
                 evaluation = evaluate(
-                    decided, data.test[1], data.counts, activation=recipe.activation, groups=said.groups
+                    decided, data.test[1], counts, activation=recipe.activation, groups=said.groups
                 )
                 more = measures(decided, data.test[1]) if recipe.activation == "softmax" else {}
             folder = RunFolder(place)

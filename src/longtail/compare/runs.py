@@ -99,7 +99,7 @@ def comparisons(outcomes: Sequence[Outcome]) -> list[ComparisonTable]:
     """
     groups: dict[tuple[str, tuple[int, ...]], list[Outcome]] = {}
     for outcome in outcomes:
-        key = (outcome.recipe.dataset, outcome.found.class_counts)
+        key = (outcome.recipe.dataset, _trained_on(outcome))
         groups.setdefault(key, []).append(outcome)
     found = []
     for group in groups.values():
@@ -107,6 +107,12 @@ def comparisons(outcomes: Sequence[Outcome]) -> list[ComparisonTable]:
         folder = Path(os.path.commonpath([o.folder for o in group]))
         found.append(ComparisonTable(rows[0].outcomes[0].recipe, rows, (), folder))
     return found
+
+
+def _trained_on(outcome: Outcome) -> tuple[int, ...]:
+    """Samples of each class; of a fold those of all folds, where an earlier version evaluated by its own."""
+    every = outcome.environment.get("class_counts") if outcome.recipe.folds else None
+    return tuple(every) if isinstance(every, list) else outcome.found.class_counts
 
 
 def runs_below(path: Path, marks: Iterable[str] = ("recipe.json", "evaluation.json")) -> Iterator[Path]:
