@@ -532,6 +532,12 @@ def test_a_series_of_counts_or_shares_is_not_counted_as_labels():
         assert dict(class_counts(sizes.to_numpy())) == {2: 1, 5: 1, 9: 1}
     with pytest.raises(ValueError, match=r"are proportions, .*leave normalize out"):
         class_counts(labels.value_counts(normalize=True))
+    with pytest.raises(ValueError, match=r"source\.rename\('count'\) if they are counts"):
+        class_counts(labels.to_frame().assign(x=1).groupby("y")["x"].count())  # more than 3 in 3 rows
+    with pytest.raises(ValueError, match="beside 'y', of which most differ"):  # of no name, however few
+        class_counts(pd.Series([1, 2, 3], index=pd.Index(list("abc"), name="y")))
+    column = pd.DataFrame({"id": range(10), "label": [0, 0, 1, 1, 2, 2, 3, 3, 4, 5]}).set_index("id")["label"]
+    assert dict(class_counts(column)) == {0: 2, 1: 2, 2: 2, 3: 2, 4: 1, 5: 1}
     files = pd.Index([f"{i}.jpg" for i in range(16)], name="file")
     assert dict(class_counts(pd.Series([0] * 12 + [1] * 4, index=files))) == {0: 12, 1: 4}  # labels by file
 

@@ -141,6 +141,22 @@ def test_a_damaged_file_is_one_line(tmp_path):
 # ---- files of others
 
 
+def test_whole_numbers_in_parquet_are_features(tmp_path):
+    polars = pytest.importorskip("polars")
+    whole, y, path = np.arange(60).reshape(30, 2) % 7, ["a", "b"] * 15, tmp_path / "f.parquet"
+    for values in (whole.tolist(), (whole > 2).tolist()):
+        polars.DataFrame({"v": values, "y": y}).write_parquet(path)
+        np.testing.assert_array_equal(Problem.from_features(path).inputs, values)
+    polars.DataFrame({"v": [[1, None]] + [[1, 2]] * 29, "y": y}).write_parquet(path)
+    with pytest.raises(ValueError, match="hold NaN or infinity, first in row 0"):
+        Problem.from_features(path)
+    income = [20_000 + 31 * i for i in range(30)]
+    polars.DataFrame({"income": income, "few": whole[:, 0], "y": y}).write_parquet(path)
+    with pytest.warns(UserWarning, match="every row has another whole number in 'income'; leave out"):
+        problem = Problem.from_features(path)
+    assert problem.inputs[:, 0].tolist() == income
+
+
 def test_features_in_parquet_are_columns_or_one_column_of_lists(tmp_path, rng):
     polars = pytest.importorskip("polars")
     X, y = rng.normal(size=(30, 3)).astype(np.float32), ["a", "b"] * 15
@@ -154,6 +170,7 @@ def test_features_in_parquet_are_columns_or_one_column_of_lists(tmp_path, rng):
         assert len(np.unique(problem.groups)) == 10
     for columns, message in (
         (wide | {"id": range(30)}, "column 'id' of .* is an identifier"),
+        (wide | {"id": [1 + i * 7 % 30 for i in range(30)]}, "column 'id' of .* is an identifier"),
         (
             {"v": [[1.0, 2.0]] * 29 + [[1.0]]},
             "column 'v' of .* must hold lists of one length, got lengths from 1",

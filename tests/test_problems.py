@@ -1072,10 +1072,13 @@ def test_text_that_looks_like_amounts_or_days_is_named(tmp_path):
     left, kept = found.notes
     assert "'price' is text in which every row has another value, such as '1,000.5' (keep='price'" in left
     assert kept.startswith("'share' ('0 %'), 'day' ('01.02.2020') are text and taken as categories")
+    assert kept.endswith("keep='share' and so on if categories are meant")
     assert ("code", "category") in found.columns  # digits with zeros in front are codes
     rows = "".join(f"{'-' if i % 9 == 3 else i / 2},{i % 7},{'ab'[i % 2]}\n" for i in range(40))
     (note,) = Problem.from_table(write(tmp_path / "d.csv", "x,z,y\n" + rows), "y").notes
-    assert note.startswith("'x' ('-') are text and taken as categories")
+    assert note.startswith("'x' ('-') is text and taken as categories")
+    assert note.endswith("keep='x' if categories are meant")
+    assert Problem.from_table(tmp_path / "d.csv", "y", keep=["x"]).notes == ()
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "parquet", "pyarrow"])

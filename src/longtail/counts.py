@@ -326,7 +326,7 @@ def _is_counted(source: object) -> bool:
     """Whether a Series holds counts: one named count, as ``value_counts`` gives it.
 
     Raises:
-        ValueError: a Series that is surely no labels, and may be counts or shares under another name.
+        ValueError: a Series that is hardly labels, and may be counts or shares under another name.
     """
     if not _arrays.is_series(source):
         return False
@@ -340,7 +340,11 @@ def _is_counted(source: object) -> bool:
         )
     # of groupby(...).size() or .count(): whole numbers beside the classes' own name, most of which differ
     named = getattr(index, "name", None) is not None
-    if named and kind in "iu" and index.is_unique and 2 * source.nunique() > len(source) > 1:
+    if not named or kind not in "iu" or not index.is_unique or len(source) < 2:
+        return False
+    # a column of its own name may be labels beside an index, whose numbers are then no more than the rows
+    large = source.name is None or source.max() > len(source)
+    if large and 2 * source.nunique() > len(source):
         raise ValueError(
             f"source is a Series of {len(source)} numbers beside {index.name!r}, of which most differ, as "
             "counts do; give source.rename('count') if they are counts, source.to_numpy() if they are labels"

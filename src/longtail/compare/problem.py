@@ -652,9 +652,12 @@ def _usable(
             columns.append(column)
     if odd := [c for c in columns if c.name not in keep and _like_numbers(c)]:
         shown = ", ".join(f"{c.name!r} ({_odd_one(c)!r})" for c in odd[:3])
+        several = len(odd) > 1
+        shown += ", ..." * (len(odd) > 3)
         notes.append(
-            f"{shown}{', ...' * (len(odd) > 3)} are text and taken as categories; of amounts write plain "
-            "numbers (1234.5), of days 2020-01-31, and nothing where there is none"
+            f"{shown} {'are' if several else 'is'} text and taken as categories; of "
+            "amounts write plain numbers (1234.5), of days 2020-01-31, and nothing where there is none; "
+            f"keep={odd[0].name!r}{' and so on' * several} if categories are meant"
         )
     return columns, notes
 

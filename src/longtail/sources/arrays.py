@@ -92,12 +92,23 @@ def _of_parquet(path: str, label: str) -> dict[str, Array]:
             f"{path!r} has columns that are no numbers: {_checks.shorten(text)}; features are numbers alone, "
             "or one column of lists of them; a table is compared by label=COLUMN"
         )
-    for column in read.columns:
-        if column.whole and len(read) >= _FEW and len(np.unique(column.values)) == len(read):
+    different = [
+        column
+        for column in read.columns
+        if column.whole and len(read) >= _FEW and len(np.unique(column.values)) == len(read)
+    ]
+    for column in different:
+        first, last = column.values.min(), column.values.max()
+        if first in (0, 1) and last - first == len(read) - 1:
             raise ValueError(
-                f"column {column.name!r} of {path!r} is an identifier, every row has another value, and no "
+                f"column {column.name!r} of {path!r} is an identifier, as it numbers the rows, and no "
                 "feature; leave it out of the file, or compare it as a table, by label=COLUMN"
             )
+    if different:
+        _checks.warn(
+            f"features {path}: every row has another whole number in "
+            f"{_checks.shorten([c.name for c in different])}; leave out of the file what is an identifier"
+        )
     if not read.columns:
         raise ValueError(f"features {path} has no column beside {label!r}; give a column a feature")
     return found | {"X": np.column_stack([c.values for c in read.columns]).astype(np.float32)}

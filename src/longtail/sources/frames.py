@@ -413,12 +413,12 @@ def vectors_of(path: str, name: str) -> npt.NDArray[np.float32]:
             f"column {name!r} of {path!r} must hold lists of one length, got lengths from "
             f"{max(min(sizes, default=0), 0)} to {max(sizes, default=0)}; leave the other rows out"
         )
-    rows = np.ma.filled(np.ma.stack(list(lists)), np.nan) if len(lists) else np.empty((0, 0))
+    rows = np.ma.stack(list(lists)) if len(lists) else np.ma.empty((0, 0))
     if rows.dtype.kind not in "biuf" or rows.ndim != 2:
         raise TypeError(
             f"column {name!r} of {path!r} must hold lists of numbers, got {rows.dtype}; leave it out"
         )
-    return np.asarray(rows, dtype=np.float32)
+    return np.ma.filled(rows.astype(np.float32), np.nan)
 
 
 def _fetch(database: DuckDBPyConnection, query: str, path: str, given: Sequence[Any] = ()) -> list[Array]:
