@@ -591,6 +591,44 @@ def test_rows_in_another_order_and_samples_without_a_group_are_refused(rng):
             call(logits, labels, counts, groups=groups)
 
 
+@pytest.mark.parametrize("turned", range(1, 12))
+def test_rows_in_another_order_are_refused_wherever_they_stand_side_by_side(turned, rng):
+    pandas = pytest.importorskip("pandas")
+    rows = [f"row {i}" for i in range(60)]
+
+    def series(values, place):
+        return pandas.Series(values, rows)[::-1] if place == turned else pandas.Series(values, rows)
+
+    y, together = np.arange(60) % 2, np.arange(60) // 2
+    many = pandas.DataFrame(np.stack([y, 1 - y], axis=1), rows)
+    scores = pandas.DataFrame(rng.normal(size=(60, 2)), rows)
+    tested = scores, series(y, 1)
+    options = {"held_out_labels": series(y, 4), "held_out_groups": series(together, 5), "resamples": 0}
+    calls = (
+        lambda: longtail.Problem.from_features(
+            scores.to_numpy(), y, test=tested, test_groups=series(together, 2)
+        ),
+        lambda: longtail.estimate_prior(
+            scores, [30, 30], groups=series(together, 3), held_out_logits=scores, **options
+        ),
+        lambda: longtail.evaluation.tune_thresholds(
+            scores, many[::-1] if turned == 6 else many, groups=series(together, 7)
+        ),
+        lambda: longtail.evaluation.class_curves(scores, series(y, 8)),
+        lambda: longtail.evaluation.paired_on_test(
+            series(y, 0), series(1 - y, 9), series(y, 10), groups=series(together, 11)
+        ),
+    )
+    said = []
+    for call in calls:
+        try:
+            call()
+        except ValueError as error:
+            said.append(str(error))
+    (told,) = said
+    assert "have the same rows in another order, as their indexes say" in told
+
+
 def test_indexes_that_do_not_name_the_same_rows_pair_by_position(rng):
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame({"y": np.repeat([0, 1], [30, 10])}).sample(frac=1, random_state=0)

@@ -139,7 +139,7 @@ def test_folds_and_groups_of_features(tmp_path):
 def test_folds_share_the_counts_of_all_of_them(tmp_path):
     x, y = features((31, 14, 8))
     problem = Problem.from_features(x, y, name="uneven")
-    chosen = ["plain", "logit_adjusted:tau=2"]
+    chosen = ["plain", "posthoc_logit_adjusted"]
     table = compare(problem, chosen, folds=5, repeats=1, out=tmp_path, jobs=1)
     outcomes = [o for row in table.rows for o in row.outcomes]
     assert {o.result.class_counts for o in outcomes} == {(31, 14, 8)}  # which decide the shot groups

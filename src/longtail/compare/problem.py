@@ -254,6 +254,8 @@ class Problem:
                 names, targets = tuple(map(str, places)), codes.astype(np.int64)
         tested = None
         if test is not None:
+            beside = {"test features": test[0], "test labels": test[1], "test_groups": test_groups}
+            _arrays.check_index(beside)
             x = _features("test features" if called[0] == "features" else "X_test", test[0])
             if x.shape[1] != inputs.shape[1]:
                 raise ValueError(

@@ -169,7 +169,9 @@ def estimate_prior(
     """
     for name, given in (("logits", logits), ("held_out_logits", held_out_logits)):
         _arrays.check_columns(name, given, counts)
-    _arrays.check_index({"held_out_logits": held_out_logits, "held_out_labels": held_out_labels})
+    _arrays.check_index({"logits": logits, "groups": groups})
+    labelled = {"held_out_logits": held_out_logits, "held_out_labels": held_out_labels}
+    _arrays.check_index(labelled | {"held_out_groups": held_out_groups})
     shape = as_numpy("logits", logits).shape
     if len(shape) == 2:
         _check_classes(Classes.read(counts, shape[1]), shape[1])

@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from longtail import _arrays
 from longtail._arrays import as_numpy
 from longtail.evaluation.intervals import Interval, checked_confidence
 from longtail.evaluation.reading import group_numbers, read_labels
@@ -146,6 +147,7 @@ def paired_on_test(
         1947.
     """
     confidence = checked_confidence(confidence)
+    _arrays.check_index({"first": first, "second": second, "targets": targets, "groups": groups})
     for name, given in (("first", first), ("second", second), ("targets", targets)):
         if (kind := as_numpy(name, given).dtype).kind not in "biuf":
             raise TypeError(

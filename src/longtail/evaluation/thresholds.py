@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail import _arrays, _checks
 from longtail._arrays import as_numpy
 from longtail.evaluation.curves import Curve
 from longtail.evaluation.intervals import THIN
@@ -70,6 +70,7 @@ def class_curves(scores: object, targets: object, *, activation: str | None = No
         >>> [round(curve.average_precision, 2) for curve in curves]
         [1.0, 1.0]
     """
+    _arrays.check_index({"scores": scores, "targets": targets})
     given, truth = as_numpy("scores", scores), as_numpy("targets", targets)
     if given.ndim != 2 or given.dtype.kind != "f" or not len(given):
         raise ValueError(f"scores must be floating point of shape (N, C), got {_checks.describe(given)}")
@@ -146,6 +147,7 @@ def tune_thresholds(
     floor = _checks.number("floor", floor, low=0, high=1, open_low=True)
     alarm, miss = (_checks.number("cost", c, low=0, open_low=True, open_high=True) for c in cost)
     folds = _checks.integer("folds", folds, low=2)
+    _arrays.check_index({"scores": scores, "targets": targets, "groups": groups})
     given, truth = as_numpy("scores", scores), as_numpy("targets", targets)
     if given.ndim == 1:
         given, truth = given[:, np.newaxis], truth.reshape(-1, 1)
