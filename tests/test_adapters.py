@@ -536,6 +536,31 @@ def test_what_is_fitted_to_the_shares_of_the_labels_hides_nothing():
         assert PriorAdjustedClassifier(estimator).fit(X, y).class_weight_.tolist() == [1, 1]
 
 
+def test_what_weighs_nothing_inside_an_ensemble_hides_nothing():
+    balanced = logistic(class_weight="balanced")
+    X, y = np.random.default_rng(0).normal(size=(60, 2)), [0] * 45 + [1] * 15
+    calibrated = CalibratedClassifierCV(balanced, cv=3)
+    stacked = StackingClassifier([("b", balanced)], final_estimator=logistic())
+    ones = logistic(class_weight={0: 1, 1: 1.0})
+    for part in (
+        calibrated,
+        stacked,
+        ones,
+        logistic(class_weight={1: 1}),
+        make_pipeline(StandardScaler(), calibrated),
+    ):
+        model = PriorAdjustedClassifier(VotingClassifier([("a", part)], voting="soft"))
+        assert model.fit(X, y).class_weight_.tolist() == [1, 1]
+    ClassBalancedClassifier(ones).fit(X, y)
+    tempered = CalibratedClassifierCV(balanced, cv=3)
+    tempered.method = "temperature"  # which keeps the shares that the inner one saw
+    over = StackingClassifier([("b", logistic())], final_estimator=balanced)
+    tenfold = logistic(class_weight={1: 10})  # the other class weighs 1
+    for parts in ([("a", tempered)], [("a", over)], [("a", tenfold)], [("a", calibrated), ("ab", balanced)]):
+        with pytest.raises(ValueError, match=r"has .*class_weight=.* inside, which hides the prior"):
+            PriorAdjustedClassifier(VotingClassifier(parts, voting="soft")).fit(X, y)
+
+
 def test_weights_that_pass_by_the_adjustment_are_refused():
     X, y = np.random.default_rng(0).normal(size=(60, 2)), ["a"] * 45 + ["b"] * 15
     weights = np.where(np.array(y) == "b", 9.0, 1.0)

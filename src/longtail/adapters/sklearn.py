@@ -121,6 +121,8 @@ def _weighing(params: Mapping[str, object], names: tuple[str, ...] = _WEIGHING) 
     for name, value in params.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         off = value is None or value is False or (number and value in (0, 1))
+        if isinstance(value, Mapping):  # of classes, and those that it lacks weigh 1
+            off = all(weight == 1 for weight in value.values())
         if name.rsplit("__")[-1] in names and not off:
             return f"{name}={_checks.shorten([value])}"
     return ""
@@ -443,11 +445,16 @@ def _weight_name(estimator: object) -> str:
 
 def _inside(model: Any) -> str:
     """What an ensemble's members weigh classes by, which its own parameters do not tell; "" if nothing."""
-    name, params = type(model).__name__, model.get_params(deep=True)
-    if name == "CalibratedClassifierCV" and params.get("method") in ("sigmoid", "isotonic"):
-        return ""  # fitted to the shares of the labels, whatever the inner one saw
-    if name.startswith("Stacking"):  # as is what its last classifier learns
-        params = {key: value for key, value in params.items() if key.startswith("final_estimator")}
+    params = model.get_params(deep=True)
+    for place, part in [("", model), *params.items()]:  # what is fitted to the shares of the labels
+        name, below = type(part).__name__, f"{place}__" if place else ""
+        if name == "CalibratedClassifierCV" and part.method in ("sigmoid", "isotonic"):
+            kept = "no parameter"
+        elif name.startswith("Stacking"):  # whose last classifier alone decides
+            kept = f"{below}final_estimator"
+        else:
+            continue
+        params = {k: v for k, v in params.items() if not k.startswith(below) or k.startswith(kept)}
     inner = {key: value for key, value in params.items() if "__" in key}
     for value in params.values():
         if (
