@@ -667,6 +667,10 @@ def test_columns_in_another_order_are_told_as_they_are_written(rng):
         remedy = eval(str(told.value).split("; give ")[1], {"logits": logits, "counts": counts})
         assert list(remedy.columns) == sorted(order, key=lambda name: (len(str(name)), name))
         longtail.adjust_logits(remedy, counts)  # is taken
+    names = [*"lkbihgfedcaj"]
+    held = pandas.DataFrame(rng.dirichlet(np.ones(12), 40), columns=names)
+    with pytest.raises(ValueError, match=r"give scores\[list\(held_out_scores\.columns\)\]"):
+        longtail.prediction_sets(held, np.arange(40) % 12, held[names[::-1]])
 
 
 def test_text_of_numbers_is_told_where_scikit_learn_orders_it_otherwise(recwarn):

@@ -338,10 +338,16 @@ def series_order(source: Any) -> list[Hashable]:
         return names
 
 
-def check_columns(name: str, values: object, counts: object) -> None:
+def check_columns(name: str, values: object, counts: object, called: str = "counts") -> None:
     """Refuse a frame of scores whose columns are the classes of the counts in another order.
 
     Columns with other names say nothing: they are then the classes by position.
+
+    Args:
+        name: of the frame in messages.
+        values: the frame; anything else has no columns.
+        counts: of the classes, as for `in_output_order`.
+        called: what the caller has the names of the classes by.
     """
     columns = getattr(values, "columns", None)
     if columns is None or getattr(values, "ndim", 2) != 2:
@@ -356,16 +362,16 @@ def check_columns(name: str, values: object, counts: object) -> None:
         own = dict(zip(found, columns, strict=True))  # 0 is a column where "0" is none
         raise ValueError(
             f"columns of {name} are {_checks.shorten(found)}, and the classes are {_checks.shorten(names)}, "
-            f"in this order; give {name}[{_written(name, [own[key] for key in names], counts)}]"
+            f"in this order; give {name}[{_written(name, [own[key] for key in names], counts, called)}]"
         )
 
 
-def _written(name: str, columns: list[Any], counts: object) -> str:
+def _written(name: str, columns: list[Any], counts: object, called: str) -> str:
     """How to write columns in a line of code: whole where they are few, else by what makes them."""
     if len(columns) < 8:
         return str(columns)
     if isinstance(counts, Mapping) and list(counts) == columns:
-        return "list(counts)"
+        return f"list({called})"
     if columns == list(range(len(columns))):
         return f"list(range({len(columns)}))"
     if all(isinstance(key, str) for key in columns) and columns == sorted(columns):

@@ -234,7 +234,8 @@ def prediction_sets(
         held = getattr(held_out_scores, "columns", None)
         named = counts if counts is not None or held is None else dict.fromkeys(map(str, held))
         if named is not None:
-            _arrays.check_columns(name, given, named)
+            called = "counts" if counts is not None else "held_out_scores.columns"
+            _arrays.check_columns(name, given, named, called)
     _arrays.check_index(
         {"held_out_scores": held_out_scores, "held_out_labels": held_out_labels, "groups": groups}
     )
