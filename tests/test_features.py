@@ -155,6 +155,9 @@ def test_whole_numbers_in_parquet_are_features(tmp_path):
     with pytest.warns(UserWarning, match="every row has another whole number in 'income'; leave out"):
         problem = Problem.from_features(path)
     assert problem.inputs[:, 0].tolist() == income
+    polars.DataFrame({"year": range(1990, 2020), "y": y}).write_parquet(path)
+    with pytest.warns(UserWarning, match="every row has another whole number in 'year'"):
+        Problem.from_features(path)
 
 
 def test_features_in_parquet_are_columns_or_one_column_of_lists(tmp_path, rng):

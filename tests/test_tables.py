@@ -368,6 +368,9 @@ def test_decimal_commas_are_numbers(tmp_path):
     path = table(tmp_path, "f;y\n" + "".join(f"1;{x}\n" for x in ("10,0", "2,0", "0,5", "2,0")))
     assert list(class_counts(path, label="y").items()) == [(0.5, 1), (2.0, 2), (10.0, 1)]
     assert class_counts(table(tmp_path, "name;count\na;1,5\nb;3\n")) == {"a": 1.5, "b": 3}
+    text = "x;label\n1;1,000\n2;1\n3;1\n"  # a thousand, perhaps
+    assert class_counts(table(tmp_path, text), label="label") == {"1": 2, "1,000": 1}
+    assert class_counts(table(tmp_path, text + "4;1,5\n"), label="label") == {1: 3, 1.5: 1}
 
 
 def test_codes_keep_their_zeros_in_the_order_of_numbers(tmp_path):

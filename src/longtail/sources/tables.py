@@ -588,7 +588,9 @@ def _numbers(names: list[str], comma: bool) -> list[Any]:
     "3", " 3", "3.0" and a stray "03" are 3. Names of which half begin with 0, or some where all have one
     length, are codes, such as 007, and stay text.
     """
-    if comma and not all(map(_arrays.NUMBER.fullmatch, names)) and all(map(_COMMA.fullmatch, names)):
+    # 1,000 may be a thousand, and beside 1 be another class: another name must prove the comma
+    commas = [name for name in names if "," in name] if comma else []
+    if not all(map(_THOUSANDS.fullmatch, commas)) and all(map(_COMMA.fullmatch, names)):
         names = [name.replace(",", ".") for name in names]
     if names and all(name.lower() in ("true", "false") for name in names):
         return [name.lower() == "true" for name in names]
