@@ -411,6 +411,16 @@ def group_ids(name: str, groups: object, samples: int) -> list[Hashable]:
     return found
 
 
+def group_numbers(groups: object, samples: int, name: str = "groups") -> npt.NDArray[np.int64]:
+    """Number the groups of samples from 0, in the order of their names as text: int64 of shape (N,).
+
+    Raises:
+        ValueError: another number of them, or a sample without one.
+    """
+    names = np.asarray(list(map(str, group_ids(name, groups, samples))))
+    return np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
 def check_index(given: Mapping[str, object]) -> None:
     """Refuse Series and frames of the same rows in other orders: what stands beside what would be chance.
 

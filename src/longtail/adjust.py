@@ -428,9 +428,7 @@ def tune_adjustment(
         )
     units = None
     if groups is not None:
-        place: dict[Any, int] = {}
-        ids = _arrays.group_ids("groups", groups, len(truth))
-        units = np.asarray([place.setdefault(group, len(place)) for group in ids])
+        units = _arrays.group_numbers(groups, len(truth))
 
     wrong: dict[tuple[str, float], npt.NDArray[np.bool_]] = {}
     for name, given in trainings.items():

@@ -44,12 +44,12 @@ def look_at_images(name: str, **options: Any) -> tuple[ImageList, ImageList]:
         OSError: it is not there, or may not be read.
         ValueError: it holds no classes.
     """
-    from longtail.datasets.images import list_images, load_images
+    from longtail.datasets.images import list_images, parted
 
     train, test = list_images(name, **options)
     line = f"{train.num_classes} classes"
     if test is None:
-        train, test = load_images(name, **options)
+        train, test = parted(train)
         rest = f"{len(train):,} training and {len(test):,} test images"
         share = len(test) / (len(train) + len(test))
         whole = f"{100 * share:.0f} % is held out, groups whole"

@@ -41,6 +41,9 @@ __all__ = ["already", "finished", "measures", "run_training", "split", "versions
 Integers = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
+WAIT: Final = 86_400.0  # seconds for another process that has a run of this comparison in hand
+_LOOK, _PART = 2000, 0.05  # training samples that are looked at, and what each gives to the shares
+
 
 def split(problem: Problem, recipe: Recipe) -> tuple[Integers, Integers | None]:
     """Return the training samples of a run, and its test samples; None where a test set is given."""
@@ -48,10 +51,6 @@ def split(problem: Problem, recipe: Recipe) -> tuple[Integers, Integers | None]:
     if recipe.folds == 0:
         return np.arange(len(problem.targets)), None
     return fold(problem.strata, problem.groups, recipe.folds, recipe.seed)
-
-
-WAIT: Final = 86_400.0  # seconds for another process that has a run of this comparison in hand
-_LOOK, _PART = 2000, 0.05  # training samples that are looked at, and what each gives to the shares
 
 
 def run_training(

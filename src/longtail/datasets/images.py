@@ -344,13 +344,15 @@ def load_images(
     train, test = list_images(
         source, image=image, label=label, root=root, groups=groups, groups_from=groups_from
     )
-    if test is not None:
-        return train, test
-    out = hold_out(train.targets, share, seed, train.groups)
-    if train.arguments is not None:
-        more = {"validation": share} if share != 0.2 else {}
-        train = replace(train, arguments={**train.arguments, **more, **({"seed": seed} if seed else {})})
-    return train.select(np.setdiff1d(np.arange(len(train)), out)), train.select(out)
+    return (train, test) if test is not None else parted(train, share, seed)
+
+
+def parted(images: ImageList, validation: float = 0.2, seed: int = 0) -> tuple[ImageList, ImageList]:
+    """Hold a share of every class out of images without a test set, as `load_images` does."""
+    out = hold_out(images.targets, validation, seed, images.groups)
+    if images.arguments is not None:
+        images = replace(images, arguments={**images.arguments, "validation": validation, "seed": seed})
+    return images.select(np.setdiff1d(np.arange(len(images)), out)), images.select(out)
 
 
 def load_again(

@@ -164,7 +164,7 @@ def hold_out(
     """
     sizes = np.bincount(targets)
     wanted = np.maximum(0, np.minimum(np.maximum(1, np.rint(share * sizes)), sizes - 1)).astype(np.int64)
-    seed = _checks.integer("seed", seed, low=0)
+    seed = _checks.integer("seed", seed, low=0, high=_random.WORD)
     if groups is None:
         if not wanted.any():
             raise ValueError("every class has one image, so that none can be held out; give test images")
@@ -176,7 +176,7 @@ def hold_out(
     for group, label, amount in zip(*pairs.tolist(), amounts.tolist(), strict=True):
         within.setdefault(group, []).append((label, amount))
         having.setdefault(label, []).append(group)
-    places = _random.hashes(seed & _random.WORD, len(within))
+    places = _random.hashes(seed, len(within))
     held, left = np.zeros_like(wanted), np.bincount(pairs[1], minlength=len(sizes))
     chosen: set[int] = set()
 

@@ -187,7 +187,7 @@ def estimate_prior(
     trained = classes.counts.astype(np.float64)
     trained = np.where(trained > 0, trained, trained[trained > 0].min())
     trained /= trained.sum()
-    together = None if groups is None else group_numbers(groups, len(new))
+    together = np.arange(len(new)) if groups is None else group_numbers(groups, len(new))
     if held_out_logits is None:
         if held_out_groups is not None:
             raise ValueError(
@@ -219,28 +219,22 @@ def estimate_prior(
     interval = None
     if resamples:
         rng, found = np.random.default_rng(seed), np.empty((resamples, size))
+        of_class = [np.flatnonzero(truth == c) for c in np.flatnonzero(held)]
+        places = [np.unique(units[own], return_inverse=True)[1].reshape(-1) for own in of_class]
         for i in range(resamples):
-            weight = _weights(rng, len(new), together)
+            weight = _weights(rng, together)
             # every class keeps its held-out samples: which ones they are is what chance decides
             times = np.zeros(len(truth))
-            for c, n in enumerate(held):
-                if n:
-                    own = np.flatnonzero(truth == c)
-                    names = np.unique(units[own])
-                    often = np.bincount(rng.integers(n, size=n), minlength=n)
-                    times[own] = often[np.searchsorted(names, units[own])]
+            for own, place in zip(of_class, places, strict=True):
+                n = int(place.max()) + 1
+                times[own] = np.bincount(rng.integers(n, size=n), minlength=n)[place]
             drawn, seen = np.flatnonzero(times), np.flatnonzero(weight)
             refit = fit_calibration(old[drawn], truth[drawn], weight=times[drawn], start=calibration, steps=8)
             parts = new[seen], old[drawn], held, trained, refit, weight[seen], times[drawn]
             found[i] = _estimated(*parts, start=prior)[0]
         interval = _ends(found, confidence)
-    p_value = _shift_test(
-        *(old.argmax(axis=1), new.argmax(axis=1), size),
-        *(
-            1.0 if g is None else _independent(g)
-            for g in (None if held_out_groups is None else units, together)
-        ),
-    )
+    shares = _independent(units), _independent(together)
+    p_value = _shift_test(old.argmax(axis=1), new.argmax(axis=1), size, *shares)
     thin = tuple(int(c) for c in np.flatnonzero(held < THIN))
     shifted = p_value < 0.05
     return PriorEstimate(
@@ -391,11 +385,11 @@ def _em(shares: Floats, source: Floats, weight: Floats, start: Floats) -> Floats
     return prior
 
 
-def _weights(rng: np.random.Generator, samples: int, groups: npt.NDArray[np.int64] | None) -> Floats:
+def _weights(rng: np.random.Generator, groups: npt.NDArray[np.int64]) -> Floats:
     """How often each sample is drawn, with all of its group."""
-    units = samples if groups is None else int(groups.max()) + 1
-    often = rng.multinomial(units, np.full(units, 1 / units)).astype(np.float64)
-    return often if groups is None else often[groups]
+    units = int(groups.max()) + 1
+    often: Floats = rng.multinomial(units, np.full(units, 1 / units)).astype(np.float64)
+    return often[groups]
 
 
 def _independent(groups: npt.NDArray[np.int64]) -> float:
@@ -406,7 +400,7 @@ def _independent(groups: npt.NDArray[np.int64]) -> float:
 
 def _without_labels(
     new: Floats,
-    groups: npt.NDArray[np.int64] | None,
+    groups: npt.NDArray[np.int64],
     trained: Floats,
     resamples: int,
     confidence: float,
@@ -419,7 +413,7 @@ def _without_labels(
     if resamples:
         rng, found = np.random.default_rng(seed), np.empty((resamples, len(prior)))
         for i in range(resamples):
-            found[i] = _em(shares, trained, _weights(rng, len(new), groups), prior)
+            found[i] = _em(shares, trained, _weights(rng, groups), prior)
         interval = _ends(found, confidence)
     text = (
         "Without held-out samples nothing was calibrated, and no shift can be told from the model's errors; "

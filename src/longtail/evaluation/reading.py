@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _arrays, _checks
-from longtail._arrays import as_numpy
+from longtail._arrays import as_numpy, group_numbers
 
 __all__ = [
     "ACTIVATIONS",
@@ -244,16 +244,6 @@ def group_ids(groups: object, samples: int) -> list[Hashable]:
         ValueError: another number of them, or a sample without one.
     """
     return _arrays.group_ids("groups", groups, samples)
-
-
-def group_numbers(groups: object, samples: int, name: str = "groups") -> Integers:
-    """Number the groups of samples from 0, in the order of their names as text: int64 of shape (N,).
-
-    Raises:
-        ValueError: another number of them, or a sample without one.
-    """
-    names = np.asarray(list(map(str, _arrays.group_ids(name, groups, samples))))
-    return np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def _squeezed(scores: Array, truth: Array, classes: int) -> Array:

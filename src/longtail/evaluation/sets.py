@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from longtail import _arrays, _checks
 from longtail._arrays import as_numpy
-from longtail.evaluation.reading import ACTIVATIONS, Classes, group_ids, read_labels, reading_of
+from longtail.evaluation.reading import ACTIVATIONS, Classes, group_numbers, read_labels, reading_of
 
 __all__ = ["METHODS", "PredictionSets", "SetEvaluation", "SetRule", "fit_sets", "prediction_sets"]
 
@@ -308,10 +308,7 @@ def fit_sets(
     of_class = np.bincount(truth, minlength=size)
     prior = _prior(counts, of_class, method)
     own = _strangeness(method, shares, log_shares, prior)[np.arange(len(truth)), truth]
-    ids = np.arange(len(truth))
-    if groups is not None:
-        place = {group: i for i, group in enumerate(dict.fromkeys(group_ids(groups, len(truth))))}
-        ids = np.asarray([place[group] for group in group_ids(groups, len(truth))])
+    ids = np.arange(len(truth)) if groups is None else group_numbers(groups, len(truth))
     limit = _limit(own, ids, alpha)
     limits = np.full(size, limit)
     held = [len(np.unique(ids[truth == c])) for c in range(size)]
