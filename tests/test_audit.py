@@ -10,6 +10,8 @@ import math
 import os
 import shutil
 import sys
+import warnings
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -360,6 +362,41 @@ def test_patients_in_several_classes_are_one_group_and_their_leak_is_found(tmp_p
     assert "1 of them in both training and test, such as 08 (2 in train and 2 in test)" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("regex", "groups"),
+    [
+        (r"[^/]+/\d+", {"cat/00000": 3, "lynx/00051": 3}),  # no parentheses: all of it
+        (r"^([^/]+)/\d", {"cat": 12, "lynx": 33}),  # below the part's folder
+        (r"(.+)_\d+", {"cat/00000": 3, "lynx/00051": 3}),
+        (r"train/(\w+)/(\d+)|test/(\w+)/(\d+)", {"cat/00000//": 3, "//lynx/00051": 3}),  # in the whole path
+        (r"(cat|lynx)(/no)?", {"cat/": 12, "lynx/": 33}),
+    ],
+)
+def test_an_expression_finds_the_groups_that_training_finds(
+    tracks: Path, regex: str, groups: dict[str, int]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of groups in both parts, and numbers that begin anew
+        train, test = datasets.images.list_images(tracks, groups_from=regex)
+    assert test is not None
+    trained = Counter([*train.groups, *test.groups])  # type: ignore[misc]
+    assert {name: trained[name] for name in groups} == groups
+    found = longtail.audit(tracks, groups_from=regex, group_scope="all")
+    assert found.groups is not None
+    assert found.groups.total == len(trained)
+    assert {g.name for g in found.shared_groups} == {*train.groups} & {*test.groups}  # type: ignore[misc]
+
+
+def test_a_part_with_one_class_folder_is_told_from_its_class(tracks: Path) -> None:
+    shutil.rmtree(tracks / "test/lynx")
+    for path in tracks.glob("test/cat/*"):
+        path.rename(path.with_name(path.name.replace("00050", "00000")))
+    found = longtail.audit(tracks, groups_from=r"(.+)_\d+")
+    assert [(g.name, g.samples) for g in found.shared_groups] == [("cat/00000", {"train": 3, "test": 3})]
+    with pytest.warns(UserWarning, match="1 groups are in both training and test, such as 'cat/00000'"):
+        datasets.images.list_images(tracks, groups_from=r"(.+)_\d+")
+
+
 def test_frames_of_one_track_are_no_pairs(tracks: Path) -> None:
     for frame in (7, 8):
         Image.open(tracks / "train/cat/00000_00000.png").resize((20 + frame,) * 2).save(
@@ -372,12 +409,9 @@ def test_frames_of_one_track_are_no_pairs(tracks: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"groups_from": r"\d+_"},
-            r"has no parentheses around what names the group; such as \(\.\+\)_\[0-9\]\+",
-        ),
-        ({"groups_from": "("}, "is no regular expression: missing"),
-        ({"groups_from": "(track.*)_"}, "finds no group in 'cat/00000_00000.png'; widen it"),
+        ({"groups_from": "("}, r"groups_from must be a regular expression, got '\(': missing"),
+        ({"groups_from": "(track.*)_"}, "finds nothing in 'train/cat/00000_00000.png'; give an expression"),
+        ({"groups_from": "(track.*)?"}, "finds an empty text in 'train/cat/00000_00000.png'; give an"),
         (
             {"group": "patient"},
             "group 'patient' is no column of .*; it has no columns; for images give groups_from",
@@ -615,7 +649,7 @@ def test_the_command_prints_text_json_csv_and_a_page(
     ("arguments", "message"),
     [
         (["no/such"], "image folder no/such is not there; check the path"),
-        (["{photos}", "--groups-from", "x"], "--groups-from 'x' has no parentheses"),
+        (["{photos}", "--groups-from", "track"], "--groups-from 'track' finds nothing in 'train/cat/"),
         (["{photos}", "--group", "who"], "group 'who' is no column"),
         (["{photos}/train/cat"], "has no class folders"),
         (["{photos}", "--test", "b.csv"], "--test 'b.csv' belongs to a table; leave it out for"),

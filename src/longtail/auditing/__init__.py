@@ -28,7 +28,7 @@ from longtail.auditing.findings import (
 )
 from longtail.auditing.samples import Samples
 from longtail.auditing.sources import read
-from longtail.datasets.images import numbering_restarts
+from longtail.datasets.images import group_pattern, groups_in_paths, numbering_restarts
 from longtail.sources.counted import Wanted
 
 __all__ = [
@@ -91,8 +91,9 @@ def audit(
         missing_as_class: Whether rows without a label are a class, called missing.
         group: The column of the group: the patient, the track, the source.
         groups: Or the group of each sample, training samples first.
-        groups_from: Or a regular expression that is looked for in the name of each image below its part's
-            folder, such as ``00/00007_00012.jpg``: what its parentheses catch is the group.
+        groups_from: Or a regular expression that finds the group in each image's path below its part's
+            folder, such as ``00/00007_00012.jpg``, as `longtail.datasets.ImageList.with_groups` says: what
+            its parentheses match, or all of it where there are none.
         group_scope: "all": one name is one group wherever it stands; "class": in every class another one;
             "auto": the latter only if groups are numbers that plainly start again in every class.
         features: One vector a sample, training samples first: an array, or a file as
@@ -110,8 +111,8 @@ def audit(
     Raises:
         FileNotFoundError: The source is not there.
         TypeError: A source of another kind.
-        ValueError: One class only, an unknown column, a group that some sample lacks, a regular expression
-            that has no group or does not match, features of another number of rows, an option out of range.
+        ValueError: One class only, an unknown column, a group that some sample lacks, no regular expression
+            or one that finds no group, features of another number of rows, an option out of range.
         ModuleNotFoundError: SciPy, or what reads this kind of source, is not installed.
 
     Example:
@@ -128,7 +129,7 @@ def audit(
         _checks.number("beta", beta, low=0, high=1)
     _checks.choice("group_scope", group_scope, ("auto", "all", "class"))
     threads = os.cpu_count() or 1 if jobs is None else _checks.integer("jobs", jobs, low=1)
-    pattern = None if groups_from is None else _pattern(groups_from)
+    pattern = None if groups_from is None else group_pattern(groups_from)
     wanted = Wanted(label=label, header=header, missing_as_class=missing_as_class)
     left_out = [drop] if isinstance(drop, str) else list(drop)
     found = read(source, wanted, test=test, drop=left_out, group=group)
@@ -187,20 +188,6 @@ def _sample_maker(found: Samples) -> Callable[[int], Sample]:
 # ---- groups
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise ValueError(
-            f"groups_from {text!r} is no regular expression: {error}; give one such as '(.+)_[0-9]+'"
-        ) from error
-    if not pattern.groups:
-        raise ValueError(
-            f"groups_from {text!r} has no parentheses around what names the group; such as (.+)_[0-9]+"
-        )
-    return pattern
-
-
 def _group_codes(
     found: Samples, group: str | None, groups: Any, pattern: re.Pattern[str] | None
 ) -> tuple[list[str], Any]:
@@ -211,15 +198,7 @@ def _group_codes(
             raise ValueError(
                 f"groups_from needs names of files, and {found.title} has none; name a column by group"
             )
-        values = []
-        for index in range(len(found)):
-            match = pattern.search(named(index).replace(os.sep, "/"))
-            if match is None or not any(match.groups()):
-                raise ValueError(
-                    f"groups_from {pattern.pattern!r} finds no group in {named(index)!r}; widen it to match "
-                    "every name"
-                )
-            values.append("/".join(part for part in match.groups() if part is not None))
+        values = groups_in_paths(pattern, len(found), named, found.name)
     elif group is not None:
         if group not in found.columns:
             has = list(found.columns)

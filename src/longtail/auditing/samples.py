@@ -19,7 +19,7 @@ from longtail._arrays import NUMBER, is_missing
 from longtail.counts import ClassCounts
 from longtail.datasets.decoding import cut, load, orientation, upright_size
 from longtail.datasets.features import Features
-from longtail.datasets.images import ImageList, UnreadableImageError
+from longtail.datasets.images import ImageList, UnreadableImageError, below_part
 from longtail.datasets.long_tail import Dataset
 from longtail.sources.counted import needs
 
@@ -201,14 +201,11 @@ def digest(data: bytes, kind: str = "") -> bytes:
 def of_images(lists: tuple[ImageList, ...], parts: tuple[str, ...], title: str) -> Samples:
     """Return images as samples, one list a part."""
     content = Pictures(lists)
-    starts = [_start(images) for images in lists]
+    below = [below_part(images) for images in lists]
 
-    def below(index: int) -> str:
+    def path(index: int) -> str:
         images, place = content.at(index)
-        start = starts[lists.index(images)]
-        return (
-            os.fsdecode(images.files[place])[len(start) :] if images.files is not None else images.name(place)
-        )
+        return below[lists.index(images)](place)
 
     def name(index: int) -> str:
         images, place = content.at(index)
@@ -223,19 +220,8 @@ def of_images(lists: tuple[ImageList, ...], parts: tuple[str, ...], title: str) 
         name,
         content,
         columns=_Columns(lists),
-        paths=below,
+        paths=path,
     )
-
-
-def _start(images: ImageList) -> str:
-    """Return what all paths of a part begin with, up to a slash: the part's own folder."""
-    if images.files is None:
-        return ""
-    folders = {os.path.dirname(os.fsdecode(file)) for file in np.unique(images.files)}
-    if len(folders) < 2:
-        return ""
-    common = os.path.commonpath(folders) if all(folders) else ""
-    return common + os.sep if common else ""
 
 
 class _Columns(Mapping[str, Any]):

@@ -59,7 +59,9 @@ def audit(
     ] = None,
     groups_from: Annotated[
         str | None,
-        typer.Option(metavar="REGEX", help="What its parentheses find in an image's name is the group."),
+        typer.Option(
+            metavar="REGEX", help="Finds the group in an image's path: what its parentheses match, or all."
+        ),
     ] = None,
     group_scope: Annotated[
         str, typer.Option(help="auto | all | class: whether a group's name means the same in all classes.")

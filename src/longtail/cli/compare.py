@@ -49,7 +49,7 @@ def compare(
     groups_from: Annotated[
         str | None,
         typer.Option(
-            metavar="REGEX", help="Of pictures: finds the group in a path: what its parentheses match."
+            metavar="REGEX", help="Of pictures: finds the group in a path: what parentheses match, or all."
         ),
     ] = None,
     image: Annotated[

@@ -42,7 +42,9 @@ def embed(
     ] = None,
     groups_from: Annotated[
         str | None,
-        typer.Option(metavar="REGEX", help="Finds the group in an image's path: what its parentheses match."),
+        typer.Option(
+            metavar="REGEX", help="Finds the group in an image's path: what its parentheses match, or all."
+        ),
     ] = None,
     pooling: Annotated[str, typer.Option(help="auto | pooler | mean | first.")] = "auto",
     size: Annotated[

@@ -100,7 +100,9 @@ def train(
     ] = None,
     groups_from: Annotated[
         str | None,
-        typer.Option(metavar="REGEX", help="Finds the group in an image's path: what its parentheses match."),
+        typer.Option(
+            metavar="REGEX", help="Finds the group in an image's path: what its parentheses match, or all."
+        ),
     ] = None,
     device_batch: Annotated[
         int | None, typer.Option(help="For images: samples on a device at a time; more are accumulated.")

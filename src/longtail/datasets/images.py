@@ -173,26 +173,14 @@ class ImageList:
         """Return these images with the groups that their paths name.
 
         Args:
-            groups_from: a regular expression that finds an image's group in its path below the root: what its
-                parentheses match, or all of it where there are none.
+            groups_from: a regular expression that finds an image's group in its path below the folder of its
+                part, such as ``train``: what its parentheses match, or all of it where there are none. What
+                it does not find there in every image, it is to find in the paths below the root.
 
         Raises:
-            ValueError: no regular expression, or one that finds nothing in a path.
+            ValueError: no regular expression, or one that finds nothing, or an empty text, in a path.
         """
-        try:
-            pattern = re.compile(groups_from)
-        except re.error as error:
-            raise ValueError(
-                f"groups_from must be a regular expression, got {groups_from!r}: {error}"
-            ) from None
-        groups = []
-        for index in range(len(self)):
-            if (found := pattern.search(path := self.path(index))) is None:
-                raise ValueError(
-                    f"groups_from {groups_from!r} finds nothing in {path!r}; give an expression that finds "
-                    "the group in every image's path"
-                )
-            groups.append("/".join(part or "" for part in found.groups()) if pattern.groups else found[0])
+        groups = groups_in_paths(group_pattern(groups_from), len(self), below_part(self), self.path)
         names, codes = np.unique(groups, return_inverse=True)
         if numbering_restarts(names.tolist(), codes, self.targets, self.path):
             _checks.warn(
@@ -314,8 +302,8 @@ def load_images(
         root: The folder that paths in list files and tables start from; None is the list's own.
         groups: A column of a table or of a Hugging Face data set: what belongs together, such as a patient. A
             group is held out whole or not at all, and intervals of the test error count groups.
-        groups_from: In its place a regular expression that finds an image's group in its path below the
-            source's root: what its parentheses match, or all of it where there are none.
+        groups_from: In its place a regular expression that finds an image's group in its path, as
+            `ImageList.with_groups` says: what its parentheses match, or all of it where there are none.
         validation: The share of every class that is held out where the source has no test set, between 0
             and 1; at least one image or group, if there are two.
         seed: Of what is held out, as in `long_tail_subset`: the same images on every machine.
@@ -374,6 +362,62 @@ def load_again(
 def _absolute(source: str | os.PathLike[str]) -> str:
     path = os.fspath(source)
     return path if path.startswith("hf:") else str(Path(path).resolve())
+
+
+def group_pattern(groups_from: str) -> re.Pattern[str]:
+    """Return the expression that finds an image's group in its path.
+
+    Raises:
+        ValueError: no regular expression.
+    """
+    try:
+        return re.compile(groups_from)
+    except re.error as error:
+        raise ValueError(f"groups_from must be a regular expression, got {groups_from!r}: {error}") from None
+
+
+def groups_in_paths(pattern: re.Pattern[str], number: int, *paths: Callable[[int], str]) -> list[str]:
+    """Return the group of each of ``number`` images, as `ImageList.with_groups` says.
+
+    ``paths`` are ways to write an image's path: the first in which every image has a group decides, so that
+    one group is never named in two ways.
+
+    Raises:
+        ValueError: none of them has a group in every image.
+    """
+    for path in paths:
+        groups: list[str] = []
+        for index in range(number):
+            if (found := pattern.search(text := path(index))) is None:
+                break
+            parts = found.groups("") if pattern.groups else (found[0],)
+            if not any(parts):
+                break
+            groups.append("/".join(parts))
+        else:
+            return groups
+    what = "nothing" if found is None else "an empty text"
+    raise ValueError(
+        f"groups_from {pattern.pattern!r} finds {what} in {text!r}; give an expression that finds the group "
+        "in every image's path"
+    )
+
+
+def below_part(images: ImageList) -> Callable[[int], str]:
+    """Return the function that writes an image's path below the folder of its part, such as ``train``.
+
+    That is the folder that holds all images of the part; their classes' folders lie in it.
+    """
+    if images.files is None:
+        return images.path
+    folders = {os.path.dirname(os.fsdecode(file)) for file in np.unique(images.files)}
+    common = os.path.commonpath(folders) if folders and all(folders) else ""
+    parts = Path(common).parts
+    inside = next((i for i, name in enumerate(parts) if name in images.class_names), None)
+    if inside is None and len(folders) < 2:  # one folder for all, which may be anything
+        inside = 0
+    start = len(Path(*parts[:inside]).as_posix()) + 1 if parts[:inside] else 0
+    return lambda index: images.path(index)[start:]
 
 
 def numbering_restarts(
