@@ -525,6 +525,10 @@ def test_pictures_of_tables_lists_and_saved_data_sets_are_compared(
         ("photos --groups-from (", "--groups-from must be a regular expression, got '('"),
         ("photos --groups-from film", "--groups-from 'film' finds nothing in 'cat/0.png'"),
         ("t.csv --label y --groups-from a", "--groups-from is for pictures, whose paths it reads"),
+        (
+            "photos --groups-from a --group b",
+            "--group is given beside --groups-from; leave one of the two out",
+        ),
         ("digits --group a", "--group is for a table or for pictures; leave it out for 'digits'"),
         ("photos --test t.csv", "--test is for a table, with --label"),
         ("photos --image shot", "--image 'shot' belongs to a Hugging Face data set or a table"),

@@ -133,7 +133,7 @@ def test_runs_on_other_data_are_refused_and_never_shown(tmp_path: Path) -> None:
         ({"losses": "softmax"}, r"losses must be a list of names, got 'softmax'"),
         (
             {"methods": ["plain"], "losses": ["softmax"]},
-            r"methods are given beside losses or schemes; leave one",
+            r"methods= is given beside losses= or schemes=; leave one",
         ),
         ({"methods": "plain"}, r"methods must be a list, got 'plain'"),
         ({"methods": []}, r"methods must name at least one"),

@@ -127,7 +127,7 @@ def test_images_of_tables_and_data_sets_bring_their_groups(models, photos, tmp_p
     assert left.groups.tolist() == rows["film"][:1] + rows["film"][2:]
     for wrong, message in (
         ({"groups": "reel"}, "groups='reel' is no column of .*'film'"),
-        ({"groups_from": "x"}, "groups is given beside groups_from"),
+        ({"groups_from": "x"}, "groups= is given beside groups_from="),
     ):
         with pytest.raises(ValueError, match=message):
             embed(tmp_path / "t.csv", models["pooled"], root=folder, **columns | wrong)
@@ -200,7 +200,7 @@ def test_a_model_that_draws_random_numbers_is_refused(models, monkeypatch):
 def test_a_pooler_that_the_weights_lack_is_never_drawn_at_random(models, photos):
     one, two = (embed(photos, models["mean over tokens"], cache=photos / f".{i}").X for i in range(2))
     np.testing.assert_array_equal(one, two)
-    with pytest.raises(ValueError, match="has no weights for its pooler; give pooling 'mean'"):
+    with pytest.raises(ValueError, match="has no weights for its pooler; give pooling='mean'"):
         image_backbone(models["mean over tokens"], pooling="pooler")
 
 
@@ -262,7 +262,7 @@ def test_size_prepares_as_the_evaluation_transform(models, photos, tmp_path):
         assert backbone.prepare(image).shape == (3, 48, 48)
     config = transformers.ConvNextConfig(depths=[1], hidden_sizes=[8], num_stages=1)
     bare = saved(transformers.ConvNextModel(config), tmp_path / "bare", None)
-    with pytest.raises(ValueError, match=r"has no image processor .*; give size, such as 224"):
+    with pytest.raises(ValueError, match=r"has no image processor .*; give size=, such as 224"):
         image_backbone(bare)
     assert image_backbone(bare, size=48).processor == EvalTransform(48)
 
@@ -509,11 +509,11 @@ def refused(monkeypatch, capsys, *arguments):
         (["--groups-from", "(x"], "--groups-from must be a regular expression, got '(x'"),
         (["--groups-from", "(dog)"], "--groups-from '(dog)' finds nothing in 'train/cat/train0_0.png'"),
         (["--pooling", "max"], "pooling must be one of 'auto', 'pooler', 'mean', 'first', got 'max'"),
-        (["--pooling", "first"], "has no tokens to take the first of; give pooling 'mean'"),
+        (["--pooling", "first"], "has no tokens to take the first of; give --pooling 'mean'"),
         (["--size", "0"], "size must be in [1, inf], got 0"),
         (["--device", "tpu"], "device must be 'auto'"),
         (["-o", "f.csv"], "out must end in .npz, got 'f.csv'"),
-        (["-o", "mine.npz"], "out 'mine.npz' is there and was not made by this"),
+        (["-o", "mine.npz"], "--out 'mine.npz' is there and was not made by this"),
     ],
 )
 def test_bad_options_are_one_line(more, message, models, photos, tmp_path, monkeypatch, capsys):

@@ -694,6 +694,50 @@ def test_a_message_without_a_remedy_is_found(line, found):
     assert len(without_remedy(line)) == found
 
 
+# ---- a message writes an argument as name=, which the command line turns into its option
+
+WORDS = (
+    "data|drop|features|group|groups|image|keep|label|labels|learners|losses|method|methods|metric|"
+    "model|out|pooling|root|schemes|separator|size|test|text|volume|beta"
+)
+BARE = re.compile(
+    rf"(?<![\w=-])({WORDS}) (is|are) given\b|\b(beside|without) ({WORDS})(?=[;,]| or | and |$)"
+    rf"|\b(by|give) ({WORDS})(?=[;,]|$)"
+)
+
+
+def bare_arguments(source):
+    """Every message of a file that names an argument, for which there is an option, as a word."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        call = node.exc if isinstance(node, ast.Raise) else node
+        if isinstance(call, ast.Call) and (call is not node or ast.unparse(call.func).endswith("warn")):
+            sides = [[arg.body, arg.orelse] if isinstance(arg, ast.IfExp) else [arg] for arg in call.args]
+            texts = [text_of(side) for arg in sides for side in arg]
+            found += [text for text in texts if text and BARE.search(text)]
+    return found
+
+
+@pytest.mark.parametrize("module", [name for name in house() if not re.search(r"\.(cli|adapters)\b", name)])
+def test_a_message_names_arguments_as_the_command_line_can_translate_them(module):
+    assert not bare_arguments(house()[module])
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("raise ValueError('groups is given beside groups_from; leave one out')", 1),
+        ("raise ValueError('text is given without label; name both')", 1),
+        ("raise ValueError(f'{title} has no names; name a column by group')", 1),
+        ("raise ValueError('shapes differ; give size, which makes them alike')", 1),
+        ("raise ValueError('groups= is given beside groups_from=; leave one out')", 0),
+        ("raise ValueError('shapes differ; give size=, which makes them alike')", 0),
+    ],
+)
+def test_an_argument_as_a_word_is_found(line, found):
+    assert len(bare_arguments(line)) == found
+
+
 # ---- exceptions from the tools: few, current, each naming its code
 
 EXCEPTIONS_AT_MOST = 25

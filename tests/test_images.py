@@ -341,7 +341,7 @@ def test_the_expression_that_is_suggested_finds_the_groups(write):
         ({"groups_from": "("}, "groups_from must be a regular expression"),
         ({"groups_from": "film"}, "groups_from 'film' finds nothing in 'cat/1.jpg'"),
         ({"groups_from": "(film)?"}, r"groups_from '\(film\)\?' finds an empty text in 'cat/1.jpg'"),
-        ({"groups_from": "a", "groups": "b"}, "groups is given beside groups_from"),
+        ({"groups_from": "a", "groups": "b"}, "groups= is given beside groups_from="),
         ({"groups": "film"}, r"belongs to a Hugging Face .* \(groups_from finds groups in paths\)"),
         ({"groups_from": "[cl]"}, "no group can be held out without a class losing its last one"),
     ],

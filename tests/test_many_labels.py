@@ -247,9 +247,12 @@ ONE_HOT = np.eye(3, dtype=int)[np.arange(150) % 3]
         (lambda: tagged(labels="x0,tags"), r"labels: column 'tags' of the table holds '.*'; write 1 or 0"),
         (
             lambda: tagged("tags", separator="|", drop=["tags"]),
-            r"drop names 'tags', which is the label or groups",
+            r"drop='tags' is the column of label= or groups=",
         ),
-        (lambda: tagged("tags", separator="|", groups="tags"), r"groups names 'tags', which is a label"),
+        (
+            lambda: tagged("tags", separator="|", groups="tags"),
+            r"groups='tags' is a label; name another column",
+        ),
     ],
 )
 def test_bad_labels_are_told_in_one_line(wrong, message):

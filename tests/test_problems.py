@@ -776,7 +776,7 @@ def test_several_learners_stand_in_one_table(problem, tmp_path):
         ({"folds": 1}, "folds must be in"),
         ({"folds": 7}, "folds must be at most 6"),
         ({"repeats": 0}, "repeats must be in"),
-        ({"losses": ["focal"]}, "losses and schemes are axes of a training by epochs"),
+        ({"losses": ["focal"]}, "losses= and schemes= are axes of a training by epochs; give methods="),
         ({"methods": ["plain", "plain"]}, "methods must name at least one, each once"),
     ],
 )

@@ -194,7 +194,7 @@ def test_names_that_are_patterns_themselves(tmp_path):
             ["a"],
             None,
             ValueError,
-            r"label is missing for '.*'; name the label column, one of 'file', 'label'",
+            r"label= is missing for '.*'; name the label column, one of 'file', 'label'",
         ),
         (
             ["a", None],
@@ -303,7 +303,7 @@ def test_an_object_store_without_its_extension_is_one_clear_line(source, tmp_pat
     ("source", "label", "message"),
     [
         ("ftp://host/x.parquet", "label", r"scheme of a remote source must be one of 's3', .*, got 'ftp'"),
-        ("s3://bucket/x.parquet", None, r"label is missing for source 's3://.*'; name the label column"),
+        ("s3://bucket/x.parquet", None, r"label= is missing for source 's3://.*'; name the label column"),
         (
             "s3://bucket/x.json",
             None,

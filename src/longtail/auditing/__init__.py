@@ -124,7 +124,9 @@ def audit(
     given = [name for name, value in (("group", group), ("groups", groups), ("groups_from", groups_from))
              if value is not None]  # fmt: skip
     if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} are given; they say the same thing, give one")
+        raise ValueError(
+            f"{' and '.join(f'{name}=' for name in given)} are given; they say the same thing, give one"
+        )
     for beta in betas:
         _checks.number("beta", beta, low=0, high=1)
     _checks.choice("group_scope", group_scope, ("auto", "all", "class"))
@@ -196,7 +198,7 @@ def _group_codes(
         named = found.paths
         if named is None:
             raise ValueError(
-                f"groups_from needs names of files, and {found.title} has none; name a column by group"
+                f"groups_from needs names of files, and {found.title} has none; name a column by group="
             )
         values = groups_in_paths(pattern, len(found), named, found.name)
     elif group is not None:
@@ -205,7 +207,7 @@ def _group_codes(
             what = (
                 f"it has {_checks.shorten(has, 20)}"
                 if has
-                else "it has no columns; for images give groups_from"
+                else "it has no columns; for images give groups_from="
             )
             raise ValueError(f"group {group!r} is no column of {found.title}; {what}")
         values = list(found.columns[group])

@@ -210,7 +210,7 @@ class Problem:
         if isinstance(features, str | os.PathLike):
             if labels is not None:
                 raise ValueError(
-                    "labels are given beside a file of features, which holds them; leave one out"
+                    "labels= is given beside a file of features, which holds them; leave one out"
                 )
             called = "X", label
             arrays = read_arrays(os.fspath(features), label)

@@ -219,7 +219,7 @@ def prepare(
         named(metric, isinstance(recipe, Problem) and recipe.many_labels)
     if isinstance(recipe, Problem) and recipe.kind != "dataset":
         if losses is not None or schemes is not None:
-            raise ValueError("losses and schemes are axes of a training by epochs; give methods")
+            raise ValueError("losses= and schemes= are axes of a training by epochs; give methods=")
         metric = metric or (usual_metric(True) if recipe.many_labels else "balanced_error")
         return _prepared(recipe, methods, seeds, learners, metric, folds, repeats)
     if isinstance(recipe, Problem):
@@ -234,7 +234,7 @@ def prepare(
         recipe = recipe.replace(metric=metric)
     if losses is not None or schemes is not None:
         if methods is not None:
-            raise ValueError("methods are given beside losses or schemes; leave one of the two out")
+            raise ValueError("methods= is given beside losses= or schemes=; leave one of the two out")
         axes = (
             ("losses", LOSSES if losses is None else losses),
             ("schemes", SCHEMES if schemes is None else schemes),
@@ -452,7 +452,7 @@ def with_betas(names: Sequence[str], betas: Sequence[float]) -> list[str]:
         takes = not _is_own(name) and "beta" in dict(catalogue.get(name).weight.settings)
         found += [f"{name}:beta={beta!r}" for beta in betas] if takes and "beta" not in told else [name]
     if found == list(names):
-        raise ValueError(f"beta is given, but none of {', '.join(names)} takes one; add effective")
+        raise ValueError(f"beta= is given, but none of {', '.join(names)} takes one; add effective")
     return found
 
 

@@ -467,7 +467,7 @@ def list_images(
 ) -> tuple[ImageList, ImageList | None]:
     """List the images of a source as `load_images` does, but hold none out: without a test set it is None."""
     if groups is not None and groups_from is not None:
-        raise ValueError("groups is given beside groups_from; leave one of the two out")
+        raise ValueError("groups= is given beside groups_from=; leave one of the two out")
     train, test = _listed(source, image, label, root, groups)
     if groups_from is not None:
         train, test = train.with_groups(groups_from), test and test.with_groups(groups_from)

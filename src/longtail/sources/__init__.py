@@ -50,9 +50,9 @@ def read_counts(source: str, wanted: Wanted) -> Counted:
     label = wanted.label
     if wanted.labels and (label is not None or wanted.separator is not None):
         other = "label" if label is not None else "separator"
-        raise ValueError(f"labels={','.join(wanted.labels)!r} and {other} are given; leave one of them out")
+        raise ValueError(f"labels={','.join(wanted.labels)!r} and {other}= are given; leave one of them out")
     if label is None and not wanted.labels and (wanted.separator is not None or not wanted.header):
-        what = "separator" if wanted.header else "header=False"
+        what = "separator=" if wanted.header else "header=False"
         raise ValueError(f"{what} needs the label column of {source!r}; give it, such as label='2'")
     store = re.match(r"(\w\w+)://", source)
     if store:
@@ -147,7 +147,7 @@ def _count_remote(source: str, wanted: Wanted) -> Counted:
     if kind not in ("csv", "tsv", "parquet"):
         raise ValueError(f"source {source!r}: annotations are read from a local file; copy it here")
     if wanted.label is None and not wanted.labels:
-        raise ValueError(f"label is missing for source {source!r}; name the label column")
+        raise ValueError(f"label= is missing for source {source!r}; name the label column")
     database = tables.connect(f"reading {source}", remote=True)
     if kind == "parquet":
         return tables.count_parquet(database, [source], source, wanted)

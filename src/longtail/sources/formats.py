@@ -53,7 +53,7 @@ def count(path: str, kind: str, wanted: Wanted) -> Counted:
     if label is None:
         if len(sheet.columns) != 1:
             has = _checks.shorten(sheet.columns, 20)
-            raise ValueError(f"label is missing for {path!r}; name the label column, one of {has}")
+            raise ValueError(f"label= is missing for {path!r}; name the label column, one of {has}")
         label = sheet.columns[0]
     if label not in sheet.columns:
         has = tables.has(label, sheet.columns)

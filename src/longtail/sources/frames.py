@@ -156,9 +156,9 @@ def read_frame(
                 _is_there(argument, one, read, name)
     found = [*tables.marked(tuple(labels), tuple(read), str(source))] if labels else [label]
     if wrong := [one for one in (*found, groups) if one in drop]:
-        raise ValueError(f"drop names {wrong[0]!r}, which is the label or groups; take it out of drop")
+        raise ValueError(f"drop={wrong[0]!r} is the column of label= or groups=; leave it out of drop=")
     if groups in found:
-        raise ValueError(f"groups names {groups!r}, which is a label; name another column, or leave it out")
+        raise ValueError(f"groups={groups!r} is a label; name another column, or leave it out")
     if (
         label is not None
         and read[label].dtype.kind == "O"
@@ -179,7 +179,7 @@ def read_frame(
         truth = read.pop(str(label))
     together = None if groups is None else read.pop(groups)
     if together is not None and (missing := sum(map(_arrays.is_missing, together.tolist()))):
-        raise ValueError(f"groups {groups!r} is empty in {missing} rows of {name}; fill or drop these rows")
+        raise ValueError(f"groups={groups!r} is empty in {missing} rows of {name}; fill or drop these rows")
     # what was read of a column goes as the column is made, or both would be held whole
     columns = [
         replace(_column(n, read.pop(n), n in keep, n in texts, name), mark=marks.get(n, ""))

@@ -779,7 +779,7 @@ def count_parquet(database: DuckDBPyConnection, paths: list[str], source: str, w
             continue
         if label is None:
             raise ValueError(
-                f"label is missing for {path!r}; name the label column, one of {_checks.shorten(names, 20)}"
+                f"label= is missing for {path!r}; name the label column, one of {_checks.shorten(names, 20)}"
             )
         kind = dict(columns).get(label)
         if kind is None:

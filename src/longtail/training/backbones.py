@@ -70,7 +70,7 @@ class ImageBackbone:
         """Return float32 features (N, D) of prepared images."""
         if len({pixels.shape for pixels in batch}) > 1:
             raise ValueError(
-                f"model {self.name!r} prepares images in different shapes; give size, which makes them alike"
+                f"model {self.name!r} prepares images in different shapes; give size=, which makes them alike"
             )
         pixels = torch.from_numpy(np.stack(batch)).to(device)
         if device.type == "cpu":  # convolutions are a fifth faster so
@@ -105,7 +105,7 @@ def image_backbone(name: str, *, pooling: str = "auto", size: int | None = None)
         if not sees and getattr(model, "main_input_name", "") != "pixel_values":
             raise ValueError(f"model {name!r} ({type(model).__name__}) takes no images; give an image model")
         if missing and pooling == "pooler":
-            raise ValueError(f"model {name!r} has no weights for its pooler; give pooling 'mean' or 'first'")
+            raise ValueError(f"model {name!r} has no weights for its pooler; give pooling='mean' or 'first'")
         draft = ImageBackbone(name, model, processor, side, "", "")
         noise = np.random.default_rng(0).integers(0, 256, (max(side, 64), max(side, 64), 3), np.uint8)
         from PIL.Image import fromarray
@@ -288,7 +288,7 @@ def _processor(library: Any, name: str, folder: Path, size: int | None) -> tuple
         if size is not None:
             return EvalTransform(size, IMAGENET_MEAN, IMAGENET_STD), size
         raise ValueError(
-            f"model {name!r} has no image processor ({_first_line(error)}); give size, such as 224, which "
+            f"model {name!r} has no image processor ({_first_line(error)}); give size=, such as 224, which "
             "prepares images as networks trained on ImageNet expect them"
         ) from error
     if size is not None:
@@ -329,12 +329,12 @@ def _way(output: Any, asked: str, missing: bool, name: str) -> str:
     pooler = getattr(output, "pooler_output", None)
     if asked == "pooler" or (asked == "auto" and pooler is not None and not missing):
         if pooler is None:
-            raise ValueError(f"model {name!r} has no pooler; give pooling 'mean'")
+            raise ValueError(f"model {name!r} has no pooler; give pooling='mean'")
         return "pooler output"
     tokens = output.last_hidden_state.ndim == 3
     if asked == "first":
         if not tokens:
-            raise ValueError(f"model {name!r} has no tokens to take the first of; give pooling 'mean'")
+            raise ValueError(f"model {name!r} has no tokens to take the first of; give pooling='mean'")
         return "first token"
     return "mean over tokens" if tokens else "mean over places"
 

@@ -133,7 +133,7 @@ def embed(
          "image": image, "root": root},
     )  # fmt: skip
     if groups is not None and groups_from is not None:
-        raise ValueError("groups is given beside groups_from; leave one of the two out")
+        raise ValueError("groups= is given beside groups_from=; leave one of the two out")
     may_write(out)
     target = select_device(device)
     if text is not None and label is not None:
@@ -144,7 +144,7 @@ def embed(
         rows, about = _of_texts(train, tested, model, batch_size, target, cache, progress)
         features = _table(train, tested, rows, {"text": text, **about})
     elif model is None:
-        raise ValueError("model is missing; name an image model, or text=COLUMN of a table")
+        raise ValueError("model= is missing; name an image model, or text=COLUMN of a table")
     else:
         threads = min(8, os.cpu_count() or 1)
         threads = threads if workers is None else _checks.integer("workers", workers, low=0)
@@ -152,7 +152,7 @@ def embed(
         if not (isinstance(source, tuple) and isinstance(source[0], ImageList)):
             source = list_images(source, **columns, groups_from=groups_from)
         elif told := [name for name, value in columns.items() if value is not None]:
-            raise ValueError(f"{told[0]} is for images that are not listed yet; leave it out")
+            raise ValueError(f"{told[0]}= is for images that are not listed yet; leave it out")
         else:
             train, test = source
             if groups_from is not None:
@@ -245,13 +245,13 @@ def _fits(
 ) -> None:
     """Refuse options of images beside text, and of text beside images."""
     if text is not None and label is None:
-        raise ValueError("text is given without label; name the columns of the texts and their classes")
+        raise ValueError("text= is given without label=; name the columns of the texts and their classes")
     wrong, place = (
-        (of_tables, "tables of texts, with text") if text is None else (of_images, "images, not for text")
+        (of_tables, "tables of texts, with text=") if text is None else (of_images, "images, not for text")
     )
     for name, value in wrong.items():
         if value is not None:
-            raise ValueError(f"{name} is for {place}; leave it out")
+            raise ValueError(f"{name}= is for {place}; leave it out")
 
 
 def may_write(out: str | os.PathLike[str] | None) -> None:
@@ -266,7 +266,7 @@ def may_write(out: str | os.PathLike[str] | None) -> None:
     if path.suffix != ".npz":
         raise ValueError(f"out must end in .npz, got {str(path)!r}; name the file of features")
     if path.is_dir():
-        raise ValueError(f"out {str(path)!r} is a folder; give a file's name")
+        raise ValueError(f"out={str(path)!r} is a folder; give a file's name")
     if path.exists():
         try:
             with zipfile.ZipFile(path) as file:
@@ -274,7 +274,7 @@ def may_write(out: str | os.PathLike[str] | None) -> None:
         except (OSError, zipfile.BadZipFile):
             ours = False
         if not ours:
-            raise ValueError(f"out {str(path)!r} is there and was not made by this; give another name")
+            raise ValueError(f"out={str(path)!r} is there and was not made by this; give another name")
 
 
 # ---- what is computed once

@@ -235,7 +235,7 @@ def _trained_on(
         remedy = "the folder of its images" if inputs.get("kind") == "images" else "its Dataset, in Python,"
         raise ValueError(
             f"{run.run_dir} was trained on {name!r}, which is none of longtail's own data sets; give "
-            f"{remedy} as data"
+            f"{remedy} as data="
         )
     from longtail.datasets.images import in_memory, load_again
 

@@ -248,7 +248,7 @@ def image_outputs(
     about = environment_of(run.run_dir or ".")
     source = about["source"] if data is None else data
     if source is None:
-        raise ValueError(f"{run.run_dir} does not know where its images are; give their folder as data")
+        raise ValueError(f"{run.run_dir} does not know where its images are; give their folder as data=")
     if isinstance(source, (str, os.PathLike)):
         before = about.get("arguments", {}) | {"source": about["source"] or ""}
         _, test = load_again(before, None if data is None else source)

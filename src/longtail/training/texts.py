@@ -122,7 +122,7 @@ def tfidf(train: Texts, test: Texts | None) -> tuple[list[npt.NDArray[np.float32
         counted = words.fit_transform(train.texts)
     except ValueError as error:
         raise ValueError(
-            "no text has a word of two letters; name another column by text, or give a model"
+            "no text has a word of two letters; name another column by text=, or give model="
         ) from error
     parts = [counted] if test is None else [counted, words.transform(test.texts)]
     told, number = f"TF-IDF of {counted.shape[1]:,} words", min(_WIDEST, counted.shape[0])
@@ -141,7 +141,7 @@ def _columns(table: Any, label: str, where: str) -> tuple[dict[str, list[Any]], 
     names = table.keys() if isinstance(table, Mapping) else getattr(table, "columns", None)
     if names is None:
         raise TypeError(
-            f"with text, source must be a table: a path, a data frame or a mapping of columns, got "
+            f"with text=, source must be a table: a path, a data frame or a mapping of columns, got "
             f"{_checks.describe(table)}"
         )
     found = {str(name): table[name] for name in names}
