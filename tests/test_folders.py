@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import longtail
 from longtail import class_counts, cli
 from longtail.datasets import load_images
-from longtail.datasets.images import list_images
+from longtail.datasets.images import ImageList, UnreadableImageError, list_images
 from longtail.sources import folders
 
 
@@ -255,8 +256,72 @@ def test_links_of_every_kind_end(tmp_path):
     (tmp_path / "dog" / "up").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "cat" / "dot").symlink_to(".", target_is_directory=True)
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
-    assert class_counts(tmp_path) == {"cat": 2, "dog": 2}
+    with pytest.warns(
+        UserWarning,
+        match=r"3 links of source .* lead nowhere, left out: 'cat/gone.jpg', 'cat/self.jpg', 'dog/self'; put",
+    ):
+        assert class_counts(tmp_path) == {"cat": 2, "dog": 2}
     assert folders.walk(tmp_path).folders["cat"].left_out == {"broken links": 3}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read(tmp_path):
+    names = [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(4)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "cat" / "gone.png").symlink_to("nowhere.png")
+    train, test = load_images(tmp_path)
+    assert len(train) + len(test) == 9
+    whole = ImageList(
+        np.concatenate([train.targets, test.targets]), train.class_names, train.root,
+        np.concatenate([train.files, test.files]),
+    )  # fmt: skip
+    with pytest.raises(
+        UnreadableImageError, match=r"image .*cat/gone.png cannot be read: .*No such file.*remove"
+    ):
+        whole.checked()
+    with pytest.warns(UserWarning, match=r"1 of 9 images are left out, they cannot be read: .*cat/gone.png"):
+        assert len(whole.checked("skip")) == 8
+    found = longtail.audit((whole,))
+    assert [sample.name for sample, _ in found.unreadable] == ["cat/gone.png"]
+    (tmp_path / "list_train.txt").write_text("cat/gone.png 0\ncat/0.png 0\ndog/0.png 1\n")
+    (tmp_path / "list_val.txt").write_text("cat/1.png 0\ndog/1.png 1\n")
+    listed, _ = load_images(tmp_path / "list_train.txt")
+    with pytest.raises(UnreadableImageError, match=r"cat/gone.png cannot be read"):
+        listed.checked()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_a_folder_that_is_gone_is_told(tmp_path):
+    pictures(tmp_path, "cat/a.jpg", "cat/b.jpg", "dog/c.jpg", "dog/d.jpg")
+    (tmp_path / "lynx").symlink_to("/nowhere/lynx", target_is_directory=True)
+    told = "1 link of .* leads nowhere, left out: 'lynx'; put back what is linked, or remove it"
+    with pytest.warns(UserWarning, match=told):
+        load_images(tmp_path)
+    with pytest.warns(UserWarning, match=told):
+        assert class_counts(tmp_path) == {"cat": 2, "dog": 2}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_folder_of_links_to_nothing_alone_has_no_images(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").symlink_to("/nowhere/a.jpg")
+    with pytest.raises(ValueError, match=r"has no class folders with images .*; it has 2 broken links"):
+        load_images(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_table_takes_the_image_of_two_of_one_name_that_can_be_read(tmp_path):
+    pictures(tmp_path, "there/a.jpg", "there/b.jpg", "there/c.jpg", "there/d.jpg")
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "a.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "gone" / "e.jpg").symlink_to("nowhere.jpg")
+    rows = zip("abcde", "01010", strict=True)
+    (tmp_path / "t.csv").write_text("image,label\n" + "".join(f"{name},{label}\n" for name, label in rows))
+    found = {images.path(i) for images in load_images(tmp_path / "t.csv") for i in range(len(images))}
+    assert found == {"there/a.jpg", "there/b.jpg", "there/c.jpg", "there/d.jpg", "gone/e.jpg"}
 
 
 def test_a_name_with_line_breaks_and_escapes_is_harmless(tmp_path, capsys, monkeypatch):

@@ -1,7 +1,8 @@
 """Folders of images: one walker, and one reading of what they mean, for counting and for loading alike.
 
 A class is a folder, its name the class's. Hidden names (a dot before them) and ``__MACOSX`` are left out at
-every depth, links are followed but not in circles, and an empty folder is a class without images.
+every depth, links are followed but not in circles, and an empty folder is a class without images. A link that
+leads nowhere is an image that cannot be read where images are loaded, and none where they are counted.
 """
 
 from __future__ import annotations
@@ -89,12 +90,16 @@ class Folder:
         names: of the image files in it, as they came.
         folders: what its folders hold, by name, sorted.
         left_out: endings of its files that are no images, and how many of each.
+        dead: links that lead nowhere and are called as images are: images that cannot be read.
+        astray: links that lead nowhere and are called otherwise, perhaps as a folder is.
     """
 
     path: str
     names: list[str] = field(default_factory=list)
     folders: dict[str, Folder] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    dead: list[str] = field(default_factory=list)
+    astray: list[str] = field(default_factory=list)
 
     @cached_property
     def images(self) -> list[str]:
@@ -102,14 +107,21 @@ class Folder:
         return sorted(self.names)
 
     def files(self, start: str = "") -> Iterator[str]:
-        """Yield the names of all images below, from here."""
-        for name in self.images:
+        """Yield the names of all images below, from here; those that cannot be read, too."""
+        for name in sorted((*self.names, *self.dead)) if self.dead else self.images:
             yield start + name
         for name, inner in self.folders.items():
             yield from inner.files(f"{start}{name}{os.sep}")
 
+    def links(self, *, images: bool, start: str = "") -> Iterator[str]:
+        """Yield the names of the links below that lead nowhere; with ``images`` those of images, too."""
+        for name in sorted((*self.astray, *self.dead) if images else self.astray):
+            yield start + name
+        for name, inner in self.folders.items():
+            yield from inner.links(images=images, start=f"{start}{name}{os.sep}")
+
     def __len__(self) -> int:
-        """Return the number of images below."""
+        """Return the number of images below, without those that cannot be read."""
         return len(self.names) + sum(map(len, self.folders.values()))
 
     def lost(self) -> Counter[str]:
@@ -168,6 +180,9 @@ def _walk(path: str, above: tuple[str, ...], suffixes: frozenset[str]) -> Folder
             inside.append((entry.name, entry.path, entry.is_symlink()))
         else:  # a link to nothing or to itself, a pipe
             here.left_out["broken links"] += 1
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                as_image = os.path.splitext(entry.name)[1].lower() in suffixes
+                (here.dead if as_image else here.astray).append(entry.name)
     if not _COMMON.issuperset(map(_LAST_4, images)):  # not pictures of common kinds alone
         found, images = images, []
         for name in found:
@@ -211,9 +226,15 @@ def _around(link: str, above: tuple[str, ...]) -> bool:
     )
 
 
-def say_left_out(found: Counter[str], source: str) -> None:
-    """Warn of pictures that are left out, with what reads them."""
-    if found:
+def say_left_out(folder: Folder, source: str, *, links: bool) -> None:
+    """Warn of pictures that are left out, with what reads them; with ``links`` of links to images, too."""
+    if lost := list(folder.links(images=links)):
+        lead, it = ("link of {} leads", "it") if len(lost) == 1 else ("links of {} lead", "them")
+        _checks.warn(
+            f"{len(lost)} {lead.format(source)} nowhere, left out: {_checks.shorten(lost)}; put back what is "
+            f"linked, or remove {it}"
+        )
+    if found := folder.lost():
         kinds = ", ".join(f"{n} {ending or 'without an ending'}" for ending, n in found.most_common())
         total = sum(found.values())
         remedy = "; pip install pillow-heif" if _HEIF & set(found) else "; convert them to .png to have them"
@@ -348,7 +369,7 @@ def count(source: str) -> Counted:
             f"source {source!r} has {len(root.folders)} folders and no image in them; check the folder"
             + _told(_all_left_out(root))
         )
-    say_left_out(root.lost(), f"source {source!r}")
+    say_left_out(root, f"source {source!r}", links=True)
     counts: Counter[str] = Counter()
     for name, inner in root.folders.items():
         counts[_arrays.one_form(name)] += len(inner)
@@ -459,7 +480,7 @@ def _solved(root: Path, data: Path, val: str) -> dict[str, list[str]]:
 def _of_classes(
     root: Folder, train: Folder, classes: dict[str, list[str]], test: dict[str, list[str]] | None
 ) -> Listing:
-    if not any(classes.values()):
+    if len(train) == len(train.names):
         raise ValueError(
             f"{train.path} has no class folders with images ({len(train.images)} images lie in it directly); "
             "give a folder with one folder of images for each class, or with train and val that hold such"
@@ -472,7 +493,7 @@ def _of_classes(
             raise ValueError(
                 f"{root.path}: the class folders of the test images are empty; fill or remove them"
             )
-    say_left_out(root.lost(), root.path)
+    say_left_out(root, root.path, links=False)
     held = None if test is None else _numbered(test, names)
     return Listing(Path(root.path), names, _numbered(classes, names), held, train.path)
 

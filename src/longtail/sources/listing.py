@@ -47,7 +47,8 @@ class Listing:
         check_classes(self.class_names, self.train[1], self.test and self.test[1], self.source)
         for files, _ in filter(None, (self.train, self.test)):
             for i in np.unique(np.linspace(0, len(files) - 1, _PROBES).astype(int)):
-                if not (self.root / os.fsdecode(files[i])).is_file():
+                place = self.root / os.fsdecode(files[i])
+                if not place.is_file() and not place.is_symlink():  # a dead link is there, and unreadable
                     raise FileNotFoundError(
                         f"{self.source} names {os.fsdecode(files[i])}, which is not in {self.root}; is that "
                         "the folder of its images?"

@@ -94,7 +94,8 @@ def _column(what: str, given: str | None, columns: Sequence[str], usual: Sequenc
 
 def _found(names: Sequence[str], start: Path, path: Path) -> list[str]:
     """Return the file of each name, from ``start``."""
-    below = list(folders.walk(start).files())
+    here = folders.walk(start)
+    below, dead = list(here.files()), set(here.links(images=True))
     whole = {file.replace(os.sep, "/"): file for file in below}
     short: dict[str, list[str]] = {}
     for file in below:
@@ -105,6 +106,7 @@ def _found(names: Sequence[str], start: Path, path: Path) -> list[str]:
     for name in names:
         plain = name.strip().replace("\\", "/").removeprefix("./")
         hits = [whole[plain]] if plain in whole else short.get(plain.rpartition("/")[2], [])
+        hits = [file for file in hits if file not in dead] or hits
         if len(hits) > 1:
             with_folder = [file for file in hits if file.replace(os.sep, "/").endswith("/" + plain)]
             hits = with_folder if len(with_folder) == 1 else hits
