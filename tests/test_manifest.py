@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from folders import flip, unseal
 from longtail import cli, recipes
+from longtail.compare import Problem, compare
 from longtail.compare.runs import find_runs
 from longtail.predict import Classifier
 from longtail.training import RunFolderError, evaluate_run, load_run, manifest, train, verify_run
@@ -137,6 +138,49 @@ def test_verify_takes_all_runs_of_a_folder_and_names_those_that_fail(finished, t
     status, out, _ = command("verify", tmp_path / "all", "--format", "csv")
     told = [line.split(",") for line in out.splitlines()[1:]]
     assert {row[0] for row in told if row[2]} == {str(places[0]), str(places[1])}
+
+
+def test_verify_names_the_runs_of_a_comparison_that_are_gone(tmp_path, command):
+    short, out = recipes.digits(epochs=1, warmup_epochs=0), tmp_path / "out"
+    asked = {"methods": ["plain", "effective"], "seeds": 2, "device": "cpu", "jobs": 1}
+    compare(short, out=out, **asked)
+    assert command("verify", tmp_path) == (0, f"{tmp_path}: 4 of 4 runs are whole, 28 files\n", "")
+    shutil.rmtree(out / "effective" / "seed1")
+    status, told, errors = command("verify", tmp_path)
+    assert status == 2
+    assert f"{out / 'compare.csv'} lists a run that is gone: softmax effective, seed 1\n" in told
+    assert f"{tmp_path}: 3 of 4 runs are whole, 21 files\n" in told
+    remedy = "start the same longtail compare again, which trains what is missing"
+    in_one_line(
+        errors, f"a run that compare.csv lists is gone from '{out}'", "'softmax effective, seed 1'", remedy
+    )
+    flip(out / "plain" / "seed0" / "metrics.jsonl", -3)
+    in_one_line(
+        command("verify", out)[2], "1 of 21 files are damaged in 1 of 3 runs", "put back a copy", remedy
+    )
+    flip(out / "plain" / "seed0" / "metrics.jsonl", -3)
+    told = json.loads(command("verify", out, "--format", "json")[1])
+    assert told[-1] | {"run": ""} == {
+        **{"run": "", "file": "compare.csv"},
+        "damage": "lists a run that is gone: softmax effective, seed 1",
+    }
+    compare(short, out=out, **asked)  # the remedy
+    assert command("verify", out)[0] == 0
+    (out / "plain" / "seed0" / "recipe.json").unlink()  # damaged, not gone
+    assert "gone" not in command("verify", out)[2]
+    for name in ("plain", "effective"):
+        shutil.rmtree(out / name)
+    in_one_line(command("verify", out)[2], "4 runs that compare.csv lists are gone")
+
+
+def test_verify_names_the_folds_of_a_comparison_that_are_gone(tmp_path, command):
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{i % 7},{'ab'[i % 3 == 0]}\n" for i in range(60)))
+    problem = Problem.from_table(tmp_path / "t.csv", "y")
+    asked = {"learners": ["logistic_regression"], "folds": 2, "repeats": 1}
+    compare(problem, ["plain", "inverse"], out=tmp_path / "out", jobs=1, **asked)
+    assert command("verify", tmp_path / "out")[0] == 0
+    shutil.rmtree(tmp_path / "out" / "inverse" / "fold1")
+    in_one_line(command("verify", tmp_path / "out")[2], "inverse, fold 1'; start the same longtail compare")
 
 
 def test_runs_of_earlier_versions_are_read_without_checksums(run, command):

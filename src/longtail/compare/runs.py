@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Final
 
 from longtail import _checks
 from longtail.compare.columns import GROUPS
@@ -19,11 +22,14 @@ from longtail.training.manifest import MANIFEST, DamagedError, check
 from longtail.training.predictions import PREDICTIONS
 from longtail.training.recipe import Recipe
 
-__all__ = ["LeftOut", "comparisons", "find_runs", "one_run", "runs_below"]
+__all__ = ["LeftOut", "TABLE", "comparisons", "find_runs", "gone", "one_run", "runs_below"]
 
+
+TABLE: Final = "compare.csv"  # of a comparison: a line a run
 
 # of larger files the size alone is compared: a report reads none of them but the predictions
 _HASHED = 2**26
+_MARKS = ("recipe.json", "evaluation.json")  # of a run's folder
 
 
 @dataclass(frozen=True)
@@ -115,12 +121,49 @@ def _trained_on(outcome: Outcome) -> tuple[int, ...]:
     return tuple(every) if isinstance(every, list) else outcome.found.class_counts
 
 
-def runs_below(path: Path, marks: Iterable[str] = ("recipe.json", "evaluation.json")) -> Iterator[Path]:
+def runs_below(path: Path, marks: Iterable[str] = _MARKS) -> Iterator[Path]:
     """Yield the folders that hold a run, which one of some files marks; their checkpoints are left out."""
     for folder, inner, files in os.walk(path):
         if {*marks} & {*files}:
             yield Path(folder)
             inner[:] = [name for name in inner if name != "checkpoints"]
+
+
+def gone(path: Path) -> dict[Path, list[str]]:
+    """Return the runs that a comparison's compare.csv lists and no folder below it holds, by its folder.
+
+    A run is known by its recipe's hash. Where a recipe below cannot be read, which may be any of the listed
+    ones, none is called gone.
+    """
+    found: dict[Path, list[str]] = {}
+    for table in sorted(Path(folder) / TABLE for folder, _, files in os.walk(path) if TABLE in files):
+        listed = _listed(table)
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            there = {
+                Recipe.from_json((run / "recipe.json").read_bytes()).short_hash
+                for run in runs_below(table.parent, (*_MARKS, MANIFEST))
+            }
+            if lost := [name for key, name in listed.items() if key not in there]:
+                found[table.parent] = lost
+    return found
+
+
+def _listed(table: Path) -> dict[str, str]:
+    """Return the names of the runs of a compare.csv by their recipes' hashes; none of another table."""
+    folds = False
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        folds = bool(read_json(table.with_name("compare.json"))["recipe"].get("folds"))
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("recipe_hash") and row.get("seed")]
+    except (OSError, ValueError, csv.Error):
+        return {}
+    names = {}
+    for row in rows:
+        settings = ("model", "method") if row.get("method") else ("model", "loss", "scheme")
+        told = " ".join(filter(None, map(row.get, settings)))
+        names[row["recipe_hash"]] = f"{told}, {'fold' if folds else 'seed'} {row['seed']}"
+    return names
 
 
 def one_run(folder: str | os.PathLike[str]) -> Path:
