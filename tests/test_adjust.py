@@ -4,13 +4,21 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import longtail
-from longtail import adjust_logits, adjust_probabilities, class_weights, methods, tune_adjustment
+from longtail import (
+    adjust_logits,
+    adjust_probabilities,
+    class_counts,
+    class_weights,
+    methods,
+    tune_adjustment,
+)
 from longtail.adjust import effective_prior, logit_shift
 from longtail.methods import Method, Rule
 from longtail.models.cosine import CosineLinear
@@ -467,7 +475,17 @@ def test_one_logit_is_tuned_as_two(rng):
     [
         ({"labels": [0, 1, 5]}, ValueError, r"labels must be in 0..2, one a count, got 0 to 5"),
         ({"labels": [0, 1]}, ValueError, "logits have 3 rows and labels 2"),
-        ({"labels": ["a", "b", "c"]}, TypeError, "labels must be class indices"),
+        (
+            {"labels": ["a", "b", "c"]},
+            TypeError,
+            "labels are names such as 'a', but counts names no class; give",
+        ),
+        ({"labels": [0.5, 1.0, 2.0]}, TypeError, "labels must be class indices"),
+        (
+            {"labels": ["a", "b", "x"], "counts": dict(zip("abc", COUNTS, strict=True))},
+            ValueError,
+            "labels have 'x', which counts does not name; it names 'a', 'b', 'c'",
+        ),
         ({"labels": []}, ValueError, "at least one held-out sample"),
         ({"taus": []}, ValueError, "taus must name at least one value"),
         ({"taus": [-1]}, ValueError, "taus must be in"),
@@ -481,6 +499,19 @@ def test_bad_tuning_is_refused(change, error, message):
         given["labels"] = np.array(given["labels"], dtype=None if given["labels"] else int)
     with pytest.raises(error, match=message):
         tune_adjustment(**given)
+
+
+@pytest.mark.parametrize(
+    "kind", [np.asarray, list, lambda x: x.astype(object), pd.Series, lambda x: x[:, None]]
+)
+def test_tuning_takes_labels_by_the_names_of_the_counts(rng, kind):
+    logits, labels, counts = held_out(rng, (120, 30, 10))
+    names = np.array(["owl", "fox", "yak"])  # a mapping is in the order of the outputs
+    mapping = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    assert tune_adjustment(logits, kind(names[labels]), mapping) == tune_adjustment(logits, labels, counts)
+    two, truth, sizes = held_out(rng, (60, 20))
+    told = class_counts(np.repeat(["no", "yes"], sizes).tolist())
+    assert tune_adjustment(two, np.array(["no", "yes"])[truth], told) == tune_adjustment(two, truth, sizes)
 
 
 def test_labels_of_every_order_give_the_same(rng):

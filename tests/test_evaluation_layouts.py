@@ -161,7 +161,7 @@ def test_text_labels_go_by_the_names_of_the_counts():
     assert evaluate(names[logits.argmax(1)], names[targets], told).error == expected.error
     with pytest.raises(ValueError, match="targets have 'bear', which class_counts does not name"):
         evaluate(logits[:1], ["bear"], told)
-    with pytest.raises(TypeError, match="targets are labels such as 'fox', but class_counts names no class"):
+    with pytest.raises(TypeError, match="targets are names such as 'fox', but class_counts names no class"):
         evaluate(logits[:1], ["fox"], counts)
     assert evaluate(logits, targets, {0: 400, 1: 120, 3: 5}).class_counts == (400, 120, 0, 5)
 

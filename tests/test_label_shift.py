@@ -219,6 +219,25 @@ def test_errors(logits, counts, change, error, message):
         estimate_prior(logits, counts, **(GOOD | change))
 
 
+def test_labels_go_by_the_names_of_the_counts():
+    rng = np.random.default_rng(0)
+    labels, new = rng.choice(3, 300, p=[0.7, 0.2, 0.1]), rng.normal(size=(50, 3))
+    held = rng.normal(size=(300, 3)) + 2 * np.eye(3)[labels]
+    names = np.array(["owl", "fox", "yak"])  # a mapping is in the order of the outputs
+    told = {"owl": 700, "fox": 200, "yak": 100}
+    given = {"held_out_logits": held, "resamples": 3}
+    found = estimate_prior(new, told, held_out_labels=names[labels].tolist(), **given)
+    assert found.to_dict() == estimate_prior(new, [700, 200, 100], held_out_labels=labels, **given).to_dict()
+    with pytest.raises(
+        TypeError, match=r"held_out_labels are names such as .*, but counts names no class; give"
+    ):
+        estimate_prior(new, [700, 200, 100], held_out_labels=names[labels], **given)
+    with pytest.raises(ValueError, match="held_out_labels have 'bear', which counts does not name; it names"):
+        estimate_prior(new, told, held_out_labels=["bear"] * 300, **given)
+    with pytest.raises(ValueError, match="held_out_labels are all of class yak;"):
+        estimate_prior(new, told, held_out_labels=["yak"] * 300, **given)
+
+
 def test_without_scipy_the_remedy_is_named():
     code = (
         "import sys; sys.modules['scipy'] = None; sys.modules['scipy.optimize'] = None\n"

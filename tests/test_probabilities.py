@@ -193,3 +193,15 @@ def test_the_interval_of_a_difference_holds_what_it_promises():
         low, high = paired_on_test(one, other, truth).interval
         held += low <= 0 <= high
     assert held / 400 >= 0.91
+
+
+def test_targets_go_by_the_names_of_the_counts():
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], [60, 30, 10])
+    logits, names = rng.normal(size=(100, 3)) + 2 * np.eye(3)[truth], np.array(["owl", "fox", "yak"])
+    told = {"owl": 600, "fox": 300, "yak": 100}
+    assert check_probabilities(logits, names[truth], told) == check_probabilities(
+        logits, truth, [600, 300, 100]
+    )
+    with pytest.raises(TypeError, match="targets are names such as 'owl', but class_counts names no class"):
+        check_probabilities(logits, names[truth], [600, 300, 100])

@@ -143,6 +143,26 @@ def test_errors(arguments, change, message):
         prediction_sets(*arguments, **change)
 
 
+def test_labels_go_by_the_names_of_the_counts(data):
+    (held, labels), (new, truth), _ = data
+    names = np.array(list("zyxwvu"))  # a mapping is in the order of the outputs
+    told = dict(zip(names.tolist(), COUNTS.tolist(), strict=True))
+    for method in METHODS:
+        expected = prediction_sets(held, labels, new, counts=COUNTS, method=method)
+        found = prediction_sets(held, names[labels], new, counts=told, method=method)
+        assert (found.contains == expected.contains).all()
+        assert found.evaluate(names[truth].tolist()) == found.evaluate(truth) == expected.evaluate(truth)
+    with pytest.raises(ValueError, match="labels have 'a', which counts does not name; it names 'z', 'y'"):
+        found.evaluate(["a"] * len(new))
+    for counts in (None, COUNTS):
+        with pytest.raises(
+            TypeError, match=r"held_out_labels are names such as .*, but counts names no class; give"
+        ):
+            prediction_sets(held, names[labels], new, counts=counts)
+    with pytest.raises(ValueError, match="counts must have 6 elements, one per column of the scores, got 7"):
+        prediction_sets(held, names[labels], new, counts=told | {"a": 1})
+
+
 def test_more_errors():
     with pytest.raises(TypeError, match="scores must be floating point, got int64"):
         prediction_sets(LOGITS, LABELS, LOGITS.astype(int))

@@ -326,6 +326,48 @@ def in_output_order(name: str, source: object) -> object:
     return {key: pairs[key] for key in outputs}
 
 
+def output_names(order: object) -> tuple[Hashable, ...] | None:
+    """Return the names of classes that `in_output_order` has ordered; None where they are numbers."""
+    if not isinstance(order, dict):
+        return None
+    numbers = all(isinstance(key, (bool, int, float, np.number, np.bool_)) for key in order)
+    return None if numbers else tuple(order)
+
+
+def class_numbers(
+    name: str, labels: npt.NDArray[Any], names: tuple[Hashable, ...] | None, called: str
+) -> npt.NDArray[Any]:
+    """Return labels as class indices; text and other names by the names of the counts.
+
+    Args:
+        name: of the labels in messages.
+        labels: of any shape; numbers are class indices already.
+        names: of the classes, in the order of the outputs; None where the counts have none.
+        called: the argument that has the names.
+
+    Raises:
+        TypeError: names, where the counts have none.
+        ValueError: a label that the counts do not name.
+    """
+    if labels.dtype.kind == "O" and all(isinstance(x, (int, np.integer)) for x in labels.flat):
+        return labels.astype(np.int64)
+    if labels.dtype.kind not in "USO":
+        return labels
+    if names is None:
+        raise TypeError(
+            f"{name} are names such as {str(labels.flat[0])!r}, but {called} names no class; give "
+            f"{called} as longtail.class_counts(labels) makes them, or class indices"
+        )
+    found, back = np.unique(labels.astype(str), return_inverse=True)
+    place = {str(label): i for i, label in enumerate(names)}
+    if unknown := [label for label in found.tolist() if label not in place]:
+        raise ValueError(
+            f"{name} have {_checks.shorten(unknown)}, which {called} does not name; it names "
+            f"{_checks.shorten(names)}"
+        )
+    return np.asarray([place[label] for label in found.tolist()])[back].reshape(labels.shape)
+
+
 def series_order(source: Any) -> list[Hashable]:
     """Return the names of a Series or Counter of counts in the order of the classes."""
     categories = getattr(getattr(source, "index", None), "categories", None)

@@ -382,7 +382,8 @@ def tune_adjustment(
             alone, (N,) or (N, 1). Or a mapping from the name of a training to its logits, of which the first
             is the plain one: then the training is chosen, too, and weight, offset and sampling may be
             mappings by the same names.
-        labels: class indices, int of shape (N,) or (N, 1); of two classes bool or 0.0 and 1.0, too.
+        labels: class indices, int of shape (N,) or (N, 1), or labels by the names of ``counts``; of two
+            classes bool or 0.0 and 1.0, too.
         counts: training samples per class.
         groups: one a sample, of any kind: samples of one group (a patient, a track) are counted as one draw.
         weight: as for `adjust_logits`, and so are offset and sampling.
@@ -394,8 +395,9 @@ def tune_adjustment(
         The choice, and how sure it is.
 
     Raises:
-        TypeError: logits, labels or counts that are no numbers.
-        ValueError: lengths that differ, labels outside 0..C-1, no taus, and as `adjust_logits`.
+        TypeError: logits or counts that are no numbers, labels that are neither numbers nor names of counts.
+        ValueError: lengths that differ, labels outside 0..C-1 or that ``counts`` does not name, no taus, and
+            as `adjust_logits`.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -415,6 +417,9 @@ def tune_adjustment(
     truth = _to_numpy(labels)
     if truth.ndim == 2 and truth.shape[1] == 1:
         truth = truth[:, 0]
+    if truth.ndim == 1 and len(truth):
+        names = _arrays.output_names(_arrays.in_output_order("counts", counts))
+        truth = _arrays.class_numbers("labels", truth, names, "counts")
     if len(sizes) == 2 and truth.dtype.kind in "bf" and np.isin(truth, (0, 1)).all():
         truth = truth.astype(np.int64)  # labels of one output
     if truth.ndim != 1 or truth.dtype.kind not in "iu":

@@ -132,7 +132,7 @@ def estimate_prior(
             more; as for `longtail.class_weights`.
         held_out_logits: Of labelled samples that the model was not trained on, shape (M, C): a validation
             part, or out-of-fold ones. Without them, the model's own probabilities are taken as they are.
-        held_out_labels: Their classes, integers of shape (M,).
+        held_out_labels: Their classes, integers of shape (M,), or labels by the names of ``counts``.
         groups: One an unlabelled sample, of any kind: samples of one group (a patient, a track) are drawn
             together for the interval, and count in the test of a shift as if all said the same.
         held_out_groups: The same of the held-out samples, whose groups are then what a class has fewer than 5
@@ -145,7 +145,7 @@ def estimate_prior(
         The shares, how sure they are, and whether there is a shift at all.
 
     Raises:
-        TypeError: Logits of no floating point type, or labels that are no integers.
+        TypeError: Logits of no floating point type, or labels that are neither integers nor names of counts.
         ValueError: Other classes than the counts', NaN, probabilities that do not sum to 1, labels without
             their logits, fewer than two held-out classes, groups of another number.
         ModuleNotFoundError: SciPy is not installed.
@@ -199,15 +199,16 @@ def estimate_prior(
         raise ValueError(
             f"held_out_logits have {old.shape[1]} columns and logits {size}; give those of one model"
         )
-    truth = read_labels("held_out_labels", held_out_labels, size)
+    truth = read_labels("held_out_labels", held_out_labels, size, names=classes.names, called="counts")
     if len(truth) != len(old):
         raise ValueError(
             f"held_out_labels must be one a row of held_out_logits, {len(old)}, got {len(truth)}"
         )
     held = np.bincount(truth, minlength=size)
     if (held > 0).sum() < 2:
+        one = truth[0] if classes.names is None else classes.names[truth[0]]
         raise ValueError(
-            f"held_out_labels are all of class {truth[0]}; the other classes' logits cannot be calibrated by "
+            f"held_out_labels are all of class {one}; the other classes' logits cannot be calibrated by "
             "them: hold out samples of more classes"
         )
     units = np.arange(len(truth))  # what chance drew

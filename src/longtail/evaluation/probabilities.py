@@ -10,7 +10,7 @@ from longtail import _arrays, _checks
 from longtail._arrays import as_numpy
 from longtail.adjust import adjust_logits
 from longtail.evaluation.label_shift import fit_calibration
-from longtail.evaluation.reading import group_numbers, read_labels
+from longtail.evaluation.reading import Classes, group_numbers, read_labels
 from longtail.evaluation.single_label import Evaluation, Evaluator
 
 __all__ = ["check_probabilities", "reliability_gap"]
@@ -43,7 +43,7 @@ def check_probabilities(
 
     Args:
         logits: Shape (N, C), of samples that the model was not trained on.
-        targets: Class indices, integers of shape (N,).
+        targets: Class indices, integers of shape (N,), or labels by the names of ``class_counts``.
         class_counts: Training samples per class.
         source: The class shares that the probabilities answer for, as counts; None: ``class_counts``, as
             after plain training. Ones for a model that balances, which then has nothing to adjust.
@@ -58,7 +58,7 @@ def check_probabilities(
         An adjusted model's probabilities are right where the classes have the target's shares.
 
     Raises:
-        TypeError: Logits of no floating point type, or targets that are no integers.
+        TypeError: Logits of no floating point type, or targets that are no integers and no names.
         ValueError: Lengths that differ, values out of range, NaN, or fewer groups than folds.
         ModuleNotFoundError: SciPy is not installed.
 
@@ -75,7 +75,8 @@ def check_probabilities(
     values = as_numpy("logits", logits)
     if values.ndim != 2 or values.dtype.kind != "f":
         raise ValueError(f"logits must be floating point of shape (N, C), got {_checks.describe(values)}")
-    truth = read_labels("targets", targets, values.shape[1])
+    names = Classes.read(class_counts, values.shape[1]).names
+    truth = read_labels("targets", targets, values.shape[1], names=names, called="class_counts")
     if len(truth) != len(values):
         raise ValueError(f"targets must be one a row of logits, {len(values)}, got {len(truth)}")
     folds = _checks.integer("folds", folds, low=2)

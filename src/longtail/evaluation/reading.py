@@ -63,10 +63,8 @@ class Classes:
         name = "class_counts"
         _arrays.refuse_weights(name, given)
         source = _arrays.in_output_order(name, _filled(given, columns))
-        names = None
+        names = _arrays.output_names(source)
         if isinstance(source, dict):
-            if not all(isinstance(key, (bool, int, float, np.number, np.bool_)) for key in source):
-                names = tuple(source)
             source = list(source.values())
         counts = as_numpy(name, source)
         if counts.ndim != 1 or not counts.size:
@@ -122,26 +120,10 @@ class Classes:
         """Return labels as class indices; text and other names by the names of the counts.
 
         Raises:
+            TypeError: names, where the counts have none.
             ValueError: a label that the counts do not name.
         """
-        if values.dtype.kind == "O" and all(isinstance(x, (int, np.integer)) for x in values.flat):
-            return values.astype(np.int64)
-        if values.dtype.kind not in "USO":
-            return values
-        if self.names is None:
-            raise TypeError(
-                f"{name} are labels such as {str(values.flat[0])!r}, but class_counts names no class; give "
-                "class_counts as longtail.class_counts(labels) makes them, or class indices"
-            )
-        place = {label: i for i, label in enumerate(self.names)}
-        found, back = np.unique(values.astype(str), return_inverse=True)
-        told = {str(label): i for label, i in place.items()}
-        if unknown := [label for label in found.tolist() if label not in told]:
-            raise ValueError(
-                f"{name} have {_checks.shorten(unknown)}, which class_counts does not name; it names "
-                f"{_checks.shorten(self.names)}"
-            )
-        return np.asarray([told[label] for label in found.tolist()])[back].reshape(values.shape)
+        return _arrays.class_numbers(name, values, self.names, "class_counts")
 
 
 def _filled(given: object, columns: int | None) -> object:
@@ -212,14 +194,30 @@ def read_batch(
     return Batch(truth, scores, None, activation or reading_of(scores), kept)
 
 
-def read_labels(name: str, labels: object, classes: int) -> Integers:
-    """Read class indices of shape (N,).
+def read_labels(
+    name: str,
+    labels: object,
+    classes: int,
+    *,
+    names: tuple[Hashable, ...] | None = None,
+    called: str | None = None,
+) -> Integers:
+    """Read class indices of shape (N,), or labels by the names of the counts.
+
+    Args:
+        name: of the labels in messages.
+        labels: one a sample.
+        classes: how many there are.
+        names: of the classes; None where the counts have none.
+        called: the argument that may have the names; None where there is none, and names are no integers.
 
     Raises:
-        TypeError: no integers.
-        ValueError: another shape, none, or out of range.
+        TypeError: no integers, and no names of the counts.
+        ValueError: another shape, none, out of range, or a label that the counts do not name.
     """
     values = as_numpy(name, labels)
+    if called is not None and values.ndim == 1 and len(values):
+        values = _arrays.class_numbers(name, values, names, called)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name} must be class indices of shape (N,), got shape {values.shape}")
     return _classes(name, values, classes)

@@ -8,7 +8,7 @@ rare classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,14 +106,14 @@ class PredictionSets:
         return self.rule.note
 
     def evaluate(self, labels: object) -> SetEvaluation:
-        """Compare the sets with the true classes of the same samples.
+        """Compare the sets with the true classes of the same samples, given as ``held_out_labels`` are.
 
         Raises:
-            TypeError: labels that are no integers.
-            ValueError: another number of labels, or labels outside 0..C-1.
+            TypeError: labels that are no integers, and no names of the counts.
+            ValueError: another number of labels, or labels outside 0..C-1 or that the counts do not name.
         """
         samples, classes = self.contains.shape
-        truth = read_labels("labels", labels, classes)
+        truth = read_labels("labels", labels, classes, names=self.rule.class_names, called="counts")
         if len(truth) != samples:
             raise ValueError(f"labels must be one a set, {samples}, got {len(truth)}")
         held = self.contains[np.arange(samples), truth]
@@ -156,6 +156,7 @@ class SetRule:
         held_out: held-out samples of each class, or groups of them.
         activation: how scores are read; None looks each time.
         note: what is not promised, in words; empty where all is.
+        class_names: of the counts; None where they have none.
     """
 
     method: str
@@ -165,6 +166,7 @@ class SetRule:
     held_out: tuple[int, ...]
     activation: str | None
     note: str
+    class_names: tuple[Hashable, ...] | None = None
 
     def __call__(self, scores: object) -> PredictionSets:
         """Make the sets of new samples.
@@ -195,7 +197,7 @@ def prediction_sets(
     Args:
         held_out_scores: Logits or probabilities, shape (N, C), of samples that the model was not trained on:
             a validation part, or out-of-fold ones. Drawn as the samples to predict are, for the promise.
-        held_out_labels: Their classes, integers of shape (N,).
+        held_out_labels: Their classes, integers of shape (N,), or labels by the names of ``counts``.
         scores: Of the samples to predict, shape (M, C).
         alpha: Share of the samples whose set may lack their class, in (0, 1): 0.1 covers 90 %.
         method: All but "class" and "interpolated" have one limit for all classes, so that no class needs many
@@ -213,7 +215,7 @@ def prediction_sets(
         The sets; ``sets.evaluate(labels)`` says how well they hold.
 
     Raises:
-        TypeError: Scores of no floating point type, or labels that are no integers.
+        TypeError: Scores of no floating point type, or labels that are neither integers nor names of counts.
         ValueError: alpha outside (0, 1), an unknown method, lengths that differ, probabilities that do not
             sum to 1, NaN, or a class without held-out samples where the method needs some.
 
@@ -300,13 +302,15 @@ def fit_sets(
         )
     size = given.shape[1]
     shares, log_shares = _probabilities("held_out_scores", given, size, activation)
-    truth = read_labels("held_out_labels", held_out_labels, size)
+    classes = None if counts is None else _counted(counts, size)
+    names = None if classes is None else classes.names
+    truth = read_labels("held_out_labels", held_out_labels, size, names=names, called="counts")
     if len(truth) != len(given):
         raise ValueError(
             f"held_out_labels must be one a row of held_out_scores, {len(given)}, got {len(truth)}"
         )
     of_class = np.bincount(truth, minlength=size)
-    prior = _prior(counts, of_class, method)
+    prior = _prior(classes, of_class, method)
     own = _strangeness(method, shares, log_shares, prior)[np.arange(len(truth)), truth]
     ids = np.arange(len(truth)) if groups is None else group_numbers(groups, len(truth))
     limit = _limit(own, ids, alpha)
@@ -325,7 +329,7 @@ def fit_sets(
         limits = interpolation * np.minimum(limits, 1.0) + (1 - interpolation) * limit
     least = math.ceil(1 / alpha - 1 - 1e-9)
     note = _note(method, alpha, always, missing, math.isinf(limit), sum(held), least, groups is not None)
-    return SetRule(method, alpha, limits, prior, tuple(held), activation, note)
+    return SetRule(method, alpha, limits, prior, tuple(held), activation, note, names)
 
 
 def _limit(strange: Floats, ids: npt.NDArray[np.intp], alpha: float) -> float:
@@ -340,8 +344,17 @@ def _limit(strange: Floats, ids: npt.NDArray[np.intp], alpha: float) -> float:
     return float(strange[order[place]]) if place < len(strange) else math.inf
 
 
-def _prior(counts: object, of_class: npt.NDArray[np.intp], method: str) -> Floats:
-    if counts is None:
+def _counted(counts: object, columns: int) -> Classes:
+    classes = Classes.read(counts, columns)
+    if len(classes) != columns:
+        raise ValueError(
+            f"counts must have {columns} elements, one per column of the scores, got {len(classes)}"
+        )
+    return classes
+
+
+def _prior(classes: Classes | None, of_class: npt.NDArray[np.intp], method: str) -> Floats:
+    if classes is None:
         if method in ("adjusted", "prevalence") and not of_class.all():
             missing = _checks.shorten(np.flatnonzero(of_class == 0).tolist())
             raise ValueError(
@@ -349,11 +362,6 @@ def _prior(counts: object, of_class: npt.NDArray[np.intp], method: str) -> Float
                 "give the training samples per class as counts"
             )
         return np.asarray(of_class / of_class.sum())
-    classes = Classes.read(counts, len(of_class))
-    if len(classes) != len(of_class):
-        raise ValueError(
-            f"counts must have {len(of_class)} elements, one per column of the scores, got {len(classes)}"
-        )
     sizes = classes.counts.astype(np.float64)
     sizes = np.where(sizes > 0, sizes, sizes[sizes > 0].min())  # as adjust_logits takes it
     return np.asarray(sizes / sizes.sum())
