@@ -1,32 +1,28 @@
 """Heads on features, many at once, against the same heads one after another.
 
     python benchmarks/heads.py
-    python benchmarks/heads.py --memory 4   # of a file of 4 GiB, which a large disk must hold
 
 Ten methods share every batch; the other side trains each by `longtail.training.train`. Both do the same few
 epochs, in one thread, whose processor time is taken. Ours trains once what does the same: the plain method is
 also what is adjusted after training, and deferred weights until they act, in the last of five epochs. Beside
-the ratio stands what a whole comparison takes, 10 methods, 5 seeds, 30 epochs, in seconds of one core. The
-results are results/benchmarks/heads.json and heads-memory.json.
+the ratio stands what a whole comparison takes, 10 methods, 5 seeds, 30 epochs, in seconds of one core. Then
+whole comparisons by `longtail.compare` on all cores, in seconds of the clock, against a loop that gives each
+head all cores in turn. The results are results/benchmarks/heads.json; memory is memory.py's.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import multiprocessing
 import os
 import tempfile
-import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from core import RESULTS, Row, provenance, put_in_page, row
 
 from longtail import Problem
-from longtail.compare import heads
+from longtail.compare import compare, heads
 from longtail.compare.running import prepare
 from longtail.training import train
 
@@ -79,82 +75,38 @@ def measure(case: str, shape: tuple[int, int, int]) -> Row:
     return figures | {"largest_difference": apart, "core_seconds_of_a_comparison": seconds}
 
 
-def write_features(path: Path, gib: float, width: int = 1024, classes: int = 100) -> int:
-    """Write an .npz of random features, part by part; return how many rows it has."""
-    rows = int(gib * 2**30) // (4 * width)
-    rng = np.random.default_rng(0)
-    x = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.float32, (rows, width))
-    for start in range(0, rows, 1 << 14):
-        x[start : start + (1 << 14)] = rng.standard_normal((min(1 << 14, rows - start), width), np.float32)
-    x.flush()
-    y, tested = np.arange(rows) % classes, 10 * classes
-    np.savez(path, X=x, y=y, X_test=np.array(x[:tested]), y_test=y[:tested])
-    path.with_suffix(".npy").unlink()
-    return rows
-
-
-def peak(path: Path, place: Path, into: multiprocessing.Queue[dict[str, float]]) -> None:
-    """Read the file and train two heads for an epoch; tell the most memory that was this process's own."""
-    most, over = [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.05):
-            text = Path("/proc/self/status").read_text()
-            most.append(int(text.partition("RssAnon:")[2].split()[0]) * 1024)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    time.sleep(0.2)
-    before, started = most[-1], time.perf_counter()
-    problem = Problem.from_features(path)
-    recipes = [
-        r.replace(warmup_epochs=0, epochs=1, eval_every=1)
-        for r in prepare(problem, ["plain", "logit_adjusted"], seeds=1)[0]
-    ]
-    outcomes = heads.run_heads(problem, recipes, [place / r.method.slug for r in recipes], "cpu", 1)
-    over.set()
-    watcher.join()
-    assert not any(o.failure for o in outcomes), outcomes
-    into.put({"imports": before, "peak": max(most), "seconds": time.perf_counter() - started})
-
-
-def memory(gib: float) -> None:
-    """Measure a file of features that is larger than what is held in memory."""
-    about = provenance()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "features.npz")
-        rows = write_features(path, gib)
-        size = os.path.getsize(path)
-        context = multiprocessing.get_context("spawn")
-        into = context.Queue()
-        child = context.Process(target=peak, args=(path, Path(folder), into))
-        child.start()
-        found = into.get()
-        child.join()
-    figures = {"file_bytes": size, "rows_of_features": rows, "bytes": found}
-    (RESULTS / "heads-memory.json").write_text(
-        json.dumps({"name": "heads-memory"} | about | figures, indent=2) + "\n"
-    )
-    print(
-        f"{size / 2**30:.1f} GiB of features: {found['peak'] / 2**20:.0f} MiB of memory, "
-        f"{found['imports'] / 2**20:.0f} of them after the imports; {found['seconds']:.0f} s"
-    )
+def measure_cores(case: str, shape: tuple[int, int, int], cores: int) -> Row:
+    """Measure a whole comparison on all cores in seconds of the clock, against all cores for each head."""
+    problem = made(*shape)
+    recipes = prepare(problem, METHODS, seeds=1)[0]
+    whole = heads._Data(problem, recipes[0]).dataset
+    torch.set_num_threads(cores)
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            table = compare(problem, METHODS, seeds=SEEDS, out=folder, jobs=cores)
+            times[0].append(time.perf_counter() - started)
+        assert not table.failures, table.failures
+        started = time.perf_counter()
+        for r in recipes:
+            train(r.replace(method=r.method.training), None, dataset=whole, device="cpu")
+        times[1].append((time.perf_counter() - started) * SEEDS)  # each seed is the same work
+    what = f"10 methods, {case}, {SEEDS} seeds, {recipes[0].epochs} epochs, {cores} cores"
+    return row(what, "one after another, all cores for each", *times, 1 / 5)
 
 
 def main() -> None:
     """Measure, and write the result file and the page's table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--memory", type=float, metavar="GIB", help="measure memory on such a file instead")
-    if (gib := parser.parse_args().memory) is not None:
-        memory(gib)
-        return
+    cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(1)
     about = provenance()
     rows = [measure(case, shape) for case, shape in CASES.items()]
-    result = {"name": "heads"} | about | {"rows": rows}
+    wholes = [measure_cores(case, shape, cores) for case, shape in CASES.items()]
+    result = {"name": "heads"} | about | {"rows": [*rows, *wholes]}
     (RESULTS / "heads.json").write_text(json.dumps(result, indent=2) + "\n")
     lines = [
-        f"{result['device']}, {torch.get_num_threads()} threads, {result['date'][:10]}, commit "
+        f"{result['device']}, {result['date'][:10]}, commit "
         f"{(result['commit'] or '?')[:10]}, load {result['load_average_before']} before:",
         "",
         "| | time ratio (quartiles) | asked | core seconds of 5 seeds, 30 epochs | weights apart |",
@@ -166,6 +118,19 @@ def main() -> None:
             f"| {r['case']} | {r['ratio']:.2f} ({low:.2f} to {high:.2f}) | 0.2, "
             f"{'met' if r['passed'] else '**missed**'} | {r['core_seconds_of_a_comparison']:.0f} | "
             f"{r['largest_difference']:.0e} |"
+        )
+    lines += [
+        "",
+        f"A whole comparison on {cores} cores, in seconds of the clock:",
+        "",
+        "| | together | one after another | time ratio (quartiles) | asked |",
+        "|---|---|---|---|---|",
+    ]
+    for r in wholes:
+        low, high = r["ratio_quartiles"]
+        lines.append(
+            f"| {r['case']} | {r['seconds']['ours']:.0f} | {r['seconds']['other']:.0f} | {r['ratio']:.2f} "
+            f"({low:.2f} to {high:.2f}) | 0.2, {'met' if r['passed'] else '**missed**'} |"
         )
     put_in_page("heads", lines)
 

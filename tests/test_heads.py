@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import longtail
 from folders import unseal
 from longtail import Problem, methods
-from longtail.compare import MAIN, compare, few_neighbours, heads
+from longtail.compare import MAIN, compare, few_neighbours, heads, running
 from longtail.compare.folds import fold
 from longtail.compare.running import prepare
 from longtail.compare.runs import comparisons, find_runs, one_run
@@ -333,3 +335,52 @@ def test_features_larger_than_memory_are_not_made_up(problem, tmp_path, monkeypa
     monkeypatch.setattr(heads, "_IN_MEMORY", 100)
     with pytest.raises(RuntimeError, match="smote needs the features in memory"):
         compare(problem, ["smote"], seeds=1, out=tmp_path, jobs=1)
+
+
+def test_the_methods_of_a_seed_are_cut_into_parts_where_there_is_work_for_them(rng):
+    names = [*("plain", "inverse", "inverse_sqrt", "effective", "deferred_effective", "logit_adjusted")]
+    names += ["posthoc_logit_adjusted", "complementary", "vs", "cdt"]
+    x, y = rng.normal(size=(400, 384)).astype(np.float32), np.arange(400) % 100
+
+    def cut(methods, width):
+        problem = Problem.from_features(x[:, :width], y, test=(x[:, :width], y))
+        group = [(r, Path(r.method.slug)) for r in prepare(problem, methods, seeds=1)[0]]
+        parts = running._in_parts(problem, group)
+        assert sorted(str(p) for part in parts for _, p in part) == sorted(str(p) for _, p in group)
+        return [{r.method.name for r, _ in part} for part in parts]
+
+    assert len(cut(names, 64)) == 1
+    # what begins alike shares its training, and the parts are about as long
+    one, other = cut(names, 384)
+    alike = {"plain", "deferred_effective", "posthoc_logit_adjusted"}
+    assert alike in (one & alike, other & alike)
+    assert sorted((len(one), len(other))) == [4, 6]
+    # a tuned adjustment trains four fifths of the plain head five times more
+    parts = cut([*names, "tuned_adjustment"], 384)
+    assert sorted(map(len, parts)) == [3, 4, 4]
+    assert alike | {"tuned_adjustment"} in parts
+    assert cut(["plain", "posthoc_logit_adjusted"], 384) == [{"plain", "posthoc_logit_adjusted"}]
+
+
+def test_heads_in_parts_end_as_those_that_are_not_cut(problem, tmp_path, monkeypatch):
+    named = [*KINDS, "crt", "tuned_adjustment", "mixup"]
+    whole = compare(problem, named, seeds=2, out=tmp_path / "whole", jobs=1)
+    monkeypatch.setattr(running, "_PART", 1)
+    told = []
+    parts = compare(
+        problem, named, seeds=2, out=tmp_path / "parts", jobs=2, progress=lambda *done: told.append(done[:2])
+    )
+    assert told == [(i + 1, 2 * len(named)) for i in range(2 * len(named))]
+    for one, other in zip(whole.rows, parts.rows, strict=True):
+        assert one.method == other.method
+        assert len(other.outcomes) == 2
+        for mine, theirs in zip(one.outcomes, other.outcomes, strict=True):
+            weights, others = (load_file(o.folder / "model.safetensors") for o in (mine, theirs))
+            for name, value in weights.items():
+                assert torch.allclose(value, others[name], rtol=1e-4, atol=1e-5)
+
+
+def test_methods_without_a_bias_are_trained_without_any_beside_them(problem, tmp_path):
+    (alone,) = compare(problem, ["ldam_drw"], seeds=1, out=tmp_path / "alone", jobs=1).rows
+    beside = compare(problem, ["plain", "ldam_drw"], seeds=1, out=tmp_path / "beside", jobs=1).rows[1]
+    assert alone["error"].values == beside["error"].values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -39,6 +40,7 @@ from longtail.compare import (
     estimate,
     left_out,
     running,
+    trials,
 )
 from longtail.compare.answer import ESTIMATORS, answer, code_for, thin_classes
 from longtail.compare.folds import fold
@@ -56,6 +58,7 @@ from longtail.evaluation import (
 from longtail.methods import Method, Rule
 from longtail.methods import get as method
 from longtail.report.tables import legend, method_sheet, reading
+from longtail.sources import frames
 from longtail.sources.frames import read_frame
 from longtail.training import evaluate_run, load_run
 from longtail.training.evaluate import held_out
@@ -194,6 +197,107 @@ def counted_in_groups(outcome: Any, groups: Any) -> None:
     finally:
         for path, content in sealed.items():
             path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "frame"])
+def test_a_table_larger_than_memory_lies_in_a_file_and_gives_the_same(kind, tmp_path, monkeypatch, rng):
+    pandas = pytest.importorskip("pandas")
+    train, test = (pandas.DataFrame(table(seed)) for seed in (0, 1))
+    order = rng.permutation(len(train))
+    for frame in (train, test):  # what is left out stands between what is not
+        frame.insert(1, "id", np.char.add("r", order.astype(str)).astype(object))
+        frame.insert(3, "always", "x")
+    given: list[Any] = [train, test]
+    if kind == "parquet":
+        given = [tmp_path / "train.parquet", tmp_path / "test.parquet"]
+        train.to_parquet(given[0])
+        test.to_parquet(given[1])
+    if kind == "csv":
+        given = [tmp_path / "train.csv", tmp_path / "test.csv"]
+        train.to_csv(given[0], index=False)
+        test.to_csv(given[1], index=False)
+    (tmp_path / "room").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "room"))
+    options = {"learners": "logistic_regression", "jobs": 2}
+    methods = ["plain", "inverse", "oversampling", "tuned_adjustment"]
+    held = Problem.from_table(given[0], "kind", test=given[1], name="t")
+    cut = Problem.from_table(given[0], "kind", name="t")
+    assert [name for name, _ in held.columns] == ["a", "b", "c", "town"]
+    assert not isinstance(held.inputs, np.memmap)
+    monkeypatch.setattr(frames, "_IN_MEMORY", 100)
+    monkeypatch.setattr(frames, "_SORTER", 1 << 24)
+    monkeypatch.setattr(trials, "_CHUNK", 7)
+    for whole, extra in ((held, {"test": given[1]}), (cut, {})):
+        mapped = Problem.from_table(given[0], "kind", name="t", **extra)
+        assert isinstance(mapped.inputs, np.memmap)
+        assert np.array_equal(mapped.inputs, whole.inputs, equal_nan=True)
+        assert mapped.about == whole.about  # so runs of the one are runs of the other
+        assert mapped.notes == whole.notes
+        out = tmp_path / str(bool(extra))
+        one = compare(whole, methods, repeats=1, out=out / "whole", **options)
+        other = compare(mapped, methods, repeats=1, out=out / "mapped", **options)
+        assert [r["balanced_error"].values for r in one.rows] == [
+            r["balanced_error"].values for r in other.rows
+        ]
+        assert list((tmp_path / "room").iterdir())
+        del mapped, other
+        gc.collect()
+        assert not list((tmp_path / "room").iterdir())  # the files go with the problem
+
+
+def test_a_file_larger_than_what_is_held_of_it_is_read(tmp_path, monkeypatch, rng):
+    rows = 60_000
+    words = np.array([f"a text of more than twelve letters, {i}" for i in range(5)])
+    columns = {f"w{i}": words[rng.integers(0, 5, rows)] for i in range(12)}
+    columns |= {"x": rng.random(rows).round(6), "kind": np.array(["b", "a"])[rng.integers(0, 2, rows)]}
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame(columns).to_csv(tmp_path / "t.csv", index=False)  # 28 MB
+    monkeypatch.setattr(frames, "_SORTER", 24 << 20)
+    read = read_frame(tmp_path / "t.csv", label="kind")
+    assert [c.name for c in read.columns] == [*columns][:-1]
+    for column in read.columns[:-1]:
+        assert np.array_equal(np.array(column.categories)[column.values.astype(int)], columns[column.name])
+    assert np.array_equal(read.columns[-1].values, columns["x"])
+    assert np.array_equal(read.labels, columns["kind"])
+
+
+def test_models_of_a_large_table_learn_as_many_at_a_time_as_memory_holds(problem, tmp_path, monkeypatch):
+    size = problem.inputs.nbytes
+    monkeypatch.setattr(trials, "memory_there", lambda: 7.0 * size)
+    with pytest.warns(
+        UserWarning, match="2 models learn at a time, not 4: each may hold .* jobs=4 overrules"
+    ):
+        assert trials.jobs_for(problem, 4) == 2
+    monkeypatch.setattr(trials, "memory_there", lambda: 1.5 * size)
+    with pytest.warns(UserWarning, match="1 model learns at a time, not 2"):
+        assert trials.jobs_for(problem, 2) == 1
+    assert trials.jobs_for(problem, 1) == 1
+    monkeypatch.setattr(trials, "memory_there", lambda: 0.9 * size)
+    with pytest.raises(ValueError, match="leave columns out by drop=NAME, or give fewer rows"):
+        compare(problem, ["plain"], out=tmp_path / "runs")
+
+
+def test_a_disk_without_room_for_a_large_table_is_told_before_it_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(frames, "_IN_MEMORY", 100)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(OSError, match=r"the table takes .* GiB, and .* set TMPDIR to a folder on a larger"):
+        frames.matrix(1 << 40, 1000)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["mapping", "csv", "parquet"])
+def test_labels_in_two_forms_of_unicode_are_one_class(kind, tmp_path, rng):
+    pandas = pytest.importorskip("pandas")
+    written = np.array(["a", "e\u0301", "\u00e9"])[rng.integers(0, 3, 60)]
+    given: Any = {"x": rng.random(60), "kind": written}
+    if kind != "mapping":
+        path = tmp_path / f"t.{kind}"
+        frame = pandas.DataFrame(given)
+        frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+        given = path
+    found = Problem.from_table(given, "kind")
+    assert found.class_names == ("a", "\u00e9")
+    assert found.class_counts.tolist() == [(written == "a").sum(), (written != "a").sum()]
 
 
 def test_groups_of_a_test_set_count_in_its_intervals(tmp_path, monkeypatch, capsys):

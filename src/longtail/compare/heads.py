@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from longtail.adjust import tune_adjustment
 from longtail.compare.folds import inner_folds
 from longtail.compare.many_labels import INNER, judge, label_counts
 from longtail.compare.outcome import Outcome
-from longtail.compare.trials import WAIT, already, measures, split
+from longtail.compare.trials import WAIT, already, measures, memory_there, split
 from longtail.counts import ClassCounts
 from longtail.datasets import Dataset, Split, long_tail_counts, long_tail_subset, subset_sha256
 from longtail.evaluation import Evaluation, MultiLabelEvaluation, evaluate
@@ -81,7 +80,7 @@ def check_memory(problem: Problem, recipes: Sequence[Recipe]) -> None:
     whole = dict.fromkeys(r.method.label for r in recipes if r.method.refit or not fits_together(r))
     if not whole:
         return
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+    there = memory_there()
     peak = f"{', '.join(whole)} will hold all features at once, {2 * size / 2**30:.1f} GiB at the peak"
     if 2 * size > there:
         raise ValueError(f"{peak}, and this machine has {there / 2**30:.1f} GiB; leave these methods out")
@@ -253,10 +252,10 @@ class _Together:
         if self.many_labels:
             for r, model in zip(recipes, self.models, strict=True):
                 _start_at_shares(model, r, data.counts)
-        zeros = torch.zeros(data.classes)  # of a head without a bias
+        zeros = torch.zeros(data.classes)  # of a head without a bias, even if none has one
         self.values = {
             name: torch.stack([m.state_dict().get(name, zeros) for m in self.models]).to(device)
-            for name in dict.fromkeys(n for m in self.models for n in m.state_dict())
+            for name in dict.fromkeys((*(n for m in self.models for n in m.state_dict()), "head.bias"))
         }
         self.momenta = {name: torch.zeros_like(value) for name, value in self.values.items()}
         self.lane_of: list[int] = []

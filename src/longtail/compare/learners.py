@@ -97,14 +97,13 @@ def fit(
     A class that these training samples lack gets the floor.
     """
     counts = np.bincount(targets, minlength=classes)
-    rows = np.arange(len(targets))
     if method.sampling is not None:
         present = counts[counts > 0]
         # a table is sampled once: to the size that the scheme is named for, or to its own
         whole = {"oversampling": present.max(), "undersampling": present.min()}
         size = int(whole.get(method.sampling.name, 0)) * len(present) or None
         rows = np.sort(method.sampler(targets, num_samples=size, seed=seed).order(0))
-    inputs, targets = inputs[rows], targets[rows]
+        inputs, targets = inputs[rows], targets[rows]
     if method.synthesis is not None:
         inputs, targets = method.synthesis.of(SYNTHESES)(inputs, targets, kinds, seed=seed)
     found, local = np.unique(targets, return_inverse=True)
@@ -121,8 +120,10 @@ def fit(
         _hush()
         prepared = how.prepare(kinds)
         ready = prepared.fit_transform(inputs)
+        del inputs  # a large table is there once, not twice, while the model learns
         model = how.model(seed, sum(kind == "category" for kind in kinds))
         model.fit(ready, local.reshape(-1), sample_weight=weight)
+        del ready  # or the function below would hold it
 
     def say(given: Array) -> npt.NDArray[np.float64]:
         scores = np.full((len(given), classes), np.log(FLOOR))
@@ -163,6 +164,7 @@ def fit_labels(
         _hush()
         prepared = how.prepare(kinds)
         ready = prepared.fit_transform(inputs)
+        del inputs  # a large table is there once, not twice, while the models learn
         for labels in truth.T:
             rows = np.flatnonzero(labels != LEFT_OUT)
             y = labels[rows]
@@ -177,6 +179,7 @@ def fit_labels(
             model = how.model(seed, sum(kind == "category" for kind in kinds))
             part = ready if len(rows) == len(labels) else ready[rows]
             fitted.append(model.fit(part, y, sample_weight=weight))
+        del ready
 
     def say(given: Array) -> npt.NDArray[np.float64]:
         scores = np.empty((len(given), len(fitted)))
@@ -233,6 +236,8 @@ def encoded(kinds: Sequence[str]) -> Any:
 
 def one_hot(kinds: Sequence[str]) -> Any:
     """Numbers as they are, each category an input: for trees that know no categories."""
+    if "category" not in kinds:
+        return _as_it_is()
     from sklearn.compose import ColumnTransformer
 
     return ColumnTransformer(
@@ -244,7 +249,9 @@ def one_hot(kinds: Sequence[str]) -> Any:
 
 
 def ordinal(kinds: Sequence[str]) -> Any:
-    """Numbers as they are, categories as numbers behind them: for trees that know categories."""
+    """Numbers as they are, categories as numbers before them: for trees that know categories."""
+    if "category" not in kinds:
+        return _as_it_is()
     from sklearn.compose import ColumnTransformer
     from sklearn.preprocessing import OrdinalEncoder
 
@@ -257,6 +264,13 @@ def ordinal(kinds: Sequence[str]) -> Any:
     return ColumnTransformer(
         [("categories", places, _of(kinds, True)), ("numbers", "passthrough", _of(kinds, False))]
     )
+
+
+def _as_it_is() -> Any:
+    """Numbers alone, not copied."""
+    from sklearn.preprocessing import FunctionTransformer
+
+    return FunctionTransformer()
 
 
 def _one_hot(dense: bool = False) -> Any:

@@ -21,7 +21,7 @@ from longtail.datasets import DATASETS, Dataset, load, long_tail_counts, long_ta
 from longtail.evaluation.reading import group_numbers
 from longtail.labels import encode
 from longtail.sources.arrays import read_arrays
-from longtail.sources.frames import Column, Frame, check_label, classes_of, read_frame
+from longtail.sources.frames import Column, Frame, check_label, classes_of, matrix, read_frame
 
 if TYPE_CHECKING:
     from longtail.training.recipe import Recipe
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Problem"]
 
 Array = npt.NDArray[Any]
+_LOOK = 10_000  # rows that are looked at before a column is sorted
 _FEW = 20  # rows below which values that are all distinct say nothing
 # amounts with signs, and days, that nothing reads as numbers
 _AMOUNT = re.compile(r"[-+(\u2212]?[$€£¥]?\s*[-+]?[0-9][0-9.,'/: -]*\s*[%$€£¥]?\)?")
@@ -147,7 +148,7 @@ class Problem:
         else:
             classes = classes_of(read.labels, source)
             check_label(str(label), classes, source)
-            names = encode(classes)[0] if read.classes is None else read.classes
+            names = encode(_distinct(classes))[0] if read.classes is None else read.classes
             targets = _known(classes, names)
         columns, notes = _usable(read, targets, keep, names)
         if not columns:
@@ -159,7 +160,7 @@ class Problem:
         return cls(
             name or _title(table, "table"),
             "table",
-            np.column_stack([c.values for c in columns]),
+            read.of(columns),
             targets,
             tuple(map(str, names)),
             tuple((c.name, c.kind) for c in columns),
@@ -632,6 +633,11 @@ def _usable(
         targets = np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
     classes = len(np.unique(targets))
     for column in read.columns:
+        start = column.values[:_LOOK]
+        seen = len(np.unique(start))  # NaN once
+        if seen > max(classes, 2) and (not column.whole or seen < len(start)):
+            columns.append(column)  # more values than classes, and a value twice, or fractions
+            continue
         values = np.where(np.isnan(column.values), np.inf, column.values)  # missing is a value here
         distinct, codes = np.unique(values, return_inverse=True)
         pairs = len(np.unique(codes.reshape(-1) * np.int64(classes) + targets))
@@ -676,6 +682,15 @@ def _odd_one(column: Column) -> str:
     return next((x for x in column.categories if not _arrays.NUMBER.fullmatch(x)), column.categories[0])
 
 
+def _distinct(labels: Array) -> Array:
+    """Return labels of text each once, where sorting all rows of a long table would take minutes."""
+    if labels.dtype.kind != "O":
+        return labels
+    found = np.empty(len(once := {*labels.tolist()}), dtype=object)
+    found[:] = list(once)
+    return found
+
+
 def _places(y: Array, found: Sequence[Any], names: Sequence[str]) -> Sequence[Any]:
     """Return what labels say for each of the class names: its number from 0 on, or the name itself."""
     if y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(names):
@@ -693,7 +708,10 @@ def _known(labels: Array, names: Sequence[Any]) -> npt.NDArray[np.int64]:
     """Return the places of test labels among the classes."""
     places = {name: i for i, name in enumerate(names)}
     values = labels.tolist()
-    unseen = sorted({str(v) for v in values if v not in places})
+    for value in {*values} - places.keys():  # text may be written in another form of Unicode
+        if (form := _arrays.one_form(value)) in places:
+            places[value] = places[form]
+    unseen = sorted({str(v) for v in {*values} if v not in places})
     if unseen and {*unseen} <= {*map(str, names)}:
         raise ValueError(
             f"the test set's labels are of another type than the training set's, such as {values[0]!r} "
@@ -704,7 +722,7 @@ def _known(labels: Array, names: Sequence[Any]) -> npt.NDArray[np.int64]:
             f"the test set has classes without a training sample: {_checks.shorten(unseen)}; leave these "
             "rows out of it"
         )
-    return np.asarray([places[v] for v in values], dtype=np.int64)
+    return np.fromiter((places[v] for v in values), np.int64, len(values))
 
 
 def _test_table(
@@ -729,8 +747,8 @@ def _test_table(
         raise ValueError(
             f"{source} has columns that the training table has not: {_checks.shorten(extra)}; leave them out"
         )
-    parts = []
-    for column in columns:
+    parts = matrix(len(read), len(columns))
+    for at, column in enumerate(columns):
         other = there[column.name]
         if other.kind != column.kind and not np.isnan(other.values).all():
             raise ValueError(
@@ -751,7 +769,7 @@ def _test_table(
             known = ~np.isnan(values)
             values = np.full(len(values), np.nan)
             values[known] = codes[other.values[known].astype(np.int64)]
-        parts.append(values)
+        parts[:, at] = values
     if (read.labels.ndim == 2) != (train.labels.ndim == 2):
         raise ValueError(
             f"label {where.label!r} holds lists in one of the training table and {source}; make both alike"
@@ -760,11 +778,11 @@ def _test_table(
         truth = many_labels.read("labels", read.labels, read.classes)[0]
         if not where.labels:
             truth = _in_order(truth, read.classes or (), names)
-        return (np.column_stack(parts), truth), read.groups
+        return (parts, truth), read.groups
     labels = classes_of(read.labels, source)
     if train.labels.dtype.kind in "UO" and labels.dtype.kind in "iuf":
         labels = labels.astype(str)
-    return (np.column_stack(parts), _known(labels, names)), read.groups
+    return (parts, _known(labels, names)), read.groups
 
 
 def _numbered(name: str, groups: object, samples: int) -> npt.NDArray[np.int64] | None:

@@ -22,7 +22,7 @@ from longtail.compare.outcome import Outcome
 from longtail.compare.problem import Problem
 from longtail.compare.row import Row
 from longtail.compare.table import LOSSES, ComparisonTable
-from longtail.compare.trials import WAIT, run_training, versions
+from longtail.compare.trials import WAIT, jobs_for, run_training, versions
 from longtail.datasets import DATASETS, Dataset, load, long_tail_counts
 from longtail.methods import Method, catalogue
 from longtail.methods.synthesis import needs_imbalanced_learn
@@ -38,6 +38,9 @@ __all__ = [
 AfterRun = Callable[[int, int, Outcome], None]
 
 _SEEDS = 5
+# parts of a seed's heads: how many at most, multiplications a sample of each at least, and what a tuned
+# adjustment trains more, in heads
+_PARTS, _PART, _INNER = 4, 1 << 17, 4
 _LARGE = 1 << 30  # bytes of features from which it matters who holds them all
 _MANY = 100_000  # steps of training from which their time is worth a word
 # of features
@@ -106,8 +109,9 @@ def compare(
         repeats: how often the folds are shuffled and run.
         dataset: the data that the recipe names, if they are none of longtail's own.
         out: folder for the runs and for compare.json and compare.csv.
-        jobs: runs at a time, in processes; default: one per available core on a CPU. A joblib backend
-            chosen by the caller (``joblib.parallel_config``), such as Dask's or Ray's, is used.
+        jobs: runs at a time, in processes; default: one per available core on a CPU, and of a large table
+            as many as memory holds. A joblib backend chosen by the caller (``joblib.parallel_config``), such
+            as Dask's or Ray's, is used.
         device: "auto" | "cpu" | "cuda".
         progress: called after each run as ``progress(done, total, outcome)``.
 
@@ -541,7 +545,7 @@ def _run_table(
     """Run a table's trainings side by side, each with the methods that share it."""
     from joblib import cpu_count
 
-    jobs = _checks.integer("jobs", jobs, low=1) if jobs is not None else cpu_count()
+    jobs = _checks.integer("jobs", jobs, low=1) if jobs is not None else jobs_for(problem, cpu_count())
     sharing: dict[tuple[str, int, Method], list[tuple[Recipe, Path]]] = {}
     for r, place in zip(recipes, places, strict=True):
         sharing.setdefault((r.model, r.seed, r.method.training), []).append((r, place))
@@ -568,21 +572,45 @@ def _run_features(
     device: str,
     progress: AfterRun | None,
 ) -> Iterator[Outcome]:
-    """Train heads: the methods of a seed or fold at once, and these side by side."""
+    """Train heads: the methods of a seed or fold at once, or in a few parts, and these side by side."""
     from joblib import cpu_count
 
     jobs = _checks.integer("jobs", jobs, low=1) if jobs is not None else cpu_count()
     sharing: dict[tuple[str, int], list[tuple[Recipe, Path]]] = {}
     for r, place in zip(recipes, places, strict=True):
         sharing.setdefault((r.model, r.seed), []).append((r, place))
-    threads = 1 if min(jobs, len(sharing)) > 1 else None
-    todo = (
-        (problem, [r for r, _ in group], [p for _, p in group], device, threads) for group in sharing.values()
-    )
+    parts = [part for group in sharing.values() for part in _in_parts(problem, group)]
+    threads = 1 if min(jobs, len(parts)) > 1 else None
+    todo = ((problem, [r for r, _ in part], [p for _, p in part], device, threads) for part in parts)
     groups = in_parallel(
-        _run_heads, todo, min(jobs, len(sharing)), lost=lambda why, _, rs, ps, *more: _all_lost(why, rs, ps)
+        _run_heads, todo, min(jobs, len(parts)), lost=lambda why, _, rs, ps, *more: _all_lost(why, rs, ps)
     )
     yield from _told(groups, len(recipes), progress)
+
+
+def _in_parts(problem: Problem, group: list[tuple[Recipe, Path]]) -> list[list[tuple[Recipe, Path]]]:
+    """Cut the methods of a seed where each part is still work enough: five seeds do not fill two cores.
+
+    What begins with the same training stays together. The cut says nothing of cores or of what is finished,
+    so that a run has the same neighbours, and the same last bits, wherever and however often it is started.
+    """
+    assert problem.inputs is not None
+    alike: dict[Method, list[tuple[Recipe, Path]]] = {}
+    for r, place in group:
+        first = r.method.at(1, r.epochs).training.replace(schedule=None)
+        alike.setdefault(first, []).append((r, place))
+    heads = {
+        first: len({r.method.training for r, _ in mine}) + _INNER * any(r.method.is_tuned for r, _ in mine)
+        for first, mine in alike.items()
+    }
+    work = sum(heads.values()) * len(problem.class_names) * problem.inputs.shape[1]
+    parts: list[list[tuple[Recipe, Path]]] = [[] for _ in range(min(_PARTS, len(alike), work // _PART or 1))]
+    filled = [0] * len(parts)
+    for first in sorted(alike, key=lambda first: -heads[first]):  # the sort keeps the order of equals
+        least = filled.index(min(filled))
+        filled[least] += heads[first]
+        parts[least] += alike[first]
+    return parts
 
 
 def _told(groups: Iterable[list[Outcome]], total: int, progress: AfterRun | None) -> Iterator[Outcome]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
+import os
 import time
 import zipfile
 import zlib
@@ -36,13 +38,46 @@ if TYPE_CHECKING:
     from longtail.compare.problem import Problem
     from longtail.training.recipe import Recipe
 
-__all__ = ["already", "finished", "measures", "run_training", "split", "versions"]
+__all__ = [
+    *("already", "finished", "jobs_for", "measures", "memory_there", "run_training", "split", "versions"),
+]
 
 Integers = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
 WAIT: Final = 86_400.0  # seconds for another process that has a run of this comparison in hand
+_CHUNK = 1 << 16  # rows that are scored at a time
+_COPIES: Final = 3  # of a table while its categories are encoded, which is the most
 _LOOK, _PART = 2000, 0.05  # training samples that are looked at, and what each gives to the shares
+
+
+def memory_there() -> float:
+    """Return the bytes of memory that this machine has; infinity where it does not say."""
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def jobs_for(problem: Problem, jobs: int) -> int:
+    """Return how many of `jobs` models can learn a table side by side, as each holds its training rows.
+
+    Raises:
+        ValueError: the rows of one are more than the machine's memory.
+    """
+    assert problem.inputs is not None
+    there, size = memory_there(), float(problem.inputs.nbytes)
+    if size > there:
+        raise ValueError(
+            f"a model holds its training rows, {size / 2**30:.1f} GiB with all of them, and this machine has "
+            f"{there / 2**30:.1f}; leave columns out by drop=NAME, or give fewer rows"
+        )
+    fit = max(1, int(min(jobs, there // (_COPIES * size + 1))))
+    if fit < jobs:
+        _checks.warn(
+            f"{fit} {'model learns' if fit == 1 else 'models learn'} at a time, not {jobs}: each may hold "
+            f"{_COPIES * size / 2**30:.1f} GiB of this machine's {there / 2**30:.1f}; jobs={jobs} overrules"
+        )
+    return fit
 
 
 def split(problem: Problem, recipe: Recipe) -> tuple[Integers, Integers | None]:
@@ -95,33 +130,35 @@ def _run(
     x, y = problem.inputs, problem.targets
     if test is None:
         assert problem.test is not None
-        tested, truth, rows = (*problem.test, np.arange(len(problem.test[1])))
+        (tested, truth), rows = problem.test, np.arange(len(problem.test[1]))
+        asked = rows
     else:
-        tested, truth, rows = x[test], y[test], test
+        tested, truth, rows, asked = x, y[test], test, test
     groups = None if problem.groups is None else problem.groups[train]
     kinds = [kind for _, kind in problem.columns] or ["number"] * x.shape[1]
     method, seed, classes = recipes[0].method.training, recipes[0].seed, len(problem.class_names)
 
-    def fitted(inside: Integers) -> Callable[[npt.NDArray[Any]], Scores]:
+    def fitted(samples: Integers) -> Callable[[npt.NDArray[Any]], Scores]:
+        # what is gathered here goes as soon as the learner has prepared it
         if problem.many_labels:
-            return fit_labels(how, kinds, x[train][inside], y[train][inside], method, seed)
-        return fit(how, kinds, x[train][inside], y[train][inside], method, seed, classes)
+            return fit_labels(how, kinds, x[samples], y[samples], method, seed)
+        return fit(how, kinds, x[samples], y[samples], method, seed, classes)
 
-    def trained(inside: Integers, asked: npt.NDArray[Any]) -> Scores:
-        return fitted(inside)(asked)
+    def trained(inside: Integers, asked: Integers) -> Scores:
+        return _in_parts(fitted(train[inside]), x, train[asked])
 
     kept = places[0] / "scores.npz"  # everything out of fold: later adjustments need no training
     scores = _kept(kept)
     if "test" not in scores:
-        say = fitted(np.arange(len(train)))
-        scores |= {"test": say(tested), "rows": rows}
+        say = fitted(train)
+        scores |= {"test": _in_parts(say, tested, asked), "rows": rows}
         if not problem.many_labels and method == Method():
             look = np.sort(np.random.default_rng(seed).permutation(len(train))[:_LOOK])
-            if undone(say(x[train][look]), y[train][look]):
+            if undone(say(x[train[look]]), y[train[look]]):
                 scores["undone"] = np.array(True)
     asks = problem.many_labels or any(r.method.is_tuned for r in recipes)
     if asks and "held_out" not in scores:
-        scores |= _held_out(trained, x[train], problem.strata[train], groups, classes, problem.many_labels)
+        scores |= _held_out(trained, problem.strata[train], groups, classes, problem.many_labels)
     buffer = io.BytesIO()
     np.savez(buffer, **scores)  # type: ignore[arg-type]
     write_atomic(kept, buffer.getvalue())
@@ -221,9 +258,14 @@ def versions() -> dict[str, object]:
     return found
 
 
+def _in_parts(say: Callable[[npt.NDArray[Any]], Scores], inputs: npt.NDArray[Any], rows: Integers) -> Scores:
+    """Return scores of some rows, which are taken a part at a time: a table may be larger than memory."""
+    parts = np.array_split(rows, max(1, -(-len(rows) // _CHUNK)))
+    return np.concatenate([say(inputs[part]) for part in parts])
+
+
 def _held_out(
-    trained: Any,
-    x: npt.NDArray[Any],
+    trained: Callable[[Integers, Integers], Scores],
     strata: Integers,
     groups: Integers | None,
     classes: int,
@@ -232,7 +274,7 @@ def _held_out(
     """Return out-of-fold scores of the training samples, and of which: a class of one sample is in none."""
     scores, held = np.full((len(strata), classes), np.log(FLOOR)), np.zeros(len(strata), dtype=bool)
     for inside, outside in inner_folds(strata, groups, INNER if many_labels else None):
-        scores[outside], held[outside] = trained(inside, x[outside]), True
+        scores[outside], held[outside] = trained(inside, outside), True
     rows = np.flatnonzero(held)
     return {"held_out": scores[rows], "held_out_rows": rows}
 

@@ -1,7 +1,8 @@
 """A whole table -> columns of numbers: .csv, .tsv, Parquet, and data frames in memory.
 
 Numbers and dates are floats, a category is the place of its text in a list; what is missing is NaN. That is
-storage, as Arrow's dictionaries are: encoding and imputation are the learners' part.
+storage, as Arrow's dictionaries are: encoding and imputation are the learners' part. A file is read column by
+column into one matrix; beyond a gigabyte or two the matrix lies in a file of its own, that is mapped.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ import contextlib
 import datetime
 import glob
 import os
+import shutil
+import tempfile
 import warnings
+import weakref
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +38,7 @@ __all__ = [
     "Frame",
     "check_label",
     "classes_of",
+    "matrix",
     "parquet_columns",
     "read_frame",
     "vectors_of",
@@ -55,6 +61,8 @@ _COMMA = r"[-+]?([0-9]+|[1-9][0-9]{0,2}(\.[0-9]{3})+)(,[0-9]+)?([eE][-+]?[0-9]+)
 # such numbers that may be meant otherwise: whole ones, and 1,250 or 1.250 with a mark that may part thousands
 _EITHER = r"[-+]?([0-9]+([eE][-+]?[0-9]+)?|[1-9][0-9]{0,2}[.,][0-9]{3})"
 _DAY = 86_400.0
+_IN_MEMORY = 1 << 31  # bytes up to which a matrix is held
+_SORTER = 1 << 31  # bytes that DuckDB may hold; what is more goes to a file
 _LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 
@@ -81,11 +89,27 @@ class Column:
 
 
 @dataclass(frozen=True, eq=False)
+class _Coded:
+    """A column of text: its distinct values, sorted, and the place of each row's; -1 where it has none."""
+
+    texts: list[str]
+    codes: npt.NDArray[np.int32]
+
+    def rows(self) -> Array:
+        """Return one text a row, None where there is none; rows share the texts."""
+        return np.asarray([*self.texts, None], dtype=object)[self.codes]
+
+
+_Raw = Array | _Coded
+_Reader = Callable[[], _Raw]  # reads one column, once it is wanted
+
+
+@dataclass(frozen=True, eq=False)
 class Frame:
     """A table.
 
     Attributes:
-        columns: all but the label and the groups.
+        columns: all but the label and the groups; their values are the columns of `matrix`, in this order.
         labels: one a row, text or numbers as `longtail.class_counts` names them; of many labels a row, 0, 1
             and NaN where it is empty, float64 of shape (N, L).
         classes: the labels that there are, in the order of `longtail.class_counts`; None for a table in
@@ -97,9 +121,23 @@ class Frame:
     labels: Array
     groups: Array | None
     classes: tuple[Any, ...] | None = None
+    matrix: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def of(self, columns: Sequence[Column]) -> npt.NDArray[np.float64]:
+        """Return the matrix with some of the columns alone; the others are gone then from this one, too.
+
+        Args:
+            columns: of these, in their order.
+        """
+        wanted = [c.name for c in columns]
+        kept = [i for i, c in enumerate(self.columns) if c.name in wanted]
+        for to, at in enumerate(kept):
+            if to != at:
+                self.matrix[:, to] = self.matrix[:, at]
+        return self.matrix[:, : len(kept)]
 
 
 def read_frame(
@@ -132,6 +170,22 @@ def read_frame(
         TypeError: missing or mixed labels, columns that hold lists.
         ModuleNotFoundError: DuckDB is not installed.
     """
+    with contextlib.ExitStack() as stack:
+        return _read_frame(stack, source, label, labels, separator, groups, drop, keep, like)
+
+
+def _read_frame(
+    stack: contextlib.ExitStack,
+    source: object,
+    label: str | None,
+    labels: Sequence[str],
+    separator: str | None,
+    groups: str | None,
+    drop: Sequence[str],
+    keep: Sequence[str],
+    like: Frame | None,
+) -> Frame:
+    """Read a table whose file is open as long as `stack` is."""
     if hasattr(source, "collect_schema") and not hasattr(source, "to_numpy"):
         raise TypeError("a table must be in memory, got a LazyFrame of polars; give table.collect()")
     texts = set() if like is None else {c.name for c in like.columns if c.kind == "category"}
@@ -141,7 +195,7 @@ def read_frame(
             texts = {*texts, label}
         commas = set() if like is None else {c.name for c in like.columns if c.mark == ","}
         several = labels if separator is None else [label or ""]
-        read, classes, marks = _from_file(os.fspath(source), label, texts, several, drop, commas)
+        read, classes, marks = _from_file(stack, os.fspath(source), label, texts, several, drop, commas)
     else:
         read, classes, marks = _from_memory(source, label, drop), None, {}
     name = f"{str(source)!r}" if isinstance(source, str | os.PathLike) else "the table"
@@ -159,58 +213,86 @@ def read_frame(
         raise ValueError(f"drop={wrong[0]!r} is the column of label= or groups=; leave it out of drop=")
     if groups in found:
         raise ValueError(f"groups={groups!r} is a label; name another column, or leave it out")
-    if (
-        label is not None
-        and read[label].dtype.kind == "O"
-        and any(isinstance(x, _LISTS) for x in read[label])
-    ):
+    raw = None if label is None else _each(read.pop(label)())
+    if raw is not None and raw.dtype.kind == "O" and any(isinstance(x, _LISTS) for x in raw):
+        assert label is not None
         if separator is not None:
             raise ValueError(
                 f"separator={separator!r} is for text, and {label!r} of {name} holds lists; leave it out"
             )
-        truth, classes = _tags(label, read.pop(label), name)
+        truth, classes = _tags(label, raw, name)
     elif separator is not None:
         assert label is not None
-        truth, classes = _parted(label, read.pop(label), separator, name)
-    elif labels:
-        truth = np.column_stack([_marks(str(one), read.pop(str(one)), name) for one in found])
+        assert raw is not None
+        truth, classes = _parted(label, raw, separator, name)
+    elif raw is None:
+        truth = np.column_stack([_marks(str(one), _each(read.pop(str(one))()), name) for one in found])
         classes = tuple(found)
     else:
-        truth = read.pop(str(label))
-    together = None if groups is None else read.pop(groups)
+        truth = raw
+    together = None if groups is None else _each(read.pop(groups)())
     if together is not None and (missing := sum(map(_arrays.is_missing, together.tolist()))):
         raise ValueError(f"groups={groups!r} is empty in {missing} rows of {name}; fill or drop these rows")
-    # what was read of a column goes as the column is made, or both would be held whole
-    columns = [
-        replace(_column(n, read.pop(n), n in keep, n in texts, name), mark=marks.get(n, ""))
-        for n in [*read]
-        if n not in drop
-    ]
+    wanted = [n for n in read if n not in drop]
+    values, columns = matrix(len(truth), len(wanted)), []
+    for i, n in enumerate(wanted):  # one at a time, or all would be held twice
+        column = _column(n, read[n](), n in keep, n in texts, name)
+        values[:, i] = column.values
+        columns.append(replace(column, values=values[:, i], mark=marks.get(n, "")))
     together = None if together is None else together.astype(str)
-    return Frame(tuple(columns), truth, together, classes)
+    return Frame(tuple(columns), truth, together, classes, values)
 
 
-def _is_there(argument: str, wanted: object, read: Mapping[str, Array], name: str) -> None:
+def matrix(rows: int, columns: int) -> npt.NDArray[np.float64]:
+    """Return room for a table, column by column: in memory, or of gigabytes in a file that goes with it.
+
+    Raises:
+        OSError: the disk has no room for the file.
+    """
+    size = 8 * rows * columns
+    if size <= _IN_MEMORY:
+        return np.empty((rows, columns), order="F")
+    folder = tempfile.gettempdir()
+    if size > (free := shutil.disk_usage(folder).free):
+        raise OSError(
+            f"the table takes {size / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} free; set TMPDIR "
+            "to a folder on a larger disk, or leave columns out by drop=NAME"
+        )
+    made = tempfile.mkdtemp(prefix="longtail-table-", dir=folder)
+    mapped = np.memmap(os.path.join(made, "matrix"), np.float64, "w+", shape=(rows, columns), order="F")
+    weakref.finalize(mapped, shutil.rmtree, made, ignore_errors=True)
+    return mapped
+
+
+def _each(raw: _Raw) -> Array:
+    return raw.rows() if isinstance(raw, _Coded) else raw
+
+
+def _is_there(argument: str, wanted: object, read: Collection[str], name: str) -> None:
     if wanted not in read:
         _checks.choice(f"{argument} of {name}", wanted, tuple(read))
 
 
 def _from_file(
+    stack: contextlib.ExitStack,
     path: str,
     label: str | None,
     texts: Collection[str],
     several: Sequence[str] = (),
     drop: Collection[str] = (),
     commas: Collection[str] = (),
-) -> tuple[dict[str, Array], tuple[Any, ...] | None, dict[str, _Mark]]:
+) -> tuple[dict[str, _Reader], tuple[Any, ...] | None, dict[str, _Mark]]:
     endings = [ending for ending in Path(path.lower()).suffixes if ending not in _PACKED]
     other = bool(endings) and endings[-1] in _OTHER
     if other or not os.path.isfile(path):
         what = "a folder" if os.path.isdir(path) else "no file"
         what = f"a {endings[-1]} file, no table" if other else what
         raise ValueError(f"source {path!r} is {what}; give {READ}")
-    database = tables.connect("a table")
-    database.execute("RESET memory_limit")  # columns are wanted whole
+    database = stack.enter_context(tables.connect("a table"))
+    spilled = stack.enter_context(tempfile.TemporaryDirectory(prefix="longtail-table-"))
+    spilled = spilled.replace("'", "''")
+    database.execute(f"SET temp_directory = '{spilled}'")
+    database.execute(f"SET memory_limit = '{_SORTER}B'")
     if Path(path).suffix.lower() in _PARQUET:
         return _from_parquet(database, path, label, drop), None, {}
     return _from_text(database, path, label, texts, several, commas)
@@ -223,7 +305,7 @@ def _from_text(
     as_text: Collection[str],
     several: Sequence[str] = (),
     as_commas: Collection[str] = (),
-) -> tuple[dict[str, Array], tuple[Any, ...] | None, dict[str, _Mark]]:
+) -> tuple[dict[str, _Reader], tuple[Any, ...] | None, dict[str, _Mark]]:
     """Read text; a column is numbers, or dates, where every value that is there is one.
 
     Of many labels a row, whose columns are named by `several`, the labels are columns as all others. A comma
@@ -248,44 +330,48 @@ def _from_text(
     told = f"concat({', '.join(aliases)})" if several else aliases[at]
     database.execute(f"DELETE FROM t WHERE {told} IS NULL OR trim({told}) = ''")
     missing = _arrays._MISSING.pattern.replace("'", "''")
-    read: dict[str, Array] = {}
     marks: dict[str, _Mark] = {}
-    for i, (name, alias) in enumerate(zip(header, aliases, strict=True)):
-        if i == at:
-            (texts,) = _fetch(database, f"SELECT {alias} AS v FROM t", path)
-            distinct, codes = np.unique(texts.astype(str), return_inverse=True)
-            rows = [(text,) for text in distinct.tolist()]
-            bare = [tables._unquoted(text, table, rows) for (text,) in rows]
-            named = [_arrays.one_form(x) for x in tables._numbers(bare, table.delimiter != ",")]
-            read[name] = np.asarray(named)[codes]
-            continue
+
+    def column(name: str, alias: str) -> _Raw:
         text = f"CASE WHEN regexp_full_match({alias}, '{missing}') THEN NULL ELSE trim({alias}) END"
-        database.execute(f"CREATE OR REPLACE TEMP VIEW w AS SELECT {text} AS v FROM t")
-        there, numbers, dates, codes_, commas, sure, points = database.execute(
-            "SELECT count(v), count(TRY_CAST(v AS DOUBLE)), count(TRY_CAST(v AS TIMESTAMP)), "
-            "count(*) FILTER (regexp_matches(v, '^[-+]?0[0-9]')), "
-            f"count(*) FILTER (regexp_full_match(v, '{_COMMA}')), "
-            f"count(*) FILTER (NOT regexp_full_match(v, '{_EITHER}')), "
+        _asked(database, f"CREATE OR REPLACE TEMP TABLE w AS SELECT {text} AS v FROM t", path)
+        # between 00 and 0: stands what begins with 0 and another digit
+        code = " OR ".join(f"(v >= '{sign}00' AND v < '{sign}0:')" for sign in ("", "-", "+"))
+        there, numbers, codes, points = database.execute(
+            f"SELECT count(v), count(TRY_CAST(v AS DOUBLE)), count(*) FILTER ({code}), "
             "count(*) FILTER (contains(v, '.')) FROM w"
         ).fetchall()[0]
         if name in as_text:
-            read[name] = _fetch(database, "SELECT v FROM w", path)[0]
-        elif (
-            table.delimiter != ","
-            and commas == there
-            and not codes_
-            and (name in as_commas or (sure and numbers < there))
-        ):
-            marks[name] = ","
-            number = "TRY_CAST(replace(replace(v, '.', ''), ',', '.') AS DOUBLE)"
-            read[name] = _fetch(database, f"SELECT {number} AS v FROM w", path)[0]
-        elif numbers == there and not codes_:
+            return _texts(database, "SELECT v FROM w", path)
+        if table.delimiter != "," and not codes and (name in as_commas or numbers < there):
+            commas, sure = database.execute(
+                f"SELECT count(*) FILTER (regexp_full_match(v, '{_COMMA}')), "
+                f"count(*) FILTER (NOT regexp_full_match(v, '{_EITHER}')) FROM w"
+            ).fetchall()[0]
+            if commas == there and (sure or name in as_commas):
+                marks[name] = ","
+                number = "TRY_CAST(replace(replace(v, '.', ''), ',', '.') AS DOUBLE)"
+                return _fetch(database, f"SELECT {number} AS v FROM w", path)
+        if numbers == there and not codes:
             marks[name] = "." if points and table.delimiter != "," else ""
-            read[name] = _fetch(database, "SELECT TRY_CAST(v AS DOUBLE) AS v FROM w", path)[0]
-        elif dates == there:
-            read[name] = _fetch(database, "SELECT TRY_CAST(v AS TIMESTAMP) AS v FROM w", path)[0]
-        else:
-            read[name] = _fetch(database, "SELECT v FROM w", path)[0]
+            return _fetch(database, "SELECT TRY_CAST(v AS DOUBLE) AS v FROM w", path)
+        dates = "SELECT count(TRY_CAST(v AS TIMESTAMP)) FROM w"
+        if database.execute(dates).fetchall()[0][0] == there:
+            return _fetch(database, "SELECT TRY_CAST(v AS TIMESTAMP) AS v FROM w", path)
+        return _texts(database, "SELECT v FROM w", path)
+
+    def classes_in(alias: str) -> Array:
+        found = _texts(database, f"SELECT {alias} AS v FROM t", path)
+        bare = [tables._unquoted(text, table, [(text,) for text in found.texts]) for text in found.texts]
+        named = [_arrays.one_form(x) for x in tables._numbers(bare, table.delimiter != ",")]
+        if isinstance(named[0], str):
+            return np.asarray(named, dtype=object)[found.codes]
+        return np.asarray(named)[found.codes]
+
+    read: dict[str, _Reader] = {
+        name: partial(classes_in, alias) if i == at else partial(column, name, alias)
+        for i, (name, alias) in enumerate(zip(header, aliases, strict=True))
+    }
     return read, classes, marks
 
 
@@ -365,14 +451,14 @@ def _classes(database: DuckDBPyConnection, path: str, label: str) -> tuple[Any, 
 
 def _from_parquet(
     database: DuckDBPyConnection, path: str, label: str | None, drop: Collection[str]
-) -> dict[str, Array]:
+) -> dict[str, _Reader]:
     given = [glob.escape(path)]
     about = tables.ask(database, "DESCRIBE SELECT * FROM read_parquet(?)", given, path)
-    read: dict[str, Array] = {}
+    read: dict[str, _Reader] = {}
     for name, kind, *_ in about:
         column = '"' + name.replace('"', '""') + '"'
         if name in drop:
-            read[name] = np.empty(0)
+            read[name] = partial(np.empty, 0)
             continue
         if kind.startswith(("STRUCT", "MAP", "BLOB")) or (kind.endswith("]") and name != label):
             raise TypeError(
@@ -383,8 +469,9 @@ def _from_parquet(
         elif kind.startswith(("TIMESTAMP", "DATE")):
             column = f"{column}::TIMESTAMP"
         elif kind.startswith(("TIME", "ENUM", "UUID", "INTERVAL")):
-            column = f"{column}::VARCHAR"
-        (read[name],) = _fetch(database, f"SELECT {column} AS v FROM read_parquet(?)", path, given)
+            column, kind = f"{column}::VARCHAR", "VARCHAR"
+        how = _texts if kind == "VARCHAR" else _fetch
+        read[name] = partial(how, database, f"SELECT {column} AS v FROM read_parquet(?)", path, given)
     return read
 
 
@@ -404,9 +491,9 @@ def vectors_of(path: str, name: str) -> npt.NDArray[np.float32]:
         ValueError: a row without a list, or lists of several lengths.
     """
     database = tables.connect("a table")
-    database.execute("RESET memory_limit")
+    database.execute("RESET memory_limit")  # a column of lists is wanted whole
     column = '"' + name.replace('"', '""') + '"'
-    (lists,) = _fetch(database, f"SELECT {column} AS v FROM read_parquet(?)", path, [glob.escape(path)])
+    lists = _fetch(database, f"SELECT {column} AS v FROM read_parquet(?)", path, [glob.escape(path)])
     sizes = {-1 if _arrays.is_missing(x) else len(x) for x in lists}
     if len(sizes) > 1 or min(sizes, default=0) < 1:
         raise ValueError(
@@ -421,12 +508,48 @@ def vectors_of(path: str, name: str) -> npt.NDArray[np.float32]:
     return np.ma.filled(rows.astype(np.float32), np.nan)
 
 
-def _fetch(database: DuckDBPyConnection, query: str, path: str, given: Sequence[Any] = ()) -> list[Array]:
-    """Return columns; a missing number is NaN, a missing text None, a missing date NaT."""
+def _fetch(database: DuckDBPyConnection, query: str, path: str, given: Sequence[Any] = ()) -> Array:
+    """Return the column that a query gives; a missing number is NaN, other things None, a date NaT."""
+    values = next(iter(_asked(database, query, path, given).fetchnumpy().values()))
+    if not isinstance(values, np.ma.MaskedArray):
+        return np.asarray(values)
+    hidden, plain = np.ma.getmaskarray(values), values.data
+    if hidden.any():
+        nothing: object = None
+        if plain.dtype.kind in "biuf":
+            plain, nothing = plain.astype(np.float64), np.nan
+        elif plain.dtype.kind == "M":
+            nothing = np.datetime64("NaT")
+        plain = plain.copy()
+        plain[hidden] = nothing
+    return np.asarray(plain)
+
+
+def _texts(database: DuckDBPyConnection, query: str, path: str, given: Sequence[Any] = ()) -> _Coded:
+    """Return the column of text that a query gives; each distinct one is held once."""
+    _asked(database, f"CREATE OR REPLACE TEMP TABLE q AS {query}", path, given)
+    distinct = _asked(database, "SELECT DISTINCT v FROM q WHERE v IS NOT NULL ORDER BY v", path).fetchall()
+    texts = [text for (text,) in distinct]
+    if not texts:
+        (rows,) = database.execute("SELECT count(*) FROM q").fetchall()[0]
+        return _Coded([], np.full(rows, -1, dtype=np.int32))
+    database.execute("DROP TYPE IF EXISTS distinct_texts")
+    _asked(
+        database,
+        "CREATE TYPE distinct_texts AS ENUM (SELECT DISTINCT v FROM q WHERE v IS NOT NULL ORDER BY v)",
+        path,
+    )
+    place = "coalesce(enum_code(v::distinct_texts)::INTEGER, -1)"
+    return _Coded(texts, _fetch(database, f"SELECT {place} AS v FROM q", path))
+
+
+def _asked(
+    database: DuckDBPyConnection, query: str, path: str, given: Sequence[Any] = ()
+) -> DuckDBPyConnection:
     import duckdb
 
     try:
-        found = database.execute(query, list(given)).fetchnumpy()
+        return database.execute(query, list(given))
     except duckdb.OutOfMemoryException as error:
         raise MemoryError(
             f"source {path!r} needs more memory than there is"
@@ -436,25 +559,9 @@ def _fetch(database: DuckDBPyConnection, query: str, path: str, given: Sequence[
         raise ValueError(
             f"source {path!r} is not readable ({str(error).splitlines()[0]}); save it again"
         ) from error
-    columns = []
-    for values in found.values():
-        if isinstance(values, np.ma.MaskedArray):
-            hidden = np.ma.getmaskarray(values)
-            plain = values.data
-            if hidden.any():
-                nothing: object = None
-                if plain.dtype.kind in "biuf":
-                    plain, nothing = plain.astype(np.float64), np.nan
-                elif plain.dtype.kind == "M":
-                    nothing = np.datetime64("NaT")
-                plain = plain.copy()
-                plain[hidden] = nothing
-            values = plain
-        columns.append(np.asarray(values))
-    return columns
 
 
-def _from_memory(source: Any, label: str | None, drop: Collection[str]) -> dict[str, Array]:
+def _from_memory(source: Any, label: str | None, drop: Collection[str]) -> dict[str, _Reader]:
     names = source.keys() if isinstance(source, Mapping) else getattr(source, "columns", None)
     if hasattr(source, "column_names"):  # of pyarrow, whose columns have no names themselves
         names = source.column_names
@@ -481,7 +588,7 @@ def _from_memory(source: Any, label: str | None, drop: Collection[str]) -> dict[
     sizes = {name: len(values) for name, values in read.items() if name not in drop}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"columns differ in length: {sizes}; give as many values in each")
-    return read
+    return {name: partial(np.asarray, values) for name, values in read.items()}
 
 
 def _lists(values: Any) -> Array | None:
@@ -495,8 +602,13 @@ def _lists(values: Any) -> Array | None:
     return objects
 
 
-def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column:
+def _column(name: str, raw: _Raw, keep: bool, text: bool, table: str) -> Column:
     """Make a column of what was read; as text if another table has it so."""
+    if isinstance(raw, _Coded):
+        known_texts = [i for i, x in enumerate(raw.texts) if not _arrays.is_missing(x)]
+        places = np.full(len(raw.texts) + 1, np.nan)  # the last is that of a row without text
+        places[known_texts] = np.arange(len(known_texts))
+        return _category(name, [raw.texts[i] for i in known_texts], places[raw.codes], keep, table)
     if text and raw.dtype.kind != "O":
         known = raw.tolist()
         raw = np.asarray([None if _arrays.is_missing(x) else x for x in known], dtype=object)
@@ -544,17 +656,33 @@ def _column(name: str, raw: Array, keep: bool, text: bool, table: str) -> Column
         )
     texts = np.asarray([str(x) for x in found], dtype=object)
     distinct, codes = np.unique(texts, return_inverse=True)
-    numeric = np.asarray([_arrays.NUMBER.fullmatch(x) is not None for x in distinct.tolist()], dtype=bool)
-    share = float(numeric[codes].mean()) if len(codes) else 0.0
-    if not keep and 0.5 < share < 1 and len(distinct) > _MIXED:
-        odd = distinct[~numeric][0]
-        count = int((~numeric[codes]).sum())
-        raise ValueError(
-            f"column {name!r} of {table} holds numbers and {count} other values such as {odd!r}; clear "
-            f"these, leave the column out by drop={name!r}, or take it as categories by keep={name!r}"
-        )
     values[there_at] = codes.reshape(-1)
-    return Column(name, "category", values, tuple(distinct.tolist()), whole=True)
+    return _category(name, distinct.tolist(), values, keep, table)
+
+
+def _category(
+    name: str, distinct: Sequence[str], values: npt.NDArray[np.float64], keep: bool, table: str
+) -> Column:
+    """Make a column of text; one of numbers and some text is refused.
+
+    Args:
+        name: of the column.
+        distinct: the texts, sorted.
+        values: the place of each row's, float64 of shape (N,), NaN where there is none.
+        keep: take it whatever it holds.
+        table: for the message.
+    """
+    numeric = np.asarray([_arrays.NUMBER.fullmatch(x) is not None for x in distinct], dtype=bool)
+    if not keep and len(distinct) > _MIXED and numeric.any() and not numeric.all():
+        codes = values[~np.isnan(values)].astype(np.int64)
+        count = int((~numeric[codes]).sum())
+        if 0.5 < 1 - count / len(codes) < 1:
+            odd = distinct[int(np.argmin(numeric))]
+            raise ValueError(
+                f"column {name!r} of {table} holds numbers and {count} other values such as {odd!r}; clear "
+                f"these, leave the column out by drop={name!r}, or take it as categories by keep={name!r}"
+            )
+    return Column(name, "category", values, tuple(distinct), whole=True)
 
 
 def _utc(moment: Any) -> Any:
@@ -581,7 +709,7 @@ def check_label(label: str, labels: Array, source: str) -> None:
     Raises:
         ValueError: so.
     """
-    distinct = len(np.unique(labels))
+    distinct = len({*labels.tolist()}) if labels.dtype.kind == "O" else len(np.unique(labels))
     if distinct == 1:
         raise ValueError(
             f"label {label!r} of {source} has one value, {str(labels[0])!r}; there is nothing to learn"
