@@ -7,6 +7,7 @@ import pytest
 
 from longtail.compare.problem import Problem
 from longtail.datasets.features import Features
+from longtail.sources import arrays, frames
 
 
 def features(**changes):
@@ -160,7 +161,12 @@ def test_whole_numbers_in_parquet_are_features(tmp_path):
         Problem.from_features(path)
 
 
-def test_features_in_parquet_are_columns_or_one_column_of_lists(tmp_path, rng):
+@pytest.mark.parametrize("held", [True, False])
+def test_features_in_parquet_are_columns_or_one_column_of_lists(held, tmp_path, monkeypatch, rng):
+    if not held:  # as of files of gigabytes, in parts of two rows
+        monkeypatch.setattr(frames, "_IN_MEMORY", 100)
+        monkeypatch.setattr(frames, "_VALUES", 6)
+        monkeypatch.setattr(arrays, "_ROWS", 2)
     polars = pytest.importorskip("polars")
     X, y = rng.normal(size=(30, 3)).astype(np.float32), ["a", "b"] * 15
     more = {"y": y, "groups": [i // 3 for i in range(30)], "paths": [f"{i}.jpg" for i in range(30)]}
@@ -170,6 +176,7 @@ def test_features_in_parquet_are_columns_or_one_column_of_lists(tmp_path, rng):
         polars.DataFrame(columns | more).write_parquet(tmp_path / "f.parquet")
         problem = Problem.from_features(tmp_path / "f.parquet")
         np.testing.assert_array_equal(problem.inputs, X)
+        assert isinstance(problem.inputs, np.memmap) is not held
         assert len(np.unique(problem.groups)) == 10
     for columns, message in (
         (wide | {"id": range(30)}, "column 'id' of .* is an identifier"),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from longtail import _checks
 from longtail._arrays import check_headers
-from longtail.sources.frames import parquet_columns, read_frame, vectors_of
+from longtail.sources.frames import matrix, parquet_columns, read_frame, vectors_of
 
 __all__ = ["ARRAYS", "check_headers", "read_arrays"]
 
@@ -24,6 +24,7 @@ _PART = ("X", "y", "groups", "paths")
 ARRAYS = (*_PART, *(f"{name}_test" for name in _PART), "class_names", "about")
 _DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, AttributeError)
 _FEW = 20  # rows below which values that are all distinct say nothing
+_ROWS = 1 << 14  # of a table that are turned at a time
 _MAPPED = 1 << 26  # bytes from which an array stays on the disk
 
 
@@ -36,7 +37,7 @@ def read_arrays(path: str, label: str = "y") -> dict[str, Array]:
             ``paths``; or one of them holds lists of numbers, which are.
 
     Returns:
-        The arrays by name; large ones of an .npz that is not compressed are memory maps.
+        The arrays by name; large ones of an .npz that is not compressed, or of Parquet, are memory maps.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -111,7 +112,11 @@ def _of_parquet(path: str, label: str) -> dict[str, Array]:
         )
     if not read.columns:
         raise ValueError(f"features {path} has no column beside {label!r}; give a column a feature")
-    return found | {"X": np.column_stack([c.values for c in read.columns]).astype(np.float32)}
+    rows, columns = read.matrix.shape
+    features = matrix(rows, columns, np.float32)
+    for start in range(0, len(features), _ROWS):
+        features[start : start + _ROWS] = read.matrix[start : start + _ROWS]
+    return found | {"X": features}
 
 
 def _mapped(path: str, name: str) -> Array | None:

@@ -62,6 +62,7 @@ _COMMA = r"[-+]?([0-9]+|[1-9][0-9]{0,2}(\.[0-9]{3})+)(,[0-9]+)?([eE][-+]?[0-9]+)
 _EITHER = r"[-+]?([0-9]+([eE][-+]?[0-9]+)?|[1-9][0-9]{0,2}[.,][0-9]{3})"
 _DAY = 86_400.0
 _IN_MEMORY = 1 << 31  # bytes up to which a matrix is held
+_VALUES = 1 << 22  # of lists that are taken at a time
 _SORTER = 1 << 31  # bytes that DuckDB may hold; what is more goes to a file
 _LISTS = (list, tuple, set, frozenset, np.ndarray)
 
@@ -243,15 +244,21 @@ def _read_frame(
     return Frame(tuple(columns), truth, together, classes, values)
 
 
-def matrix(rows: int, columns: int) -> npt.NDArray[np.float64]:
+def matrix(rows: int, columns: int, dtype: type[np.floating[Any]] = np.float64) -> Array:
     """Return room for a table, column by column: in memory, or of gigabytes in a file that goes with it.
+
+    Args:
+        rows: how many.
+        columns: how many.
+        dtype: float64 of a table; float32 of features, which lie row by row.
 
     Raises:
         OSError: the disk has no room for the file.
     """
-    size = 8 * rows * columns
+    size = np.dtype(dtype).itemsize * rows * columns
+    order: Literal["F", "C"] = "F" if dtype is np.float64 else "C"
     if size <= _IN_MEMORY:
-        return np.empty((rows, columns), order="F")
+        return np.empty((rows, columns), dtype, order)
     folder = tempfile.gettempdir()
     if size > (free := shutil.disk_usage(folder).free):
         raise OSError(
@@ -259,7 +266,7 @@ def matrix(rows: int, columns: int) -> npt.NDArray[np.float64]:
             "to a folder on a larger disk, or leave columns out by drop=NAME"
         )
     made = tempfile.mkdtemp(prefix="longtail-table-", dir=folder)
-    mapped = np.memmap(os.path.join(made, "matrix"), np.float64, "w+", shape=(rows, columns), order="F")
+    mapped: Array = np.memmap(os.path.join(made, "matrix"), dtype, "w+", shape=(rows, columns), order=order)
     weakref.finalize(mapped, shutil.rmtree, made, ignore_errors=True)
     return mapped
 
@@ -288,14 +295,20 @@ def _from_file(
         what = "a folder" if os.path.isdir(path) else "no file"
         what = f"a {endings[-1]} file, no table" if other else what
         raise ValueError(f"source {path!r} is {what}; give {READ}")
-    database = stack.enter_context(tables.connect("a table"))
-    spilled = stack.enter_context(tempfile.TemporaryDirectory(prefix="longtail-table-"))
-    spilled = spilled.replace("'", "''")
-    database.execute(f"SET temp_directory = '{spilled}'")
-    database.execute(f"SET memory_limit = '{_SORTER}B'")
+    database = _opened(stack)
     if Path(path).suffix.lower() in _PARQUET:
         return _from_parquet(database, path, label, drop), None, {}
     return _from_text(database, path, label, texts, several, commas)
+
+
+def _opened(stack: contextlib.ExitStack) -> DuckDBPyConnection:
+    """Open a database that holds a part of what it reads, and puts the rest into files."""
+    spilled = stack.enter_context(tempfile.TemporaryDirectory(prefix="longtail-table-"))
+    database = stack.enter_context(tables.connect("a table"))  # is closed before its files go
+    spilled = spilled.replace("'", "''")
+    database.execute(f"SET temp_directory = '{spilled}'")
+    database.execute(f"SET memory_limit = '{_SORTER}B'")
+    return database
 
 
 def _from_text(
@@ -490,22 +503,28 @@ def vectors_of(path: str, name: str) -> npt.NDArray[np.float32]:
         TypeError: lists of other things.
         ValueError: a row without a list, or lists of several lengths.
     """
-    database = tables.connect("a table")
-    database.execute("RESET memory_limit")  # a column of lists is wanted whole
-    column = '"' + name.replace('"', '""') + '"'
-    lists = _fetch(database, f"SELECT {column} AS v FROM read_parquet(?)", path, [glob.escape(path)])
-    sizes = {-1 if _arrays.is_missing(x) else len(x) for x in lists}
-    if len(sizes) > 1 or min(sizes, default=0) < 1:
-        raise ValueError(
-            f"column {name!r} of {path!r} must hold lists of one length, got lengths from "
-            f"{max(min(sizes, default=0), 0)} to {max(sizes, default=0)}; leave the other rows out"
-        )
-    rows = np.ma.stack(list(lists)) if len(lists) else np.ma.empty((0, 0))
-    if rows.dtype.kind not in "biuf" or rows.ndim != 2:
-        raise TypeError(
-            f"column {name!r} of {path!r} must hold lists of numbers, got {rows.dtype}; leave it out"
-        )
-    return np.ma.filled(rows.astype(np.float32), np.nan)
+    given, column = [glob.escape(path)], '"' + name.replace('"', '""') + '"'
+    with contextlib.ExitStack() as stack:
+        database = _opened(stack)
+        _asked(database, f"CREATE TEMP TABLE q AS SELECT {column} AS v FROM read_parquet(?)", path, given)
+        about = "count(*), count(v), coalesce(min(len(v)), 0), coalesce(max(len(v)), 0)"
+        rows, there, least, most = _asked(database, f"SELECT {about} FROM q", path).fetchall()[0]
+        if there < rows or least < most or not least:
+            raise ValueError(
+                f"column {name!r} of {path!r} must hold lists of one length, got lengths from "
+                f"{least if there == rows else 0} to {most}; leave the other rows out"
+            )
+        found = matrix(rows, most, np.float32)
+        for start in range(0, rows, step := max(1, _VALUES // most)):
+            part = f"SELECT unnest(v) AS v FROM q WHERE rowid >= {start} AND rowid < {start + step}"
+            values = _fetch(database, part, path)
+            if values.dtype.kind not in "biuf":
+                raise TypeError(
+                    f"column {name!r} of {path!r} must hold lists of numbers, got {values.dtype}; leave it "
+                    "out"
+                )
+            found[start : start + step] = values.reshape(-1, most)
+    return found
 
 
 def _fetch(database: DuckDBPyConnection, query: str, path: str, given: Sequence[Any] = ()) -> Array:
