@@ -941,6 +941,25 @@ def test_the_answer_names_method_doubt_cost_code_and_thin_classes(problem, tmp_p
 OWN = "from longtail.methods import Method, Rule\nmine = Method(weight=Rule('inverse_sqrt'))\nother = 3\n"
 
 
+def test_an_answer_without_a_plain_run_says_what_is_missing(problem, tmp_path):
+    options = {"learners": "logistic_regression", "repeats": 1, "jobs": 1}
+    alone = compare(problem, ["inverse"], out=tmp_path / "alone", **options)
+    told = "without a plain run to compare with; add the method 'plain'."
+    assert f"How sure: not at all, {told}" in answer(alone)
+    assert alone.verdict.endswith(
+        "there is no run without re-weighting to compare it with; add the method 'plain'."
+    )
+    (tmp_path / "failed" / "plain").mkdir(parents=True)
+    for run in range(5):
+        (tmp_path / "failed" / "plain" / f"fold{run}").write_text("in the way")
+    failed = compare(problem, ["plain", "inverse"], out=tmp_path / "failed", **options)
+    assert len(failed.failures) == 5
+    assert "How sure: not at all, as the plain runs failed, with which the others are compared." in answer(
+        failed
+    )
+    assert failed.verdict.endswith("there is no run without re-weighting to compare it with.")
+
+
 def test_several_betas_and_a_method_of_ones_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "own_methods.py", OWN)

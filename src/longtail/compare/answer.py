@@ -54,7 +54,11 @@ def answer(table: ComparisonTable) -> list[str]:
     elif use.is_plain and table.tests:
         lines.append(f"How sure: no method differs from plain in {title} by more than chance.")
     else:
-        lines.append("How sure: not at all, with one run only or no plain run to compare with.")
+        plains = [row for row in table.rows if row.is_plain]
+        why = "with one run only" if plains else "without a plain run to compare with; add the method 'plain'"
+        if plains and not any(row.outcomes for row in plains):
+            why = "as the plain runs failed, with which the others are compared"
+        lines.append(f"How sure: not at all, {why}.")
     if best is not None and not table.many_labels and (base := table.baseline(best)) is not None:
         cost = table.paired(best, base, "natural_error")
         ours, theirs = best["natural_error"].summary, base["natural_error"].summary
