@@ -225,7 +225,6 @@ def test_a_table_larger_than_memory_lies_in_a_file_and_gives_the_same(kind, tmp_
     assert [name for name, _ in held.columns] == ["a", "b", "c", "town"]
     assert not isinstance(held.inputs, np.memmap)
     monkeypatch.setattr(frames, "_IN_MEMORY", 100)
-    monkeypatch.setattr(frames, "_SORTER", 1 << 24)
     monkeypatch.setattr(trials, "_CHUNK", 7)
     for whole, extra in ((held, {"test": given[1]}), (cut, {})):
         mapped = Problem.from_table(given[0], "kind", name="t", **extra)
@@ -253,6 +252,7 @@ def test_a_file_larger_than_what_is_held_of_it_is_read(tmp_path, monkeypatch, rn
     pandas = pytest.importorskip("pandas")
     pandas.DataFrame(columns).to_csv(tmp_path / "t.csv", index=False)  # 28 MB
     monkeypatch.setattr(frames, "_SORTER", 24 << 20)
+    monkeypatch.setattr(frames, "_PER_CORE", 0)
     read = read_frame(tmp_path / "t.csv", label="kind")
     assert [c.name for c in read.columns] == [*columns][:-1]
     for column in read.columns[:-1]:

@@ -63,7 +63,8 @@ _EITHER = r"[-+]?([0-9]+([eE][-+]?[0-9]+)?|[1-9][0-9]{0,2}[.,][0-9]{3})"
 _DAY = 86_400.0
 _IN_MEMORY = 1 << 31  # bytes up to which a matrix is held
 _VALUES = 1 << 22  # of lists that are taken at a time
-_SORTER = 1 << 31  # bytes that DuckDB may hold; what is more goes to a file
+# bytes that DuckDB may hold, at least, and for each core that reads; what is more goes to a file
+_SORTER, _PER_CORE = 1 << 31, 1 << 27
 _LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 
@@ -307,7 +308,7 @@ def _opened(stack: contextlib.ExitStack) -> DuckDBPyConnection:
     database = stack.enter_context(tables.connect("a table"))  # is closed before its files go
     spilled = spilled.replace("'", "''")
     database.execute(f"SET temp_directory = '{spilled}'")
-    database.execute(f"SET memory_limit = '{_SORTER}B'")
+    database.execute(f"SET memory_limit = '{max(_SORTER, _PER_CORE * (os.cpu_count() or 1))}B'")
     return database
 
 
@@ -547,17 +548,13 @@ def _fetch(database: DuckDBPyConnection, query: str, path: str, given: Sequence[
 def _texts(database: DuckDBPyConnection, query: str, path: str, given: Sequence[Any] = ()) -> _Coded:
     """Return the column of text that a query gives; each distinct one is held once."""
     _asked(database, f"CREATE OR REPLACE TEMP TABLE q AS {query}", path, given)
-    distinct = _asked(database, "SELECT DISTINCT v FROM q WHERE v IS NOT NULL ORDER BY v", path).fetchall()
-    texts = [text for (text,) in distinct]
+    distinct = "SELECT DISTINCT v FROM q WHERE v IS NOT NULL ORDER BY v"
+    texts = _fetch(database, distinct, path).tolist()
     if not texts:
         (rows,) = database.execute("SELECT count(*) FROM q").fetchall()[0]
         return _Coded([], np.full(rows, -1, dtype=np.int32))
     database.execute("DROP TYPE IF EXISTS distinct_texts")
-    _asked(
-        database,
-        "CREATE TYPE distinct_texts AS ENUM (SELECT DISTINCT v FROM q WHERE v IS NOT NULL ORDER BY v)",
-        path,
-    )
+    _asked(database, f"CREATE TYPE distinct_texts AS ENUM ({distinct})", path)
     place = "coalesce(enum_code(v::distinct_texts)::INTEGER, -1)"
     return _Coded(texts, _fetch(database, f"SELECT {place} AS v FROM q", path))
 
