@@ -224,6 +224,9 @@ def test_a_table_larger_than_memory_lies_in_a_file_and_gives_the_same(kind, tmp_
     cut = Problem.from_table(given[0], "kind", name="t")
     assert [name for name, _ in held.columns] == ["a", "b", "c", "town"]
     assert not isinstance(held.inputs, np.memmap)
+    for found, told in ((held.inputs, train), (held.test[0], test), (cut.inputs, train)):
+        assert np.allclose(found[:, :3], told[["a", "b", "c"]], rtol=1e-12, equal_nan=True)
+        assert np.array_equal(np.array(["Bern", "Oslo", "Rome"])[found[:, 3].astype(int)], told["town"])
     monkeypatch.setattr(frames, "_IN_MEMORY", 100)
     monkeypatch.setattr(trials, "_CHUNK", 7)
     for whole, extra in ((held, {"test": given[1]}), (cut, {})):
@@ -251,7 +254,7 @@ def test_a_file_larger_than_what_is_held_of_it_is_read(tmp_path, monkeypatch, rn
     columns |= {"x": rng.random(rows).round(6), "kind": np.array(["b", "a"])[rng.integers(0, 2, rows)]}
     pandas = pytest.importorskip("pandas")
     pandas.DataFrame(columns).to_csv(tmp_path / "t.csv", index=False)  # 28 MB
-    monkeypatch.setattr(frames, "_SORTER", 24 << 20)
+    monkeypatch.setattr(frames, "_SORTER", 48 << 20)  # without files it fails
     monkeypatch.setattr(frames, "_PER_CORE", 0)
     read = read_frame(tmp_path / "t.csv", label="kind")
     assert [c.name for c in read.columns] == [*columns][:-1]
