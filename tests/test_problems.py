@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -256,6 +257,17 @@ def test_a_file_larger_than_what_is_held_of_it_is_read(tmp_path, monkeypatch, rn
     pandas.DataFrame(columns).to_csv(tmp_path / "t.csv", index=False)  # 28 MB
     monkeypatch.setattr(frames, "_SORTER", 48 << 20)  # without files it fails
     monkeypatch.setattr(frames, "_PER_CORE", 0)
+    opened = frames._opened
+
+    def with_a_full_disk(stack: Any) -> Any:
+        database = opened(stack)
+        database.execute("SET max_temp_directory_size = '1MB'")
+        return database
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "_opened", with_a_full_disk)
+        with pytest.raises(OSError, match=r"needs more room than .* set TMPDIR to a folder on a larger disk"):
+            read_frame(tmp_path / "t.csv", label="kind")
     read = read_frame(tmp_path / "t.csv", label="kind")
     assert [c.name for c in read.columns] == [*columns][:-1]
     for column in read.columns[:-1]:
@@ -266,26 +278,53 @@ def test_a_file_larger_than_what_is_held_of_it_is_read(tmp_path, monkeypatch, rn
 
 def test_models_of_a_large_table_learn_as_many_at_a_time_as_memory_holds(problem, tmp_path, monkeypatch):
     size = problem.inputs.nbytes
+    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
     monkeypatch.setattr(trials, "memory_there", lambda: 7.0 * size)
     with pytest.warns(
         UserWarning, match="2 models learn at a time, not 4: each may hold .* jobs=4 overrules"
     ):
-        assert trials.jobs_for(problem, 4) == 2
+        assert trials.jobs_for(problem, None, 9) == 2
+    assert trials.jobs_for(problem, None, 2) == 2  # as many as are left
+    assert trials.jobs_for(problem, 3, 9) == 3
     monkeypatch.setattr(trials, "memory_there", lambda: 1.5 * size)
     with pytest.warns(UserWarning, match="1 model learns at a time, not 2"):
-        assert trials.jobs_for(problem, 2) == 1
-    assert trials.jobs_for(problem, 1) == 1
+        assert trials.jobs_for(problem, None, 2) == 1
+    options = {"learners": "logistic_regression", "repeats": 1, "out": tmp_path / "runs"}
+    before = compare(problem, ["plain"], jobs=1, **options)
     monkeypatch.setattr(trials, "memory_there", lambda: 0.9 * size)
-    with pytest.raises(ValueError, match="leave columns out by drop=NAME, or give fewer rows"):
-        compare(problem, ["plain"], out=tmp_path / "runs")
+    for jobs in (None, 1):
+        with pytest.raises(ValueError, match="leave columns out by drop=NAME, or give fewer rows"):
+            compare(problem, ["plain", "inverse"], jobs=jobs, **options)
+    again = compare(problem, ["plain"], **options)  # what is finished needs no memory
+    assert again.rows[0]["error"].values == before.rows[0]["error"].values
 
 
 def test_a_disk_without_room_for_a_large_table_is_told_before_it_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr(frames, "_IN_MEMORY", 100)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(OSError, match=r"the table takes .* GiB, and .* set TMPDIR to a folder on a larger"):
+    told = r"the table takes .* GiB, and .* set TMPDIR to a folder on a larger"
+    with pytest.raises(OSError, match=told):
         frames.matrix(1 << 40, 1000)
     assert not list(tmp_path.iterdir())
+    if hasattr(os, "posix_fallocate"):  # room that is there now may be gone when the file is written
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 62))
+        with pytest.raises(OSError, match=told):
+            frames.matrix(1 << 40, 1000)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_leaves_the_matrix_to_the_process_that_made_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    program = (
+        "import os, sys, tempfile; from longtail.sources import frames; frames._IN_MEMORY = 100;"
+        "made = frames.matrix(100, 3); child = os.fork();"
+        "sys.exit(0) if child == 0 else os.waitpid(child, 0);"
+        "assert len(os.listdir(tempfile.gettempdir())) == 1; del made;"
+        "assert not os.listdir(tempfile.gettempdir())"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"TMPDIR": str(tmp_path)})
 
 
 @pytest.mark.parametrize("kind", ["mapping", "csv", "parquet"])
@@ -301,6 +340,13 @@ def test_labels_in_two_forms_of_unicode_are_one_class(kind, tmp_path, rng):
     found = Problem.from_table(given, "kind")
     assert found.class_names == ("a", "\u00e9")
     assert found.class_counts.tolist() == [(written == "a").sum(), (written != "a").sum()]
+    given = {"x": rng.random(60), "kind": np.array(["e\u0301", "\u00e9"])[rng.integers(0, 2, 60)]}
+    if kind != "mapping":
+        frame = pandas.DataFrame(given)
+        frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+        given = path
+    with pytest.raises(ValueError, match="has one value, '\u00e9'; there is nothing to learn"):
+        Problem.from_table(given, "kind")
 
 
 def test_groups_of_a_test_set_count_in_its_intervals(tmp_path, monkeypatch, capsys):

@@ -128,6 +128,7 @@ class Problem:
                 one sample; a test table with other columns or unseen classes; no column left to learn from;
                 of many labels, values other than 0 and 1, a label with one value, a separator in no row.
             TypeError: missing labels, or columns of mixed types.
+            OSError: a disk without room for a table of more than 2 GiB, which lies in a file below TMPDIR.
         """
         if groups is not None and not isinstance(groups, str):
             raise TypeError(
@@ -218,7 +219,7 @@ class Problem:
             name = name or _title(features, "features")
             features, labels = arrays["X"], arrays["y"]
             groups = arrays.get("groups") if groups is None else groups
-            names_given = tuple(map(str, arrays["class_names"])) if "class_names" in arrays else ()
+            names_given = tuple(_arrays.one_form(str(n)) for n in arrays.get("class_names", ()))
             if test is None and "X_test" in arrays:
                 test = (arrays["X_test"], arrays["y_test"])
                 test_groups = arrays.get("groups_test") if test_groups is None else test_groups
@@ -708,9 +709,6 @@ def _known(labels: Array, names: Sequence[Any]) -> npt.NDArray[np.int64]:
     """Return the places of test labels among the classes."""
     places = {name: i for i, name in enumerate(names)}
     values = labels.tolist()
-    for value in {*values} - places.keys():  # text may be written in another form of Unicode
-        if (form := _arrays.one_form(value)) in places:
-            places[value] = places[form]
     unseen = sorted({str(v) for v in {*values} if v not in places})
     if unseen and {*unseen} <= {*map(str, names)}:
         raise ValueError(

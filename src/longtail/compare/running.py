@@ -543,9 +543,6 @@ def _run_table(
     problem: Problem, recipes: list[Recipe], places: list[Path], jobs: int | None, progress: AfterRun | None
 ) -> Iterator[Outcome]:
     """Run a table's trainings side by side, each with the methods that share it."""
-    from joblib import cpu_count
-
-    jobs = _checks.integer("jobs", jobs, low=1) if jobs is not None else jobs_for(problem, cpu_count())
     sharing: dict[tuple[str, int, Method], list[tuple[Recipe, Path]]] = {}
     for r, place in zip(recipes, places, strict=True):
         sharing.setdefault((r.model, r.seed, r.method.training), []).append((r, place))
@@ -555,10 +552,11 @@ def _run_table(
         mine = sorted(group, key=lambda pair: pair[0].method != pair[0].method.training)
         one = made_with | {"learner": model}
         todo.append((problem, learner(model), [r for r, _ in mine], [p for _, p in mine], one))
+    left = sum(not all((p / "evaluation.json").is_file() for p in mine) for _, _, _, mine, _ in todo)
     groups = in_parallel(
         run_training,
         todo,
-        min(jobs, len(todo)),
+        min(jobs_for(problem, jobs, left), len(todo)),
         lost=lambda why, _, how, rs, ps, *more: _all_lost(why, rs, ps),
     )
     yield from _told(groups, len(recipes), progress)

@@ -58,19 +58,33 @@ def memory_there() -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def jobs_for(problem: Problem, jobs: int) -> int:
-    """Return how many of `jobs` models can learn a table side by side, as each holds its training rows.
+def jobs_for(problem: Problem, jobs: int | None, trainings: int) -> int:
+    """Return how many models learn a table side by side, as each holds its training rows.
+
+    Args:
+        problem: the table.
+        jobs: as asked for; None takes the number of cores, or fewer where memory does not hold so many.
+        trainings: that are left to do.
 
     Raises:
         ValueError: the rows of one are more than the machine's memory.
     """
+    from joblib import cpu_count
+
     assert problem.inputs is not None
+    if jobs is not None:
+        jobs = _checks.integer("jobs", jobs, low=1)
+    if not trainings:
+        return jobs or 1
     there, size = memory_there(), float(problem.inputs.nbytes)
     if size > there:
         raise ValueError(
             f"a model holds its training rows, {size / 2**30:.1f} GiB with all of them, and this machine has "
             f"{there / 2**30:.1f}; leave columns out by drop=NAME, or give fewer rows"
         )
+    if jobs is not None:
+        return jobs
+    jobs = min(cpu_count(), trainings)
     fit = max(1, int(min(jobs, there // (_COPIES * size + 1))))
     if fit < jobs:
         _checks.warn(

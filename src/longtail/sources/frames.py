@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import glob
 import os
 import shutil
@@ -117,6 +118,8 @@ class Frame:
         classes: the labels that there are, in the order of `longtail.class_counts`; None for a table in
             memory or in Parquet, whose labels sort themselves. Always there of many labels.
         groups: one a row, or None.
+        matrix: float64 of shape (N, columns), column by column.
+        moved: not empty once `of` has moved the columns, whose values are then others'.
     """
 
     columns: tuple[Column, ...]
@@ -124,18 +127,26 @@ class Frame:
     groups: Array | None
     classes: tuple[Any, ...] | None = None
     matrix: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    moved: list[bool] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def of(self, columns: Sequence[Column]) -> npt.NDArray[np.float64]:
-        """Return the matrix with some of the columns alone; the others are gone then from this one, too.
+        """Return the matrix of some of the columns, moved together in place: the last use of this table.
 
         Args:
-            columns: of these, in their order.
+            columns: some of this table's, in the order that they have in it.
+
+        Raises:
+            RuntimeError: columns were moved before.
         """
-        wanted = [c.name for c in columns]
-        kept = [i for i, c in enumerate(self.columns) if c.name in wanted]
+        if self.moved:
+            raise RuntimeError("the columns of this table were moved; read it again")
+        names = [c.name for c in self.columns]
+        kept = [names.index(c.name) for c in columns]
+        assert kept == sorted(kept)
+        self.moved.append(True)
         for to, at in enumerate(kept):
             if to != at:
                 self.matrix[:, to] = self.matrix[:, at]
@@ -170,6 +181,8 @@ def read_frame(
     Raises:
         ValueError: no such column, an unreadable file, a column of numbers and text, an infinite number.
         TypeError: missing or mixed labels, columns that hold lists.
+        OSError: a disk without room for a large table.
+        MemoryError: the memory does not do.
         ModuleNotFoundError: DuckDB is not installed.
     """
     with contextlib.ExitStack() as stack:
@@ -261,15 +274,32 @@ def matrix(rows: int, columns: int, dtype: type[np.floating[Any]] = np.float64) 
     if size <= _IN_MEMORY:
         return np.empty((rows, columns), dtype, order)
     folder = tempfile.gettempdir()
-    if size > (free := shutil.disk_usage(folder).free):
+    free, made = shutil.disk_usage(folder).free, tempfile.mkdtemp(prefix="longtail-table-", dir=folder)
+    path = os.path.join(made, "matrix")
+    try:
+        if size > free:
+            raise OSError(errno.ENOSPC, "")
+        if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end the process
+            with open(path, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            Path(path).touch()
+            os.truncate(path, size)
+    except OSError as error:
+        shutil.rmtree(made, ignore_errors=True)
         raise OSError(
-            f"the table takes {size / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} free; set TMPDIR "
-            "to a folder on a larger disk, or leave columns out by drop=NAME"
-        )
-    made = tempfile.mkdtemp(prefix="longtail-table-", dir=folder)
-    mapped: Array = np.memmap(os.path.join(made, "matrix"), dtype, "w+", shape=(rows, columns), order=order)
-    weakref.finalize(mapped, shutil.rmtree, made, ignore_errors=True)
+            f"the table takes {size / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} free; "
+            f"{tables.LARGER_DISK}, or leave columns out by drop=NAME"
+        ) from error
+    mapped: Array = np.memmap(path, dtype, "r+", shape=(rows, columns), order=order)
+    weakref.finalize(mapped, _remove, made, os.getpid())
     return mapped
+
+
+def _remove(folder: str, maker: int) -> None:
+    """Remove a matrix, unless this is a fork of the process that made it and may still read it."""
+    if os.getpid() == maker:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _each(raw: _Raw) -> Array:
@@ -567,6 +597,7 @@ def _asked(
     try:
         return database.execute(query, list(given))
     except duckdb.OutOfMemoryException as error:
+        tables.refuse_full_disk(path, error)
         raise MemoryError(
             f"source {path!r} needs more memory than there is"
             "; give fewer columns or rows, or close other programs"
@@ -709,13 +740,18 @@ def _utc(moment: Any) -> Any:
 
 
 def classes_of(labels: Array, source: str) -> Array:
-    """Refuse labels that are missing; whole floats become the integers that they are."""
+    """Refuse labels that are missing; whole floats become integers, and text takes one form of Unicode."""
     try:
         finish(Counter(labels.tolist()).items(), source, Wanted("label"))
     except TypeError as error:  # of remedies those that are there
         raise TypeError(str(error).replace(", or count them by missing_as_class=True", "")) from error
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         return labels.astype(np.int64)
+    values = labels.tolist()
+    forms = {value: _arrays.one_form(value) for value in {*values}}
+    if any(value != form for value, form in forms.items()):
+        labels = np.empty(len(values), dtype=object)
+        labels[:] = [forms[value] for value in values]
     return labels
 
 

@@ -54,6 +54,7 @@ _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)  # of spreadshe
 _PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|tiff?|webp)\s*", re.IGNORECASE)
 _BOMB, _BOMB_FROM = 200, 1 << 30  # times its packed size, from that many bytes on: text packs to a twentieth
 _LINE = 1 << 27  # letters: longer than any line of a table
+LARGER_DISK = "set TMPDIR to a folder on a larger disk"
 _RAGGED = re.compile(r"on Line: (\d+)\n.*Expected Number of Columns: (\d+) Found: (\d+)", re.DOTALL)
 
 
@@ -879,6 +880,15 @@ def _group(
     return ask(database, select.format(table), given, source)
 
 
+def refuse_full_disk(source: str, error: Exception) -> None:
+    """Raise what DuckDB calls want of memory as want of room on the disk, where it is that."""
+    if "max_temp_directory_size" in str(error):
+        raise OSError(
+            f"source {source!r} needs more room than {tempfile.gettempdir()} has, where a part of it lies "
+            f"while it is read; {LARGER_DISK}"
+        ) from error
+
+
 def ask(database: DuckDBPyConnection, query: str, given: Sequence[object], source: str) -> list[Any]:
     """Return the rows that a query gives.
 
@@ -891,6 +901,7 @@ def ask(database: DuckDBPyConnection, query: str, given: Sequence[object], sourc
     try:
         return list(database.execute(query, given).fetchall())
     except duckdb.OutOfMemoryException as error:
+        refuse_full_disk(source, error)
         raise MemoryError(
             f"source {source!r} needs more memory than there is"
             "; close other programs, or count it on a machine with more"
