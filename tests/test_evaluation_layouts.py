@@ -166,6 +166,37 @@ def test_text_labels_go_by_the_names_of_the_counts():
     assert evaluate(logits, targets, {0: 400, 1: 120, 3: 5}).class_counts == (400, 120, 0, 5)
 
 
+@pytest.mark.parametrize("kind", [list, np.asarray, lambda x: np.asarray(x, object)])
+def test_a_label_is_found_in_either_form_of_unicode_and_in_bytes(kind):
+    scores, truth = np.eye(2), np.array([1, 0])
+    for told, labels in (
+        ({"owl": 7, "caf\u00e9": 3}, ["cafe\u0301", "owl"]),
+        ({"owl": 7, "cafe\u0301": 3}, ["caf\u00e9", "owl"]),
+        ({"owl": 7, "fox": 3}, [b"fox", b"owl"]),
+        ({b"owl": 7, "caf\u00e9".encode(): 3}, ["caf\u00e9".encode(), b"owl"]),
+    ):
+        assert evaluate(scores, kind(labels), told).error == evaluate(scores, truth, [7, 3]).error == 1
+    both = {"caf\u00e9": 7, "cafe\u0301": 3}  # two classes that look alike: each label is its own
+    assert evaluate(scores, kind(["caf\u00e9", "cafe\u0301"]), both).error == 0
+    with pytest.raises(
+        TypeError, match=r"targets are bytes such as b'caf.*', which no name in class_counts is; give text"
+    ):
+        evaluate(scores, kind(["caf\u00e9".encode(), b"owl"]), {"owl": 7, "caf\u00e9": 3})
+
+
+def test_booleans_as_text_are_told_from_booleans():
+    told = class_counts([True, False, False])
+    scores = np.eye(2)
+    with pytest.raises(
+        TypeError, match="targets are text such as 'True', but class_counts names no class by text; give bool"
+    ):
+        evaluate(scores, ["True", "False"], told)
+    named = class_counts(["True", "False", "False"])
+    assert (
+        evaluate(scores, ["True", "False"], named).error == evaluate(scores, [True, False], told).error == 1
+    )
+
+
 # ---- many labels
 
 

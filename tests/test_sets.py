@@ -154,6 +154,11 @@ def test_labels_go_by_the_names_of_the_counts(data):
         assert found.evaluate(names[truth].tolist()) == found.evaluate(truth) == expected.evaluate(truth)
     with pytest.raises(ValueError, match="labels have 'a', which counts does not name; it names 'z', 'y'"):
         found.evaluate(["a"] * len(new))
+    unnamed = prediction_sets(held, labels, new)
+    with pytest.raises(
+        TypeError, match="but counts names no class; give counts= to prediction_sets or fit_s"
+    ):
+        unnamed.evaluate(names[truth])
     for counts in (None, COUNTS):
         with pytest.raises(
             TypeError, match=r"held_out_labels are names such as .*, but counts names no class; give"

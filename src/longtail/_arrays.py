@@ -335,37 +335,79 @@ def output_names(order: object) -> tuple[Hashable, ...] | None:
 
 
 def class_numbers(
-    name: str, labels: npt.NDArray[Any], names: tuple[Hashable, ...] | None, called: str
+    name: str,
+    labels: npt.NDArray[Any],
+    names: tuple[Hashable, ...] | None,
+    called: str,
+    taker: str | None = None,
 ) -> npt.NDArray[Any]:
-    """Return labels as class indices; text and other names by the names of the counts.
+    """Return labels as class indices; text (of either Unicode form) and other names by the counts'.
 
     Args:
         name: of the labels in messages.
         labels: of any shape; numbers are class indices already.
         names: of the classes, in the order of the outputs; None where the counts have none.
         called: the argument that has the names.
+        taker: the function that takes it, where it is not the one that takes the labels.
 
     Raises:
-        TypeError: names, where the counts have none.
+        TypeError: names, where the counts have none; bytes beyond ASCII that are no name.
         ValueError: a label that the counts do not name.
     """
     if labels.dtype.kind == "O" and all(isinstance(x, (int, np.integer)) for x in labels.flat):
         return labels.astype(np.int64)
     if labels.dtype.kind not in "USO":
         return labels
+    if labels.dtype.kind == "O":
+        texts = [_as_text(label) for label in labels.reshape(-1).tolist()]
+        found = sorted(set(texts), key=str)
+        at = {text: i for i, text in enumerate(found)}
+        back = np.array([at[text] for text in texts], np.int64)
+    else:
+        distinct, back = np.unique(labels, return_inverse=True)
+        found = [_as_text(label) for label in distinct.tolist()]
     if names is None:
+        raise TypeError(_unnamed(name, labels, found, called, taker))
+    place = {_as_text(label): i for i, label in enumerate(names)}
+    forms = Counter(map(one_form, place))
+    alike = {one_form(text): i for text, i in place.items() if forms[one_form(text)] == 1}
+    codes = {text: place.get(text, alike.get(one_form(text))) for text in found}
+    unknown = [text for text, code in codes.items() if code is None]
+    if coded := [text for text in unknown if isinstance(text, bytes)]:
         raise TypeError(
-            f"{name} are names such as {str(labels.flat[0])!r}, but {called} names no class; give "
-            f"{called} as longtail.class_counts(labels) makes them, or class indices"
+            f"{name} are bytes such as {coded[0]!r}, which no name in {called} is; give text, such as "
+            f"[label.decode() for label in {name}] of UTF-8"
         )
-    found, back = np.unique(labels.astype(str), return_inverse=True)
-    place = {str(label): i for i, label in enumerate(names)}
-    if unknown := [label for label in found.tolist() if label not in place]:
+    if unknown:
         raise ValueError(
             f"{name} have {_checks.shorten(unknown)}, which {called} does not name; it names "
             f"{_checks.shorten(names)}"
         )
-    return np.asarray([place[label] for label in found.tolist()])[back].reshape(labels.shape)
+    return np.asarray([codes[text] for text in found])[back].reshape(labels.shape)
+
+
+def _as_text(label: object) -> str | bytes:
+    """Return the text of a label or name; bytes beyond ASCII, whose encoding is not known, as they are."""
+    if isinstance(label, bytes):
+        return label.decode("ascii") if label.isascii() else label
+    return str(label)
+
+
+def _unnamed(
+    name: str, labels: npt.NDArray[Any], found: list[str | bytes], called: str, taker: str | None
+) -> str:
+    """Say what to give in place of names where the counts have none."""
+    counts = f"{called} as" if taker is None else f"{called}= to {taker} as"
+    first = str(labels.flat[0])
+    if {"True", "False"}.issuperset(found):  # class_counts(booleans) names no text
+        return (
+            f"{name} are text such as {first!r}, but {called} names no class by text; give booleans, or "
+            f"{counts} longtail.class_counts makes them of this text"
+        )
+    return (
+        f"{name} are names such as {first!r}, but {called} names no class; give {counts} "
+        "longtail.class_counts(labels) makes them, or class indices"
+    )
 
 
 def series_order(source: Any) -> list[Hashable]:

@@ -201,6 +201,7 @@ def read_labels(
     *,
     names: tuple[Hashable, ...] | None = None,
     called: str | None = None,
+    taker: str | None = None,
 ) -> Integers:
     """Read class indices of shape (N,), or labels by the names of the counts.
 
@@ -210,6 +211,7 @@ def read_labels(
         classes: how many there are.
         names: of the classes; None where the counts have none.
         called: the argument that may have the names; None where there is none, and names are no integers.
+        taker: the function that takes it, where it is not the one that takes the labels.
 
     Raises:
         TypeError: no integers, and no names of the counts.
@@ -217,7 +219,7 @@ def read_labels(
     """
     values = as_numpy(name, labels)
     if called is not None and values.ndim == 1 and len(values):
-        values = _arrays.class_numbers(name, values, names, called)
+        values = _arrays.class_numbers(name, values, names, called, taker)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name} must be class indices of shape (N,), got shape {values.shape}")
     return _classes(name, values, classes)

@@ -113,7 +113,8 @@ class PredictionSets:
             ValueError: another number of labels, or labels outside 0..C-1 or that the counts do not name.
         """
         samples, classes = self.contains.shape
-        truth = read_labels("labels", labels, classes, names=self.rule.class_names, called="counts")
+        names, taker = self.rule.class_names, "prediction_sets or fit_sets"
+        truth = read_labels("labels", labels, classes, names=names, called="counts", taker=taker)
         if len(truth) != samples:
             raise ValueError(f"labels must be one a set, {samples}, got {len(truth)}")
         held = self.contains[np.arange(samples), truth]
