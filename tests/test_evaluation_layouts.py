@@ -179,7 +179,7 @@ def test_a_label_is_found_in_either_form_of_unicode_and_in_bytes(kind):
     both = {"caf\u00e9": 7, "cafe\u0301": 3}  # two classes that look alike: each label is its own
     assert evaluate(scores, kind(["caf\u00e9", "cafe\u0301"]), both).error == 0
     with pytest.raises(
-        TypeError, match=r"targets are bytes such as b'caf.*', which no name in class_counts is; give text"
+        TypeError, match=r"targets are bytes such as b'caf.*', which no name in class_counts is; decode"
     ):
         evaluate(scores, kind(["caf\u00e9".encode(), b"owl"]), {"owl": 7, "caf\u00e9": 3})
 

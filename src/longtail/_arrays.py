@@ -375,7 +375,7 @@ def class_numbers(
     unknown = [text for text, code in codes.items() if code is None]
     if coded := [text for text in unknown if isinstance(text, bytes)]:
         raise TypeError(
-            f"{name} are bytes such as {coded[0]!r}, which no name in {called} is; give text, such as "
+            f"{name} are bytes such as {coded[0]!r}, which no name in {called} is; decode them, as in "
             f"[label.decode() for label in {name}] of UTF-8"
         )
     if unknown:
