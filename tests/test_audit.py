@@ -397,6 +397,76 @@ def test_a_part_with_one_class_folder_is_told_from_its_class(tracks: Path) -> No
         datasets.images.list_images(tracks, groups_from=r"(.+)_\d+")
 
 
+def shared(source: Path | tuple[Path, Path], regex: str) -> set[str]:
+    """Return the groups in both parts, as the audit and what trains find them alike."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train, test = datasets.images.list_images(source, groups_from=regex)
+    assert test is not None
+    bare = datasets.images.list_images(source)
+    found = longtail.audit(bare, groups_from=regex, group_scope="all")  # type: ignore[arg-type]
+    assert {g.name for g in found.shared_groups} == {*train.groups} & {*test.groups}  # type: ignore[misc]
+    return {g.name for g in found.shared_groups}
+
+
+def put(root: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(number, 16).save(root / name)
+
+
+@pytest.mark.parametrize("classes", [("train", "bus"), ("test", "bus"), ("images", "train")])
+@pytest.mark.parametrize("inner", ["", "images/"])
+def test_a_class_may_be_called_as_the_folder_of_a_part(
+    tmp_path: Path, classes: tuple[str, ...], inner: str
+) -> None:
+    names = [f"{inner}{c}/{g}_{i}.png" for c in classes for g in range(3) for i in range(2)]
+    put(tmp_path, *(f"{part}/{name}" for part in ("train", "test") for name in names))
+    groups = {f"{c}/{g}" for c in classes for g in range(3)}
+    assert shared(tmp_path, r"(.+)_\d+") == groups
+    found = longtail.audit(tmp_path, groups_from=r"(.+)_\d+")
+    assert found.groups is not None
+    assert found.groups.total == len(found.shared_groups) == 6
+    for part in ("train", "test"):  # as lists: no folder is told to be the part's
+        lines = [f"{part}/{name} {classes.index(name.split('/')[-2])}" for name in names]
+        (tmp_path / f"{part}.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert shared((tmp_path / "train.txt", tmp_path / "test.txt"), r"(.+)_\d+") == groups
+
+
+def test_lists_of_parts_in_one_folder_each_share_their_groups(tmp_path: Path) -> None:
+    names = [f"{g}_{i}.png" for g in "abcd" for i in range(2)]
+    put(tmp_path, *(f"{part}/{name}" for part in ("pics/one", "two") for name in names))
+    for part, file in (("pics/one", "train.txt"), ("two", "test.txt")):
+        lines = [f"{part}/{name} {name[0] in 'cd':d}" for name in names]
+        (tmp_path / file).write_text("\n".join(lines), encoding="utf-8")
+    assert shared((tmp_path / "train.txt", tmp_path / "test.txt"), r"(.+)_\d+") == {*"abcd"}
+
+
+def test_an_expression_that_reaches_into_the_folder_of_a_part_is_refused(tmp_path: Path) -> None:
+    names = [f"{part}/{c}/p{n}/1.png" for part in ("train", "test") for c in ("cat", "dog") for n in range(3)]
+    put(tmp_path, *names, "test/dog/9.png")
+    regex = r"(.+/.+)/[^/]+$"
+    test = datasets.images.list_images(tmp_path)[1]
+    assert test is not None
+    message = (
+        r"finds no group in 'dog/9.png', below the folder of the part, and in the whole path "
+        r"'(train/cat/p0|test/cat/p0)/1.png' it finds '\1', which holds that folder, .*; give an expression"
+    )
+    for look in (
+        lambda: longtail.audit(tmp_path, groups_from=regex),
+        lambda: datasets.load_images(tmp_path, groups_from=regex),
+        lambda: test.with_groups(regex),
+    ):
+        with pytest.raises(ValueError, match=message):
+            look()
+    # both are found by whole paths, as one image has no group below its part, and the folder is in no group
+    assert shared(tmp_path, r"(?:train|test)/(.+/p\d)|(?:test)/(dog)/9") == {
+        f"{c}/p{n}/" for c in ("cat", "dog") for n in range(3)
+    }
+    (tmp_path / "test/dog/9.png").unlink()
+    assert len(shared(tmp_path, regex)) == 6
+
+
 def test_frames_of_one_track_are_no_pairs(tracks: Path) -> None:
     for frame in (7, 8):
         Image.open(tracks / "train/cat/00000_00000.png").resize((20 + frame,) * 2).save(

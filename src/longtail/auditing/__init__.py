@@ -200,7 +200,7 @@ def _group_codes(
             raise ValueError(
                 f"groups_from needs names of files, and {found.title} has none; name a column by group="
             )
-        values = groups_in_paths(pattern, len(found), named, found.name)
+        values = groups_in_paths(pattern, (len(found), named, found.name))
     elif group is not None:
         if group not in found.columns:
             has = list(found.columns)

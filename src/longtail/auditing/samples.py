@@ -19,7 +19,7 @@ from longtail._arrays import NUMBER, is_missing
 from longtail.counts import ClassCounts
 from longtail.datasets.decoding import cut, load, orientation, upright_size
 from longtail.datasets.features import Features
-from longtail.datasets.images import ImageList, UnreadableImageError, below_part
+from longtail.datasets.images import ImageList, UnreadableImageError, below_folder, part_folders
 from longtail.datasets.long_tail import Dataset
 from longtail.sources.counted import needs
 
@@ -201,7 +201,7 @@ def digest(data: bytes, kind: str = "") -> bytes:
 def of_images(lists: tuple[ImageList, ...], parts: tuple[str, ...], title: str) -> Samples:
     """Return images as samples, one list a part."""
     content = Pictures(lists)
-    below = [below_part(images) for images in lists]
+    below = [below_folder(*part) for part in zip(lists, part_folders(lists), strict=True)]
 
     def path(index: int) -> str:
         images, place = content.at(index)

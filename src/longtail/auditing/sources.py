@@ -68,18 +68,18 @@ def _images(source: Any, label: str | None, title: str) -> Samples:
     lists, names = [train, test], ["train", "test"]
     folder = isinstance(source, (str, os.PathLike)) and os.path.isdir(source)
     found = folders.every_test(Path(source)) if folder else {}
-    for place, (name, classes) in enumerate(found.items(), start=1):
+    for place, (name, (inner, classes)) in enumerate(found.items(), start=1):
         if place > 1:
-            lists.append(_part(Path(source), name, classes, train.class_names))
+            lists.append(_part(Path(source), inner, classes, train.class_names))
         names[place:] = [name]
     return of_images(tuple(lists), tuple(names), title)
 
 
-def _part(root: Path, name: str, classes: dict[str, list[str]], names: tuple[str, ...]) -> ImageList:
-    refuse_unseen([folder for folder in classes if folder not in names], str(root / name))
+def _part(root: Path, inner: str, classes: dict[str, list[str]], names: tuple[str, ...]) -> ImageList:
+    refuse_unseen([folder for folder in classes if folder not in names], str(root / inner))
     files = [file for of_class in classes.values() for file in of_class]
     targets = [names.index(folder) for folder, of_class in classes.items() for _ in of_class]
-    return ImageList(np.array(targets, np.int64), names, root, names_array(files))
+    return ImageList(np.array(targets, np.int64), names, root, names_array(files), folder=inner)
 
 
 def _table(source: Any, wanted: Wanted, test: Any, drop: Sequence[str], group: str | None) -> Samples:

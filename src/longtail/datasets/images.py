@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail import _arrays, _checks
 from longtail._random import draws
 from longtail.counts import ClassCounts
 from longtail.datasets.decoding import (
@@ -61,6 +61,7 @@ __all__ = [
     "load_images",
 ]
 
+_Paths = tuple[int, Callable[[int], str], Callable[[int], str]]
 Transform = Callable[["Image", np.random.Generator], npt.NDArray[np.float32]]
 _ON_ERROR = ("raise", "skip")
 _NAMED = 20  # unreadable images that a message names
@@ -83,6 +84,8 @@ class ImageList:
         column: the image column of the rows.
         groups: one a sample, or None: what belongs together, such as a patient.
         arguments: what `load_images` was given, where it was a path: a finished run finds its images by it.
+        folder: of the part below the root, such as ``train``, with the classes' folders in it; "" for the
+            root itself, and None where it is not known: then the paths are asked.
 
     Example:
         >>> images = ImageList(np.array([0, 0, 1]), ("cat", "lynx"), Path("photos"), np.array([b"a.jpg"] * 3))
@@ -98,6 +101,7 @@ class ImageList:
     column: str = "image"
     groups: npt.NDArray[np.str_] | None = None
     arguments: Mapping[str, str | float] | None = None
+    folder: str | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -175,19 +179,14 @@ class ImageList:
         Args:
             groups_from: a regular expression that finds an image's group in its path below the folder of its
                 part, such as ``train``: what its parentheses match, or all of it where there are none. What
-                it does not find there in every image, it is to find in the paths below the root.
+                it does not find there in every image, it is to find in the paths below the root, but not in
+                the folder of the part. `load_images` decides so for training and test images together.
 
         Raises:
-            ValueError: no regular expression, or one that finds nothing, or an empty text, in a path.
+            ValueError: no regular expression, or one that finds nothing, or an empty text, in a path; or
+                groups that hold the part's folder, so that no other part could have them.
         """
-        groups = groups_in_paths(group_pattern(groups_from), len(self), below_part(self), self.path)
-        names, codes = np.unique(groups, return_inverse=True)
-        if numbering_restarts(names.tolist(), codes, self.targets, self.path):
-            _checks.warn(
-                f"groups_from {groups_from!r} finds numbers such as {groups[0]!r}, which may begin anew in "
-                f"every class; if they do, let it find the class's folder, too: ([^/]+)/[^/]*?{groups_from}"
-            )
-        return replace(self, groups=np.array(groups))
+        return with_groups([self], groups_from, alone=bool(self.folder))[0]
 
     def long_tailed(
         self,
@@ -376,48 +375,124 @@ def group_pattern(groups_from: str) -> re.Pattern[str]:
         raise ValueError(f"groups_from must be a regular expression, got {groups_from!r}: {error}") from None
 
 
-def groups_in_paths(pattern: re.Pattern[str], number: int, *paths: Callable[[int], str]) -> list[str]:
-    """Return the group of each of ``number`` images, as `ImageList.with_groups` says.
+def groups_in_paths(pattern: re.Pattern[str], *lists: _Paths, alone: bool = False) -> list[str]:
+    """Return the group of every image of all lists in a row, as `ImageList.with_groups` says.
 
-    ``paths`` are ways to write an image's path: the first in which every image has a group decides, so that
-    one group is never named in two ways.
+    The path below the part's folder decides if every image of all lists has a group there, else the whole
+    path. A group of whole paths may not hold the folder of its part: no other part would have it.
+
+    Args:
+        pattern: what finds a group.
+        lists: of each part, how many images it has, and what writes their paths below the part's folder and
+            whole.
+        alone: whether there may be parts that are not given.
 
     Raises:
-        ValueError: none of them has a group in every image.
+        ValueError: neither of the paths has a group in every image, or groups would hold their part's folder.
     """
-    for path in paths:
-        groups: list[str] = []
+    groups: list[str] = []
+    for text in (below(index) for number, below, _ in lists for index in range(number)):
+        if not (group := _group(pattern.search(text))):
+            lacks = text
+            break
+        groups.append(group)
+    else:
+        return groups
+    groups, folders, inside = [], set(), None
+    for number, below, whole in lists:
         for index in range(number):
-            if (found := pattern.search(text := path(index))) is None:
-                break
-            parts = found.groups("") if pattern.groups else (found[0],)
-            if not any(parts):
-                break
-            groups.append("/".join(parts))
-        else:
-            return groups
-    what = "nothing" if found is None else "an empty text"
-    raise ValueError(
-        f"groups_from {pattern.pattern!r} finds {what} in {text!r}; give an expression that finds the group "
-        "in every image's path"
-    )
+            found = pattern.search(text := whole(index))
+            if found is None or not (group := _group(found)):
+                what = "nothing" if found is None else "an empty text"
+                raise ValueError(
+                    f"groups_from {pattern.pattern!r} finds {what} in {text!r}; give an expression that "
+                    "finds the group in every image's path"
+                )
+            groups.append(group)
+            folders.add(folder := text[: len(text) - len(below(index))])
+            if inside is None and _reaches(found, folder):
+                inside = group, text
+    if inside and (alone or len(folders) > 1):
+        group, text = inside
+        raise ValueError(
+            f"groups_from {pattern.pattern!r} finds no group in {lacks!r}, below the folder of the part, and "
+            f"in the whole path {text!r} it finds {group!r}, which holds that folder, so that groups in two "
+            "parts would not be seen; give an expression that finds the group below that folder in every "
+            "image's path"
+        )
+    return groups
 
 
-def below_part(images: ImageList) -> Callable[[int], str]:
-    """Return the function that writes an image's path below the folder of its part, such as ``train``.
+def _group(found: re.Match[str] | None) -> str:
+    """Return the group that a match names; empty where there is none."""
+    parts = () if found is None else found.groups("") or (found[0],)
+    return "/".join(parts) if any(parts) else ""
 
-    That is the folder that holds all images of the part; their classes' folders lie in it.
+
+def _reaches(found: re.Match[str], folder: str) -> bool:
+    """Whether the group that a match names holds some of the folder that the path begins with."""
+    spans = found.regs[1:] or found.regs
+    return any(folder[begin:end].strip("/") for begin, end in spans if 0 <= begin < end)
+
+
+def part_folders(lists: Sequence[ImageList]) -> list[str]:
+    """Return the folder of each part, such as ``train``, below the root; "" where it has none.
+
+    Where `ImageList.folder` does not say it, it is the folder that holds all images of the part, up to that
+    of their class where they are of one class. One folder that directly holds them all may also be a class
+    of another name, or say nothing: it is read as that of the other parts, if they have one.
     """
-    if images.files is None:
-        return images.path
+    found = [_common_folder(images) for images in lists]
+    depths = [len(parts) for parts, certain in found if certain]
+    depth = min(depths) if depths else 0
+    if not depths and len({parts for parts, _ in found}) > 1:
+        depth = max(len(parts) for parts, _ in found)
+    return [
+        Path(*(parts if certain else parts[:depth])).as_posix() if parts and (certain or depth) else ""
+        for parts, certain in found
+    ]
+
+
+def _common_folder(images: ImageList) -> tuple[tuple[str, ...], bool]:
+    """Return the parts of the folder of all images, and whether that is certainly the part's own."""
+    if images.files is None or images.folder is not None:
+        return Path(images.folder or "").parts, True
     folders = {os.path.dirname(os.fsdecode(file)) for file in np.unique(images.files)}
-    common = os.path.commonpath(folders) if folders and all(folders) else ""
-    parts = Path(common).parts
-    inside = next((i for i, name in enumerate(parts) if name in images.class_names), None)
-    if inside is None and len(folders) < 2:  # one folder for all, which may be anything
-        inside = 0
-    start = len(Path(*parts[:inside]).as_posix()) + 1 if parts[:inside] else 0
+    parts = Path(os.path.commonpath(folders)).parts if folders and all(folders) else ()
+    if len(classes := np.unique(images.targets)) == 1:
+        name = images.class_names[classes[0]]
+        at = [i for i, part in enumerate(parts) if _arrays.one_form(part) == name]
+        if at:
+            return parts[: at[-1]], True
+    return parts, len(folders) != 1 or not parts
+
+
+def below_folder(images: ImageList, folder: str) -> Callable[[int], str]:
+    """Return the function that writes an image's path below the folder of its part."""
+    start = len(folder.rstrip("/")) + 1 if folder else 0
     return lambda index: images.path(index)[start:]
+
+
+def with_groups(lists: Sequence[ImageList], groups_from: str, *, alone: bool = False) -> list[ImageList]:
+    """Return the parts of one source with the groups that their paths name, in all parts by one rule.
+
+    Raises:
+        ValueError: as `ImageList.with_groups`.
+    """
+    below = [below_folder(*part) for part in zip(lists, part_folders(lists), strict=True)]
+    paths = [(len(images), path, images.path) for images, path in zip(lists, below, strict=True)]
+    groups = groups_in_paths(group_pattern(groups_from), *paths, alone=alone)
+    found = []
+    for images in lists:
+        own, groups = groups[: len(images)], groups[len(images) :]
+        names, codes = np.unique(own, return_inverse=True)
+        if numbering_restarts(names.tolist(), codes, images.targets, images.path):
+            _checks.warn(
+                f"groups_from {groups_from!r} finds numbers such as {own[0]!r}, which may begin anew in "
+                f"every class; if they do, let it find the class's folder, too: ([^/]+)/[^/]*?{groups_from}"
+            )
+        found.append(replace(images, groups=np.array(own)))
+    return found
 
 
 def numbering_restarts(
@@ -470,7 +545,8 @@ def list_images(
         raise ValueError("groups= is given beside groups_from=; leave one of the two out")
     train, test = _listed(source, image, label, root, groups)
     if groups_from is not None:
-        train, test = train.with_groups(groups_from), test and test.with_groups(groups_from)
+        train, *rest = with_groups([train] if test is None else [train, test], groups_from)
+        test = rest[0] if rest else None
     if test is not None:
         tell_shared(train.groups, test.groups)
     if not isinstance(source, (str, os.PathLike)):
@@ -512,8 +588,9 @@ def _listed(
     else:
         found = _listing(source, None if root is None else Path(root))
         train, *rest = (
-            ImageList(targets, found.class_names, found.root, files)
-            for files, targets in filter(None, (found.train, found.test))
+            ImageList(part[1], found.class_names, found.root, part[0], folder=folder)
+            for part, folder in zip((found.train, found.test), found.folders, strict=True)
+            if part is not None
         )
         test = rest[0] if rest else None
     return train, test

@@ -426,7 +426,7 @@ def read(path: Path) -> Listing:
     if parts is None:
         _refuse_wrapping(root)
         _refuse_detection(root)
-        return _of_classes(root, root, _classes(root, root), None)
+        return _of_classes(root, root, _classes(root, root))
     if parts.train is None:
         raise ValueError(
             f"{path} holds the splits {', '.join(parts.tests)}, but none to train on; name one train"
@@ -435,26 +435,36 @@ def read(path: Path) -> Listing:
     _refuse_detection(train)
     classes = _classes(root, train)
     for name in parts.tests:
-        if root.folders[name].inner().folders:
-            return _of_classes(root, train, classes, _classes(root, root.folders[name].inner()))
+        if (test := root.folders[name].inner()).folders:
+            return _of_classes(root, train, classes, _classes(root, test), _below(root, test))
     if any(classes.values()):
         flat = next((name for name in parts.tests if name.lower() == "val"), None)
         if flat is not None:
-            return _of_classes(root, train, classes, _solved(path, data, flat))
+            return _of_classes(root, train, classes, _solved(path, data, flat), flat)
         for name in parts.tests:
             _checks.warn(
                 f"{os.path.join(root.path, name)} has no class folders and is left out; a share of the "
                 "training images is held out in its place"
             )
-    return _of_classes(root, train, classes, None)
+    return _of_classes(root, train, classes)
 
 
-def every_test(path: Path) -> dict[str, dict[str, list[str]]]:
-    """Map each split beside the training one that holds class folders to its classes and their images."""
+def _below(root: Folder, folder: Folder) -> str:
+    """Return the path of a folder from another one; empty where they are one."""
+    path = Path(folder.path).relative_to(root.path).as_posix()
+    return "" if path == "." else path
+
+
+def every_test(path: Path) -> dict[str, tuple[str, dict[str, list[str]]]]:
+    """Map each split beside the training one to its folder of classes, and to each class's images."""
     root = walk(path)
     parts = splits(root)
     found = {} if parts is None else {name: root.folders[name].inner() for name in parts.tests}
-    return {name: _classes(root, folder) for name, folder in found.items() if folder.folders}
+    return {
+        name: (_below(root, folder), _classes(root, folder))
+        for name, folder in found.items()
+        if folder.folders
+    }
 
 
 def _classes(root: Folder, folder: Folder) -> dict[str, list[str]]:
@@ -478,8 +488,13 @@ def _solved(root: Path, data: Path, val: str) -> dict[str, list[str]]:
 
 
 def _of_classes(
-    root: Folder, train: Folder, classes: dict[str, list[str]], test: dict[str, list[str]] | None
+    root: Folder,
+    train: Folder,
+    classes: dict[str, list[str]],
+    test: dict[str, list[str]] | None = None,
+    tested: str | None = None,
 ) -> Listing:
+    """Make a listing of what folders hold; ``tested`` is the folder of the test images, from the root."""
     if len(train) == len(train.names):
         raise ValueError(
             f"{train.path} has no class folders with images ({len(train.images)} images lie in it directly); "
@@ -495,7 +510,8 @@ def _of_classes(
             )
     say_left_out(root, root.path, links=False)
     held = None if test is None else _numbered(test, names)
-    return Listing(Path(root.path), names, _numbered(classes, names), held, train.path)
+    places = _below(root, train), tested
+    return Listing(Path(root.path), names, _numbered(classes, names), held, train.path, places)
 
 
 def _numbered(classes: dict[str, list[str]], names: tuple[str, ...]) -> tuple[Files, Targets]:

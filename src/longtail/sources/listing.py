@@ -31,6 +31,8 @@ class Listing:
         train: file names, as `names_array` has them, and targets.
         test: the same, or None.
         source: what messages call it.
+        folders: that of the training and of the test images below the root, which holds the classes' folders;
+            None where that is not known.
 
     Raises:
         FileNotFoundError: a file that it names is missing.
@@ -42,6 +44,7 @@ class Listing:
     train: tuple[Files, Targets]
     test: tuple[Files, Targets] | None
     source: str
+    folders: tuple[str | None, str | None] = (None, None)
 
     def __post_init__(self) -> None:
         check_classes(self.class_names, self.train[1], self.test and self.test[1], self.source)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from longtail import _checks
 from longtail.datasets.features import Features
-from longtail.datasets.images import ImageList, UnreadableImageError, list_images, tell_shared
+from longtail.datasets.images import ImageList, UnreadableImageError, list_images, tell_shared, with_groups
 from longtail.sources.arrays import check_headers
 from longtail.training.backbones import ImageBackbone, image_backbone, text_backbone
 from longtail.training.device import exact_cudnn, select_device
@@ -156,7 +156,8 @@ def embed(
         else:
             train, test = source
             if groups_from is not None:
-                source = train.with_groups(groups_from), test and test.with_groups(groups_from)
+                grouped = with_groups([train] if test is None else [train, test], groups_from)
+                source = grouped[0], None if test is None else grouped[1]
             if source[1] is not None:
                 tell_shared(source[0].groups, source[1].groups)
         found, about = _of_images(
