@@ -3,10 +3,11 @@
     python benchmarks/memory.py features 4         # GiB of features
     python benchmarks/memory.py table 4            # GiB of the table's matrix, 8 bytes a value
     python benchmarks/memory.py table 4 --parquet
+    python benchmarks/memory.py table 4 --numbers  # no categories, whose encoding copies the rows
 
 The file is made first, on a disk that must hold it, and a few times more while a table is read. What counts
 is the process's own memory (RssAnon), as pages of a file that is mapped go when others need the room.
-The results are results/benchmarks/heads-memory.json, table-memory.json and table-memory-parquet.json.
+The results are results/benchmarks/heads-memory.json, and table-memory.json with the names of the options.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ def write_features(path: Path, gib: float, width: int = 1024, classes: int = 100
     return rows
 
 
-def write_table(path: Path, gib: float, width: int = 40) -> int:
-    """Write a table of numbers, three categories and a day, of four classes; return its rows."""
+def write_table(path: Path, gib: float, categories: int, width: int = 40) -> int:
+    """Write a table of numbers, categories and a day, of four classes; return its rows."""
     import duckdb
 
     rows = int(gib * 2**30) // (8 * width)
-    numbers = [f"round(10 * random(), 3) AS x{i}" for i in range(width - 4)]
-    texts = [f"'kind ' || (20 * random())::INT AS t{i}" for i in range(3)]
+    numbers = [f"round(10 * random(), 3) AS x{i}" for i in range(width - 1 - categories)]
+    texts = [f"'kind ' || (20 * random())::INT AS t{i}" for i in range(categories)]
     day = "DATE '2020-01-01' + (1000 * random())::INT AS day"
     label = "CASE WHEN x0 < 0.1 THEN 'd' WHEN x0 < 0.4 THEN 'c' WHEN x0 < 1 THEN 'b' ELSE 'a' END AS y"
     inner = f"SELECT {', '.join([*numbers, *texts, day])} FROM range({rows})"
@@ -131,17 +132,18 @@ def main() -> None:
     parser.add_argument("kind", choices=("features", "table"))
     parser.add_argument("gib", type=float)
     parser.add_argument("--parquet", action="store_true", help="the table's file, in place of text")
+    parser.add_argument("--numbers", action="store_true", help="a table without categories")
     given = parser.parse_args()
     about = provenance()
     of, name = (of_features, "heads-memory") if given.kind == "features" else (of_table, "table-memory")
-    name += "-parquet" * given.parquet
+    name += "-parquet" * given.parquet + "-numbers" * given.numbers
     with tempfile.TemporaryDirectory() as folder:
         if given.kind == "features":
             path = Path(folder, "features.npz")
             rows = write_features(path, given.gib)
         else:
             path = Path(folder, "table.parquet" if given.parquet else "table.csv")
-            rows = write_table(path, given.gib)
+            rows = write_table(path, given.gib, 0 if given.numbers else 3)
         size = os.path.getsize(path)
         context = multiprocessing.get_context("spawn")
         into = context.Queue()
