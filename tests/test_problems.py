@@ -236,14 +236,16 @@ def test_a_table_larger_than_memory_lies_in_a_file_and_gives_the_same(kind, tmp_
         assert np.array_equal(mapped.inputs, whole.inputs, equal_nan=True)
         assert mapped.about == whole.about  # so runs of the one are runs of the other
         assert mapped.notes == whole.notes
-        out = tmp_path / str(bool(extra))
-        one = compare(whole, methods, repeats=1, out=out / "whole", **options)
-        other = compare(mapped, methods, repeats=1, out=out / "mapped", **options)
-        assert [r["balanced_error"].values for r in one.rows] == [
-            r["balanced_error"].values for r in other.rows
-        ]
+        if kind == "csv":
+            out = tmp_path / str(bool(extra))
+            one = compare(whole, methods, repeats=1, out=out / "whole", **options)
+            other = compare(mapped, methods, repeats=1, out=out / "mapped", **options)
+            assert [r["balanced_error"].values for r in one.rows] == [
+                r["balanced_error"].values for r in other.rows
+            ]
+            del other
         assert list((tmp_path / "room").iterdir())
-        del mapped, other
+        del mapped
         gc.collect()
         assert not list((tmp_path / "room").iterdir())  # the files go with the problem
 
