@@ -995,10 +995,10 @@ OWN = "from longtail.methods import Method, Rule\nmine = Method(weight=Rule('inv
 def test_an_answer_without_a_plain_run_says_what_is_missing(problem, tmp_path):
     options = {"learners": "logistic_regression", "repeats": 1, "jobs": 1}
     alone = compare(problem, ["inverse"], out=tmp_path / "alone", **options)
-    told = "without a plain run to compare with; add the method 'plain'."
+    told = "without a plain run to compare with; add the method plain."
     assert f"How sure: not at all, {told}" in answer(alone)
     assert alone.verdict.endswith(
-        "there is no run without re-weighting to compare it with; add the method 'plain'."
+        "there is no run without re-weighting to compare it with; add the method plain."
     )
     (tmp_path / "failed" / "plain").mkdir(parents=True)
     for run in range(5):

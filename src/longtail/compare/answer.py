@@ -55,7 +55,7 @@ def answer(table: ComparisonTable) -> list[str]:
         lines.append(f"How sure: no method differs from plain in {title} by more than chance.")
     else:
         plains = [row for row in table.rows if row.is_plain]
-        why = "with one run only" if plains else "without a plain run to compare with; add the method 'plain'"
+        why = "with one run only" if plains else "without a plain run to compare with; add the method plain"
         if plains and not any(row.outcomes for row in plains):
             why = "as the plain runs failed, with which the others are compared"
         lines.append(f"How sure: not at all, {why}.")

@@ -673,7 +673,7 @@ def _verdict(table: ComparisonTable) -> str:
         if (told := _in_vain(table, best)) is not None:
             text = f"No: {best.plain_words} has the {leads[:1].lower()}{leads[1:]}, {value}. {told}"
     elif d is None:
-        add = "" if any(row.is_plain for row in table.rows) else "; add the method 'plain'"
+        add = "" if any(row.is_plain for row in table.rows) else "; add the method plain"
         text = f"{leads}: {lowest}; there is no run without re-weighting to compare it with{add}."
     elif d.low is None or d.high is None:
         lead = leads.replace("mean ", "")
