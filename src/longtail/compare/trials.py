@@ -159,13 +159,13 @@ def _run(
         return fit(how, kinds, x[samples], y[samples], method, seed, classes)
 
     def trained(inside: Integers, asked: Integers) -> Scores:
-        return _in_parts(fitted(train[inside]), x, train[asked])
+        return _scores(fitted(train[inside]), x, train[asked])
 
     kept = places[0] / "scores.npz"  # everything out of fold: later adjustments need no training
     scores = _kept(kept)
     if "test" not in scores:
         say = fitted(train)
-        scores |= {"test": _in_parts(say, tested, asked), "rows": rows}
+        scores |= {"test": _scores(say, tested, asked), "rows": rows}
         if not problem.many_labels and method == Method():
             look = np.sort(np.random.default_rng(seed).permutation(len(train))[:_LOOK])
             if undone(say(x[train[look]]), y[train[look]]):
@@ -272,7 +272,7 @@ def versions() -> dict[str, object]:
     return found
 
 
-def _in_parts(say: Callable[[npt.NDArray[Any]], Scores], inputs: npt.NDArray[Any], rows: Integers) -> Scores:
+def _scores(say: Callable[[npt.NDArray[Any]], Scores], inputs: npt.NDArray[Any], rows: Integers) -> Scores:
     """Return scores of some rows, which are taken a part at a time: a table may be larger than memory."""
     parts = np.array_split(rows, max(1, -(-len(rows) // _CHUNK)))
     return np.concatenate([say(inputs[part]) for part in parts])

@@ -279,12 +279,11 @@ def matrix(rows: int, columns: int, dtype: type[np.floating[Any]] = np.float64) 
     try:
         if size > free:
             raise OSError(errno.ENOSPC, "")
-        if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end the process
-            with open(path, "wb") as file:
+        with open(path, "wb") as file:
+            if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end the process
                 os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            Path(path).touch()
-            os.truncate(path, size)
+            else:
+                file.truncate(size)
     except OSError as error:
         shutil.rmtree(made, ignore_errors=True)
         raise OSError(
@@ -579,12 +578,13 @@ def _texts(database: DuckDBPyConnection, query: str, path: str, given: Sequence[
     """Return the column of text that a query gives; each distinct one is held once."""
     _asked(database, f"CREATE OR REPLACE TEMP TABLE q AS {query}", path, given)
     distinct = "SELECT DISTINCT v FROM q WHERE v IS NOT NULL ORDER BY v"
-    texts = _fetch(database, distinct, path).tolist()
+    _asked(database, f"CREATE OR REPLACE TEMP TABLE d AS {distinct}", path)
+    texts = _fetch(database, "SELECT v FROM d", path).tolist()
     if not texts:
         (rows,) = database.execute("SELECT count(*) FROM q").fetchall()[0]
         return _Coded([], np.full(rows, -1, dtype=np.int32))
     database.execute("DROP TYPE IF EXISTS distinct_texts")
-    _asked(database, f"CREATE TYPE distinct_texts AS ENUM ({distinct})", path)
+    _asked(database, "CREATE TYPE distinct_texts AS ENUM (SELECT v FROM d)", path)
     place = "coalesce(enum_code(v::distinct_texts)::INTEGER, -1)"
     return _Coded(texts, _fetch(database, f"SELECT {place} AS v FROM q", path))
 
