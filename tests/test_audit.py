@@ -484,7 +484,7 @@ def test_frames_of_one_track_are_no_pairs(tracks: Path) -> None:
         ({"groups_from": "(track.*)?"}, "finds an empty text in 'train/cat/00000_00000.png'; give an"),
         (
             {"group": "patient"},
-            "group 'patient' is no column of .*; it has no columns; for images give groups_from=",
+            "group='patient': .* has no columns; for images give groups_from=",
         ),
         ({"groups": ["a", "b"]}, "groups has 2 entries for 45 samples; give one a sample, training first"),
         ({"groups": [None] * 45}, "the group is missing for 45 samples"),
@@ -720,7 +720,7 @@ def test_the_command_prints_text_json_csv_and_a_page(
     [
         (["no/such"], "image folder no/such is not there; check the path"),
         (["{photos}", "--groups-from", "track"], "--groups-from 'track' finds nothing in 'train/cat/"),
-        (["{photos}", "--group", "who"], "group 'who' is no column"),
+        (["{photos}", "--group", "who"], "--group 'who': photos has no columns"),
         (
             ["{photos}", "--group", "who", "--groups-from", "x"],
             "--group and --groups-from are given; they say",
@@ -728,10 +728,10 @@ def test_the_command_prints_text_json_csv_and_a_page(
         (["{photos}/train/cat"], "has no class folders"),
         (["{photos}", "--test", "b.csv"], "--test 'b.csv' belongs to a table; leave it out for"),
         (["{photos}/t.csv"], "is a table; name its label column, such as --label 'class'"),
-        (["{photos}/t.csv", "--label", "kinds"], "label 'kinds' is no column of"),
+        (["{photos}/t.csv", "--label", "kinds"], "--label 'kinds' is no column of"),
         (
             ["{photos}/t.csv", "--label", "kind", "--group", "who"],
-            "group of t.csv must be one of 'kind', 'n'",
+            "--group 'who' is no column of t.csv; it has 'kind', 'n'",
         ),
         (
             ["{photos}/t.csv", "--label", "kind", "--groups-from", "(.)"],

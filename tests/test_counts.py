@@ -244,7 +244,7 @@ def test_a_long_file_is_streamed(tmp_path):
 @pytest.mark.parametrize(
     ("text", "label", "message"),
     [
-        ("image,label\n1,a\n", "lable", r"label 'lable' is no column of .*x\.csv'; it has 'image', 'label'"),
+        ("image,label\n1,a\n", "lable", r"label='lable' is no column of .*x\.csv'; it has 'image', 'label'"),
         (
             "image,label\n1,a\n",
             None,

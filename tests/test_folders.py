@@ -427,7 +427,7 @@ def test_hugging_faces_metadata_is_found_in_a_folder(tmp_path):
             ValueError,
             r"no column that is known for its labels; name it by label='...', one of",
         ),
-        (("", ""), {"label": "nope"}, ValueError, r"label 'nope' is no column of .*; it has 'lesion_id'"),
+        (("", ""), {"label": "nope"}, ValueError, r"label='nope' is no column of .*; it has 'lesion_id'"),
         (("", ""), {"root": "nowhere"}, FileNotFoundError, "root nowhere is not there"),
     ],
 )

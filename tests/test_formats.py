@@ -41,7 +41,7 @@ def test_every_kind_counts_as_the_same_labels_in_memory(tmp_path, kind):
     assert list(class_counts(path, label="kind").items()) == WANTED
     counted = class_counts(path, labels="b,a")
     assert (list(counted.items()), counted.num_samples) == ([("b", 1), ("a", 4)], 5)
-    with pytest.raises(ValueError, match=r"label 'kid' is no column of .*; it has .*; did you mean 'kind'\?"):
+    with pytest.raises(ValueError, match=r"label='kid' is no column of .*; it has .*; did you mean 'kind'\?"):
         class_counts(path, label="kid")
     numbers = [str(k) for k in (10, 9, 2, 10)]
     assert list(class_counts(write(tmp_path, kind, numbers), label="kind")) == ["2", "9", "10"]

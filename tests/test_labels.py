@@ -151,7 +151,7 @@ def test_frames_and_categories():
     frame = {"f": ["x", "y", "z"], "kind": ["b", "a", "b"], "s": [1, 0, 1], "t": [0, 0, 1]}
     for source in (pd.DataFrame(frame), pl.DataFrame(frame), pa.table(frame)):
         assert list(class_counts(source, label="kind").items()) == [("a", 1), ("b", 2)]
-        with pytest.raises(ValueError, match=r"label 'knd' is no column of source; .*did you mean 'kind'\?"):
+        with pytest.raises(ValueError, match=r"label='knd' is no column of source; .*did you mean 'kind'\?"):
             class_counts(source, label="knd")
     for source in (pd.DataFrame(frame), pl.DataFrame(frame)):
         assert class_counts(source, labels="t,s") == {"t": 1, "s": 2}

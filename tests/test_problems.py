@@ -511,9 +511,9 @@ def test_a_test_table_is_read_as_the_training_table(tmp_path):
         ("x,y\n1,a\n2,\n3,b\n", {}, "line 3 of .* has an empty field"),
         ("x,y\n1,a\n2,NA\n3,b\n", {}, "label 'y' is missing .NA. in 1 rows"),
         ("x,y\n1,a\n2,b\n3,b\n", {}, "'a' has one sample, and cannot be both learned and tested"),
-        ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"label": "z"}, "label 'z' is no column of .*'x', 'y'"),
-        ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"drop": ["w"]}, "drop of .* must be one of 'x', 'y', got 'w'"),
-        ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"groups": "g"}, "groups of .* must be one of 'x', 'y', got 'g'"),
+        ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"label": "z"}, "label='z' is no column of .*'x', 'y'"),
+        ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"drop": ["w"]}, "drop='w' is no column of .*; it has 'x', 'y'"),
+        ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"groups": "g"}, "groups='g' is no column of .*; it has 'x', 'y'"),
         ("x,y\n1,a\n2,b\n3,b\n1,a\n", {"drop": ["x"]}, "has no column to learn 'y' from"),
         ("x,y\ninf,a\n2,b\n3,b\n1,a\n", {}, "column 'x' of .* holds 1 infinite values"),
         ("x,x,y\n1,1,a\n2,2,b\n", {}, "are named twice: 'x'"),
@@ -560,7 +560,7 @@ def test_bad_frames_are_one_line(columns, message):
         ("x,z,y\n1,1,a\n", "has columns that the training table has not: 'z'"),
         ("x,y\n1,c\n", "classes without a training sample: 'c'"),
         ("x,y\nred,a\n", "holds a number in the training table and a category in"),
-        ("x,w\n1,a\n", "label 'y' is no column"),
+        ("x,w\n1,a\n", "label='y' is no column"),
     ],
 )
 def test_bad_test_tables_are_one_line(tmp_path, test, message):
@@ -1071,7 +1071,7 @@ def test_the_command_line_compares_a_table(tmp_path, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["t.csv"], "is a table; name the column of the class by --label"),
-        (["t.csv", "--label", "z"], "label 'z' is no column"),
+        (["t.csv", "--label", "z"], "--label 'z' is no column"),
         (["nothing.csv", "--label", "y"], "is no file"),
         (["digits", "--group", "g"], "--group is for a table"),
         (["digits", "--learner", "lightgbm"], "--learner and --folds are for tables and features"),

@@ -187,9 +187,9 @@ def test_names_that_are_patterns_themselves(tmp_path):
             ["a"],
             "species",
             ValueError,
-            r"label 'species' is no column of '.*x\.parquet'; it has 'file', 'label'",
+            r"label='species' is no column of '.*x\.parquet'; it has 'file', 'label'",
         ),
-        (["a"], "LABEL", ValueError, r"label 'LABEL' is no column of .*; it has 'file', 'label'"),
+        (["a"], "LABEL", ValueError, r"label='LABEL' is no column of .*; it has 'file', 'label'"),
         (
             ["a"],
             None,
@@ -330,7 +330,7 @@ def test_a_text_table_in_a_store_is_read_by_the_rules_of_a_local_one(tmp_path):
     for text, message in (
         ("file,label\na,\nb,x\n", "label 'label' is empty in 1 rows of .*; fill them"),
         ("file,label\na, \nb,x\n", "label 'label' is empty in 1 rows of .*; fill them"),
-        ("file,Label\na,x\n", "label 'label' is no column of .*; it has 'file', 'Label'"),
+        ("file,Label\na,x\n", "label='label' is no column of .*; it has 'file', 'Label'"),
         ("file,label\n", "source .* has no rows below its header"),
         ("file,label\na,x\nb,x,y,z\n", "line 3 of .* has more fields than its header, which has 2; quote"),
         (
@@ -463,7 +463,7 @@ def test_a_pattern_of_text_tables_is_their_sum(tmp_path):
     (tmp_path / "d.csv").write_text("label\nx\n")  # one name that is no integer makes all of them text
     assert class_counts(tmp_path / "*.csv", label="label") == {"1": 2, "x": 1}
     (tmp_path / "e.csv").write_text("other\nx\n")
-    with pytest.raises(ValueError, match=r"label 'label' is no column of '.*e\.csv'; it has 'other'"):
+    with pytest.raises(ValueError, match=r"label='label' is no column of '.*e\.csv'; it has 'other'"):
         class_counts(tmp_path / "*.csv", label="label")
     with pytest.raises(ValueError, match=r"source '.*' matches 3 files; name their label column"):
         class_counts(tmp_path / "*.csv")
@@ -517,7 +517,7 @@ def test_no_row_is_loaded_or_transformed_to_count():
 def test_a_streamed_data_set_that_does_not_know_its_columns():
     stream = named([0, 1, 1]).to_iterable_dataset().map(lambda row: {"kind": "ab"[row["label"]]})
     assert class_counts(stream, label="kind") == {"a": 1, "b": 2}
-    with pytest.raises(ValueError, match="label 'nope' is no column of the data set"):
+    with pytest.raises(ValueError, match="label='nope' is no column of the data set"):
         class_counts(stream, label="nope")
     with pytest.raises(
         ValueError, match="has 0 ClassLabel columns; name the label column; it has unknown columns"
@@ -532,7 +532,7 @@ def test_a_streamed_data_set_that_does_not_know_its_columns():
             lambda: named([0], text=["x"]),
             "nope",
             ValueError,
-            "label 'nope' is no column of .*; it has 'label', 'text'",
+            "label='nope' is no column of .*; it has 'label', 'text'",
         ),
         (
             lambda: named([0], text=["x"]).remove_columns("label"),

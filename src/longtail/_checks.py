@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,27 @@ def choice(name: str, value: object, options: Iterable[str], *, also: str = "", 
     near = difflib.get_close_matches(str(value), options, n=1)
     hint = hint or (f"; did you mean {near[0]!r}?" if near else "")
     raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}{also}, got {value!r}{hint}")
+
+
+def column(argument: str, wanted: object, columns: Iterable[str], where: str) -> None:
+    """Refuse a column that is not there; say which there are and which may be meant."""
+    columns = tuple(columns)
+    if wanted not in columns:
+        raise ValueError(
+            f"{argument}={wanted!r} is no column of {where}; it has {columns_near(wanted, columns)}"
+        )
+
+
+def columns_near(wanted: object, columns: Sequence[str]) -> str:
+    """Write which columns there are, the last ones as well, and which may be meant."""
+    import difflib
+
+    text = shorten(columns, 20)
+    if len(columns) > 20:
+        text = f"{', '.join(map(repr, columns[:10]))}, ... {', '.join(map(repr, columns[-10:]))}"
+    folded = {name.strip().lower(): name for name in columns}
+    near = difflib.get_close_matches(str(wanted).strip().lower(), folded, n=3, cutoff=0.65)
+    return text + (f"; did you mean {' or '.join(repr(folded[n]) for n in near)}?" if near else "")
 
 
 def folder(name: str, value: str | os.PathLike[str]) -> Path:

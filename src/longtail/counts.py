@@ -17,7 +17,7 @@ from longtail import _arrays, _checks
 from longtail.labels import encode, encode_missing, of_data_set, of_masks, several
 from longtail.sources import formats, hub, read_counts
 from longtail.sources.counted import Counted, Wanted, notice_alike, notice_joined, split, with_missing
-from longtail.sources.tables import has, marked
+from longtail.sources.tables import marked
 
 
 class _PerClass(Mapping[Hashable, Any]):
@@ -394,11 +394,8 @@ def _columns(source: Any, wanted: Wanted) -> Any:
         places = marked(wanted.labels, known, "source")
         chosen = source[[list(source.columns)[i] for i in places.values()]]
         return chosen if len(places) > 1 else chosen[next(iter(chosen.columns))]
-    at = known.index(wanted.label) if wanted.label in known else -1
-    if at < 0:
-        raise ValueError(
-            f"label {wanted.label!r} is no column of source; it has {has(str(wanted.label), known)}"
-        )
+    _checks.column("label", wanted.label, known, "source")
+    at = known.index(str(wanted.label))
     if hasattr(source, "column_names"):  # a table of pyarrow
         return source.column(at)
     return source[list(source.columns)[at]]

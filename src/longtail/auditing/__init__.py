@@ -203,13 +203,11 @@ def _group_codes(
         values = groups_in_paths(pattern, (len(found), named, found.name))
     elif group is not None:
         if group not in found.columns:
-            has = list(found.columns)
-            what = (
-                f"it has {_checks.shorten(has, 20)}"
-                if has
-                else "it has no columns; for images give groups_from="
-            )
-            raise ValueError(f"group {group!r} is no column of {found.title}; {what}")
+            if not found.columns:
+                raise ValueError(
+                    f"group={group!r}: {found.title} has no columns; for images give groups_from="
+                )
+            _checks.column("group", group, found.columns, found.title)
         values = list(found.columns[group])
     elif groups is not None:
         values = list(groups.tolist() if hasattr(groups, "tolist") else groups)

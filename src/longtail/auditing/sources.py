@@ -100,7 +100,7 @@ def _table(source: Any, wanted: Wanted, test: Any, drop: Sequence[str], group: s
     codes = [np.array([place[name] for name in part[label]], np.int64) for part, _ in read]
     for argument, given in (("drop", drop), ("group", [group] if group is not None else [])):
         for one in given:
-            _checks.choice(f"{argument} of {title}", one, tuple(columns))
+            _checks.column(argument, one, columns, title)
     joined = {name: [cell for part, _ in read for cell in part[name]] for name in columns}
     rest = [name for name in columns if name not in {label, group, *drop}]
     numbering = [name for name in rest if is_number_of_row(joined[name])]

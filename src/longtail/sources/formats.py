@@ -56,8 +56,7 @@ def count(path: str, kind: str, wanted: Wanted) -> Counted:
             raise ValueError(f"label= is missing for {path!r}; name the label column, one of {has}")
         label = sheet.columns[0]
     if label not in sheet.columns:
-        has = tables.has(label, sheet.columns)
-        raise ValueError(f"label {label!r} is no column of {path!r}; it has {has}")
+        _checks.column("label", label, sheet.columns, repr(path))
     counted = list(sheet.counts(label))
     if wanted.separator is None and any(isinstance(value, list) for value, _ in counted):
         joined = [(_TAGS.join(map(str, v)) if isinstance(v, list) else v, n) for v, n in counted]

@@ -218,11 +218,11 @@ def _read_frame(
         groups = None
     for argument, one in (("label", label), ("groups", groups)):
         if one is not None:
-            _is_there(argument, one, read, name)
+            _checks.column(argument, one, read, name)
     for argument, several in (("drop", drop), ("keep", keep)):
         for one in several:
             if like is None:
-                _is_there(argument, one, read, name)
+                _checks.column(argument, one, read, name)
     found = [*tables.marked(tuple(labels), tuple(read), str(source))] if labels else [label]
     if wrong := [one for one in (*found, groups) if one in drop]:
         raise ValueError(f"drop={wrong[0]!r} is the column of label= or groups=; leave it out of drop=")
@@ -303,11 +303,6 @@ def _remove(folder: str, maker: int) -> None:
 
 def _each(raw: _Raw) -> Array:
     return raw.rows() if isinstance(raw, _Coded) else raw
-
-
-def _is_there(argument: str, wanted: object, read: Collection[str], name: str) -> None:
-    if wanted not in read:
-        _checks.choice(f"{argument} of {name}", wanted, tuple(read))
 
 
 def _from_file(

@@ -55,17 +55,15 @@ def count(source: Any, wanted: Wanted, path: str | None = None) -> Counted:
             f"the data set has {len(named)} ClassLabel columns; name the label column; it has {has}"
         )
     column = named[0] if label is None else label
-    if features and column not in features:
-        raise ValueError(
-            f"label {column!r} is no column of the data set; it has {_checks.shorten(features, 20)}"
-        )
+    if features:
+        _checks.column("label", column, features, "the data set")
     feature = features.get(column)
     if feature is not None and getattr(feature, "pa_type", None) is None:
         raise TypeError(f"label {column!r} of the data set is a {feature}; one value a sample is needed")
     try:
         counted = finish(_arrow_counts(source, column), "the data set", wanted)
     except KeyError as error:  # from a streamed one that did not know its columns
-        raise ValueError(f"label {column!r} is no column of the data set; name one of its columns") from error
+        raise ValueError(f"label={column!r} is no column of the data set; name one of its columns") from error
     if column not in named:
         return counted
     known: dict[Any, Any] = dict(zip(counted.names, counted.counts, strict=True))
@@ -173,10 +171,7 @@ def column(rows: Any, name: str, source: str) -> np.ndarray[Any, np.dtype[np.str
     Raises:
         ValueError: no such column, or a value is missing.
     """
-    if name not in rows.features:
-        raise ValueError(
-            f"groups={name!r} is no column of {source}; it has {_checks.shorten(list(rows.features), 20)}"
-        )
+    _checks.column("groups", name, rows.features, source)
     values = rows.select_columns([name])[name][:]
     if lacking := sum(value is None for value in values):
         raise ValueError(f"{lacking} rows of {source} lack a group ({name!r}); fill them")

@@ -71,8 +71,7 @@ def column(path: Path, image: str | None, name: str) -> npt.NDArray[np.str_]:
         ValueError: no such column, or a value is missing.
     """
     columns = tables.columns_of(str(path), name)
-    if name not in (known := [column.strip() for column in columns]):
-        raise ValueError(f"groups={name!r} is no column of {path}; it has {_checks.shorten(known, 20)}")
+    _checks.column("groups", name, [column.strip() for column in columns], str(path))
     image = _column("image", image, columns, _IMAGES, path)
     return np.array([str(value) for value in tables.read_pairs(str(path), image, name)[1]])
 

@@ -10,7 +10,6 @@ import bz2
 import codecs
 import contextlib
 import csv
-import difflib
 import fnmatch
 import glob
 import gzip
@@ -332,9 +331,10 @@ def _position(table: _Table, label: str | None) -> int:
     header, wanted = table.header, "count" if label is None else label
     if (at := table.position(wanted)) is not None:
         return at
+    asked = f"label {wanted!r}" if label is None else f"label={wanted!r}"
     if not table.named:
         raise ValueError(
-            f"label {wanted!r} is no column of {table.path!r}, whose columns without a header are 1 to "
+            f"{asked} is no column of {table.path!r}, whose columns without a header are 1 to "
             f"{len(header)}; give its number"
         )
     hint = ""
@@ -345,17 +345,8 @@ def _position(table: _Table, label: str | None) -> int:
         )
     elif label is None:
         hint = f"; name the label column{_hint_of_one_hot(table)}"
-    raise ValueError(f"label {wanted!r} is no column of {table.path!r}; it has {has(wanted, header)}{hint}")
-
-
-def has(wanted: str, columns: Sequence[str]) -> str:
-    """Write which columns there are, the last ones as well, and which may be meant."""
-    text = _checks.shorten(columns, 20)
-    if len(columns) > 20:
-        text = f"{', '.join(map(repr, columns[:10]))}, ... {', '.join(map(repr, columns[-10:]))}"
-    folded = {name.strip().lower(): name for name in columns}
-    near = difflib.get_close_matches(wanted.strip().lower(), folded, n=3, cutoff=0.65)
-    return text + (f"; did you mean {' or '.join(repr(folded[n]) for n in near)}?" if near else "")
+    there = _checks.columns_near(wanted, header)
+    raise ValueError(f"{asked} is no column of {table.path!r}; it has {there}{hint}")
 
 
 def _like_a_row(table: _Table) -> bool:
@@ -668,8 +659,7 @@ def read_pairs(path: str, first: str, label: str) -> tuple[list[str], list[Any]]
     if path.lower().endswith(".parquet"):
         known = columns_of(path, label)
         for column in (first, label):
-            if column not in known:
-                raise ValueError(f"label {column!r} is no column of {path!r}; it has {has(column, known)}")
+            _checks.column("label" if column == label else "image", column, known, repr(path))
         query = f"SELECT {quote(first)}, {quote(label)} FROM read_parquet(?)"
         rows = ask(database, query, [path], path)
     else:
@@ -711,7 +701,8 @@ def marked(wanted: tuple[str, ...], columns: Sequence[str], source: str) -> dict
         if "*" in label and not fits:
             fits = [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, label.strip())]
         if not fits:
-            raise ValueError(f"labels: {label!r} is no column of {source!r}; it has {has(label, columns)}")
+            there = _checks.columns_near(label, columns)
+            raise ValueError(f"labels: {label!r} is no column of {source!r}; it has {there}")
         found |= {names[i]: i for i in fits}
     return found
 
@@ -782,9 +773,8 @@ def count_parquet(database: DuckDBPyConnection, paths: list[str], source: str, w
             raise ValueError(
                 f"label= is missing for {path!r}; name the label column, one of {_checks.shorten(names, 20)}"
             )
-        kind = dict(columns).get(label)
-        if kind is None:
-            raise ValueError(f"label {label!r} is no column of {path!r}; it has {has(label, names)}")
+        _checks.column("label", label, names, repr(path))
+        kind = dict(columns)[label]
         if sum(name.lower() == label.lower() for name, _ in columns) > 1:
             raise ValueError(f"columns of {path!r} differ from {label!r} in case alone; rename them")
         if kind == _NESTED:

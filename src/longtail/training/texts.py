@@ -68,7 +68,7 @@ def read_texts(
     columns, names = _columns(table, label, where)
     for argument, one in (("text", text), ("label", label), ("groups", groups)):
         if one is not None:
-            _checks.choice(f"{argument} of {where}", one, tuple(columns))
+            _checks.column(argument, one, columns, where)
     if text in (label, groups):
         raise ValueError(f"text {text!r} is the label's or the groups' column, too; name another")
     kinds = (list, tuple, dict, set, bytes, np.ndarray)
@@ -145,7 +145,7 @@ def _columns(table: Any, label: str, where: str) -> tuple[dict[str, list[Any]], 
             f"{_checks.describe(table)}"
         )
     found = {str(name): table[name] for name in names}
-    _checks.choice(f"label of {where}", label, tuple(found))
+    _checks.column("label", label, found, where)
     classes, codes = encode(found[label])
     columns = {name: v.tolist() if hasattr(v, "tolist") else [*v] for name, v in found.items()}
     columns[label] = [classes[code] for code in codes.tolist()]
