@@ -363,6 +363,15 @@ def test_weights_table_shows_head_and_tail_and_the_warning(run: Run) -> None:
         (["weights", "3,1", "--beta", "1.5"], r"beta must be in [0, 1], got 1.5"),
         (["weights", "3,1", "--normalize", "sum"], r"normalize must be one of 'classes', 'samples'"),
         (["weights", "5000,,50"], r"counts must be numbers, got '' in '5000,,50'; two commas have no number"),
+        (
+            ["weights", "12,345,000,3"],
+            r"counts '12,345,000' may be one number or 3; write 12345000, or 12,345,0",
+        ),
+        (["weights", "5 000,3"], r"counts '5 000' may be one number or 2; write 5000, or 5,0"),
+        (
+            ["weights", "5.000,30"],
+            r"count '5.000' has a point that may be decimal or part thousands; write 5000",
+        ),
         (["compare", "cifar11"], r"dataset must be one of"),
         (
             ["compare", "nope"],

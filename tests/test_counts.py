@@ -255,6 +255,11 @@ def test_a_long_file_is_streamed(tmp_path):
             None,
             r"count '12,000' in line 3 of .* may be decimal .*; write 12000 if",
         ),
+        (
+            "name,count\na,980\nb,12.000\n",
+            None,
+            r"count '12.000' in line 3 of .* a point .*; write 12000, or 12",
+        ),
         ("name,count\na,many\n", None, r"count 'many' in line 2 of .*x\.csv' is no number"),
         ("name,count\na,-1\n", None, r"counts must be finite and >= 0, got -1\.0 at position 0; give"),
         ("name,count\na,inf\n", None, r"counts must be finite and >= 0, got inf at position 0; give"),

@@ -1212,6 +1212,28 @@ def test_a_comma_is_decimal_where_a_value_proves_it(written, values, separator, 
         assert column.values.tolist() == values * 2
 
 
+def test_points_part_thousands_beside_decimal_commas(tmp_path, recwarn):
+    def read(text, **options):
+        return {
+            c.name: c.values.tolist() for c in read_frame(write(tmp_path / "t.csv", text), **options).columns
+        }
+
+    mixed = "n;m;y\n1.100;{};a\n12;{};b\n2.350;{};a\n"
+    proven = read(mixed.format("1,5", "0,25", "3"), label="y")  # its neighbour has decimal commas
+    assert proven == {"n": [1100, 12, 2350], "m": [1.5, 0.25, 3]}
+    assert read("y;n;m\na;1.100;1,5\nb;2.350;NA\na;NA;2,5\n", label="y")["n"][:2] == [1100, 2350]
+    assert read("n;m;y\n1.1;1,5;a\n12;2,5;b\n", label="y")["n"] == [1.1, 12]
+    assert not recwarn.list
+    assert read(mixed.format("1.5", "0.25", "3"), label="y")["n"] == [1.1, 12, 2.35]
+    said = "column 'n' of .*t.csv': 1.100 is read as 1.1 and may be 1100, since .*; write 1100 if it is that"
+    assert re.search(said, str(recwarn.pop(UserWarning).message))
+    for n in ("1.100 2.350 3.000", "1.100 12 2.35", "0.125 12 1.125", "1.100 12 1234.000"):
+        rows = "".join(f"{x};{'ab'[i % 2]}\n" for i, x in enumerate(n.split()))
+        assert read("n;y\n" + rows, label="y")["n"] == [float(x) for x in n.split()]
+    assert read("n,y\n1.100,a\n12,b\n", label="y")["n"] == [1.1, 12]
+    assert not recwarn.list
+
+
 def test_a_test_table_has_the_decimal_mark_of_training(tmp_path):
     def table(name, *values, separator=";"):
         rows = [f"{x}{separator}{'ab'[i >= len(values)]}\n" for i, x in enumerate(values * 2)]
@@ -1224,6 +1246,8 @@ def test_a_test_table_has_the_decimal_mark_of_training(tmp_path):
         found = Problem.from_table(table("a", "1.100,0", "2.101,1"), "y", test=table("b", *values))
         assert found.inputs[:, 0].tolist() == [1100, 2101.1] * 2
         assert found.test[0][:, 0].tolist() == numbers * 2
+    points = table("a", "1.5", "2"), table("b", "1.100", "2")  # those of training are decimal
+    assert Problem.from_table(points[0], "y", test=points[1]).test[0][:2, 0].tolist() == [1.1, 2]
     commas, points = ("1.100,0", "2.101,1"), ("1.100", "2.5")
     for train, test, said in [
         (commas, points, "commas .* and points"),

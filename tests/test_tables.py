@@ -203,7 +203,7 @@ def test_a_table_without_a_header_is_noticed_and_read_by_number(label, read):
         assert class_counts(path, label=number, header=False) == {"a": 10, "b": 10, "c": 10}
     assert read(path, "--no-header", "--label", "3")[0] == {"a": 10, "b": 10, "c": 10}
     for wrong in (4, 0, -4):
-        with pytest.raises(ValueError, match=rf"label '{wrong}' is no column .* without a header are 1 to 3"):
+        with pytest.raises(ValueError, match=rf"label='{wrong}' is no column .* without a header are 1 to 3"):
             class_counts(path, label=wrong, header=False)
     with pytest.warns(UserWarning, match=r"each of the 30 labels .* occurs once; is '2' the column"):
         class_counts(path, label=2, header=False)
@@ -368,6 +368,7 @@ def test_decimal_commas_are_numbers(tmp_path):
     path = table(tmp_path, "f;y\n" + "".join(f"1;{x}\n" for x in ("10,0", "2,0", "0,5", "2,0")))
     assert list(class_counts(path, label="y").items()) == [(0.5, 1), (2.0, 2), (10.0, 1)]
     assert class_counts(table(tmp_path, "name;count\na;1,5\nb;3\n")) == {"a": 1.5, "b": 3}
+    assert class_counts(table(tmp_path, "name;count\na;3.000\nb;1234.000\n")) == {"a": 3, "b": 1234}
     text = "x;label\n1;1,000\n2;1\n3;1\n"  # a thousand, perhaps
     assert class_counts(table(tmp_path, text), label="label") == {"1": 2, "1,000": 1}
     assert class_counts(table(tmp_path, text + "4;1,5\n"), label="label") == {1: 3, 1.5: 1}

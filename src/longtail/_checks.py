@@ -31,6 +31,14 @@ def choice(name: str, value: object, options: Iterable[str], *, also: str = "", 
     raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}{also}, got {value!r}{hint}")
 
 
+def parts_thousands(texts: Iterable[str]) -> str | None:
+    """Return the first number whose point may part thousands, as in 1.250; None if one proves it decimal."""
+    pointed = [text for text in texts if "." in text]
+    if not all(re.fullmatch(r"\s*[-+]?[1-9][0-9]{0,2}\.[0-9]{3}\s*", text, re.ASCII) for text in pointed):
+        return None
+    return next(iter(pointed), None)
+
+
 def column(argument: str, wanted: object, columns: Iterable[str], where: str) -> None:
     """Refuse a column that is not there; say which there are and which may be meant."""
     columns = tuple(columns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from longtail._checks import choice
+from longtail._checks import choice, parts_thousands
 from longtail.cli.terminal import error_console, harmless
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from longtail.training.recipe import Recipe
 
 __all__ = ["are_images", "look_at_images", "read_counts", "recipe_for"]
+
+
+_GROUPED = re.compile(r"(?<![0-9.])[1-9][0-9]{0,2}([, ])(?:[0-9]{3}\1)*0[0-9]{2}(?![0-9.])")  # 12,345,000
 
 
 def read_counts(source: str, label: str | None, **options: Any) -> ClassCounts:
@@ -34,6 +37,17 @@ def read_counts(source: str, label: str | None, **options: Any) -> ClassCounts:
                 remedy = "separate them by commas" if part else "two commas have no number between them"
                 raise ValueError(f"counts must be numbers, got {part!r} in {source!r}; {remedy}") from None
             return class_counts(source, label=label, **options)
+    if (found := _GROUPED.search(source)) is not None:
+        parts = re.split("[, ]", found[0])
+        raise ValueError(
+            f"counts {found[0]!r} may be one number or {len(parts)}; write {''.join(parts)}, or "
+            f"{','.join(str(int(part)) for part in parts)}"
+        )
+    if (text := parts_thousands(re.split(r"[\s,]+", source))) is not None:
+        raise ValueError(
+            f"count {text!r} has a point that may be decimal or part thousands; write "
+            f"{text.replace('.', '')}, or {float(text):g}"
+        )
     return class_counts(numbers)
 
 

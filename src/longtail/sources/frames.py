@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import functools
 import glob
 import os
 import shutil
@@ -21,6 +22,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -61,6 +63,7 @@ _CONTINUOUS = 20  # distinct numbers that are not whole, beyond which a label is
 _COMMA = r"[-+]?([0-9]+|[1-9][0-9]{0,2}(\.[0-9]{3})+)(,[0-9]+)?([eE][-+]?[0-9]+)?"
 # such numbers that may be meant otherwise: whole ones, and 1,250 or 1.250 with a mark that may part thousands
 _EITHER = r"[-+]?([0-9]+([eE][-+]?[0-9]+)?|[1-9][0-9]{0,2}[.,][0-9]{3})"
+_THOUSAND = r"[-+]?[1-9][0-9]{0,2}\.[0-9]{3}"
 _DAY = 86_400.0
 _IN_MEMORY = 1 << 31  # bytes up to which a matrix is held
 _VALUES = 1 << 22  # of lists that are taken at a time
@@ -208,9 +211,9 @@ def _read_frame(
     if isinstance(source, str | os.PathLike):
         if separator is not None and label is not None:
             texts = {*texts, label}
-        commas = set() if like is None else {c.name for c in like.columns if c.mark == ","}
+        known = {} if like is None else {c.name: c.mark for c in like.columns}
         several = labels if separator is None else [label or ""]
-        read, classes, marks = _from_file(stack, os.fspath(source), label, texts, several, drop, commas)
+        read, classes, marks = _from_file(stack, os.fspath(source), label, texts, several, drop, known)
     else:
         read, classes, marks = _from_memory(source, label, drop), None, {}
     name = f"{str(source)!r}" if isinstance(source, str | os.PathLike) else "the table"
@@ -312,7 +315,7 @@ def _from_file(
     texts: Collection[str],
     several: Sequence[str] = (),
     drop: Collection[str] = (),
-    commas: Collection[str] = (),
+    known: Mapping[str, _Mark] = MappingProxyType({}),
 ) -> tuple[dict[str, _Reader], tuple[Any, ...] | None, dict[str, _Mark]]:
     endings = [ending for ending in Path(path.lower()).suffixes if ending not in _PACKED]
     other = bool(endings) and endings[-1] in _OTHER
@@ -323,7 +326,7 @@ def _from_file(
     database = _opened(stack)
     if Path(path).suffix.lower() in _PARQUET:
         return _from_parquet(database, path, label, drop), None, {}
-    return _from_text(database, path, label, texts, several, commas)
+    return _from_text(database, path, label, texts, several, known)
 
 
 def _opened(stack: contextlib.ExitStack) -> DuckDBPyConnection:
@@ -342,7 +345,7 @@ def _from_text(
     label: str | None,
     as_text: Collection[str],
     several: Sequence[str] = (),
-    as_commas: Collection[str] = (),
+    known: Mapping[str, _Mark] = MappingProxyType({}),
 ) -> tuple[dict[str, _Reader], tuple[Any, ...] | None, dict[str, _Mark]]:
     """Read text; a column is numbers, or dates, where every value that is there is one.
 
@@ -370,9 +373,41 @@ def _from_text(
     missing = _arrays._MISSING.pattern.replace("'", "''")
     marks: dict[str, _Mark] = {}
 
-    def column(name: str, alias: str) -> _Raw:
+    @functools.cache
+    def has_decimal_commas() -> bool:
+        for alias in (alias for i, alias in enumerate(aliases) if i != at):
+            odd, sure = _asked(
+                database,
+                f"SELECT count(*) FILTER (NOT regexp_full_match(v, '{_COMMA}')), "
+                f"count(*) FILTER (NOT regexp_full_match(v, '{_EITHER}')) FROM ({filled(alias)})",
+                path,
+            ).fetchall()[0]
+            if not odd and sure:
+                return True
+        return False
+
+    def of_thousands(name: str, mixed: bool) -> bool:
+        """Whether the points of w part thousands: what looks so does, where the table has decimal commas."""
+        others, shown = database.execute(
+            f"SELECT count(*) FILTER (NOT regexp_full_match(v, '{_THOUSAND}')), min(v) FROM w "
+            "WHERE contains(v, '.')"
+        ).fetchall()[0]
+        if not others and has_decimal_commas():
+            return True
+        if not others and mixed:
+            whole = shown.replace(".", "")
+            _checks.warn(
+                f"column {name!r} of {path!r}: {shown} is read as {float(shown):g} and may be {whole}, since "
+                f"all its points stand before three digits; write {whole} if it is that"
+            )
+        return False
+
+    def filled(alias: str) -> str:
         text = f"CASE WHEN regexp_full_match({alias}, '{missing}') THEN NULL ELSE trim({alias}) END"
-        _asked(database, f"CREATE OR REPLACE TEMP TABLE w AS SELECT {text} AS v FROM t", path)
+        return f"SELECT {text} AS v FROM t"
+
+    def column(name: str, alias: str) -> _Raw:
+        _asked(database, f"CREATE OR REPLACE TEMP TABLE w AS {filled(alias)}", path)
         # between 00 and 0: stands what begins with 0 and another digit
         code = " OR ".join(f"(v >= '{sign}00' AND v < '{sign}0:')" for sign in ("", "-", "+"))
         there, numbers, codes, points = database.execute(
@@ -381,17 +416,21 @@ def _from_text(
         ).fetchall()[0]
         if name in as_text:
             return _texts(database, "SELECT v FROM w", path)
-        if table.delimiter != "," and not codes and (name in as_commas or numbers < there):
+        as_comma = known.get(name) == ","
+        if table.delimiter != "," and not codes and (as_comma or numbers < there):
             commas, sure = database.execute(
                 f"SELECT count(*) FILTER (regexp_full_match(v, '{_COMMA}')), "
                 f"count(*) FILTER (NOT regexp_full_match(v, '{_EITHER}')) FROM w"
             ).fetchall()[0]
-            if commas == there and (sure or name in as_commas):
+            if commas == there and (sure or as_comma):
                 marks[name] = ","
                 number = "TRY_CAST(replace(replace(v, '.', ''), ',', '.') AS DOUBLE)"
                 return _fetch(database, f"SELECT {number} AS v FROM w", path)
         if numbers == there and not codes:
             marks[name] = "." if points and table.delimiter != "," else ""
+            if marks[name] and known.get(name) != "." and of_thousands(name, points < there):
+                marks[name] = ","
+                return _fetch(database, "SELECT TRY_CAST(replace(v, '.', '') AS DOUBLE) AS v FROM w", path)
             return _fetch(database, "SELECT TRY_CAST(v AS DOUBLE) AS v FROM w", path)
         dates = "SELECT count(TRY_CAST(v AS TIMESTAMP)) FROM w"
         if database.execute(dates).fetchall()[0][0] == there:

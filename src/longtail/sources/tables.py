@@ -543,6 +543,7 @@ def read_counts(database: DuckDBPyConnection, path: str) -> Counted:
         # pandas writes its index into a first column without a name
         named = next((i for i in others if table.header[i].strip()), others[0] if others else at)
         counts: dict[str, float] = {}
+        texts = []
         for name, text, _ in _read(database, table, [named, at], "SELECT a, b, long FROM {}"):
             if text is None or name is None or not text.strip() or not name.strip():
                 _check_filled(table, [at, named])
@@ -569,6 +570,13 @@ def read_counts(database: DuckDBPyConnection, path: str) -> Counted:
                     "; add its counts up into one line"
                 )
             counts[name] = value
+            texts.append(text)
+        if (text := _checks.parts_thousands(texts)) is not None:
+            whole = text.strip().replace(".", "")
+            raise ValueError(
+                f"count {text!r} in line {_line(table, at, text)} of {path!r} has a point that may be "
+                f"decimal or part thousands; write {whole}, or {float(text):g}"
+            )
     if not counts:
         raise ValueError(f"source {path!r} has no rows below its header; check that it is the file you mean")
     return Counted(_numbers(list(counts), table.delimiter != ","), list(counts.values()))
