@@ -206,6 +206,21 @@ def test_probabilities_thresholds_and_curves_of_a_run(compared, capsys, monkeypa
     assert "mean of few-shot" in asked(capsys, monkeypatch, place, "--curves")
 
 
+@pytest.mark.parametrize("name", ["effective:beta=0.99", "inverse_sqrt", "posthoc_logit_adjusted:tau=0.5"])
+def test_a_run_answers_for_the_shares_that_its_method_made_it_see(tmp_path, capsys, monkeypatch, name):
+    """Half of the prior is still in the decisions of some methods: the other half is then adjusted."""
+    method = longtail.methods.get(name)
+    train(longtail.recipes.digits(method=method).with_epochs(2), tmp_path / "run", device="cpu")
+    held = held_out(tmp_path / "run")
+    n = np.asarray(held.class_counts, dtype=float)
+    seen = n**0.5 if "0.5" in name or "sqrt" in name else n / (1 - 0.99**n)
+    np.testing.assert_allclose(np.array(held.counts) / sum(held.counts), seen / seen.sum(), rtol=1e-6)
+    found = json.loads(asked(capsys, monkeypatch, tmp_path / "run", "--probabilities", "--format", "json"))
+    moved = held.logits - np.log(seen)
+    right = moved[np.arange(len(moved)), held.labels] - np.log(np.exp(moved).sum(1))
+    assert found["adjusted"]["log_loss"] == pytest.approx(-right.mean(), rel=1e-5)
+
+
 def test_kept_predictions_are_what_the_network_says(compared):
     place = compared / "all" / "plain" / "seed0"
     kept, again = held_out(place), held_out(place, datasets.load("digits"), device="cpu")

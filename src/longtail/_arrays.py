@@ -326,6 +326,47 @@ def in_output_order(name: str, source: object) -> object:
     return {key: pairs[key] for key in outputs}
 
 
+def beside(name: str, given: object, counts: object, called: str = "counts") -> object:
+    """Return values by class as a list in the order of the outputs: names find theirs in the counts.
+
+    Whole numbers are class indices. Anything without names is returned as it is.
+
+    Args:
+        name: of the values in messages.
+        given: one value a class.
+        counts: of the classes, as for `in_output_order`.
+        called: the argument that has the names of the classes.
+
+    Raises:
+        TypeError: names, where the counts have none.
+        ValueError: a class without a value, or a name that is none of the counts'.
+    """
+    ordered = in_output_order(name, given)
+    if not isinstance(ordered, dict):
+        return given
+    if all(map(_is_whole, ordered)):
+        return list(ordered.values())
+    order = in_output_order("counts", counts)
+    if not isinstance(order, dict):
+        raise TypeError(
+            f"{name} is a {type(given).__name__} with names such as {next(iter(ordered))!r}, but {called} "
+            f"has no names; give {name} as a list in the order of the classes, or {called} with these names"
+        )
+    forms = Counter(one_form(str(key)) for key in ordered)
+    alike = {text: key for key in ordered if forms[text := one_form(str(key))] == 1}
+    found = {key: key if key in ordered else alike.get(one_form(str(key))) for key in order}
+    if missing := [key for key, own in found.items() if own is None]:
+        raise ValueError(
+            f"{name} lacks a value for {_checks.shorten(missing)}; give one for each class of {called}"
+        )
+    if extra := [key for key in ordered if key not in {*found.values()}]:
+        raise ValueError(
+            f"{name} has a value for {_checks.shorten(extra)}, which {called} does not name; it names "
+            f"{_checks.shorten(order)}"
+        )
+    return [ordered[own] for own in found.values()]
+
+
 def output_names(order: object) -> tuple[Hashable, ...] | None:
     """Return the names of classes that `in_output_order` has ordered; None where they are numbers."""
     if not isinstance(order, dict):

@@ -8,7 +8,8 @@ less what an offset in the loss has paid for already.
 NumPy arrays give NumPy arrays; arrays of another array-API library (torch, JAX, CuPy) stay what they are. A
 package of your own adds an adjustment of methods by ``ADJUSTMENTS.register``: a function
 ``(logits, counts, prior, *, settings) -> logits`` of NumPy arrays, prior being the effective one. One that
-takes ``activation`` is told how the loss reads logits.
+takes ``activation`` is told how the loss reads logits. One that takes ``num_samples`` is for many labels a
+sample, too: it is then told their number, and prior is each label's own share.
 """
 
 from __future__ import annotations
@@ -562,9 +563,7 @@ def _vector(
         raise TypeError(
             f"{name} must be one number a class, got {given!r}; longtail.class_weights makes weights"
         )
-    if isinstance(given, Mapping) and isinstance(counts, Mapping) and set(given) == set(counts):
-        given = [given[key] for key in counts]
-    values, _ = _arrays.unwrap(name, _arrays.in_output_order(name, given))
+    values, _ = _arrays.unwrap(name, _arrays.beside(name, given, counts))
     vector = _to_numpy(values).astype(np.float64)
     if vector.shape != (size,):
         raise ValueError(f"{name} must be {size} numbers, one a class, got shape {vector.shape}")
@@ -729,10 +728,11 @@ def logit(
 
     Source: Menon et al. (ICLR 2021), equation 9: post-hoc logit adjustment.
     """
-    shown = prior if num_samples is None else counts
-    adjusted: npt.NDArray[np.floating] = adjust_logits(
-        logits, shown, tau=tau, activation=activation, num_samples=num_samples
-    )
+    adjusted: npt.NDArray[np.floating]
+    if num_samples is not None:  # each label has a share of its own: as counts of one sample
+        adjusted = adjust_logits(logits, prior, tau=tau, activation=activation, num_samples=1)
+    else:
+        adjusted = adjust_logits(logits, prior, tau=tau, activation=activation)
     return adjusted
 
 

@@ -307,8 +307,8 @@ def _look(y: Any, z: Any, sparse: bool, ignored: int | None) -> None:
 
 def _given(weight: object, counts: object) -> Any:
     """Return weights of the caller's, finite and >= 0, in the order of the outputs."""
-    ordered = _arrays.in_output_order("weight", weight)
-    values = np.asarray(_numbers(_arrays.align("weight", ordered, ordered if counts is None else counts)))
+    named = weight if counts is None else counts
+    values = np.asarray(_numbers(_arrays.beside("weight", weight, named, "class_counts")))
     if values.ndim != 1 or (counts is not None and len(values) != len(counts)):  # type: ignore[arg-type]
         raise ValueError(
             f"weight must be one number for each of class_counts, got shape {values.shape}; give one for "

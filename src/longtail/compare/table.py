@@ -612,7 +612,9 @@ def _key(recipe: Recipe) -> str:
 def _settings(recipe: Recipe) -> dict[str, Setting]:
     """Everything that can tell two rows of one loss and scheme apart."""
     method = recipe.method
-    found = {name: getattr(method, name) for name in ("label_smoothing", "normalizer", "prior_bias")}
+    found = {
+        name: getattr(method, name) for name in ("label_smoothing", "smooth_to", "normalizer", "prior_bias")
+    }
     if method.is_focal:
         found["gamma"] = method.gamma
     of_rules = {key.removeprefix("weight."): v for key, v in method.settings.items() if "." in key}

@@ -557,8 +557,7 @@ def _check_num_samples(loss: object, counts: object, num_samples: int | None) ->
 
 def _given_weight(weight: object, counts: object) -> Any:
     """Return weights of the caller's, finite and >= 0, in the order of the outputs."""
-    ordered = _arrays.in_output_order("weight", weight)
-    values = _shift("weight", ordered, ordered if counts is None else counts).double().numpy()
+    values = _shift("weight", weight, weight if counts is None else counts).double().numpy()
     if (values < 0).any() or not (values > 0).any():
         raise ValueError(
             f"weight must be >= 0, and above 0 for one class, got {values.min():g} to {values.max():g}; 0 "
@@ -571,7 +570,7 @@ def _shift(name: str, values: Any, counts: Any) -> Tensor:
     """Return one finite number a class, in the order of the counts."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
-    array = _arrays.to_numpy(name, _arrays.align(name, _arrays.in_output_order(name, values), counts))
+    array = _arrays.to_numpy(name, _arrays.beside(name, values, counts, "class_counts"))
     if array.ndim != 1 or array.shape != (len(counts),):
         raise ValueError(
             f"{name} must have shape ({len(counts)},), one number for each of class_counts, got shape "

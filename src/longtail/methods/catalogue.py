@@ -376,6 +376,8 @@ def code(method: Method) -> str:
         words += [f"gamma={method.gamma!r}"] * method.is_focal
         words += [f'normalizer="{method.normalizer}"'] * (method.normalizer != "samples")
         words += [f"label_smoothing={method.label_smoothing!r}"] * bool(method.label_smoothing)
+        smoothed = method.label_smoothing and method.smooth_to != "uniform"
+        words += [f'smooth_to="{method.smooth_to}"'] * bool(smoothed)
         return f"criterion = longtail.ClassBalancedLoss({counts}, {', '.join(words)})"
     if method == Method(adjustment=Rule("logit")):
         return f"logits = longtail.adjust_logits(logits, {counts})"

@@ -17,16 +17,16 @@ import numpy.typing as npt
 from longtail import _arrays, _checks
 from longtail._random import draws
 from longtail._registry import Registry
-from longtail.adjust import ADJUSTMENTS, effective_prior
+from longtail.adjust import ADJUSTMENTS, effective_prior, logit_shift
 from longtail.labels import encode
 from longtail.losses.forms import FORMS, MANY_LABELS, WEIGHTINGS, form_of
 from longtail.methods.batches import MIXINGS, REWEIGHTINGS
-from longtail.methods.refits import REFITS
+from longtail.methods.refits import EVEN, REFITS
 from longtail.methods.schedules import SCHEDULES
 from longtail.methods.synthesis import SYNTHESES
 from longtail.sampling import CUTS, SAMPLING, ClassAwareSampler
 from longtail.vectors import MARGINS, OFFSETS, SCALES, WEIGHTS
-from longtail.weights import SCHEMES
+from longtail.weights import SCHEMES, positive_weights
 
 if TYPE_CHECKING:
     from longtail.losses.module import ClassBalancedLoss
@@ -154,6 +154,7 @@ class Method:
         cosine: scale of a cosine head, > 0, in place of the last linear layer; 0 for none. Margins are then
             of the cosines.
         label_smoothing: epsilon, in [0, 1).
+        smooth_to: what label smoothing moves labels to, "uniform" | "prior".
         normalizer: what a mean loss divides by: "samples" | "weights".
         schedule: rule of `longtail.methods.SCHEDULES` for from when weight and sampling act; None: always.
         sampling: rule of `longtail.sampling.SAMPLING` for how often classes are drawn; None shuffles.
@@ -189,6 +190,7 @@ class Method:
     margin: Rule | None = None
     cosine: float = 0.0
     label_smoothing: float = 0.0
+    smooth_to: str = "uniform"
     normalizer: str = "samples"
     schedule: Rule | None = None
     sampling: Rule | None = None
@@ -209,6 +211,7 @@ class Method:
             _checks.choice("loss", self.loss, (*FORMS.names, *MANY_LABELS))
         _checks.choice("weighting", self.weighting, WEIGHTINGS)
         _checks.choice("normalizer", self.normalizer, ("samples", "weights"))
+        _checks.choice("smooth_to", self.smooth_to, ("uniform", "prior"))
         gamma = _checks.number("gamma", self.gamma, low=0.0, open_high=True)
         smoothing = _checks.number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, open_high=True)
         object.__setattr__(self, "gamma", gamma)  # 3 and 3.0 are one method, with one hash
@@ -242,6 +245,14 @@ class Method:
             raise ValueError(
                 f"reweighting {self.reweighting.name!r} is given beside {other}, but {why}; leave one out"
             )
+
+        for place in ("scale", "margin", "refit"):
+            rule = getattr(self, place)
+            if self.adjustment is not None and rule is not None and rule.name not in EVEN:
+                raise ValueError(
+                    f"adjustment {self.adjustment.name!r} is given beside {place} {rule.name!r}, which "
+                    "leaves no prior that is known; leave one out"
+                )
 
     def __eq__(self, other: object) -> bool:
         return self.parts() == other.parts() if isinstance(other, Method) else NotImplemented
@@ -357,8 +368,8 @@ class Method:
         found: dict[str, object] = {"loss": self.loss}
         if self.is_focal:
             found["gamma"] = self.gamma
-        for name in ("cosine", "label_smoothing", "normalizer", "prior_bias", "weighting"):
-            if getattr(self, name) != _DEFAULTS[name] and (name != "weighting" or self.weighs):
+        for name in ("cosine", "label_smoothing", "smooth_to", "normalizer", "prior_bias", "weighting"):
+            if getattr(self, name) != _DEFAULTS[name] and not self._idle(name):
                 found[name] = getattr(self, name)
         for place in _PLACES:
             if (rule := getattr(self, place)) is not None:
@@ -459,6 +470,7 @@ class Method:
             gamma=self.gamma,
             normalizer=self.normalizer,
             label_smoothing=self.label_smoothing,
+            smooth_to=(smooth_to := options.pop("smooth_to", self.smooth_to)),
             weighting=self.weighting if self.weighs else "sample",
             **settings,
             **options,
@@ -468,6 +480,8 @@ class Method:
         counts = base.class_counts.cpu().numpy()
         if own is not None:
             base.weight.copy_(torch.from_numpy(np.asarray(own(counts), dtype=np.float64)))
+        if self.label_smoothing and smooth_to == "uniform" and base.num_samples is None:
+            self._check_smoothing(counts)
         vectors: dict[str, Any] = {}
         if self.offset is not None:
             rule = self._for_labels(self.offset.of(OFFSETS), base.num_samples, "offset")
@@ -481,6 +495,30 @@ class Method:
         shifted = loss(**vectors)
         shifted.weight = base.weight
         return shifted
+
+    def _check_smoothing(self, counts: npt.NDArray[np.float64]) -> None:
+        """Refuse label smoothing that outweighs what the adjustment takes from the largest class."""
+        if self.adjustment is None or self.adjustment.name != "logit":
+            return
+        if self.schedule is not None and self == self.unbalanced:  # not what will have been seen at the end
+            return
+        from longtail.losses.batch import smoothing_limit
+
+        tau = dict(self.adjustment.settings)["tau"]
+        taken = -logit_shift(self.prior(counts), tau=tau, activation=self.activation)
+        if self.offset is not None:
+            taken = taken + _vector_of(self.offset, OFFSETS, counts, self._weights(counts))
+        limit = smoothing_limit(self.activation, float(taken.max() - taken.min()), len(taken))
+        if self.label_smoothing >= limit:
+            raise ValueError(
+                f"label_smoothing must be below {limit:.3g} beside adjustment 'logit' with tau={tau:g} and "
+                f"these counts, got {self.label_smoothing:g}: the class that is lowered most could never be "
+                "predicted; smooth less, or not, or smooth_to=prior"
+            )
+
+    def _weights(self, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Weights of the classes, 1 for those without samples."""
+        return np.where(counts > 0, _vector_of(self.weight, WEIGHTS, counts), 1.0)
 
     def refuse_synthesis(self, what: str) -> None:
         """Refuse a method that makes new samples, where a training cannot take them.
@@ -534,14 +572,65 @@ class Method:
         last = self.at(epochs, epochs)
         seen = counts > 0
         drawn = np.ones_like(counts)
+        if self.refit is not None and self.refit.name in EVEN:
+            drawn[seen] = 1 / counts[seen]
+            return effective_prior(counts, sampling=drawn)
         if last.sampling is not None:
             shares = np.asarray(last.sampling.of(SAMPLING)(counts, (epochs - 1) / epochs), dtype=np.float64)
             drawn[seen] = shares[seen] / counts[seen]
         if last.synthesis is not None:
             drawn[seen] = 1 / counts[seen]
-        weight = np.where(seen, _vector_of(last.weight, WEIGHTS, counts), 1.0)
+        weight = last._weights(counts)
         offset = None if self.offset is None else _vector_of(self.offset, OFFSETS, counts, weight)
         return effective_prior(counts, weight=weight, sampling=drawn, offset=offset)
+
+    def _label_prior(
+        self, counts: npt.NDArray[np.float64], num_samples: int, epochs: int | None
+    ) -> npt.NDArray[np.float64]:
+        """Return the share of its positives that the optimiser saw of each label of many."""
+        epochs = _MANY if epochs is None else epochs
+        last = self.at(epochs, epochs)
+        weight = None
+        if last.weighs and last.weighting == "sample":
+            raise ValueError(
+                f"method {self.label!r} weighs samples by their labels, which leaves no prior that is known; "
+                "set weighting='positive' or 'class', or leave adjustment out"
+            )
+        if last.weighs and last.weighting == "positive":
+            if last.weight.name in SCHEMES:
+                weight = positive_weights(
+                    counts, num_samples, scheme=last.weight.name, **dict(last.weight.settings)
+                )
+            else:
+                weight = _vector_of(last.weight, WEIGHTS, counts)
+            weight = np.where((counts > 0) & (counts < num_samples), weight, 1.0)
+        offset = None
+        if self.offset is not None:
+            rule = self._for_labels(self.offset.of(OFFSETS), num_samples, "offset")
+            offset = rule(counts, np.ones_like(counts) if weight is None else weight)
+        shift = logit_shift(
+            counts, weight=weight, offset=offset, activation="sigmoid", num_samples=num_samples
+        )
+        shares: npt.NDArray[np.float64] = 1 / (1 + np.exp(shift))
+        return shares
+
+    def answered(self, class_counts: object, *, epochs: int | None = None) -> npt.NDArray[np.float64] | None:
+        """Return the class shares that the logits of `adjust` answer for; None where they are not known.
+
+        Args:
+            class_counts: as for `prior`.
+            epochs: as for `prior`.
+        """
+        unknown = self.scale or self.margin or self.reweighting or self.is_tuned
+        if unknown or self.loss in MANY_LABELS or not (self.refit is None or self.refit.name in EVEN):
+            return None
+        prior = self.prior(class_counts, epochs=epochs)
+        if self.adjustment is None:
+            return prior
+        if self.adjustment.name != "logit":
+            return None
+        rest = prior ** (1 - dict(self.adjustment.settings)["tau"])
+        return np.asarray(rest / rest.sum())
 
     def adjust(
         self,
@@ -571,8 +660,13 @@ class Method:
             function = partial(function, activation=self.activation)
         if self.is_tuned:
             function = partial(function, held_out=held_out)
-        function = self._for_labels(function, getattr(class_counts, "num_samples", None), "adjustment")
-        adjusted = np.asarray(function(logits, counts, self.prior(counts, epochs=epochs)))
+        labels = getattr(class_counts, "num_samples", None)
+        function = self._for_labels(function, labels, "adjustment")
+        if labels is None:
+            prior = self.prior(counts, epochs=epochs)
+        else:
+            prior = self._label_prior(counts.astype(np.float64), labels, epochs)
+        adjusted = np.asarray(function(logits, counts, prior))
         if adjusted.shape != logits.shape:
             raise ValueError(
                 f"adjustment {self.adjustment.name!r} made shape {adjusted.shape} of logits of shape "
@@ -598,11 +692,18 @@ class Method:
         found: dict[str, object] = {}
         for name, default in _DEFAULTS.items():
             value = getattr(self, name)
-            idle = name in ("name", "source") or (name == "gamma" and not self.is_focal)
-            idle = idle or (name == "weighting" and not self.weighs)
-            if not idle and value != default:
+            if value != default and not self._idle(name):
                 found[name] = value.to_dict() if isinstance(value, Rule) else value
         return found
+
+    def _idle(self, name: str) -> bool:
+        """Whether a field does not act on the result."""
+        return (
+            name in ("name", "source")
+            or (name == "gamma" and not self.is_focal)
+            or (name == "weighting" and not self.weighs)
+            or (name == "smooth_to" and not self.label_smoothing)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the method as JSON knows it; `from_dict` gives it back."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "EVEN",
     "REFITS",
     "Refit",
     "classifier_retraining",
@@ -32,6 +33,9 @@ __all__ = [
 Refit = Callable[..., "tuple[Tensor, Tensor]"]
 
 REFITS: Final = Registry[Refit]("refit")
+
+# refits that draw every class as often: their logits answer for equal shares, whatever was trained before
+EVEN: Final = {"classifier_retraining", "label_aware_retraining"}
 
 
 def tau_normalisation(

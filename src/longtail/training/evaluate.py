@@ -20,7 +20,14 @@ from longtail.evaluation import Evaluation, MultiLabelEvaluation, read_evaluatio
 from longtail.training.data import TrainingData
 from longtail.training.device import select_device
 from longtail.training.files import read_json
-from longtail.training.folder import RunResult, check_run, environment_of, keeps_its_evaluation, load_run
+from longtail.training.folder import (
+    RunResult,
+    as_decided,
+    check_run,
+    environment_of,
+    keeps_its_evaluation,
+    load_run,
+)
 from longtail.training.loop import measured, test_logits
 from longtail.training.predictions import PREDICTIONS, Predictions, groups_of
 from longtail.training.recipe import ImageRecipe, Recipe
@@ -124,8 +131,8 @@ class HeldOut:
     Attributes:
         logits: as its method decides by them, float64 of shape (N, C).
         labels: class indices, int64 of shape (N,).
-        counts: the shares that the logits answer for, as counts: those of the training, or one a class where
-            the method balances.
+        counts: the shares that the logits answer for, as counts: those of the training, what its method made
+            the network see, or one a class where that is not known.
         activation: how the loss reads logits.
         class_counts: training samples of each class.
         groups: one a sample where the run was given groups, else None.
@@ -187,6 +194,7 @@ def _kept(folder: Path) -> HeldOut | None:
     if said is None or said.logits is None:
         return None
     counts = Evaluation.from_dict(read_json(folder / "evaluation.json")).class_counts
+    recipe = as_decided(recipe, environment_of(folder))
     return _held_out(recipe, said.logits.astype(np.float64), said.labels, counts, said.groups)
 
 
@@ -205,8 +213,17 @@ def _held_out(
     counts: tuple[int, ...],
     groups: npt.NDArray[np.int64] | None = None,
 ) -> HeldOut:
-    answered = (1,) * len(counts) if recipe.method.balances else counts
-    return HeldOut(logits, labels, answered, recipe.activation, counts, groups)
+    shares = recipe.method.answered(counts, epochs=recipe.epochs)
+    seen = (1,) * len(counts) if shares is None else _as_counts(shares, counts)
+    return HeldOut(logits, labels, seen, recipe.activation, counts, groups)
+
+
+def _as_counts(shares: npt.NDArray[np.float64], counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Return shares as whole numbers of samples; those of the data as they are."""
+    own = np.asarray(counts, dtype=np.float64)
+    if np.allclose(shares * own.sum(), own, rtol=1e-9, atol=0):
+        return counts
+    return tuple(np.rint(shares * 10**12).astype(np.int64).clip(1).tolist())
 
 
 def _test_logits(

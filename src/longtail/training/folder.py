@@ -30,7 +30,7 @@ from longtail.training.adapting import with_cosine_classifier
 from longtail.training.files import RunFolderError, parse_json, read_json, write_atomic
 from longtail.training.recipe import ImageRecipe, Recipe
 
-__all__ = ["EpochMetrics", "RunFolder", "RunResult", "check_run", "environment_of", "load_run"]
+__all__ = ["EpochMetrics", "RunFolder", "RunResult", "as_decided", "check_run", "environment_of", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,7 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         history = tuple(EpochMetrics(**parse_json(line, "metrics.jsonl")) for line in lines)
         seconds = float(about["seconds"])
-        if recipe.method.is_tuned and "tau" in about:  # what was chosen then decides now
-            chosen = Rule("logit", tau=float(about["tau"]))
-            recipe = recipe.replace(method=recipe.method.replace(adjustment=chosen))
+        recipe = as_decided(recipe, about)
         if (folder / "config.json").is_file():
             model = _with_its_head(read_classifier(folder, about["class_names"]), recipe)
         elif not (folder / "model.safetensors").is_file():
@@ -244,6 +242,14 @@ def load_run(run_dir: str | os.PathLike[str], *, model: nn.Module | None = None)
     if model is None:
         raise ValueError(f"the run in {folder} is on a network of your own; give that as load_run(model=)")
     return RunResult(recipe, evaluation, history, seconds, folder, model.eval())
+
+
+def as_decided(recipe: Recipe, about: Mapping[str, Any]) -> Recipe:
+    """Return a run's recipe with what its tuned adjustment chose, where the run says it."""
+    if not (recipe.method.is_tuned and "tau" in about):
+        return recipe
+    chosen = Rule("logit", tau=float(about["tau"]))
+    return recipe.replace(method=recipe.method.replace(adjustment=chosen))
 
 
 def _with_its_head(model: nn.Module, recipe: Recipe) -> nn.Module:
