@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -348,13 +349,22 @@ def test_groups_stay_together_with_routing_and_without(tail):
         ({"tau": "tune", "cost": np.eye(3)}, "chooses for balanced error"),
         ({"target": "balanced"}, "target must be one of"),
         ({"target": [0.5, 0.5]}, "target must be 3 numbers"),
-        ({"target": {"lynx": 1.0}}, "target lacks a value for"),
+        ({"target": {"lynx": 1.0}}, "target lacks a value for .*; give every class its share"),
         ({"cost": np.eye(2)}, "cost must be finite of shape"),
     ],
 )
 def test_wrong_options_are_refused_when_fitted(options, message, tail):
     with pytest.raises(ValueError, match=message):
         PriorAdjustedClassifier(logistic(), **options).fit(*tail)
+
+
+def test_a_frame_of_costs_in_another_order_is_refused(tail):
+    X, y = tail
+    names = sorted({*y})
+    cost = pd.DataFrame(1 - np.eye(3), names, names)
+    PriorAdjustedClassifier(logistic(), cost=cost).fit(X, y)
+    with pytest.raises(ValueError, match=r"columns of cost are .*in this order; give cost\["):
+        PriorAdjustedClassifier(logistic(), cost=cost[names[::-1]]).fit(X, y)
 
 
 def test_estimators_whose_prior_cannot_be_told_are_refused(tail):

@@ -282,6 +282,88 @@ def test_lists_float32_and_masked_logits(rng):
     np.testing.assert_array_equal(adjust_logits(many, COUNTS)[1], adjust_logits(many[1], COUNTS))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("classes", [3, 40])
+def test_half_precision(rng, dtype, classes):
+    """Rows of bfloat16 miss the sum of 1 by up to 0.4 %: they are probabilities all the same."""
+    counts, z = np.arange(1, classes + 1) * 10, 2 * rng.normal(size=(200, classes))
+    shares = torch.tensor(softmax(z)).to(dtype)
+    with pytest.raises(ValueError, match="adjust_probabilities takes probabilities"):
+        adjust_logits(shares, counts)
+    ours, exact = adjust_probabilities(shares, counts), shares.double() / torch.tensor(counts)
+    assert ours.dtype == dtype
+    exact /= exact.sum(1, keepdim=True)
+    rounding = torch.finfo(dtype).eps
+    torch.testing.assert_close(ours.double(), exact, rtol=max(rounding, 1e-12), atol=6e-8)
+    truth = torch.tensor(np.arange(200) % classes)
+    tuned = tune_adjustment(torch.tensor(z).to(dtype), truth, counts)
+    assert tuned == tune_adjustment(torch.tensor(z).to(dtype).double(), truth, counts)
+
+
+def test_batched_by_vmap(rng):
+    z = torch.tensor(rng.normal(size=(4, 3)))
+    for function, values in ((adjust_logits, z), (adjust_probabilities, z.softmax(1))):
+        one_by_one = torch.func.vmap(lambda row, f=function: f(row[None], COUNTS)[0])(values)
+        torch.testing.assert_close(one_by_one, function(values, COUNTS))
+
+
+def test_counts_of_many_labels_tell_their_number_of_samples(rng):
+    z = rng.normal(size=(5, 3))
+    told = adjust_logits(z, MANY, activation="sigmoid")
+    np.testing.assert_allclose(told, z - ODDS, rtol=1e-12, atol=1e-12)
+    layer = torch.nn.Linear(4, 3)
+    moved = longtail.with_prior(layer, MANY, activation="sigmoid").bias - layer.bias
+    np.testing.assert_allclose(moved.detach(), -ODDS, rtol=1e-5, atol=1e-6)
+    one = longtail.ClassCounts(["a"], [10], 100)
+    moved = longtail.with_prior(torch.nn.Linear(4, 1, bias=False), one, activation="sigmoid").bias
+    assert moved.item() == pytest.approx(np.log(9), rel=1e-6)
+    for call in (
+        lambda: adjust_logits(z, MANY),
+        lambda: adjust_probabilities(softmax(z), MANY),
+        lambda: effective_prior(MANY),
+        lambda: longtail.with_prior(layer, MANY),
+    ):
+        with pytest.raises(ValueError, match="counts are of many labels a sample, 109 samples"):
+            call()
+
+
+def test_cost_of_columns_that_are_yes_or_no(rng):
+    """Two columns of log-odds say the same as one: the cost is that of their probabilities."""
+    p = rng.uniform(0.01, 0.99, size=50)
+    odds, cost = np.log(p / (1 - p)), np.array([[0.0, 1.0], [4.0, 0.0]])
+    ours = adjust_logits(np.stack([-odds, odds], 1), [7, 7], activation="sigmoid", cost=cost)
+    np.testing.assert_allclose(ours, -np.stack([4 * p, 1 - p], 1), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"cost is of one class a sample.*tune_thresholds"):
+        adjust_logits(np.zeros((2, 3)), MANY, activation="sigmoid", cost=1 - np.eye(3))
+
+
+def test_a_cost_of_names_in_another_order_is_refused():
+    cost = pd.DataFrame([[0.0, 1.0], [9.0, 0.0]], ["cat", "lynx"], ["cat", "lynx"])
+    counts, z = {"cat": 90, "lynx": 10}, np.array([[1.0, 2.0]])
+    adjust_logits(z, counts, cost=cost)
+    for turned in (cost[["lynx", "cat"]], cost.loc[["lynx", "cat"]]):
+        with pytest.raises(ValueError, match=r"columns of cost(\.T)? are .*in this order; give cost"):
+            adjust_logits(z, counts, cost=turned)
+
+
+def test_log_odds_that_look_like_probabilities_are_told():
+    with pytest.warns(UserWarning, match=r"logits are all in \[0, 1\], as probabilities are; give what"):
+        adjust_logits(np.linspace(0, 1, 20), [90, 10])
+    with pytest.warns(UserWarning, match="as probabilities are"):
+        adjust_logits(np.linspace(0, 1, 60).reshape(20, 3), MANY, activation="sigmoid")
+    adjust_logits(np.linspace(0, 1.01, 20), [90, 10])
+    adjust_logits(np.linspace(0, 1, 19), [90, 10])
+
+
+def test_tuning_reads_logits_as_they_are_decided(rng):
+    logits, labels, counts = held_out(rng, (400, 20))
+    odds = np.log(counts / counts[::-1])
+    found = {r[1]: r[2] for r in tune_adjustment(logits, labels, counts, activation="sigmoid").errors}
+    for tau in (0.5, 1.0):
+        wrong = (logits - tau * odds).argmax(1) != labels
+        assert found[tau] == pytest.approx(np.mean([wrong[labels == c].mean() for c in (0, 1)]))
+
+
 # ---- bad input
 
 
@@ -323,7 +405,11 @@ Z = np.array([[1.0, 2.0, 3.0]])
             TypeError,
             "longtail.class_weights makes weights",
         ),
-        (lambda: adjust_logits(Z, COUNTS, offset=[0, np.inf, 0]), ValueError, "offset must be finite"),
+        (
+            lambda: adjust_logits(Z, COUNTS, offset=[0, np.inf, 0]),
+            ValueError,
+            "offset must be finite, got inf;",
+        ),
         (lambda: adjust_logits(Z[:, :1], [5]), ValueError, "at least two classes, got one"),
         (lambda: adjust_logits(Z, [0, 0, 0]), ValueError, "counts must have a class with samples"),
         (
@@ -331,7 +417,18 @@ Z = np.array([[1.0, 2.0, 3.0]])
             ValueError,
             r"cost must be finite of shape \(3, 3\)",
         ),
-        (lambda: adjust_logits([["a"]], COUNTS), TypeError, "logits must be numbers"),
+        (lambda: adjust_logits([["a"]], COUNTS), TypeError, "logits must be numbers.*convert them first"),
+        (lambda: adjust_logits([[1, 2, 3], [1]], COUNTS), ValueError, "logits must be a rectangular array"),
+        (lambda: adjust_logits(torch.ones(1, 3).int(), COUNTS), TypeError, "must be floats.*convert them"),
+        (lambda: adjust_logits(pd.DataFrame([["a"] * 3]), COUNTS), TypeError, "leave out columns of text"),
+        (lambda: adjust_logits(-Z * np.inf, COUNTS), ValueError, "logits have a row of -inf alone"),
+        (
+            lambda: adjust_logits(Z, COUNTS, target=None),
+            TypeError,
+            "target must be one of 'uniform'.*got None",
+        ),
+        (lambda: adjust_logits(Z, COUNTS, cost="x"), ValueError, r"cost must be finite of shape \(3, 3\)"),
+        (lambda: adjust_logits(Z, [COUNTS]), ValueError, r"got shape \(1, 3\); class_counts\(labels\) makes"),
         (
             lambda: adjust_logits(Z, COUNTS, num_samples=1000),
             ValueError,
@@ -619,6 +716,8 @@ def test_one_logit_is_tuned_as_two(rng):
         ),
         ({"labels": []}, ValueError, "at least one held-out sample"),
         ({"taus": []}, ValueError, "taus must name at least one value"),
+        ({"taus": 1.0}, TypeError, "taus must be numbers to choose from, got float 1.0; give"),
+        ({"labels": np.eye(3)}, TypeError, "class indices of shape .* give integers from 0 on, or names"),
         ({"taus": [-1]}, ValueError, "taus must be in"),
         ({"groups": [1]}, ValueError, "groups must be one a sample, 3, got 1"),
         ({"logits": {}}, ValueError, "logits must name at least one training"),

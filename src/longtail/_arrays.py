@@ -274,7 +274,9 @@ def parameter(name: str, value: object, values: Any, low: float, high: float, re
     return array
 
 
-def align(name: str, value: object, source: object) -> object:
+def align(
+    name: str, value: object, source: object, *, remedy: str = "name every class or give a scalar"
+) -> object:
     """Return a mapping of parameters as a list in ``source``'s order; anything else as it is."""
     if not isinstance(value, Mapping) and not is_series(value):
         return value
@@ -285,9 +287,7 @@ def align(name: str, value: object, source: object) -> object:
     keys = names_of(source, 0)
     missing = [key for key in keys if key not in value]
     if missing:
-        raise ValueError(
-            f"{name} lacks a value for {_checks.shorten(missing)}; name every class or give a scalar"
-        )
+        raise ValueError(f"{name} lacks a value for {_checks.shorten(missing)}; {remedy}")
     return [value[key] for key in keys]
 
 

@@ -15,6 +15,7 @@ sample, too: it is then told their number, and prior is each label's own share.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,6 +44,7 @@ ADJUSTMENTS: Final = Registry[Adjustment]("adjustment")
 
 _SUM = 1e-3  # by which rows of probabilities may miss 1
 _TAUS: Final = tuple(round(0.1 * i, 1) for i in range(21))
+_FEW: Final = 20  # logits up to which nothing is said of how they look
 _THIN: Final = 5  # held-out samples of a class below which it is named
 
 
@@ -81,8 +83,9 @@ def adjust_logits(
             the expected cost of each prediction, and its largest entry is the decision (Elkan, IJCAI 2001).
         activation: "softmax" | "sigmoid": with "sigmoid" each column is a yes or no of its own, and odds take
             the place of shares. A column's negatives are the other classes' samples.
-        num_samples: for multi-label data (with "sigmoid"): how many samples there were; `counts` are the
-            positives of each label, `weight` acts as torch's ``pos_weight``, and the uniform target is 1/2.
+        num_samples: for multi-label data (with "sigmoid"): how many samples there were; default: what
+            `counts` carry. `counts` are then the positives of each label, `weight` acts as torch's
+            ``pos_weight``, and the uniform target is 1/2.
 
     Returns:
         Logits of the same shape, dtype, kind and device.
@@ -100,15 +103,20 @@ def adjust_logits(
 
     Source: Saerens et al. (2002), equation 2.4; Menon et al. (ICLR 2021), equation 9.
     """
-    values, xp, same = _floats("logits", logits)
-    sizes = _counts(counts)
+    values, xp = _floats("logits", logits)
+    _checks.choice("activation", activation, ("softmax", "sigmoid"))
+    sizes, num_samples = _counts(counts), _many_labels(counts, num_samples, activation)
     _arrays.check_columns("logits", logits, counts)
     one = num_samples is None and _one_logit(values, len(sizes))
     bare = values.detach() if hasattr(values, "detach") else values  # looking is no part of a gradient
     if not one:
         _check_shape("logits", values, len(sizes))
-    _check_numbers("logits", bare, xp)
-    if not one and len(sizes) > 1 and activation == "softmax" and _are_probabilities(bare, xp):
+    seen = _has_values(bare)
+    if seen:
+        _check_numbers("logits", bare, xp, rows=not one)
+    if seen and (one or activation == "sigmoid"):
+        _notice_shares(bare, xp)
+    elif seen and len(sizes) > 1 and _are_probabilities(bare, xp):
         raise ValueError(
             "logits must be what comes before the softmax, got rows that are not negative and sum to 1; "
             "adjust_probabilities takes probabilities"
@@ -126,14 +134,21 @@ def adjust_logits(
     if one:
         if cost is not None:
             raise ValueError("cost needs one column a class, got one logit; give both classes' logits")
-        _checks.choice("activation", activation, ("softmax", "sigmoid"))
-        return same(values + _like(shift[1] - shift[0], values, xp))
+        return values + _like(shift[1] - shift[0], values, xp)
     adjusted = values + _like(shift, values, xp)
-    if cost is not None:
-        matrix = _cost(cost, len(sizes))
-        shares = _softmax(adjusted, xp)
-        return same(-(shares @ _like(matrix, values, xp)))
-    return same(adjusted)
+    if cost is None:
+        return adjusted
+    if num_samples is not None:
+        raise ValueError(
+            "cost is of one class a sample, and these are many labels; leave it out, and choose a threshold "
+            "for each label by longtail.evaluation.tune_thresholds"
+        )
+    matrix = cost_matrix(cost, counts, len(sizes))
+    if activation == "sigmoid":  # the log of each column's probability, whose sum need not be 1
+        adjusted = -xp.log1p(xp.exp(-abs(adjusted))) + xp.where(
+            adjusted < 0, adjusted, xp.zeros_like(adjusted)
+        )
+    return -(_softmax(adjusted, xp) @ _like(matrix, values, xp))
 
 
 def adjust_probabilities(
@@ -175,8 +190,10 @@ def adjust_probabilities(
         [[0.5, 0.5]]
     """
     floor = _checks.number("floor", floor, low=0.0, high=0.01, open_low=True)
-    values, xp, same = _floats("probabilities", probabilities)
+    values, xp = _floats("probabilities", probabilities)
+    kind, values = values.dtype, _wide(values, xp)
     sizes = _counts(counts)
+    _many_labels(counts, None, "softmax")
     _arrays.check_columns("probabilities", probabilities, counts)
     if not hasattr(probabilities, "columns"):
         _arrays.notice_text_numbers("probabilities", counts)
@@ -188,24 +205,29 @@ def adjust_probabilities(
         values = xp.stack([1 - values, values], axis=-1)
     _check_shape("probabilities", values, len(sizes))
     bare = values.detach() if hasattr(values, "detach") else values
-    _check_numbers("probabilities", bare, xp)
-    if values.shape[0] and not _are_probabilities(bare, xp):
+    seen = _has_values(bare)
+    if seen:
+        _check_numbers("probabilities", bare, xp)
+    if seen and values.shape[0] and not _are_probabilities(bare, xp, _tolerance(kind, xp)):
         raise ValueError(
             "probabilities must be rows that are not negative and sum to 1, got others; adjust_logits takes "
             "logits, or divide each row by its sum"
         )
-    zeros = int(xp.count_nonzero(values <= 0))
+    zeros = int(xp.count_nonzero(values <= 0)) if seen else 0
     if zeros:
         _checks.warn(
             f"{zeros} of {math.prod(values.shape)} probabilities are exactly 0 and are taken for {floor:g}; "
             "a model that smooths its leaves or is calibrated gives better ones"
         )
+    if zeros or not seen:
         values = xp.where(values <= 0, _like(np.float64(floor), values, xp), values)
     shift = logit_shift(counts, target=target, weight=weight, sampling=sampling, tau=tau)
     shares = _softmax(xp.log(values) + _like(shift, values, xp), xp)
     if cost is not None:
-        return same(-(shares @ _like(_cost(cost, len(sizes)), values, xp)))
-    return same(xp.reshape(shares[:, 1], shape) if one else shares)
+        shares = -(shares @ _like(cost_matrix(cost, counts, len(sizes)), values, xp))
+    elif one:
+        shares = xp.reshape(shares[:, 1], shape)
+    return shares if shares.dtype == kind else xp.astype(shares, kind)
 
 
 def effective_prior(
@@ -230,6 +252,7 @@ def effective_prior(
         >>> effective_prior([90, 10], weight=[0.2, 1.8]).round(3).tolist()
         [0.5, 0.5]
     """
+    _many_labels(counts, None, "softmax")
     log_prior = _log_prior(_counts(counts), counts, weight, offset, sampling)
     shares: Vector = np.exp(log_prior)
     return shares
@@ -272,10 +295,8 @@ def logit_shift(
     remedy = "1 takes the whole prior away, 0 none of it"
     tau = _checks.number("tau", tau, low=0.0, open_high=True, remedy=remedy)
     _checks.choice("activation", activation, ("softmax", "sigmoid"))
-    sizes = _counts(counts)
+    sizes, num_samples = _counts(counts), _many_labels(counts, num_samples, activation)
     if num_samples is not None:
-        if activation != "sigmoid":
-            raise ValueError("num_samples is for multi-label data, with activation='sigmoid'; leave it out")
         return _label_shift(sizes, counts, target, weight, offset, sampling, tau, num_samples)
     if len(sizes) < 2:
         raise ValueError(
@@ -372,6 +393,7 @@ def tune_adjustment(
     offset: Any = None,
     sampling: Any = None,
     taus: Sequence[float] = _TAUS,
+    activation: str = "softmax",
 ) -> TunedAdjustment:
     """Choose how much of the prior to take away, by held-out or out-of-fold logits; never by the test set.
 
@@ -391,6 +413,7 @@ def tune_adjustment(
         offset: see `adjust_logits`.
         sampling: see `adjust_logits`.
         taus: what to choose from, >= 0.
+        activation: see `adjust_logits`.
 
     Returns:
         The choice, and how sure it is.
@@ -407,6 +430,11 @@ def tune_adjustment(
         >>> tune_adjustment(logits, labels, [900, 100]).distinguishable
         True
     """
+    if isinstance(taus, (str, int, float)) or not hasattr(taus, "__len__"):
+        raise TypeError(
+            f"taus must be numbers to choose from, got {_checks.describe(taus)}; give [0, 0.5, 1], or leave "
+            "it out for 0 to 2"
+        )
     if not len(taus):
         raise ValueError("taus must name at least one value, got none; leave it out for 0 to 2")
     chosen = [_checks.number("taus", tau, low=0.0, open_high=True) for tau in taus]
@@ -424,7 +452,10 @@ def tune_adjustment(
     if len(sizes) == 2 and truth.dtype.kind in "bf" and np.isin(truth, (0, 1)).all():
         truth = truth.astype(np.int64)  # labels of one output
     if truth.ndim != 1 or truth.dtype.kind not in "iu":
-        raise TypeError(f"labels must be class indices of shape (N,), got {_checks.describe(truth)}")
+        raise TypeError(
+            f"labels must be class indices of shape (N,), got {_checks.describe(truth)}; give integers from "
+            "0 on, or names that counts have"
+        )
     if not len(truth):
         raise ValueError("labels must hold at least one held-out sample, got none")
     if truth.min() < 0 or truth.max() >= len(sizes):
@@ -452,7 +483,7 @@ def tune_adjustment(
         }
         for tau in dict.fromkeys([0.0, *chosen]):
             # tau scales what is taken away; at 0 nothing is done at all
-            moved = adjust_logits(values, counts, tau=tau, **trained)
+            moved = adjust_logits(values, counts, tau=tau, activation=activation, **trained)
             wrong[name, tau] = moved.argmax(1) != truth
     options = [(name, tau) for name in trainings for tau in chosen]
     spread = _Spread(truth, len(sizes), units)
@@ -532,7 +563,9 @@ def _counts(counts: object) -> Vector:
     values, _ = _arrays.unwrap("counts", _arrays.in_output_order("counts", counts))
     sizes = _to_numpy(values).astype(np.float64)
     if sizes.ndim != 1 or not len(sizes):
-        raise ValueError(f"counts must be one number a class, got shape {sizes.shape}")
+        raise ValueError(
+            f"counts must be one number a class, got shape {sizes.shape}; class_counts(labels) makes them"
+        )
     if not np.isfinite(sizes).all() or (sizes < 0).any():
         raise ValueError("counts must be finite and >= 0; give the number of training samples per class")
     filled = int((sizes > 0).sum())
@@ -542,7 +575,9 @@ def _counts(counts: object) -> Vector:
             f"{filled}, as class weights do; give the counts, and weights as weight="
         )
     if not filled:
-        raise ValueError(f"counts must have a class with samples, got {len(sizes)} classes of 0")
+        raise ValueError(
+            f"counts must have a class with samples, got {len(sizes)} classes of 0; count the training labels"
+        )
     return sizes
 
 
@@ -566,13 +601,18 @@ def _vector(
     values, _ = _arrays.unwrap(name, _arrays.beside(name, given, counts))
     vector = _to_numpy(values).astype(np.float64)
     if vector.shape != (size,):
-        raise ValueError(f"{name} must be {size} numbers, one a class, got shape {vector.shape}")
+        raise ValueError(
+            f"{name} must be {size} numbers, one a class, got shape {vector.shape}; give one for each class "
+            "of counts, in their order"
+        )
     if not np.isfinite(vector).all():
-        raise ValueError(f"{name} must be finite, got {vector[~np.isfinite(vector)][0]!r}")
+        raise ValueError(
+            f"{name} must be finite, got {vector[~np.isfinite(vector)][0]:g}; give the value that was used"
+        )
     if finite_only:
         return vector
     if (vector < 0).any():
-        raise ValueError(f"{name} must be >= 0, got {vector.min():g}")
+        raise ValueError(f"{name} must be >= 0, got {vector.min():g}; give the value that was used")
     if positive_where is not None:
         if (vector[positive_where] <= 0).any():
             raise ValueError(
@@ -600,6 +640,11 @@ def _target(target: object, sizes: Vector, counts: object) -> Vector:
         if target == "uniform":
             return np.full(len(sizes), -math.log(len(sizes)))
         return _log_prior(sizes, counts, None, None, None)
+    if target is None:
+        raise TypeError(
+            "target must be one of 'uniform', 'training' or an array or mapping of shares, got None; leave "
+            "it out for 'uniform'"
+        )
     shares = _vector("target", target, counts, 1.0)
     if (shares <= 0).any():
         raise ValueError(
@@ -613,14 +658,32 @@ def _target(target: object, sizes: Vector, counts: object) -> Vector:
     return np.asarray(np.log(shares) - math.log(shares.sum()))
 
 
-def _cost(cost: object, classes: int) -> Vector:
-    matrix = np.asarray(cost, dtype=np.float64)
-    if matrix.shape != (classes, classes) or not np.isfinite(matrix).all():
+def cost_matrix(cost: object, counts: object, classes: int) -> Vector:
+    """Check a cost matrix, which a frame may have by names: in the order of the counts'."""
+    for turned in (cost, getattr(cost, "T", None)):  # a frame has the names of the classes twice
+        _arrays.check_columns("cost" if turned is cost else "cost.T", turned, counts)
+    matrix = _arrays.as_numpy("cost", cost)
+    if matrix.shape != (classes, classes) or matrix.dtype.kind not in "iuf" or not np.isfinite(matrix).all():
         raise ValueError(
             f"cost must be finite of shape ({classes}, {classes}), rows the true class and columns the "
             f"predicted one, got {_checks.describe(matrix)}"
         )
-    return matrix
+    return matrix.astype(np.float64)
+
+
+def _many_labels(counts: object, num_samples: int | None, activation: str) -> int | None:
+    """Return the number of samples of many labels a sample, given or carried by the counts; else None."""
+    carried = getattr(counts, "num_samples", None)
+    if activation == "sigmoid":
+        return carried if num_samples is None else num_samples
+    if num_samples is not None:
+        raise ValueError("num_samples is for multi-label data, with activation='sigmoid'; leave it out")
+    if carried is not None:
+        raise ValueError(
+            f"counts are of many labels a sample, {carried} samples, which are no shares of classes; use "
+            "adjust_logits with activation='sigmoid', or count one label a sample"
+        )
+    return None
 
 
 def _log_sum(values: Vector) -> float:
@@ -637,22 +700,33 @@ def _log_not(log_shares: Vector) -> Vector:
     return np.asarray(rest)
 
 
-def _floats(name: str, given: object) -> tuple[Any, Any, Callable[[Any], Any]]:
-    """Return values, their array namespace, and what turns a result back into the kind that was given."""
+def _floats(name: str, given: object) -> tuple[Any, Any]:
+    """Return values and their array namespace."""
     if isinstance(given, (list, tuple, np.ndarray)):
-        values = np.asarray(given)
+        try:
+            values = np.asarray(given)
+        except ValueError:
+            raise ValueError(
+                f"{name} must be a rectangular array, got {_checks.describe(given)}; give rows of one length"
+            ) from None
         if values.dtype.kind not in "fiu":
-            raise TypeError(f"{name} must be numbers, got {_checks.describe(values)}")
-        return (values if values.dtype.kind == "f" else values.astype(np.float64)), np, lambda x: x
+            raise TypeError(f"{name} must be numbers, got {_checks.describe(values)}; convert them first")
+        return (values if values.dtype.kind == "f" else values.astype(np.float64)), np
     if _arrays.is_series(given) or hasattr(given, "to_numpy"):
-        values = np.asarray(given.to_numpy(), dtype=np.float64)
-        return values, np, lambda x: x
+        try:
+            return np.asarray(given.to_numpy(), dtype=np.float64), np
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{name} must be numbers, got {_checks.describe(given)}; leave out columns of text"
+            ) from None
     if not _arrays.is_array(given):
-        raise TypeError(f"{name} must be an array of numbers, got {_checks.describe(given)}")
+        raise TypeError(
+            f"{name} must be an array of numbers, got {_checks.describe(given)}; give what the model returns"
+        )
     xp = _arrays.namespace(given)
     if not xp.isdtype(given.dtype, "real floating"):
-        raise TypeError(f"{name} must be floats, got {_checks.describe(given)}")
-    return given, xp, lambda x: x
+        raise TypeError(f"{name} must be floats, got {_checks.describe(given)}; convert them first")
+    return given, xp
 
 
 def _one_logit(values: Any, classes: int) -> bool:
@@ -670,7 +744,15 @@ def _check_shape(name: str, values: Any, classes: int) -> None:
         )
 
 
-def _check_numbers(name: str, values: Any, xp: Any) -> None:
+def _has_values(values: Any) -> bool:
+    """Whether an array has values to look at: in jax.jit, torch.compile and vmap it stands for any."""
+    if "torch" in sys.modules and type(values).__module__.partition(".")[0] == "torch":
+        torch = sys.modules["torch"]
+        return not (torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(values))
+    return not type(values).__name__.endswith("Tracer")
+
+
+def _check_numbers(name: str, values: Any, xp: Any, *, rows: bool = False) -> None:
     # a sum is one read of the memory; only where it is not finite is a second look worth its time
     if math.isfinite(float(xp.sum(values))):
         return
@@ -678,16 +760,41 @@ def _check_numbers(name: str, values: Any, xp: Any) -> None:
         raise ValueError(f"{name} hold NaN; look at the training, or leave those samples out")
     if bool(xp.any(values == math.inf)):
         raise ValueError(f"{name} hold infinity; clip them, or leave those samples out")
+    if rows and bool(xp.any(xp.all(values == -math.inf, axis=-1))):
+        raise ValueError(f"{name} have a row of -inf alone, which decides nothing; leave those samples out")
 
 
-def _are_probabilities(values: Any, xp: Any) -> bool:
+def _tolerance(dtype: Any, xp: Any) -> float:
+    """By how much rows of probabilities may miss 1: half precision rounds each."""
+    return max(_SUM, float(xp.finfo(dtype).eps))
+
+
+def _wide(values: Any, xp: Any) -> Any:
+    """Return values in single precision at least, in which a sum of many is not lost."""
+    return xp.astype(values, xp.float32) if float(xp.finfo(values.dtype).eps) > 1e-6 else values
+
+
+def _are_probabilities(values: Any, xp: Any, miss: float | None = None) -> bool:
     if 0 in values.shape:
         return False
-    first = xp.reshape(values, (-1, values.shape[-1]))[0, :]  # enough to tell most logits
-    if bool(xp.any(first < 0)) or abs(float(xp.sum(first)) - 1) > _SUM:
+    miss = _tolerance(values.dtype, xp) if miss is None else miss
+    first = _wide(xp.reshape(values, (-1, values.shape[-1]))[0, :], xp)  # enough to tell most logits
+    if bool(xp.any(first < 0)) or abs(float(xp.sum(first)) - 1) > miss:
         return False
-    sums = xp.sum(values, axis=-1)
-    return not bool(xp.any(values < 0)) and bool(xp.all(abs(sums - 1) <= _SUM))
+    sums = xp.sum(_wide(values, xp), axis=-1)
+    return not bool(xp.any(values < 0)) and bool(xp.all(abs(sums - 1) <= miss))
+
+
+def _notice_shares(values: Any, xp: Any) -> None:
+    """Warn where log-odds look like probabilities: a score of its own has no sum that tells."""
+    flat = xp.reshape(values, (-1,))
+    for part in (flat[:_FEW], flat):
+        if part.shape[0] < _FEW or not bool(xp.all((part >= 0) & (part <= 1))):
+            return
+    _checks.warn(
+        "logits are all in [0, 1], as probabilities are; give what comes before the sigmoid, "
+        "log(p) - log(1 - p)"
+    )
 
 
 def _softmax(values: Any, xp: Any) -> Any:
@@ -706,11 +813,7 @@ def _like(vector: Any, values: Any, xp: Any) -> Any:
 
 
 def _to_numpy(values: object) -> npt.NDArray[Any]:
-    if isinstance(values, np.ndarray):
-        return values
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-    return np.asarray(values)
+    return values if isinstance(values, np.ndarray) else _arrays.as_numpy("values", values)
 
 
 def logit(
@@ -753,7 +856,7 @@ def tuned_logit(
             "adjustment 'tuned_logit' chooses by held-out predictions; give held_out=(logits, labels), or "
             "compare it on a table or on features, where they are made"
         )
-    tau = tune_adjustment(*held_out, prior).tau
+    tau = tune_adjustment(*held_out, prior, activation=activation).tau
     return logit(logits, counts, prior, tau=tau, activation=activation)
 
 

@@ -90,6 +90,7 @@ def with_prior(
     sampling: object = None,
     tau: float = 1.0,
     activation: str = "softmax",
+    num_samples: int | None = None,
 ) -> Layer:
     """Return a copy of a model whose last bias holds the adjustment of `longtail.adjust_logits`.
 
@@ -104,6 +105,7 @@ def with_prior(
         sampling: see `longtail.adjust_logits`.
         tau: see `longtail.adjust_logits`.
         activation: see `longtail.adjust_logits`.
+        num_samples: see `longtail.adjust_logits`.
 
     Returns:
         The copy. A last layer without a bias has one in it.
@@ -125,6 +127,7 @@ def with_prior(
         raise ValueError("model has no Linear or Conv layer; give the layer that makes the logits")
     outputs = head.weight.shape[0]
     _checks.choice("activation", activation, ("softmax", "sigmoid"))
+    one = outputs == 1 and num_samples is None and getattr(counts, "num_samples", None) is None
     shift = logit_shift(
         counts,
         target=target,
@@ -132,9 +135,10 @@ def with_prior(
         offset=offset,
         sampling=sampling,
         tau=tau,
-        activation="softmax" if outputs == 1 else activation,  # of one output they are the same
+        activation="softmax" if one else activation,  # of one output they are the same
+        num_samples=num_samples,
     )
-    if outputs == 1 and len(shift) == 2:
+    if one and len(shift) == 2:
         shift = shift[1:] - shift[:1]
     if outputs != len(shift):
         raise ValueError(

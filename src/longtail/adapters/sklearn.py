@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail import _arrays, _checks
-from longtail.adjust import TunedAdjustment, adjust_probabilities, logit_shift, tune_adjustment
+from longtail.adjust import TunedAdjustment, adjust_probabilities, cost_matrix, logit_shift, tune_adjustment
 from longtail.counts import ClassCounts
 from longtail.weights import DEFAULT_BETA, class_weights
 
@@ -318,7 +318,9 @@ class PriorAdjustedClassifier(_Around):
         if len(classes) > 1:  # wrong options are told before all work
             even, once = np.full((1, len(classes)), 1 / len(classes)), np.ones(len(classes))
             tau = 1.0 if tune else self.tau
-            adjust_probabilities(even, once, target=self._target(classes), tau=tau, cost=self.cost)
+            adjust_probabilities(even, once, target=self._target(classes), tau=tau)
+            if self.cost is not None:
+                cost_matrix(self.cost, dict.fromkeys(classes.tolist(), 1), len(classes))
         if told := [key for key in params if key.endswith("__sample_weight")]:
             raise ValueError(
                 f"{told[0]} weighs samples where this classifier does not see it, and so hides the prior; "
@@ -365,7 +367,8 @@ class PriorAdjustedClassifier(_Around):
         return np.asarray(softmax(values + logit_shift(self.class_count_, **options), axis=1))
 
     def _target(self, classes: Array) -> Any:
-        return _arrays.align("target", self.target, dict.fromkeys(classes.tolist()))
+        names = dict.fromkeys(classes.tolist())
+        return _arrays.align("target", self.target, names, remedy="give every class its share")
 
     def _tuned(
         self,

@@ -505,7 +505,7 @@ def _kept(
             evaluation: Evaluation | MultiLabelEvaluation
             if inner is not None and method.adjustment == Rule("tuned_logit"):
                 prior = method.prior(data.counts, epochs=recipe.epochs)
-                tau = tune_adjustment(*inner, prior).tau
+                tau = tune_adjustment(*inner, prior, activation=method.activation).tau
                 chosen["tau"] = tau
                 decides = method.replace(adjustment=Rule("logit", tau=tau))
             if data.problem.many_labels:
