@@ -569,9 +569,9 @@ def test_lists_of_paths_and_labels(write):
 
 
 def test_labels_are_names_where_folders_say_nothing(write):
-    root = write("a/0.jpg", "a/1.jpg", "b/2.jpg")
+    root = write("a/0.jpg", "a/1.jpg", "b/2.jpg", "a/3.jpg")
     (root / "train.txt").write_text("a/0.jpg 0\na/1.jpg 1\nb/2.jpg 1\n")
-    (root / "val.txt").write_text("a/0.jpg 1\n")
+    (root / "val.txt").write_text("a/3.jpg 1\n")
     assert load_images(root / "train.txt")[0].class_names == ("0", "1")
 
 
@@ -606,15 +606,64 @@ def test_bad_lists_are_refused(write, train, val, message):
         load_images(root / "train.txt")
 
 
+@pytest.fixture
+def listed(write):
+    """Writes a table of ten pictures of two classes, with other columns beside."""
+    files = [f"{'ab'[i % 2]}/{i}.jpg" for i in range(10)]
+    root = write(*files)
+
+    def make(rows=(), **columns):
+        lines = [
+            ["file_name", "label", *columns],
+            *([f, f[0], *(c[i] for c in columns.values())] for i, f in enumerate(files)),
+            *rows,
+        ]
+        (root / "t.csv").write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
+        return root / "t.csv"
+
+    return make
+
+
+def test_a_column_of_parts_in_a_table_of_pictures_is_kept_to(listed):
+    said = ["Train"] * 6 + ["test"] * 4
+    train, test = load_images(listed(split=said, patient=[*range(10)]), groups="patient")
+    assert names_of(train) == [(f"{'ab'[i % 2]}/{i}.jpg", "ab"[i % 2]) for i in range(6)]
+    assert names_of(test) == [(f"{'ab'[i % 2]}/{i}.jpg", "ab"[i % 2]) for i in range(6, 10)]
+    assert train.groups.tolist() == list("012345")
+    with pytest.warns(
+        UserWarning, match=r"t.csv: 2 images whose 'split' is 'test' take no part; those of 'val'"
+    ):
+        train, test = load_images(listed(split=["train"] * 6 + ["val"] * 2 + ["test"] * 2))
+    assert names_of(test) == [("a/6.jpg", "a"), ("b/7.jpg", "b")]
+    for other in (["train"] * 10, ["train", "odd"] * 5, list("0123456789")):  # says nothing of parts
+        assert len(load_images(listed(split=other))[1]) == 2
+    with pytest.raises(ValueError, match=r"1 classes that no training image has: 'b'"):
+        load_images(listed(split=["train", "test"] * 5))
+
+
+def test_a_picture_that_a_list_names_twice_is_told(listed, write):
+    with pytest.warns(
+        UserWarning,
+        match=r"t.csv names 2 images more than once, such as 'a/0.jpg'; 1 of them with "
+        r"different classes\. Each row counts",
+    ):
+        load_images(listed(rows=[["a/0.jpg", "a"], ["b/1.jpg", "a"]]))
+    root = write("c/0.jpg", "d/0.jpg")
+    (root / "train.txt").write_text("c/0.jpg 0\nd/0.jpg 1\n")
+    (root / "val.txt").write_text("c/0.jpg 0\n")
+    with pytest.warns(UserWarning, match=r"train.txt names 1 images more than once, .*; 1 are in both parts"):
+        load_images(root / "train.txt")
+
+
 def test_a_list_needs_its_partner(write):
     root = write("a.jpg")
     for name in ("train.txt", "list.txt"):
         (root / name).write_text("a.jpg 0\na.jpg 1\n")
     with pytest.raises(
-        FileNotFoundError, match=r"has no partner val.txt or test.txt beside it; give the pair"
+        FileNotFoundError, match=r"has no partner val.txt or test.txt beside it; write the test images there"
     ):
         load_images(root / "train.txt")
-    with pytest.raises(ValueError, match=r"'list.txt' has no 'train' in its name; give the pair"):
+    with pytest.raises(ValueError, match=r"'list.txt' has no 'train' in its name; call it list_train.txt"):
         load_images(root / "list.txt")
     with pytest.raises(ValueError, match=r"must be a pair \(train, test\) of list files, got 1 names"):
         load_images([root / "train.txt"])
@@ -629,7 +678,10 @@ def test_a_list_needs_its_partner(write):
         ),
         (["cat/notes.txt"], r"has no class folders with images \(0 images"),
         (["cat/a.jpg", "cat/b.jpg"], r"has one class, 'cat'; a classifier needs two or more"),
-        (["cat/a.jpg", "lynx/notes.txt"], r"1 classes have no training image: 'lynx'; add some or leave"),
+        (
+            ["cat/a.jpg", "lynx/notes.txt"],
+            r"1 class has no training image: 'lynx'; add some or leave that class out",
+        ),
         (
             ["train/cat/a.jpg", "train/dog/a.jpg", "val/cat/a.jpg", "val/wolf/a.jpg"],
             r"the test images have 1 classes that no training image has: 'wolf'; add training images",
@@ -727,7 +779,7 @@ def test_label_columns_of_plain_values_are_numbered_in_order(rows, kind, labels)
         ),
         ([0, 1], 2, {"image": "species"}, r"image='species' is a column of ClassLabels, not of images"),
         ([0, 0], 1, {}, r"has one class, '0'"),
-        ([0, 0], 2, {}, r"1 classes have no training image: '1'"),
+        ([0, 0], 2, {}, r"1 class has no training image: '1'"),
         ([0, -1], 2, {}, r"column 'species' has rows without a label \(-1\)"),
     ],
 )

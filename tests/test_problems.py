@@ -1428,3 +1428,86 @@ def test_the_panel_of_the_report_page_of_the_docs_works(compared):
     names: dict[str, Any] = {}
     exec(block.replace('PANELS.register("mine", panel)', ""), names)
     assert names["panel"](compared).title == "My view"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "frame"])
+def test_the_index_of_pandas_is_no_input(kind, tmp_path, rng):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"x": rng.normal(size=60), "y": ["a", "b"] * 30})
+    table.index = [*range(30)] * 2  # as of two tables that were put together
+    path = tmp_path / f"t.{kind}"
+    if kind == "parquet":
+        table.to_parquet(path)
+        left = "__index_level_0__"
+    else:
+        table.to_csv(path)
+        left = "column 1" if kind == "csv" else "Unnamed: 0"
+    source = pandas.read_csv(path) if kind == "frame" else path
+    found = Problem.from_table(source, "y")
+    assert [name for name, _ in found.columns] == ["x"]
+    assert found.notes[0].startswith(f"left out: {left!r} is the numbering of rows that pandas writes")
+    assert len(Problem.from_table(source, "y", keep=[left]).columns) == 2
+    plain = table.reset_index(drop=True)
+    assert Problem.from_table(plain, "y", test=source).test[0].shape == (60, 1)
+
+
+def test_the_index_of_pandas_is_no_feature(tmp_path, rng):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"f0": rng.normal(size=60), "y": [0, 1] * 30})
+    table.index = [*range(30)] * 2
+    table.to_parquet(tmp_path / "f.parquet")
+    assert Problem.from_features(tmp_path / "f.parquet").inputs.shape == (60, 1)
+    table.assign(patient=[*range(30)] * 2, f1=table.f0 / 2, f2=table.f0 / 3).to_parquet(
+        tmp_path / "g.parquet"
+    )
+    with pytest.warns(UserWarning, match="whole numbers in 'patient', .*call groups what belongs together"):
+        assert Problem.from_features(tmp_path / "g.parquet").inputs.shape == (60, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("split", ["train", "test"]),
+        ("Set", ["Training", "Validation"]),
+        ("is_test", [0, 1]),
+        ("is_train", [True, False]),
+    ],
+)
+def test_a_column_that_says_what_is_for_testing_is_no_input(name, values, tmp_path, rng):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"x": rng.normal(size=60), "y": ["a"] * 20 + ["b"] * 40})
+    table[name] = values * 30
+    table.to_csv(tmp_path / "t.csv", index=False)
+    for source in (table, tmp_path / "t.csv"):
+        with pytest.raises(ValueError, match=f"column '{name}' of .*for testing .*; .*test=.*drop='{name}'"):
+            Problem.from_table(source, "y")
+    assert [n for n, _ in Problem.from_table(table, "y", drop=[name]).columns] == ["x"]
+    assert len(Problem.from_table(table, "y", keep=[name]).columns) == 2
+    table.assign(y=[0] * 20 + [1] * 40).to_parquet(tmp_path / "f.parquet")
+    with pytest.raises(ValueError, match=f"column '{name}' of .* is no feature; .*X_test"):
+        Problem.from_features(tmp_path / "f.parquet")
+
+
+def test_columns_that_only_look_like_parts_are_inputs(rng):
+    columns = {"test": [0, 1] * 30, "way": ["train", "bus"] * 30, "stage": ["dev", "eval"] * 30}
+    found = Problem.from_table({**columns, "y": ["a"] * 20 + ["b"] * 40}, "y")
+    assert [name for name, _ in found.columns] == ["test", "way", "stage"]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "parquet"])
+def test_days_as_text_are_days_in_every_table(kind, tmp_path):
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    days = [f"2024-01-{d:02}" for d in range(1, 31)] * 2
+    columns = {"day": days, "time": [f"{d} 12:00" for d in days], "y": ["a"] * 20 + ["b"] * 40}
+    table = pandas.DataFrame(columns) if kind != "polars" else polars.DataFrame(columns)
+    table.to_csv(tmp_path / "t.csv", index=False) if kind == "pandas" else None
+    if kind == "parquet":
+        table.to_parquet(tmp_path / "t.parquet")
+        table = tmp_path / "t.parquet"
+    found = Problem.from_table(table, "y")
+    assert found.columns == (("day", "date"), ("time", "date")), found.notes
+    np.testing.assert_allclose(found.inputs[:2], [[19723, 19723.5], [19724, 19724.5]])
+    if kind == "pandas":  # as the same table in a file
+        np.testing.assert_array_equal(found.inputs, Problem.from_table(tmp_path / "t.csv", "y").inputs)
+    odd = {**columns, "day": ["n/k", *days[1:]]}
+    assert Problem.from_table(odd, "y").columns[0] == ("day", "category")

@@ -59,6 +59,7 @@ def look_at_images(name: str, **options: Any) -> tuple[ImageList, ImageList]:
         ValueError: it holds no classes.
     """
     from longtail.datasets.images import list_images, parted
+    from longtail.sources import pictures
 
     train, test = list_images(name, **options)
     line = f"{train.num_classes} classes"
@@ -71,7 +72,9 @@ def look_at_images(name: str, **options: Any) -> tuple[ImageList, ImageList]:
     else:
         rest = f"{len(train):,} training and {len(test):,} test images"
         files = [part.files for part in (train, test) if part.files is not None]
-        if len(files) == 2:
+        if pictures.is_table(name):
+            rest += " (as the table's column of parts says)"
+        elif len(files) == 2:
             first, second = (Path(os.fsdecode(names[0])).parts[0] for names in files)
             rest += f" ({first}, {second})" * (first != second)
     if os.environ.get("RANK", "0") == "0":  # one voice for all processes

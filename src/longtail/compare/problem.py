@@ -151,6 +151,7 @@ class Problem:
             check_label(str(label), classes, source)
             names = encode(_distinct(classes))[0] if read.classes is None else read.classes
             targets = _known(classes, names)
+        _refuse_parts(read, keep, source, tested=test is not None)
         columns, notes = _usable(read, targets, keep, names)
         if not columns:
             raise ValueError(f"{source} has no column to learn {where.called} from; keep=NAME takes one in")
@@ -634,6 +635,12 @@ def _usable(
         targets = np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
     classes = len(np.unique(targets))
     for column in read.columns:
+        if column.index and column.name not in keep:
+            notes.append(
+                f"left out: {column.name!r} is the numbering of rows that pandas writes "
+                f"(keep={column.name!r} takes it in)"
+            )
+            continue
         start = column.values[:_LOOK]
         seen = len(np.unique(start))  # NaN once
         if seen > max(classes, 2) and (not column.whole or seen < len(start)):
@@ -669,6 +676,19 @@ def _usable(
             f"keep={odd[0].name!r}{' and so on' * several} if categories are meant"
         )
     return columns, notes
+
+
+def _refuse_parts(read: Frame, keep: Sequence[str], source: str, tested: bool) -> None:
+    """Refuse a column that says which rows are for testing: folds would mix them, and learn from it."""
+    for column in read.columns:
+        if column.name not in keep and (said := column.parts) is not None:
+            ours, theirs = said
+            how = "" if tested else "write the test rows into a table of their own, given by test=, and "
+            raise ValueError(
+                f"column {column.name!r} of {source} says which rows are for training and which for testing "
+                f"({ours!r}, {theirs!r}), and is no input; {how}leave the column out by "
+                f"drop={column.name!r}, or take it in by keep={column.name!r}"
+            )
 
 
 def _like_numbers(column: Column) -> bool:
@@ -740,7 +760,7 @@ def _test_table(
     ours = {c.name for c in train.columns}
     if away := [c.name for c in columns if c.name not in there]:
         raise ValueError(f"{source} lacks columns of the training table: {_checks.shorten(away)}; add them")
-    extra = [n for n in there if n not in ours and n not in drop]
+    extra = [n for n, c in there.items() if n not in ours and n not in drop and not c.index]
     if extra:
         raise ValueError(
             f"{source} has columns that the training table has not: {_checks.shorten(extra)}; leave them out"

@@ -292,7 +292,8 @@ def load_images(
             - lists of ``path label`` lines, such as ``ImageNet_LT_train.txt``, whose partner ``_val`` or
               ``_test`` lies beside it, or a pair (train, test) of such;
             - a table (.csv, .tsv, .parquet) with a column of image files, with or without their folders and
-              endings, and one of labels, or a folder with such a ``metadata.csv``;
+              endings, and one of labels, or a folder with such a ``metadata.csv``; a column ``split`` of
+              train and test says what is for which;
             - a Hugging Face data set: a ``datasets.Dataset`` or ``DatasetDict``, a folder where one was
               saved by ``save_to_disk``, or ``"hf:NAME"`` for whatever ``datasets.load_dataset(NAME)`` reads.
         image: The image column of a Hugging Face data set, None for the only one; of a table, None for one of
@@ -572,7 +573,13 @@ def _listed(
         found = pictures.read(Path(source), image, label, None if root is None else Path(root))
         together = None if groups is None else pictures.column(Path(source), image, groups)
         files, targets = found.train
-        return ImageList(targets, found.class_names, found.root, files, groups=together), None
+        whole = ImageList(targets, found.class_names, found.root, files, groups=together)
+        said = pictures.parts(Path(source), image, label)
+        if said is None:
+            return whole, None
+        ours, theirs = (whole.select(np.flatnonzero(rows)) for rows in said)
+        check_classes(whole.class_names, ours.targets, theirs.targets, str(source))
+        return ours, theirs
     rows = hub.splits(source)
     given = {"image": image, "label": label, "groups": groups, "root": root}
     for name, value in given.items():

@@ -81,13 +81,22 @@ def _of_parquet(path: str, label: str) -> dict[str, Array]:
         )
     together = "groups" if "groups" in kinds and label != "groups" else None
     vectors = [name for name, kind in kinds.items() if kind.endswith("]") and name != label]
-    drop = [name for name in kinds if name in ("paths", *vectors) and name != label]
+    # pandas reads such a column as the numbering of rows, and not as one of the table
+    index = [name for name in kinds if name.startswith("__index_level_")]
+    drop = [name for name in kinds if name in ("paths", *vectors, *index) and name != label]
     if len(vectors) == 1:
         drop = [name for name in kinds if name not in (label, together)]
     read = read_frame(path, label=label, groups=together, drop=drop)
     found = {"y": read.labels} | ({} if read.groups is None else {"groups": read.groups})
     if len(vectors) == 1:
         return found | {"X": vectors_of(path, vectors[0])}
+    for column in read.columns:
+        if (said := column.parts) is not None:
+            raise ValueError(
+                f"column {column.name!r} of {path!r} says which rows are for training and which for testing "
+                f"({said[0]!r}, {said[1]!r}), and is no feature; write a .npz file with X, y, X_test and "
+                "y_test, or leave the column out of the file"
+            )
     if text := [*vectors, *(c.name for c in read.columns if c.kind != "number")]:
         raise ValueError(
             f"{path!r} has columns that are no numbers: {_checks.shorten(text)}; features are numbers alone, "
@@ -109,6 +118,13 @@ def _of_parquet(path: str, label: str) -> dict[str, Array]:
         _checks.warn(
             f"features {path}: every row has another whole number in "
             f"{_checks.shorten([c.name for c in different])}; leave out of the file what is an identifier"
+        )
+    whole = [c.name for c in read.columns if c.whole and len(np.unique(c.values[:_ROWS])) > _FEW]
+    odd = [name for name in whole if name not in {c.name for c in different}]
+    if odd and len(whole) < len(read.columns) / 2:
+        _checks.warn(
+            f"features {path}: whole numbers in {_checks.shorten(odd)}, beside others that are not, are "
+            "taken as features; call groups what belongs together, and leave out what is no feature"
         )
     if not read.columns:
         raise ValueError(f"features {path} has no column beside {label!r}; give a column a feature")

@@ -13,6 +13,7 @@ import errno
 import functools
 import glob
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -59,6 +60,15 @@ _OTHER = (
 )
 _MIXED = 50  # distinct values beyond which a column of numbers and text is no list of categories
 _CONTINUOUS = 20  # distinct numbers that are not whole, beyond which a label is a measure
+# what a column calls the rows for training and for testing, and what one of 0 and 1 is called that says so
+_TRAIN = ("train", "training")
+_TEST = ("test", "testing", *("val", "valid", "validation", "dev", "eval", "evaluation", "holdout"))
+_PARTS = re.compile(
+    r"(is|in)_?(train|test|val|valid|validation)(ing)?(_?set)?|(train|test|valid)(ing)?_?set|split"
+)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
+# how pandas calls an index without a name in Parquet, and in a CSV file that was written twice
+_INDEX = re.compile(r"__index_level_[0-9]+__|Unnamed: [0-9]+")
 # a number with a decimal comma, and with points between thousands
 _COMMA = r"[-+]?([0-9]+|[1-9][0-9]{0,2}(\.[0-9]{3})+)(,[0-9]+)?([eE][-+]?[0-9]+)?"
 # such numbers that may be meant otherwise: whole ones, and 1,250 or 1.250 with a mark that may part thousands
@@ -84,6 +94,7 @@ class Column:
         whole: whether every value is a whole number, or text: what an identifier is made of.
         mark: what fractions are written with in text between semicolons or tabs, "," or "."; empty where no
             value tells, and of all other tables.
+        index: whether it is the numbering of rows that pandas writes beside them.
     """
 
     name: str
@@ -92,6 +103,25 @@ class Column:
     categories: tuple[str, ...] = ()
     whole: bool = False
     mark: _Mark = ""
+    index: bool = False
+
+    @property
+    def parts(self) -> tuple[str, str] | None:
+        """What the column calls training and test rows, where it says which are which; else None."""
+        named = _PARTS.fullmatch(self.name.strip().lower())
+        if self.kind == "category":
+            said = {text.strip().lower(): text for text in self.categories}
+            ours, theirs = (next((said[w] for w in words if w in said), None) for words in (_TRAIN, _TEST))
+            if ours is not None and theirs is not None and said.keys() <= {*_TRAIN, *_TEST}:
+                return ours, theirs
+            if named is None or len(self.categories) != 2:
+                return None
+            no, yes = self.categories  # such as False and True, no and yes
+        elif named is None or self.kind != "number" or {*np.unique(self.values).tolist()} != {0.0, 1.0}:
+            return None
+        else:
+            no, yes = "0", "1"
+        return (yes, no) if "train" in named[0] else (no, yes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,9 +243,9 @@ def _read_frame(
             texts = {*texts, label}
         known = {} if like is None else {c.name: c.mark for c in like.columns}
         several = labels if separator is None else [label or ""]
-        read, classes, marks = _from_file(stack, os.fspath(source), label, texts, several, drop, known)
+        read, classes, marks, bare = _from_file(stack, os.fspath(source), label, texts, several, drop, known)
     else:
-        read, classes, marks = _from_memory(source, label, drop), None, {}
+        read, classes, marks, bare = _from_memory(source, label, drop), None, {}, set()
     name = f"{str(source)!r}" if isinstance(source, str | os.PathLike) else "the table"
     if like is not None and groups not in read:
         groups = None
@@ -256,7 +286,8 @@ def _read_frame(
     for i, n in enumerate(wanted):  # one at a time, or all would be held twice
         column = _column(n, read[n](), n in keep, n in texts, name)
         values[:, i] = column.values
-        columns.append(replace(column, values=values[:, i], mark=marks.get(n, "")))
+        index = column.kind == "number" and column.whole and (n in bare or _INDEX.fullmatch(n) is not None)
+        columns.append(replace(column, values=values[:, i], mark=marks.get(n, ""), index=index))
     together = None if together is None else together.astype(str)
     return Frame(tuple(columns), truth, together, classes, values)
 
@@ -316,7 +347,7 @@ def _from_file(
     several: Sequence[str] = (),
     drop: Collection[str] = (),
     known: Mapping[str, _Mark] = MappingProxyType({}),
-) -> tuple[dict[str, _Reader], tuple[Any, ...] | None, dict[str, _Mark]]:
+) -> tuple[dict[str, _Reader], tuple[Any, ...] | None, dict[str, _Mark], set[str]]:
     endings = [ending for ending in Path(path.lower()).suffixes if ending not in _PACKED]
     other = bool(endings) and endings[-1] in _OTHER
     if other or not os.path.isfile(path):
@@ -325,7 +356,7 @@ def _from_file(
         raise ValueError(f"source {path!r} is {what}; give {READ}")
     database = _opened(stack)
     if Path(path).suffix.lower() in _PARQUET:
-        return _from_parquet(database, path, label, drop), None, {}
+        return _from_parquet(database, path, label, drop), None, {}, set()
     return _from_text(database, path, label, texts, several, known)
 
 
@@ -346,7 +377,7 @@ def _from_text(
     as_text: Collection[str],
     several: Sequence[str] = (),
     known: Mapping[str, _Mark] = MappingProxyType({}),
-) -> tuple[dict[str, _Reader], tuple[Any, ...] | None, dict[str, _Mark]]:
+) -> tuple[dict[str, _Reader], tuple[Any, ...] | None, dict[str, _Mark], set[str]]:
     """Read text; a column is numbers, or dates, where every value that is there is one.
 
     Of many labels a row, whose columns are named by `several`, the labels are columns as all others. A comma
@@ -361,6 +392,7 @@ def _from_text(
         if twice := [name for name in header if name and header.count(name) > 1]:
             raise ValueError(f"columns of {path!r} are named twice: {twice[0]!r}; rename one")
         # an index that pandas wrote has no name
+        bare = {f"column {i + 1}" for i, name in enumerate(header) if not name}
         header = [name or f"column {i + 1}" for i, name in enumerate(header)]
         aliases = tables._names(len(header))
         classes = None if several else _classes(database, path, str(label))
@@ -449,7 +481,7 @@ def _from_text(
         name: partial(classes_in, alias) if i == at else partial(column, name, alias)
         for i, (name, alias) in enumerate(zip(header, aliases, strict=True))
     }
-    return read, classes, marks
+    return read, classes, marks, bare
 
 
 def _parted(name: str, raw: Array, separator: str, table: str) -> tuple[Array, tuple[Any, ...]]:
@@ -689,7 +721,7 @@ def _column(name: str, raw: _Raw, keep: bool, text: bool, table: str) -> Column:
         known_texts = [i for i, x in enumerate(raw.texts) if not _arrays.is_missing(x)]
         places = np.full(len(raw.texts) + 1, np.nan)  # the last is that of a row without text
         places[known_texts] = np.arange(len(known_texts))
-        return _category(name, [raw.texts[i] for i in known_texts], places[raw.codes], keep, table)
+        return _category(name, [raw.texts[i] for i in known_texts], places[raw.codes], keep or text, table)
     if text and raw.dtype.kind != "O":
         known = raw.tolist()
         raw = np.asarray([None if _arrays.is_missing(x) else x for x in known], dtype=object)
@@ -753,6 +785,10 @@ def _category(
         keep: take it whatever it holds.
         table: for the message.
     """
+    if not keep and distinct and (days := _days(distinct)) is not None:
+        known = ~np.isnan(values)
+        values[known] = days[values[known].astype(np.int64)]
+        return Column(name, "date", values)
     numeric = np.asarray([_arrays.NUMBER.fullmatch(x) is not None for x in distinct], dtype=bool)
     if not keep and len(distinct) > _MIXED and numeric.any() and not numeric.all():
         codes = values[~np.isnan(values)].astype(np.int64)
@@ -764,6 +800,21 @@ def _category(
                 f"these, leave the column out by drop={name!r}, or take it as categories by keep={name!r}"
             )
     return Column(name, "category", values, tuple(distinct), whole=True)
+
+
+def _days(texts: Sequence[str]) -> npt.NDArray[np.float64] | None:
+    """Read texts such as 2020-01-31 and 2020-01-31 12:00 as days since 1970; None if one is no such."""
+    try:
+        moments = [
+            _utc(datetime.datetime.fromisoformat(text)) for text in texts if _DATE.match(text) is not None
+        ]
+        if len(moments) < len(texts):
+            return None
+        stamps = np.asarray([moment.isoformat()[:23] for moment in moments], dtype="datetime64[ms]")
+    except ValueError:
+        return None
+    days: npt.NDArray[np.float64] = stamps.astype(np.float64) / 1000 / _DAY
+    return days
 
 
 def _utc(moment: Any) -> Any:

@@ -58,6 +58,26 @@ class Listing:
                     )
 
 
+def notice_twice(
+    source: str, train: tuple[Files, Targets], test: tuple[Files, Targets] | None = None
+) -> None:
+    """Warn of pictures that a list names more than once: each counts as often, and copies leak into tests."""
+    parts = [train] if test is None else [train, test]
+    files, labels = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    names, at, times = np.unique(files, return_inverse=True, return_counts=True)
+    if (times < 2).all():
+        return
+    order = np.lexsort((labels, at))
+    same = at[order][1:] == at[order][:-1]
+    other = len(np.unique(at[order][1:][same & (labels[order][1:] != labels[order][:-1])]))
+    both = 0 if test is None else len(np.intersect1d(train[0], test[0]))
+    told = f"{source} names {int((times > 1).sum()):,} images more than once, such as "
+    told += repr(os.fsdecode(names[int(np.argmax(times > 1))]))
+    told += f"; {other:,} of them with different classes" * bool(other)
+    told += f"; {both:,} are in both parts" * bool(both)
+    _checks.warn(f"{told}. Each row counts, and a copy may be learned from and tested on: leave copies out")
+
+
 def names_array(names: Iterable[str]) -> Files:
     """Return file names in one block of bytes.
 
@@ -78,9 +98,10 @@ def check_classes(names: tuple[str, ...], train: Targets, test: Targets | None, 
         refuse_unseen([*unseen, *sorted({str(t) for t in test[test >= len(names)]})], source)
     if not counts.all():
         bare = [names[i] for i in np.flatnonzero(counts == 0)]
+        what = ("class has", "that class") if len(bare) == 1 else ("classes have", "those classes")
         raise ValueError(
-            f"{source}: {len(bare)} classes have no training image: {_checks.shorten(bare)}; add some or "
-            "leave those classes out"
+            f"{source}: {len(bare)} {what[0]} no training image: {_checks.shorten(bare)}; add some or leave "
+            f"{what[1]} out"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from longtail.sources.counted import Counted
-from longtail.sources.listing import TESTS, Listing, Targets, names_array
+from longtail.sources.listing import TESTS, Listing, Targets, names_array, notice_twice
 
 SOLUTION = "LOC_val_solution.csv"
 
@@ -30,7 +30,9 @@ def read(train: Path, test: Path, root: Path | None) -> Listing:
     names = _names(files, labels, len(counts))
     start = train.parent if root is None else root
     parts = (names_array(files), labels), (names_array(test_files), test_labels)
-    return Listing(start, names, *parts, str(train))
+    found = Listing(start, names, *parts, str(train))
+    notice_twice(train.name, *parts)
+    return found
 
 
 def count(path: Path) -> Counted:
@@ -57,13 +59,16 @@ def _names(files: list[str], labels: Targets, size: int) -> tuple[str, ...]:
 def partner(train: Path) -> Path:
     """Return the list file that holds the test images: ``..._val.txt`` or ``..._test.txt``."""
     if "train" not in train.name:
-        raise ValueError(f"list file {train.name!r} has no 'train' in its name; give the pair (train, test)")
+        raise ValueError(
+            f"list file {train.name!r} has no 'train' in its name; call it {train.stem}_train{train.suffix}, "
+            f"and the list of its test images {train.stem}_test{train.suffix}"
+        )
     head, _, tail = train.name.rpartition("train")
     for word in TESTS:
         if (path := train.with_name(f"{head}{word}{tail}")).is_file():
             return path
     raise FileNotFoundError(
-        f"{train} has no partner {head}val{tail} or {head}test{tail} beside it; give the pair (train, test)"
+        f"{train} has no partner {head}val{tail} or {head}test{tail} beside it; write the test images there"
     )
 
 

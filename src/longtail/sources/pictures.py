@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from longtail import _arrays, _checks
 from longtail.sources import folders, tables
-from longtail.sources.listing import Listing, names_array
+from longtail.sources.listing import TESTS, Listing, names_array, notice_twice
+
+Flags = npt.NDArray[np.bool_]
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _IMAGES = (
@@ -30,6 +32,9 @@ _IMAGES = (
     ),
     *("image_name", "image index", "id"),
 )
+# a column that says which rows are for testing, and what it calls the others
+_SPLITS = ("split", "data_split", "set", "subset", "partition", "phase")
+_TRAIN = ("train", "training")
 _LABELS = ("label", "labels", "class", "target", "diagnosis", "dx", "category", "species", "kind")
 
 
@@ -61,7 +66,35 @@ def read(path: Path, image: str | None, label: str | None, root: Path | None) ->
     place = {name: i for i, name in enumerate(known)}
     files = _found(names, start, path)
     targets = np.array([place[name] for name in labels], np.int64)
-    return Listing(start, tuple(map(str, known)), (names_array(files), targets), None, str(path))
+    listed = names_array(files), targets
+    made = Listing(start, tuple(map(str, known)), listed, None, str(path))
+    notice_twice(path.name, listed)
+    return made
+
+
+def parts(path: Path, image: str | None, label: str | None) -> tuple[Flags, Flags] | None:
+    """Return which rows of a table its column `split`, or one called alike, has for training and for testing.
+
+    Of several words for rows that are not trained on, the first of `TESTS` is taken, as of folders; a warning
+    says what takes no part. None without such a column, or where it holds anything else.
+    """
+    columns = tables.columns_of(str(path), label or image or "")
+    image = _column("image", image, columns, _IMAGES, path)
+    for name in (name.strip() for name in columns):
+        if name.lower() not in _SPLITS or name in (image, label):
+            continue
+        words = [str(word).strip().lower() for word in tables.read_pairs(str(path), image, name)[1]]
+        tests = [word for word in TESTS if word in words]
+        if not tests or not {*_TRAIN} & {*words} or not {*words} <= {*_TRAIN, *TESTS}:
+            continue
+        said = np.array(words)
+        if rest := int(np.isin(said, tests[1:]).sum()):
+            _checks.warn(
+                f"{path.name}: {rest:,} images whose {name!r} is {_checks.shorten(tests[1:])} take no part; "
+                f"those of {tests[0]!r} are tested on"
+            )
+        return np.isin(said, _TRAIN), said == tests[0]
+    return None
 
 
 def column(path: Path, image: str | None, name: str) -> npt.NDArray[np.str_]:
@@ -121,7 +154,7 @@ def _found(names: Sequence[str], start: Path, path: Path) -> list[str]:
     if gone:
         raise FileNotFoundError(
             f"{len(gone)} of the {len(names)} images that {path} names are not below {start}, such as "
-            f"{gone[0]!r}; say where they are by root='...'"
+            f"{gone[0]!r}; say where they are by root='...', or take these rows out of the table"
         )
     return found
 
