@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longtail import ClassBalancedLoss, functional
-from longtail.losses.batch import smoothing_limit
+from longtail.losses.forms import smoothing_limit
 
 COUNTS = np.array([5000.0, 400.0, 37.0, 50.0])
 PRIOR = COUNTS / COUNTS.sum()

@@ -611,6 +611,44 @@ def test_a_schedule_that_never_acted_is_not_taken_away():
     assert method.prior([90, 10])[1] > 0.2
 
 
+@pytest.mark.parametrize(
+    ("text", "method"),
+    [
+        (
+            "effective:adjustment=logit:tau=0.5",
+            {"weight": Rule("effective"), "adjustment": Rule("logit", tau=0.5)},
+        ),
+        ("posthoc_logit_adjusted:adjustment=none", {}),
+        ("effective:weight=none", {}),
+        ("plain:weight=effective:beta=0.9", {"weight": Rule("effective", beta=0.9)}),
+    ],
+)
+def test_rules_are_named_in_text(text, method):
+    assert methods.get(text) == Method(**method)
+    assert methods.get(text).name == text
+
+
+def test_a_loss_is_told_to_be_a_setting():
+    for name in ("focal", "sigmoid"):
+        with pytest.raises(ValueError, match=f"got '{name}'; a loss is a setting .* plain:loss={name} or"):
+            methods.get(name)
+
+
+def test_a_tuned_adjustment_is_refused_before_a_training(tmp_path):
+    with pytest.raises(ValueError, match=r"chooses by held-out .*; give posthoc_logit_adjusted, or compare"):
+        train(short(method=methods.get("tuned_adjustment")), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_smoothing_is_looked_at_where_a_plain_run_is_adjusted_too():
+    """The training knows of no adjustment, as rows that share it do not."""
+    method = methods.get("posthoc_logit_adjusted", label_smoothing=0.2)
+    method.training.criterion([900, 90, 10])
+    with pytest.raises(ValueError, match="label_smoothing must be below"):
+        method.adjust(np.zeros((1, 3)), [900, 90, 10])
+    method.replace(smooth_to="prior").adjust(np.zeros((1, 3)), [900, 90, 10])
+
+
 def test_two_names_of_one_method_are_told():
     from longtail.compare import prepare
 

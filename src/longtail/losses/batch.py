@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longtail import _checks
-from longtail.losses.forms import WEIGHTINGS
+from longtail.losses.forms import WEIGHTINGS, smoothing_limit
 from longtail.losses.reduction import Reduction
 from longtail.losses.reduction import count as count_samples
 
@@ -541,26 +541,8 @@ def check_offset(offset: Tensor, activation: str, smoothing: float) -> None:
         raise ValueError(
             f"label_smoothing must be below {limit:.3g} with an offset from {low:.4g} to {high:.4g}, got "
             f"{smoothing:g}: the class of the largest offset could never be predicted; smooth less, or not, "
-            "or smooth_to='prior'"
+            "or smooth_to='prior', which ClassBalancedLoss and methods have"
         )
-
-
-def smoothing_limit(activation: str, span: float, classes: int) -> float:
-    """Return from which label smoothing on the class of the largest offset can no longer be predicted.
-
-    Where a sample is of class k for certain, cross-entropy is least with probability h = 1 - e + e / C for k
-    and l = e / C for the others, so that the logits without the offset are log h - a_k and log l - a_j (their
-    log-odds, for a sigmoid). k stays the largest if h / l (the ratio of the odds) is above exp(a_k - a_j).
-
-    Args:
-        activation: "softmax" | "sigmoid".
-        span: of the offset: its largest value less its smallest.
-        classes: C.
-    """
-    over = math.expm1(min(span, 700.0)) / classes
-    if activation == "softmax":
-        return 1.0 / (1.0 + over)
-    return 2.0 / (1.0 + math.sqrt(1.0 + 4.0 * over * (classes - 1) / classes))
 
 
 def _check_layout(input: Tensor, target: Tensor) -> None:

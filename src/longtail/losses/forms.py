@@ -5,6 +5,7 @@ This file needs no torch, so that a recipe and the command line can name a loss 
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -83,3 +84,21 @@ WEIGHTINGS = ("sample", "class", "positive")
 def form_of(loss: str) -> Form:
     """Return a form by its name, also one for many labels alone."""
     return MANY_LABELS.get(loss) or FORMS[loss]
+
+
+def smoothing_limit(activation: str, span: float, classes: int) -> float:
+    """Return from which label smoothing on the class of the largest offset can no longer be predicted.
+
+    Where a sample is of class k for certain, cross-entropy is least with probability h = 1 - e + e / C for k
+    and l = e / C for the others, so that the logits without the offset are log h - a_k and log l - a_j (their
+    log-odds, for a sigmoid). k stays the largest if h / l (the ratio of the odds) is above exp(a_k - a_j).
+
+    Args:
+        activation: "softmax" | "sigmoid".
+        span: of the offset: its largest value less its smallest.
+        classes: C.
+    """
+    over = math.expm1(min(span, 700.0)) / classes
+    if activation == "softmax":
+        return 1.0 / (1.0 + over)
+    return 2.0 / (1.0 + math.sqrt(1.0 + 4.0 * over * (classes - 1) / classes))

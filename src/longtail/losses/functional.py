@@ -29,7 +29,7 @@ Shared arguments, told once:
     balanced softmax, or logit-adjusted (Menon et al., ICLR 2021; Ren et al., NeurIPS 2020). It belongs to the
     training alone: a network that was trained with it decides by its bare logits. Functions have no mode, so
     leave it out of a validation loss. Label smoothing that outweighs it is refused on the CPU
-    (:func:`longtail.losses.batch.smoothing_limit`).
+    (:func:`longtail.losses.forms.smoothing_limit`).
 ``label_smoothing``
     epsilon in [0, 1): the target becomes (1 - epsilon) * target + epsilon / C; where each output is a label
     of its own, in float targets of the sigmoid losses and with one output, + epsilon / 2. The sample's class

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from longtail import _checks
 from longtail._registry import Registry
+from longtail.losses.forms import FORMS
 from longtail.methods.method import Method, Rule
 from longtail.weights import DEFAULT_BETA, SCHEMES
 
@@ -78,8 +80,10 @@ _row(
         source="Cao et al. (NeurIPS 2019): deferred re-weighting, CB-DRW",
     ),
     "w = 1, from 80 % of the epochs on (1 - beta) / (1 - beta^n)",
-    "start 0.8, with a learning rate that has dropped before",
-    "without a drop of the learning rate the switch gains little",
+    "start 0.8, with a learning rate that has dropped before; its authors divide by the weights, "
+    "normalizer=weights",
+    "without a drop of the learning rate the switch gains little; a mean over samples, the default, becomes "
+    "smaller at the switch, as most samples then weigh less than 1",
 )
 _row(
     Method("logit_adjusted", offset=Rule("log_prior"), source="Menon et al. (ICLR 2021), equation 10"),
@@ -351,6 +355,9 @@ def get(name: str, **settings: object) -> Method:
         if key in given:
             raise ValueError(f"method {name!r}: {key} is given twice; leave one out")
         given[key] = _read(value)
+    if name in FORMS and name not in CATALOGUE:
+        hint = f"; a loss is a setting of a method, plain:loss={name} or effective:loss={name}"
+        _checks.choice("method", name, CATALOGUE.names, hint=hint)
     return CATALOGUE[name].with_settings(**{**given, **settings})
 
 

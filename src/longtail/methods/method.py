@@ -19,7 +19,7 @@ from longtail._random import draws
 from longtail._registry import Registry
 from longtail.adjust import ADJUSTMENTS, effective_prior, logit_shift
 from longtail.labels import encode
-from longtail.losses.forms import FORMS, MANY_LABELS, WEIGHTINGS, form_of
+from longtail.losses.forms import FORMS, MANY_LABELS, WEIGHTINGS, form_of, smoothing_limit
 from longtail.methods.batches import MIXINGS, REWEIGHTINGS
 from longtail.methods.refits import EVEN, REFITS
 from longtail.methods.schedules import SCHEDULES
@@ -390,17 +390,22 @@ class Method:
         """Return this method with some fields, or settings of its rules, changed; its name tells of them.
 
         Args:
-            **settings: fields of `Method`, or settings that a rule of this method takes, such as ``beta``.
+            **settings: fields of `Method`, rules by their names ("none" for no rule), or settings that a rule
+                of this method takes, such as ``beta``.
 
         Raises:
             ValueError: a setting that nothing here takes; the message lists those that there are.
         """
         if not settings:
             return self
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {
+            place: None if rule == "none" and place != "weight" else Rule(rule)
+            for place, rule in settings.items()
+            if place in _PLACES and isinstance(rule, str)
+        }
         known: dict[str, list[str]] = {}
         for place, functions in _PLACES.items():
-            if (rule := getattr(self, place)) is not None:
+            if (rule := changes.get(place, getattr(self, place))) is not None:
                 for key in _settings_of(functions[rule.name]):
                     known.setdefault(key, []).append(place)
         focal = form_of(settings.get("loss", self.loss)).takes_gamma
@@ -412,7 +417,7 @@ class Method:
                     f"{known[key][0]!r}; give one by longtail.methods.Method or Rule"
                 )
             if acts or (key in _DEFAULTS and key not in known):
-                changes[key] = value
+                changes.setdefault(key, value)
                 continue
             if key not in known:
                 options = (*known, *(name for name in _DEFAULTS if name not in ("name", "source", *known)))
@@ -480,7 +485,7 @@ class Method:
         counts = base.class_counts.cpu().numpy()
         if own is not None:
             base.weight.copy_(torch.from_numpy(np.asarray(own(counts), dtype=np.float64)))
-        if self.label_smoothing and smooth_to == "uniform" and base.num_samples is None:
+        if smooth_to == "uniform" and base.num_samples is None:
             self._check_smoothing(counts)
         vectors: dict[str, Any] = {}
         if self.offset is not None:
@@ -498,12 +503,10 @@ class Method:
 
     def _check_smoothing(self, counts: npt.NDArray[np.float64]) -> None:
         """Refuse label smoothing that outweighs what the adjustment takes from the largest class."""
-        if self.adjustment is None or self.adjustment.name != "logit":
+        if not self.label_smoothing or self.adjustment is None or self.adjustment.name != "logit":
             return
         if self.schedule is not None and self == self.unbalanced:  # not what will have been seen at the end
             return
-        from longtail.losses.batch import smoothing_limit
-
         tau = dict(self.adjustment.settings)["tau"]
         taken = -logit_shift(self.prior(counts), tau=tau, activation=self.activation)
         if self.offset is not None:
@@ -513,7 +516,7 @@ class Method:
             raise ValueError(
                 f"label_smoothing must be below {limit:.3g} beside adjustment 'logit' with tau={tau:g} and "
                 f"these counts, got {self.label_smoothing:g}: the class that is lowered most could never be "
-                "predicted; smooth less, or not, or smooth_to=prior"
+                "predicted; smooth less, or not, or smooth_to='prior'"
             )
 
     def _weights(self, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -663,6 +666,8 @@ class Method:
         labels = getattr(class_counts, "num_samples", None)
         function = self._for_labels(function, labels, "adjustment")
         if labels is None:
+            if self.smooth_to == "uniform":
+                self._check_smoothing(counts.astype(np.float64))
             prior = self.prior(counts, epochs=epochs)
         else:
             prior = self._label_prior(counts.astype(np.float64), labels, epochs)

@@ -120,6 +120,11 @@ def train(
             f"recipe must be a Recipe, got {_checks.describe(recipe)}; longtail.recipes makes them"
         )
     recipe.method.refuse_synthesis(f"a training by epochs on {recipe.dataset!r}")
+    if recipe.method.is_tuned:
+        raise ValueError(
+            f"method {recipe.method.label!r} chooses by held-out predictions, which this training does not "
+            "make; give posthoc_logit_adjusted, or compare it on a table or on features"
+        )
     if threads is not None:
         threads = _checks.integer("threads", threads, low=1, remedy="leave it out for torch's own number")
     if checkpoint_every is not None:
