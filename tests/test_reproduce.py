@@ -207,8 +207,9 @@ def test_rivals_share_the_run_that_they_decide_after(tiny: Dataset, tmp_path: Pa
     assert rivals(methods=["plain"])[0].recipe == cifar("table2", losses=["softmax"], betas=[0])[0].recipe
     (late,) = rivals(datasets=["cifar10"], methods=["deferred_effective"])
     assert dict(late.recipe.method.weight.settings) == {"beta": 0.9999}
-    with pytest.raises(ValueError, match="method must be one of"):
-        rivals(methods=["smote"])
+    for name in ("smote", "tuned_adjustment", "asymmetric"):
+        with pytest.raises(ValueError, match="method must be one of"):
+            rivals(methods=[name])
 
 
 def test_the_fast_recipe_trains_the_rivals(tiny: Dataset, tmp_path: Path) -> None:

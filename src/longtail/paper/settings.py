@@ -335,8 +335,8 @@ def rivals(
     chosen = _some("dataset", datasets, TABLES["table2"])
     factors = _some("imbalance", imbalances or (100,), IMBALANCES[:-1])
     names = [*RIVALS, *(name for name in CATALOGUE.names if name not in RIVALS)]
-    # smote is of features and tables
-    known = [name for name in names if name != "smote" and not CATALOGUE[name].many_labels]
+    # smote is of features and tables, and so are held-out predictions to tune by
+    known = [n for n in names if not (m := CATALOGUE[n]).synthesis and not m.is_tuned and not m.many_labels]
     settings = []
     for dataset, factor, name in itertools.product(chosen, factors, _some("method", methods, known)):
         plain = _cifar_recipe(dataset, factor, "softmax", None, 0.0)
