@@ -524,6 +524,24 @@ def test_no_method_of_many_labels_corrects_twice(tau, offset, weight, weighting)
     np.testing.assert_allclose(method.adjust(np.zeros((1, 3)), MANY)[0], -tau * saw, atol=1e-12)
 
 
+@pytest.mark.parametrize("tau", [0.5, 1.0])
+@pytest.mark.parametrize("name", ["logit_adjusted", "logit_adjusted:tau=0.5", "complementary"])
+def test_outputs_that_are_a_yes_or_no_each_are_offset_by_their_odds(rng, tau, name):
+    """A sample that says nothing is decided by no prior, and an adjustment takes what is left of it."""
+    method = methods.get(name, loss="sigmoid")
+    seen = COUNTS * (np.asarray(class_weights(COUNTS, "effective")) if name == "complementary" else 1)
+    odds = np.log(seen / (seen.sum() - seen))
+    paid = 0.5 if "0.5" in name else 1.0
+    np.testing.assert_allclose(method.criterion(COUNTS).offset, paid * odds, rtol=1e-6)
+    evidence = rng.normal(size=(4, 3))
+    adjusted = method.replace(adjustment=Rule("logit", tau=tau)).adjust(evidence + (1 - paid) * odds, COUNTS)
+    left = (1 - paid) * (1 - tau) * odds
+    np.testing.assert_allclose(adjusted, evidence + left - np.log(2), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(method.prior(COUNTS).sum(), 1)
+    two = methods.get(name, loss="sigmoid").criterion([90, 10]).offset
+    np.testing.assert_allclose(two, methods.get(name).criterion([90, 10]).offset)  # its difference counts
+
+
 def test_samples_that_weigh_by_their_labels_are_not_corrected():
     method = Method(loss="sigmoid", weight=Rule("effective"), adjustment=Rule("logit"))
     with pytest.raises(ValueError, match="set weighting='positive' or 'class', or leave adjustment out"):

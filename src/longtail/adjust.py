@@ -8,7 +8,8 @@ less what an offset in the loss has paid for already.
 NumPy arrays give NumPy arrays; arrays of another array-API library (torch, JAX, CuPy) stay what they are. A
 package of your own adds an adjustment of methods by ``ADJUSTMENTS.register``: a function
 ``(logits, counts, prior, *, settings) -> logits`` of NumPy arrays, prior being the effective one. One that
-takes ``activation`` is told how the loss reads logits. One that takes ``num_samples`` is for many labels a
+takes ``activation`` is told how the loss reads logits; for the sigmoid and an offset, prior is each output's
+own share, as for many labels, and need not sum to 1. One that takes ``num_samples`` is for many labels a
 sample, too: it is then told their number, and prior is each label's own share.
 """
 
@@ -832,10 +833,14 @@ def logit(
     Source: Menon et al. (ICLR 2021), equation 9: post-hoc logit adjustment.
     """
     adjusted: npt.NDArray[np.floating]
-    if num_samples is not None:  # each label has a share of its own: as counts of one sample
-        adjusted = adjust_logits(logits, prior, tau=tau, activation=activation, num_samples=1)
-    else:
+    shares = np.asarray(prior)
+    # each output may have a share of its own, as counts of one sample: of many labels, or after an offset
+    if num_samples is None and (activation == "softmax" or abs(shares.sum() - 1) < 1e-9):
         adjusted = adjust_logits(logits, prior, tau=tau, activation=activation)
+    else:
+        adjusted = adjust_logits(logits, prior, tau=tau, activation=activation, num_samples=1)
+        if num_samples is None:  # for equal shares of the classes, not for one half
+            adjusted = adjusted - np.asarray(math.log(len(shares) - 1), dtype=adjusted.dtype)
     return adjusted
 
 

@@ -58,8 +58,18 @@ def power(counts: object, *, power: float = 0.5) -> Vector:
     return np.asarray(class_weights(counts, "power", power=power))
 
 
-def log_prior(counts: object, weight: object, *, tau: float = 1.0, num_samples: int | None = None) -> Vector:
+def log_prior(
+    counts: object,
+    weight: object,
+    *,
+    tau: float = 1.0,
+    num_samples: int | None = None,
+    activation: str = "softmax",
+) -> Vector:
     """Return ``tau * log(n / N)``; an empty class has the offset of the smallest one with samples.
+
+    For the sigmoid losses, where each class has an output of its own, it is ``tau * log(n / (N - n))``. Two
+    classes keep the former, whose difference is the log-odds of one output.
 
     Of many labels a sample, whose number of samples is given, it is ``tau * log(n / (N - n))``: each label's
     own log-odds.
@@ -72,16 +82,25 @@ def log_prior(counts: object, weight: object, *, tau: float = 1.0, num_samples: 
     tau = _checks.number("tau", tau, low=0.0, open_high=True)
     if num_samples is not None:
         return -logit_shift(counts, activation="sigmoid", num_samples=num_samples, tau=tau)
-    return tau * np.log(effective_prior(counts))
+    return tau * _of_outputs(effective_prior(counts), activation)
 
 
-def log_weighted_prior(counts: Any, weight: Any) -> Vector:
+def log_weighted_prior(counts: Any, weight: Any, *, activation: str = "softmax") -> Vector:
     """Return ``log(w n)`` up to a constant: with it any weight leads to the same decisions in the end.
+
+    For the sigmoid losses it is the log-odds of these shares, as in `log_prior`.
 
     A wrong weight then costs variance, not bias. Of this house, not published.
     """
     filled = np.where(np.asarray(weight) > 0, weight, 1.0)
-    return np.log(effective_prior(counts, weight=filled))
+    return _of_outputs(effective_prior(counts, weight=filled), activation)
+
+
+def _of_outputs(shares: Vector, activation: str) -> Vector:
+    """What shares add to outputs that compete, or that are a yes or no each."""
+    if activation == "softmax" or len(shares) < 3:
+        return np.log(shares)
+    return np.log(shares) - np.log1p(-shares)
 
 
 def class_dependent_temperature(counts: object, *, gamma: float = 0.2) -> Vector:

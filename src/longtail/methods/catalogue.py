@@ -87,7 +87,7 @@ _row(
 )
 _row(
     Method("logit_adjusted", offset=Rule("log_prior"), source="Menon et al. (ICLR 2021), equation 10"),
-    "loss(z + tau log p, y)",
+    "loss(z + tau log p, y); with a sigmoid loss z + tau (log p - log(1 - p))",
     "tau 1",
     "decide by z alone: adding the offset in evaluation, too, undoes it",
 )

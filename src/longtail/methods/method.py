@@ -17,7 +17,7 @@ import numpy.typing as npt
 from longtail import _arrays, _checks
 from longtail._random import draws
 from longtail._registry import Registry
-from longtail.adjust import ADJUSTMENTS, effective_prior, logit_shift
+from longtail.adjust import ADJUSTMENTS, effective_prior, logit, logit_shift
 from longtail.labels import encode
 from longtail.losses.forms import FORMS, MANY_LABELS, WEIGHTINGS, form_of, smoothing_limit
 from longtail.methods.batches import MIXINGS, REWEIGHTINGS
@@ -489,8 +489,7 @@ class Method:
             self._check_smoothing(counts)
         vectors: dict[str, Any] = {}
         if self.offset is not None:
-            rule = self._for_labels(self.offset.of(OFFSETS), base.num_samples, "offset")
-            vectors["offset"] = rule(counts, base.weight.double().cpu().numpy())
+            vectors["offset"] = self._offset(counts, base.weight.double().cpu().numpy(), base.num_samples)
         if self.scale is not None:
             vectors["scale"] = self.scale.of(SCALES)(counts)
         if self.margin is not None:
@@ -507,10 +506,10 @@ class Method:
             return
         if self.schedule is not None and self == self.unbalanced:  # not what will have been seen at the end
             return
-        tau = dict(self.adjustment.settings)["tau"]
-        taken = -logit_shift(self.prior(counts), tau=tau, activation=self.activation)
+        tau, bare = dict(self.adjustment.settings)["tau"], np.zeros((1, len(counts)))
+        taken = -logit(bare, counts, self._seen(counts, _MANY), tau=tau, activation=self.activation)[0]
         if self.offset is not None:
-            taken = taken + _vector_of(self.offset, OFFSETS, counts, self._weights(counts))
+            taken = taken + self._offset(counts, self._weights(counts))
         limit = smoothing_limit(self.activation, float(taken.max() - taken.min()), len(taken))
         if self.label_smoothing >= limit:
             raise ValueError(
@@ -571,7 +570,11 @@ class Method:
         """
         given = _arrays.unwrap("class_counts", _arrays.in_output_order("class_counts", class_counts))[0]
         counts = np.asarray(given, dtype=np.float64)
-        epochs = _MANY if epochs is None else epochs
+        seen = self._seen(counts, _MANY if epochs is None else epochs)
+        return np.asarray(seen / seen.sum())
+
+    def _seen(self, counts: npt.NDArray[np.float64], epochs: int) -> npt.NDArray[np.float64]:
+        """Return the shares that the optimiser saw; outputs that are a yes or no each need not sum to 1."""
         last = self.at(epochs, epochs)
         seen = counts > 0
         drawn = np.ones_like(counts)
@@ -584,8 +587,11 @@ class Method:
         if last.synthesis is not None:
             drawn[seen] = 1 / counts[seen]
         weight = last._weights(counts)
-        offset = None if self.offset is None else _vector_of(self.offset, OFFSETS, counts, weight)
-        return effective_prior(counts, weight=weight, sampling=drawn, offset=offset)
+        offset = None if self.offset is None else self._offset(counts, weight)
+        if offset is None or self.activation == "softmax" or len(counts) < 3:
+            return effective_prior(counts, weight=weight, sampling=drawn, offset=offset)
+        shares = effective_prior(counts, weight=weight, sampling=drawn)
+        return np.asarray(1 / (1 + (1 - shares) / shares * np.exp(offset)))
 
     def _label_prior(
         self, counts: npt.NDArray[np.float64], num_samples: int, epochs: int | None
@@ -609,8 +615,7 @@ class Method:
             weight = np.where((counts > 0) & (counts < num_samples), weight, 1.0)
         offset = None
         if self.offset is not None:
-            rule = self._for_labels(self.offset.of(OFFSETS), num_samples, "offset")
-            offset = rule(counts, np.ones_like(counts) if weight is None else weight)
+            offset = self._offset(counts, np.ones_like(counts) if weight is None else weight, num_samples)
         shift = logit_shift(
             counts, weight=weight, offset=offset, activation="sigmoid", num_samples=num_samples
         )
@@ -668,7 +673,7 @@ class Method:
         if labels is None:
             if self.smooth_to == "uniform":
                 self._check_smoothing(counts.astype(np.float64))
-            prior = self.prior(counts, epochs=epochs)
+            prior = self._seen(counts.astype(np.float64), _MANY if epochs is None else epochs)
         else:
             prior = self._label_prior(counts.astype(np.float64), labels, epochs)
         adjusted = np.asarray(function(logits, counts, prior))
@@ -678,6 +683,21 @@ class Method:
                 f"{logits.shape}; it must keep the shape"
             )
         return adjusted
+
+    def _offset(
+        self,
+        counts: npt.NDArray[np.float64],
+        weight: npt.NDArray[np.float64],
+        num_samples: int | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """Return what the offset's rule adds to the logits, by how the loss reads them."""
+        assert self.offset is not None
+        function = self.offset.of(OFFSETS)
+        if "activation" in inspect.signature(function).parameters:
+            function = partial(function, activation=self.activation)
+        return _checked_vector(
+            self.offset, OFFSETS, self._for_labels(function, num_samples, "offset"), counts, weight
+        )
 
     def _for_labels(self, function: Any, num_samples: int | None, place: str) -> Any:
         """Fill in the number of samples where a rule is asked of many labels a sample."""
@@ -774,7 +794,13 @@ def _number(value: float) -> str:
 def _vector_of(
     rule: Rule, functions: Registry[Any], counts: npt.NDArray[Any], *others: object
 ) -> npt.NDArray[np.float64]:
-    values = np.asarray(rule.of(functions)(counts, *others), dtype=np.float64)
+    return _checked_vector(rule, functions, rule.of(functions), counts, *others)
+
+
+def _checked_vector(
+    rule: Rule, functions: Registry[Any], function: Any, counts: npt.NDArray[Any], *others: object
+) -> npt.NDArray[np.float64]:
+    values = np.asarray(function(counts, *others), dtype=np.float64)
     if values.shape != counts.shape or not np.isfinite(values).all():
         raise ValueError(
             f"{functions.argument} {rule.name!r} must give one finite number a class, got "
