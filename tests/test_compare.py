@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from folders import unseal
@@ -226,7 +227,7 @@ def test_worse_is_never_called_better() -> None:
 def test_one_seed_proves_nothing() -> None:
     made = _made({("softmax", "none"): [0.3], ("softmax", "inverse"): [0.1]})
     assert made.winner is None
-    assert "a single seed proves nothing" in made.verdict
+    assert "a single run proves nothing" in made.verdict
     assert cells(made)[1][-1] == "-20.0"
 
 
@@ -415,6 +416,45 @@ def test_a_method_has_its_line_of_code() -> None:
     names = {"longtail": longtail}
     exec(methods.code(methods.get("class_aware")), names)
     assert names["method"] == methods.get("class_aware")
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("plain", "criterion"),
+        ("plain:loss=focal", "criterion"),
+        ("inverse", "criterion"),
+        ("logit_adjusted", "criterion"),
+        ("ldam", "criterion"),
+        ("deferred_effective", "criterion"),
+        ("class_aware", "sampler"),
+        ("deferred_sampling", "sampler"),
+        ("posthoc_logit_adjusted", "logits"),
+    ],
+)
+def test_the_code_of_an_answer_makes_what_a_loop_needs(name: str, made: str) -> None:
+    import longtail
+
+    recipe = TINY.replace(method=methods.get(name))
+    line = answer.code_for(Row(recipe, ()))
+    logits, target = torch.randn(10, 2), torch.tensor([0] * 9 + [1])
+    names = {
+        "longtail": longtail,
+        "torch": torch,
+        "logits": logits,
+        "labels": target,
+        "epoch": 9,
+        "epochs": 10,
+    }
+    for step in line.split("; in each epoch "):
+        exec(step, names)
+    if made == "criterion":
+        wanted = recipe.method.at(9, 10).criterion([9, 1])(logits, target)
+        assert torch.allclose(names["criterion"](logits, target), wanted)  # type: ignore[operator]
+    elif made == "sampler":
+        assert len([*names["sampler"]]) == 10  # type: ignore[misc]
+    else:
+        assert not torch.equal(names["logits"], logits)  # type: ignore[arg-type]
 
 
 def test_empty_groups_are_not_applicable() -> None:

@@ -43,6 +43,7 @@ from longtail.compare import (
     running,
     trials,
 )
+from longtail.compare.advice import advise
 from longtail.compare.answer import ESTIMATORS, answer, code_for, thin_classes
 from longtail.compare.folds import fold
 from longtail.compare.learners import fit, learner
@@ -58,7 +59,7 @@ from longtail.evaluation import (
 )
 from longtail.methods import Method, Rule
 from longtail.methods import get as method
-from longtail.report.tables import legend, method_sheet, reading
+from longtail.report.tables import legend, method_sheet, reading, terminal_table
 from longtail.sources import frames
 from longtail.sources.frames import read_frame
 from longtail.training import evaluate_run, load_run
@@ -1371,8 +1372,70 @@ def test_the_page_of_a_table_offers_no_training_of_its_recipe(compared):
     from longtail.report.page import report_page
 
     page = report_page([compared])
-    assert "Run to keep" in page
-    assert "longtail train" not in page.rpartition("What should I use?")[2]
+    advice = page.rpartition("What should I use?")[2]
+    assert "longtail train" not in advice
+    assert "Run to keep" not in page  # there is no model in it
+    assert advice.count("Runs of a table keep no model: the line above fits it to all rows.") == 2
+    # the lines are for the stack of the table
+    assert "ClassBalancedLoss" not in advice
+    for one in advise(compared):
+        assert "(LogisticRegression(max_iter=1000)" in one.code or one.code.startswith("LogisticRegression(")
+        assert one.folder is None
+    assert "lain softmax" not in advice
+
+
+@pytest.mark.parametrize("metric", ["balanced_error", "macro_f1", "rare_average_precision"])
+def test_one_run_of_a_table_is_told_as_one(metric, tmp_path, rng):
+    from longtail.report.page import report_page
+
+    y = np.repeat([0, 1], [300, 30])
+    x = rng.normal(size=(330, 2)) + 2 * y[:, np.newaxis]
+    rows = {"a": x[:, 0], "b": x[:, 1], "y": y}
+    problem = Problem.from_table(rows, "y", test=rows)
+    made = longtail.compare(
+        problem, ["plain", "inverse"], learners="logistic_regression", metric=metric, out=tmp_path, jobs=1
+    )
+    how = answer(made)[1]
+    assert how.startswith("How sure: not at all, with one run only")
+    assert how.endswith("folds, which are cut where no test set is given, say more.")
+    assert ("Over 330 test samples alone inverse differs from plain by -" in how) == (
+        metric == "balanced_error"
+    )
+    text = " ".join(reading(made).split())
+    assert "kept no predictions" not in text
+    assert "epoch" not in text
+    if metric == "balanced_error":
+        assert "with its 95 % interval over the 330 test samples alone, and without a mark" in text
+    else:
+        assert "is better, without an interval and a mark, as there is one run of each." in text
+    assert "more seeds" not in report_page([made])
+    shown = [column.header for column in terminal_table(made).columns]
+    assert "few" not in shown  # of the groups those that have classes
+    assert "med." in shown
+
+
+def test_the_average_precision_of_the_rare_class_is_told(tmp_path, rng):
+    y = np.repeat([0, 1], [300, 30])
+    columns = {"a": rng.normal(size=330) + y, "y": y}
+    problem = Problem.from_table(columns, "y", test=columns)
+    named = {"learners": "logistic_regression", "out": tmp_path, "jobs": 1}
+    made = longtail.compare(problem, ["plain"], metric="rare_average_precision", **named)
+    model = LogisticRegression(max_iter=1000).fit(StandardScaler().fit_transform(columns["a"][:, None]), y)
+    scores = model.decision_function(StandardScaler().fit_transform(columns["a"][:, None]))
+    (row,) = made.rows
+    assert row["rare_average_precision"].summary.mean == pytest.approx(average_precision_score(y, scores))
+    both = [average_precision_score(y == c, scores * (2 * c - 1)) for c in (0, 1)]
+    assert row["average_precision"].summary.mean == pytest.approx(np.mean(both))
+    assert "precision by recall of each class, mean over the classes; rare AP: that of the rarer" in legend(
+        made
+    )
+    with pytest.raises(
+        ValueError, match=r"metric must be one of .*, got 'few_error': no class is in that group"
+    ):
+        longtail.compare(problem, ["plain"], metric="few_error", **named)
+    three = Problem.from_table({"a": rng.normal(size=90), "y": [0, 1, 2] * 30}, "y")
+    with pytest.raises(ValueError, match=r"got 'rare_average_precision': it is of two classes"):
+        longtail.compare(three, ["plain"], metric="rare_average_precision", **named)
 
 
 def test_figures_of_a_comparison_are_those_that_apply(compared, tmp_path, monkeypatch, capsys):

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from longtail.compare.answer import code_for
+from longtail.compare.answer import ESTIMATORS, code_for, more_runs
 from longtail.compare.row import Row
 from longtail.compare.table import ComparisonTable
 from longtail.evaluation import interval_text
-from longtail.methods import code
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Advice:
         rule: what holds for such data in general.
         finding: what these runs say.
         code: the line of Python that makes the recommended loss.
-        folder: the run to keep.
+        folder: the run to keep; None where runs keep no model, as those of a table.
         seeds: how many runs of it there are.
     """
 
@@ -32,7 +31,7 @@ class Advice:
     rule: str
     finding: str
     code: str
-    folder: Path
+    folder: Path | None
     seeds: int
 
 
@@ -60,9 +59,16 @@ def advise(table: ComparisonTable) -> list[Advice]:
     for prior, (when, rule) in _KINDS.items():
         if (best := table.lowest(f"{prior}_error")) is not None:
             row, finding = _choose(table, best, f"{prior}_error")
-            keep = row.outcomes[0].folder
-            found.append(Advice(prior, when, rule, finding, code(row.method), keep, len(row.outcomes)))
+            found.append(Advice(prior, when, rule, finding, code_for(row), _kept(row), len(row.outcomes)))
     return found
+
+
+def _kept(row: Row) -> Path | None:
+    return None if row.recipe.model in ESTIMATORS else row.outcomes[0].folder
+
+
+def _plain(row: Row) -> str:
+    return f"plain {row.recipe.model if row.recipe.model in ESTIMATORS else row.loss}"
 
 
 def _of_labels(table: ComparisonTable) -> Advice:
@@ -79,8 +85,8 @@ def _of_labels(table: ComparisonTable) -> Advice:
         "Weights of the positives move probabilities, not so much rankings: choose the thresholds by "
         "held-out predictions, whatever the loss."
     )
-    when, runs = "many labels a sample", use.outcomes
-    return Advice("labels", when, rule, finding, code_for(use), runs[0].folder, len(runs))
+    when = "many labels a sample"
+    return Advice("labels", when, rule, finding, code_for(use), _kept(use), len(use.outcomes))
 
 
 def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
@@ -90,8 +96,8 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
     lowest = f"{100 * summary.mean:.1f} %"
     if best.is_plain:
         if len(table.shown) == 1:
-            return best, f"Plain {best.loss} is the only method here; its mean error is {lowest}."
-        return best, f"Plain {best.loss} has the lowest mean error, {lowest}."
+            return best, f"{_plain(best).capitalize()} is the only method here; its mean error is {lowest}."
+        return best, f"{_plain(best).capitalize()} has the lowest mean error, {lowest}."
     leads = f"Lowest mean error: {name}, {lowest}"
     if (d := best[column].total) is None:
         return best, f"{leads}. No run without re-weighting says whether it helped."
@@ -104,16 +110,19 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
         )
         if simplest is not table.baseline(best) and (e := table.paired(best, simplest, column)) is not None:
             sure = "more than chance explains" if e.significant else "which may be chance"
-            text += f" Against plain {simplest.loss}, the best plain loss: {interval_text(e)} points, {sure}."
+            text += f" Against {_plain(simplest)}, the best plain one: {interval_text(e)} points, {sure}."
         return best, text
-    doubt = "rests on one seed" if d.low is None else "may be chance"
+    doubt = "rests on one run" if d.low is None else "may be chance"
     if (surest := table.surest(column)) is not None and (e := surest[column].total) is not None:
         return surest, (
             f"{leads}, but its difference to the same loss without re-weighting, {interval_text(d)} points, "
             f"{doubt}. Use {surest.short_name}, {interval_text(e)} points: that is more than chance "
             f"explains{table.corrected(', ')}."
         )
+    until = "more seeds say otherwise"
+    if d.low is None or simplest.recipe.model in ESTIMATORS:
+        until = f"more is known; {more_runs(table)}" if d.low is None else "more data say otherwise"
     return simplest, (
         f"{leads}. Its difference to the same loss without re-weighting, {interval_text(d)} points, {doubt}: "
-        f"keep plain {simplest.loss}, the simplest, until more seeds say otherwise."
+        f"keep {_plain(simplest)}, the simplest, until {until}."
     )

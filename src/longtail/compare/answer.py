@@ -10,9 +10,10 @@ from longtail.compare.row import Row
 from longtail.compare.table import ComparisonTable
 from longtail.evaluation import interval_text, wilson_interval
 from longtail.evaluation.intervals import in_independent_text
+from longtail.evaluation.statistics import signed
 from longtail.methods import SYNTHESES, Method, Rule, code
 
-__all__ = ["answer", "code_for", "thin_classes"]
+__all__ = ["answer", "code_for", "more_runs", "plain_words", "thin_classes"]
 
 ESTIMATORS: Final = {
     "logistic_regression": "LogisticRegression(max_iter=1000)",
@@ -41,8 +42,7 @@ def answer(table: ComparisonTable) -> list[str]:
     if use is None:
         return []
     scale, digits, title = table.decides.scale, table.decides.digits, table.decides.in_words
-    plain_words = f"plain {use.recipe.model}" if use.recipe.model in ESTIMATORS else use.plain_words
-    lines = [f"Use: {plain_words if use.is_plain else use.in_words}."]
+    lines = [f"Use: {plain_words(use) if use.is_plain else use.in_words}."]
     if best is not None and table.best is not None and best is not table.best:
         lines[0] += f" {table.best.short_name} has the better mean, and is less sure to help."
     lines += _beware(table)
@@ -51,6 +51,8 @@ def answer(table: ComparisonTable) -> list[str]:
         if (on_test := best[metric].on_test) is not None:
             text += f" and {table.tested(on_test.samples)}"
         lines.append(f"How sure: {text}; more than chance{table.corrected()}.")
+    elif use.is_plain and table.tests and not any(row[metric].sure for row in table.shown):
+        lines.append(f"How sure: not at all, with one run only{_on_test_alone(table)}; {more_runs(table)}.")
     elif use.is_plain and table.tests:
         lines.append(f"How sure: no method differs from plain in {title} by more than chance.")
     else:
@@ -75,6 +77,32 @@ def answer(table: ComparisonTable) -> list[str]:
     return lines
 
 
+def plain_words(row: Row) -> str:
+    """How a sentence names a row that does not balance: a table's learner, or a loss."""
+    return f"plain {row.recipe.model}" if row.recipe.model in ESTIMATORS else row.plain_words
+
+
+def more_runs(table: ComparisonTable) -> str:
+    """What says more where there is one run a method: folds of a table, which is learned once, or seeds."""
+    if table.recipe.model in ESTIMATORS:
+        return "folds, which are cut where no test set is given, say more"
+    return "more seeds say more"
+
+
+def _on_test_alone(table: ComparisonTable) -> str:
+    """What the test samples alone say of the best row that balances, where there is one run of each."""
+    rows = [row for row in table.shown if not row.is_plain and row[table.metric].on_test is not None]
+    best = table.lowest(rows=rows)
+    if best is None or (on_test := best[table.metric].on_test) is None:
+        return ""
+    low, high = (signed(100 * x, 1) for x in on_test.interval)
+    difference = signed(100 * on_test.difference, 1)
+    return (
+        f". Over {table.tested(on_test.samples)} alone {best.short_name} differs from plain by {difference} "
+        f"[{low}, {high}] points"
+    )
+
+
 def _beware(table: ComparisonTable) -> list[str]:
     """Say so where a plain training undid itself: what is gained on it is no gain of balancing."""
     lines = []
@@ -94,7 +122,7 @@ def code_for(row: Row) -> str:
     if row.recipe.many_labels:
         return _code_of_labels(row, estimator)
     if estimator is None:
-        return code(method) if not row.is_plain else "the loss as it is"
+        return _code_of_loop(method)
     if not method.balances:
         return f"{estimator}.fit(X, y)"
     if method == Method(weight=method.weight):
@@ -112,6 +140,29 @@ def code_for(row: Row) -> str:
             sampler = sampler.replace("over_sampling", "under_sampling")
         return f"imblearn.pipeline.make_pipeline({sampler}, {estimator}).fit(X, y)"
     return code(method)
+
+
+def _code_of_loop(method: Method) -> str:
+    """The code of a loop of your own; labels are those of all training samples."""
+    if method == method.plain and method.loss == "softmax":
+        return "criterion = torch.nn.CrossEntropyLoss()"
+    text, counts = code(method), "longtail.class_counts(labels)"
+    made = text.removeprefix("method = ")
+    if made == text or method != method.training:
+        return text
+    if method.schedule is not None:
+        step = "method.at(epoch, epochs)"
+        drawn = (
+            f"sampler = {step}.sampler(labels)"
+            if method.sampling
+            else f"criterion = {step}.criterion({counts})"
+        )
+        return f"{text}; in each epoch {drawn}"
+    if method.sampling is not None:
+        return f"sampler = {made}.sampler(labels)"
+    if any((method.synthesis, method.mixing, method.reweighting)):
+        return text
+    return f"criterion = {made}.criterion({counts})"
 
 
 _THRESHOLDS: Final = (
@@ -193,7 +244,8 @@ def thin_classes(table: ComparisonTable, row: Row, most: int = 3) -> list[str]:
             interval = wilson_interval(wrong / tested * units, units)
             assert interval is not None
             low, high = interval.low, interval.high
-            sure = f"{100 * low:.0f} to {100 * high:.0f} %"
+            digits = int(high - low < 0.05)
+            sure = f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
             found.append((high - low, f"{table.class_names[c]} ({wrong} of {tested} wrong{many}, {sure})"))
     found.sort(key=lambda pair: -pair[0])
-    return [text for _, text in found[:most]]
+    return [text for width, text in found[:most] if width > found[0][0] / 4]  # others are known well

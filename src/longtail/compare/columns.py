@@ -91,6 +91,7 @@ COLUMNS: Final = (
     Column("log_loss", "log-loss", "number", ("scores",), falls=True),
     Column("balanced_log_loss", "balanced log-loss", "number", ("scores",), falls=True),
     Column("average_precision", "average precision", "number", ("scores",)),
+    Column("rare_average_precision", "rare AP", "number", ("scores",)),
     Column("difference", "vs none [95 %]", "difference", ("table",)),
     Column("over_seeds", "seeds alone", "interval", ("wide",)),
     Column("over_test", "test samples alone", "interval", ("wide",)),

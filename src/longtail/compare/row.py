@@ -41,6 +41,11 @@ class Measure:
     on_test: TestDifference | None = None
     total: PairedDifference | None = None
 
+    @property
+    def sure(self) -> bool:
+        """Whether there is an interval of the difference: of one run there is none."""
+        return self.total is not None and self.total.low is not None
+
 
 @dataclass(frozen=True)
 class ClassMeans:

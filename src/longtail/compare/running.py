@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from longtail import _checks
-from longtail.compare.columns import named, usual_metric
+from longtail.compare.columns import GROUPS, every_column, named, usual_metric
 from longtail.compare.learners import DEFAULT, learner, missing_part
 from longtail.compare.many_labels import without_form
 from longtail.compare.outcome import Outcome
@@ -24,6 +24,7 @@ from longtail.compare.row import Row
 from longtail.compare.table import LOSSES, ComparisonTable
 from longtail.compare.trials import WAIT, jobs_for, run_training, versions
 from longtail.datasets import DATASETS, Dataset, load, long_tail_counts
+from longtail.evaluation.reading import Classes
 from longtail.methods import Method, catalogue
 from longtail.methods.synthesis import needs_imbalanced_learn
 from longtail.training.files import InUseError, in_parallel, locked, write_atomic
@@ -225,6 +226,7 @@ def prepare(
         if losses is not None or schemes is not None:
             raise ValueError("losses= and schemes= are axes of a training by epochs; give methods=")
         metric = metric or (usual_metric(True) if recipe.many_labels else "balanced_error")
+        _refuse_empty(metric, recipe)
         return _prepared(recipe, methods, seeds, learners, metric, folds, repeats)
     if isinstance(recipe, Problem):
         assert recipe.preset is not None
@@ -400,6 +402,26 @@ def few_neighbours(problem: Problem, methods: Sequence[Method | str] | None = No
                 "of one are copies"
             )
     return lines
+
+
+def _refuse_empty(metric: str, problem: Problem) -> None:
+    """Refuse a column that no run of these data has: of a group without classes, or of two classes."""
+    if problem.tail is not None:  # each seed cuts its own
+        return
+    counts, columns = problem.class_counts, [c.name for c in every_column(problem.many_labels) if c.measured]
+    classes = Classes(np.asarray(counts))
+    there = {*classes.groups(classes.shots(None, None)).tolist()}
+    empty = {
+        name
+        for name in columns
+        for i, group in enumerate(GROUPS)
+        if i not in there and name.startswith(group)
+    }
+    empty |= {"rare_average_precision"} if len(counts) != 2 and not problem.many_labels else set()
+    if metric in empty:
+        why = "it is of two classes" if metric.startswith("rare") else "no class is in that group"
+        kept = ", ".join(repr(name) for name in columns if name not in empty)
+        raise ValueError(f"metric must be one of {kept}, got {metric!r}: {why}")
 
 
 def _head_recipe(problem: Problem, model: str, metric: str, folds: int) -> Recipe:

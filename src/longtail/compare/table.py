@@ -265,6 +265,13 @@ class ComparisonTable:
             return "test samples"
         return "both" if len(on_test) == len(measures) else "some"
 
+    @property
+    def has_test_doubt(self) -> bool:
+        """Whether the doubt over test samples is known of what decides: it is of means of errors."""
+        return (
+            self.metric == usual_metric(True) if self.many_labels else self._weights(self.metric) is not None
+        )
+
     def _weights(self, column: str) -> Floats | None:
         """What each class weighs in an error; None for what is no mean of the classes' errors."""
         sizes = self.single.test_counts
@@ -679,7 +686,7 @@ def _verdict(table: ComparisonTable) -> str:
         text = f"{leads}: {lowest}; there is no run without re-weighting to compare it with{add}."
     elif d.low is None or d.high is None:
         lead = leads.replace("mean ", "")
-        alone = "seed" if not table.recipe.folds else "fold"
+        alone = "run" if not table.recipe.folds else "fold"
         text = f"{lead}: {lowest}, {_points(d, metric)}; a single {alone} proves nothing."
     else:
         low, high = (signed(scale * x, 1 if scale == 100 else 3) for x in (d.low, d.high))
@@ -711,7 +718,7 @@ def _in_vain(table: ComparisonTable, plain: Row) -> str | None:
     if best is None or (d := table.paired(best, plain, table.metric)) is None:
         return None
     metric = table.decides
-    sure = "" if d.significant else ", which may be chance"
+    sure = "" if d.significant or d.low is None else ", which may be chance"
     return f"The best that balances, {best.short_name}, costs {_size(d, metric)} {_ends(d, metric)}{sure}."
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from longtail.compare.columns import Column, View, as_csv, columns, named, usual_metric
+from longtail.compare.answer import ESTIMATORS
+from longtail.compare.columns import GROUPS, Column, View, as_csv, columns, named, usual_metric
 from longtail.evaluation import interval_text
 from longtail.evaluation.statistics import signed
 
@@ -158,7 +159,18 @@ def legend(table: ComparisonTable) -> str:
     return (
         f"{_columns(table)}{alone} natural prior: the error to expect where test data have the training "
         "set's class proportions. calibration: expected calibration error, %."
+        f"{_of_scores(table)}"
     )
+
+
+def _of_scores(table: ComparisonTable) -> str:
+    there = [
+        n for n in ("average_precision", "rare_average_precision") if any(r[n].summary for r in table.shown)
+    ]
+    if not there or table.recipe.metric == "error":
+        return ""
+    text = " average precision: the area under precision by recall of each class, mean over the classes"
+    return f"{text}; rare AP: that of the rarer of the two." if len(there) > 1 else f"{text}."
 
 
 def reading(table: ComparisonTable) -> str:
@@ -181,9 +193,8 @@ def _columns(table: ComparisonTable) -> str:
     return (
         f"{title}: mean ± standard deviation over {table.unit}s, {tests}. "
         f"many / medium / few: classes with > {many}, {few} to {many}, < {few} training samples (here "
-        f"{_sizes(table)}). vs none: paired difference to the same loss without re-weighting, "
-        f"{table.decides.side} is better, with its 95 % interval{_doubts(table)}; * significant after "
-        f"Bonferroni's correction.{folds}"
+        f"{_sizes(table)}). {_scores(table)}vs none: paired difference to the same loss without "
+        f"re-weighting, {table.decides.side} is better, {_doubts(table)}.{folds}"
     )
 
 
@@ -205,32 +216,50 @@ def _reading_of_labels(table: ComparisonTable) -> str:
         f"labels with > {many}, {few} to {many}, < {few} positives (here {_sizes(table)}). macro-F1: at "
         "thresholds that held-out predictions of training samples chose; no test sample chose anything. vs "
         f"none: paired difference to the same loss without re-weighting, {table.decides.side} is better, "
-        f"with its 95 % interval{_doubts(table)}; * significant after Bonferroni's correction.{folds}{shifts}"
+        f"{_doubts(table)}.{folds}{shifts}"
     )
 
 
 def _sizes(table: ComparisonTable) -> str:
     sizes = sorted(table.class_counts, reverse=True)
+    every = " in all folds together" if table.recipe.folds else ""
     if len(sizes) > _COUNTS:
         kind = "labels" if table.many_labels else "classes"
-        return f"{len(sizes)} {kind} of {sizes[0]:,} down to {sizes[-1]:,}"
-    return ", ".join(f"{n:,}" if n >= 10_000 else str(n) for n in table.class_counts)
+        return f"{len(sizes)} {kind} of {sizes[0]:,} down to {sizes[-1]:,}{every}"
+    return ", ".join(f"{n:,}" if n >= 10_000 else str(n) for n in table.class_counts) + every
+
+
+def _scores(table: ComparisonTable) -> str:
+    """Say what decides, where its name does not."""
+    said = {
+        "average_precision": "of each class, mean over the classes that have test samples",
+        "rare_average_precision": "of the rarer of two classes",
+    }
+    told = said.get(table.metric)
+    return "" if told is None else f"{table.decides.title}: the area under precision by recall {told}. "
 
 
 def _doubts(table: ComparisonTable) -> str:
-    """Say what the intervals of differences hold: seeds, test samples, or both."""
-    if table.doubts == "seeds" and not any(row[table.metric].difference for row in table.shown):
-        return ""
-    if table.many_labels and table.doubts == "seeds" and table.metric != usual_metric(True):
-        return " over seeds alone"
+    """Say what the intervals of differences hold: seeds, test samples, or both; and what the mark means."""
+    end = "; * significant after Bonferroni's correction"
+    doubts, measures = table.doubts, [row[table.metric] for row in table.shown]
+    there = [m for m in measures if m.difference is not None]
     samples = table.tested(table.evaluation.num_samples)
-    return {
+    if doubts == "seeds" and there and not any(m.sure for m in there):
+        return "without an interval and a mark, as there is one run of each"
+    if doubts == "test samples":
+        return f"with its 95 % interval over the {samples} alone, and without a mark, as there is one seed"
+    over = {
         "both": f" over seeds and {samples} together",
-        "test samples": f" over the {samples} alone, as there is one seed",
         "some": f" over seeds and {samples} together, and over seeds alone where a run kept no predictions",
         "seeds": " over seeds alone: no run kept predictions, by which the doubt over test samples is known",
         "folds": "",
-    }[table.doubts]
+    }[doubts]
+    if doubts == "seeds" and not there:
+        over = ""
+    elif doubts == "seeds" and not table.has_test_doubt:
+        over = " over seeds alone"
+    return f"with its 95 % interval{over}{end}"
 
 
 def _budget(table: ComparisonTable) -> str:
@@ -239,9 +268,9 @@ def _budget(table: ComparisonTable) -> str:
         return ""
     epochs = {row.recipe.epochs for row in table.shown}
     text = ""
-    if len(epochs) == 1:
-        seen = sum(table.class_counts)
-        text = f" Every method saw {epochs.pop()} epochs of {seen:,} samples."
+    if len(epochs) == 1 and table.recipe.model not in ESTIMATORS:  # which have no epochs
+        seen, times = sum(table.class_counts), epochs.pop()
+        text = f" Every method saw {times} epoch{'s' * (times > 1)} of {seen:,} samples."
     there = {row.method for row in table.shown}
     shares = [row for row in table.shown if row.method.training != row.method]
     free = [row.short_name for row in shares if row.method.training in there]
@@ -262,7 +291,10 @@ def terminal_table(table: ComparisonTable) -> Table:
     # where two numbers stand beside the groups, there is no room for all of these
     left_out = {"loss"} if named else set()
     if table.many_labels or table.metric != usual_metric():
-        left_out |= {"medium_error", "medium_average_precision"}
+        end = "average_precision" if table.many_labels else "error"
+        groups = [f"{g}_{end}" for g in GROUPS]
+        empty = {name for name in groups if not any(row[name].summary for row in table.shown)}
+        left_out |= empty or {f"medium_{end}"}
     every = columns("table", table.metric, table.many_labels)
     shown = [c for c in every if c.name not in left_out]
     for column in shown:

@@ -17,7 +17,14 @@ def panel(table: ComparisonTable) -> Panel:
     cards = []
     for a in found:
         keep, labels = f"Run to keep: {a.folder}", a.prior == "labels"
-        if a.seeds > 1:
+        if a.folder is None:
+            keep = "Runs of a table keep no model: the line above fits it to all rows"
+        elif table.recipe.folds:
+            keep += (
+                f", the first of {a.seeds} folds, which has not learned from the rows that it was tested on. "
+                "The line above, on all rows, makes one that has"
+            )
+        elif a.seeds > 1:
             keep += (
                 f", the first of {a.seeds} {table.unit}s. They differ by luck alone: taking the one with "
                 "the lowest test error would be choosing on the test set"
@@ -26,7 +33,7 @@ def panel(table: ComparisonTable) -> Panel:
             Heading(a.when.capitalize() if labels else f"{a.prior.capitalize()} test prior: {a.when}"),
             *(Text(a.rule), Text(a.finding, lead="Here:"), Code(a.code)),
             Text(f"{keep}.", "dim")
-            if not again
+            if not again or a.folder is None
             else Text(f"{keep}. The same again:", "dim", code=f"longtail train {a.folder}/recipe.json"),
         ]
         cards.append(Card(blocks))
