@@ -89,6 +89,11 @@ def test_probabilities_likewise(rng, scheme):
     ours = adjust_probabilities(seen, COUNTS, weight=weight, target="training")
     np.testing.assert_allclose(ours, posterior(likelihood, COUNTS / 1000), rtol=1e-12)
     np.testing.assert_allclose(ours.sum(1), 1, rtol=1e-14)
+    offset = np.log(COUNTS)  # a network that was trained with it says its bare logits' probabilities
+    bare = seen / np.exp(offset)
+    bare /= bare.sum(1, keepdims=True)
+    ours = adjust_probabilities(bare, COUNTS, weight=weight, offset=offset, target="training")
+    np.testing.assert_allclose(ours, posterior(likelihood, COUNTS / 1000), rtol=1e-12)
     binary = adjust_probabilities(seen[:, 0], [100.0, 900.0], weight=[1.0, 0.5], target="training")
     two = np.stack([1 - seen[:, 0], seen[:, 0]], 1) / [1.0, 0.5]
     np.testing.assert_allclose(binary, (two / two.sum(1, keepdims=True))[:, 1], rtol=1e-12)

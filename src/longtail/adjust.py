@@ -158,6 +158,7 @@ def adjust_probabilities(
     *,
     target: object = "uniform",
     weight: object = None,
+    offset: object = None,
     sampling: object = None,
     tau: float = 1.0,
     cost: object = None,
@@ -168,9 +169,10 @@ def adjust_probabilities(
     Args:
         probabilities: shape (N, C), rows that sum to 1, such as ``predict_proba`` of trees gives; or shape
             (N,) or (N, 1) with two counts: the probability of class 1.
-        counts: as for `adjust_logits`, and so are target, weight, sampling, tau and cost.
+        counts: as for `adjust_logits`, and so are target, weight, offset, sampling, tau and cost.
         target: see `adjust_logits`.
         weight: see `adjust_logits`; ``sample_weight`` and ``class_weight`` of the training count here.
+        offset: see `adjust_logits`; the probabilities being those of the logits without it.
         sampling: see `adjust_logits`.
         tau: see `adjust_logits`.
         cost: see `adjust_logits`; then the result is minus the expected cost.
@@ -222,7 +224,7 @@ def adjust_probabilities(
         )
     if zeros or not seen:
         values = xp.where(values <= 0, _like(np.float64(floor), values, xp), values)
-    shift = logit_shift(counts, target=target, weight=weight, sampling=sampling, tau=tau)
+    shift = logit_shift(counts, target=target, weight=weight, offset=offset, sampling=sampling, tau=tau)
     shares = _softmax(xp.log(values) + _like(shift, values, xp), xp)
     if cost is not None:
         shares = -(shares @ _like(cost_matrix(cost, counts, len(sizes)), values, xp))
