@@ -628,6 +628,12 @@ def test_rules_are_named_in_text(text, method):
     assert methods.get(text).name == text
 
 
+def test_a_rule_that_is_none_is_told_by_the_setting():
+    for make in (lambda: methods.get("plain:sampling=inv"), lambda: Method(sampling=Rule("inv"))):
+        with pytest.raises(ValueError, match=r"^sampling must be one of .*got 'inv'; did you mean 'inverse'"):
+            make()
+
+
 def test_a_loss_is_told_to_be_a_setting():
     for name in ("focal", "sigmoid"):
         with pytest.raises(ValueError, match=f"got '{name}'; a loss is a setting .* plain:loss={name} or"):

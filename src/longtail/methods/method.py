@@ -268,6 +268,7 @@ class Method:
             raise TypeError(
                 f"{place} must be a Rule, got {_checks.describe(rule)}; write Rule({str(rule)!r})"
             )
+        _check_name(place, rule.name)
         rule = rule.filled(_PLACES[place])
         object.__setattr__(self, place, rule)
         function = rule.of(_PLACES[place])
@@ -406,6 +407,7 @@ class Method:
         known: dict[str, list[str]] = {}
         for place, functions in _PLACES.items():
             if (rule := changes.get(place, getattr(self, place))) is not None:
+                _check_name(place, rule.name)
                 for key in _settings_of(functions[rule.name]):
                     known.setdefault(key, []).append(place)
         focal = form_of(settings.get("loss", self.loss)).takes_gamma
@@ -770,6 +772,11 @@ def _try_refit(rule: Rule) -> None:
         return
     features, targets = torch.eye(3)[[0, 0, 0, 1, 1, 2]], torch.tensor([0, 0, 0, 1, 1, 2])
     rule.of(REFITS)(features, targets, torch.eye(3), torch.zeros(3))
+
+
+def _check_name(place: str, name: str) -> None:
+    if name not in _PLACES[place]:
+        _checks.choice(place, name, _PLACES[place].names)
 
 
 def _settings_of(function: Any) -> tuple[str, ...]:
