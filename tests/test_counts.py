@@ -575,3 +575,44 @@ def test_names_with_commas_stand_in_quotes():
     pandas = pytest.importorskip("pandas")
     marks = pandas.DataFrame({"c,d": [1, 0], "a": [1, 1]})
     assert class_counts(marks, labels='"c,d",a') == {"c,d": 1, "a": 2}
+
+
+def test_a_last_tensor_that_may_be_no_labels_is_refused():
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset
+    x, y = torch.zeros(6, 2), torch.tensor([0, 0, 0, 0, 1, 1])
+    weights = torch.tensor([0.5, 1.0, 2.0, 0.1, 0.2, 0.3])
+    for last, why in ((weights, "holds fractions"), (torch.arange(6), "2 of them have one value a sample")):
+        for source in (data(x, y, last), torch.utils.data.DataLoader(data(x, y, last))):
+            with pytest.raises(
+                TypeError, match=rf"holds 3 tensors, and .*{why}.*; give them, dataset.tensors\[1\]"
+            ):
+                class_counts(source)
+    assert class_counts(data(x, x, y)) == {0: 4, 1: 2}  # as of ids, their mask and labels
+    assert class_counts(data(x, x, y.float())) == {0.0: 4, 1.0: 2}
+
+
+def test_rows_of_many_labels_in_parts_are_counted():
+    torch = pytest.importorskip("torch")
+    x, y = torch.zeros(6, 2), torch.tensor([[0, 1, 1], [1, 0, 1], [0, 0, 1]] * 2).float()
+    whole = torch.utils.data.TensorDataset(x, y)
+    parts = torch.utils.data.ConcatDataset([torch.utils.data.Subset(whole, [0, 1]), whole])
+    counts = class_counts(torch.utils.data.DataLoader(parts))
+    assert (counts.counts.tolist(), counts.num_samples) == ([3, 3, 8], 8)
+
+
+def test_labels_that_occur_once_each_are_told(rng):
+    for labels in (rng.random(50), [f"s{i}" for i in range(20)]):
+        with pytest.warns(
+            UserWarning, match="labels of the source occurs once; give the class of each sample"
+        ):
+            class_counts(labels)
+    class_counts([f"s{i}" for i in range(19)])
+
+
+def test_labels_where_counts_belong_say_how_to_count():
+    for labels in (["no"] * 9 + ["yes"], np.array(["no", "yes"], dtype=object)):
+        with pytest.raises(
+            TypeError, match=r"counts must be numbers, got .*; count them, class_counts\(labels\)"
+        ):
+            class_weights(labels)

@@ -5,19 +5,23 @@ import io
 import json
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import longtail
 from folders import unseal
 from longtail import cli, datasets, models
 from longtail.datasets import Dataset, Split
+from longtail.datasets.images import in_memory, load_images
 from longtail.predict import Classifier, StreamClassifier
 from longtail.skeletons.clips import prepare
 from longtail.skeletons.single_clip import SingleClip
-from longtail.training import Recipe, load_run, train
+from longtail.training import Recipe, load_run, recipes, train
 
 CLASSES = ("wave", "jump", "sit", "stand [still]")
 
@@ -91,6 +95,57 @@ def test_an_image_gets_the_runs_own_answer(image_run):
     own = own_logits(image_run, test.astype(np.float32) / 8 - 1).sigmoid().numpy()
     for image, expected in zip(test, own, strict=True):
         np.testing.assert_allclose(classify(image).probabilities, expected, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def pictures_run(tmp_path_factory):
+    """A run of small pictures, as `longtail compare FOLDER` makes it, with the folder of its pictures."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for name, n in (("cat", 20), ("lynx", 10)):
+        (root / "photos" / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(0, 256, (40, 50 + i, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "photos" / name / f"{i:02}.png")
+    data = in_memory(*load_images(root / "photos"), 32, name="photos")
+    train(recipes.small_images("photos").with_epochs(2), root / "run", dataset=data, threads=1)
+    return SimpleNamespace(folder=root / "run", data=data, photos=root / "photos")
+
+
+def test_a_picture_gets_the_answer_of_the_runs_own_arrays(pictures_run, tmp_path, monkeypatch, capsys):
+    classify = Classifier(pictures_run.folder)
+    held = load_images(pictures_run.photos)[1]
+    for i, pixels in enumerate(pictures_run.data.test.inputs):
+        path = Path(held.name(i))
+        np.testing.assert_array_equal(classify(path).probabilities, classify(pixels).probabilities)
+    logits = classify.many_logits(pictures_run.photos)
+    files = sorted(pictures_run.photos.rglob("*.png"))
+    np.testing.assert_array_equal(logits[-1], classify.logits(files[-1]))
+    assert len(logits) == len(files) == 30
+    code, out, _ = run_cli(monkeypatch, capsys, "predict", pictures_run.folder, files[0])
+    assert code == 0
+    assert "lynx" in out
+    (tmp_path / "bad.png").write_bytes(files[0].read_bytes()[:300])
+    for name, message in (
+        ("bad.png", "bad.png' is no image that can be read"),
+        ("no.png", "no.png is not there"),
+    ):
+        code, _, err = run_cli(monkeypatch, capsys, "predict", pictures_run.folder, tmp_path / name)
+        assert code == 2
+        assert message in " ".join(err.split())
+
+
+def test_a_row_of_features_may_be_of_any_numbers_but_nan(tmp_path, rng):
+    x, y = rng.normal(size=(60, 4)), np.repeat([0, 1], 30)
+    problem = longtail.Problem.from_features(x.astype(np.float32), y, test=(x.astype(np.float32), y))
+    made = longtail.compare(problem, ["plain"], seeds=1, out=tmp_path, jobs=1, device="cpu")
+    classify = Classifier(made.rows[0].outcomes[0].folder)
+    same = classify(x[0].astype(np.float32)).probabilities
+    np.testing.assert_array_equal(classify(x[0]).probabilities, same)
+    assert classify(np.array([1, 2, 3, 4])).probabilities.sum() == pytest.approx(1)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="sample holds NaN or infinity"):
+            classify(np.array([bad, 0.0, 0.0, 0.0]))
 
 
 @pytest.mark.parametrize(

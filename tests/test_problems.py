@@ -1574,3 +1574,15 @@ def test_days_as_text_are_days_in_every_table(kind, tmp_path):
         np.testing.assert_array_equal(found.inputs, Problem.from_table(tmp_path / "t.csv", "y").inputs)
     odd = {**columns, "day": ["n/k", *days[1:]]}
     assert Problem.from_table(odd, "y").columns[0] == ("day", "category")
+
+
+def test_labels_that_are_written_otherwise_in_the_test_table_are_told(tmp_path):
+    columns = {"x": [i / 4 for i in range(20)], "y": ["0", "1"] * 10}
+    other = {**columns, "y": ["no", "yes"] * 10}
+    with pytest.raises(
+        ValueError, match=r"training sample: 'no', 'yes'; those of training are '0', '1': write them"
+    ):
+        Problem.from_table(columns, "y", test=other)
+    path = write(tmp_path / "t.csv", "x,kind\n1,a\n2,\n3,b\n")
+    with pytest.raises(ValueError, match=r"label 'kind': line 3 of .* has an empty field"):
+        Problem.from_table(path, "kind")

@@ -166,7 +166,10 @@ def to_numpy(name: str, source: object) -> npt.NDArray[np.float64]:
         except (TypeError, ValueError):
             pass
     if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must be numbers, got {_checks.describe(source)}; convert them first")
+        words = [x for x in array.ravel()[:100].tolist() if isinstance(x, str) and not NUMBER.fullmatch(x)]
+        labels = words and name in ("counts", "class_counts")
+        remedy = "count them, class_counts(labels)" if labels else "convert them first"
+        raise TypeError(f"{name} must be numbers, got {_checks.describe(source)}; {remedy}")
     return array.astype(np.float64)
 
 

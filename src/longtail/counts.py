@@ -16,7 +16,15 @@ import numpy.typing as npt
 from longtail import _arrays, _checks
 from longtail.labels import encode, encode_missing, of_data_set, of_masks, several
 from longtail.sources import formats, hub, read_counts
-from longtail.sources.counted import Counted, Wanted, notice_alike, notice_joined, split, with_missing
+from longtail.sources.counted import (
+    Counted,
+    Wanted,
+    notice_alike,
+    notice_alone,
+    notice_joined,
+    split,
+    with_missing,
+)
 from longtail.sources.tables import marked
 
 
@@ -135,7 +143,7 @@ class ClassCounts(_PerClass):
 
     @property
     def total(self) -> Any:
-        """The number of samples."""
+        """The sum of the counts: the number of samples, where each has one label."""
         return self._array.sum().item()
 
     @property
@@ -299,6 +307,7 @@ def _of_labels(source: Any, wanted: Wanted) -> ClassCounts:
         return _named(split(dict(zip(names, counts, strict=True)), missing, wanted.separator, "the labels"))
     notice_joined(names, "the source")
     notice_alike(names, "the source")
+    notice_alone(counts, "the source", "give the class of each sample")
     return _named(with_missing(Counted(names, counts), missing))
 
 

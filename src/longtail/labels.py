@@ -391,6 +391,7 @@ def _inside(source: object) -> tuple[Any, Sequence[Hashable] | None] | None:
             return [label for _, label in found], classes
     tensors = getattr(source, "tensors", None)
     if isinstance(tensors, tuple) and len(tensors) > 1:
+        _only_one_holds_labels(tensors)
         return tensors[-1], classes
     parts = getattr(source, "datasets", None)
     if isinstance(parts, (list, tuple)):  # torch.utils.data.ConcatDataset
@@ -409,6 +410,25 @@ def _inside(source: object) -> tuple[Any, Sequence[Hashable] | None] | None:
         return [targets[i] for i in indices], classes
     rows = getattr(targets, "iloc", targets)  # a Series' own brackets look up by label
     return rows[np.asarray(indices, dtype=np.intp)], classes
+
+
+def _only_one_holds_labels(tensors: tuple[Any, ...]) -> None:
+    """Refuse a last tensor that may be something else than labels, such as a weight a sample.
+
+    Raises:
+        TypeError: fractions, or another tensor with one value a sample.
+    """
+    if len(tensors) == 2:
+        return
+    last = tensors[-1]
+    alone = [i for i, tensor in enumerate(tensors) if tensor.ndim == 1]
+    fractions = last.is_floating_point() and last.ndim == 1 and bool((last != last.floor()).any())
+    if fractions or (last.ndim == 1 and len(alone) > 1):
+        why = "the last one holds fractions" if fractions else f"{len(alone)} of them have one value a sample"
+        raise TypeError(
+            f"source holds {len(tensors)} tensors, and {why}, so that it does not say which are the labels; "
+            f"give them, dataset.tensors[{alone[0]}]"
+        )
 
 
 def _classes_of(source: object) -> Sequence[Hashable] | None:
@@ -441,5 +461,7 @@ def _joined(parts: Iterable[tuple[Any, Any] | None]) -> tuple[Any, Any] | None:
         raise ValueError(
             f"the data sets inside have other classes: {_checks.shorten(named, 2)}; count them one by one"
         )
+    if all(getattr(t, "ndim", 1) == 2 for t, _ in found):  # rows of 0 and 1
+        return np.concatenate([host(t) for t, _ in found]), named[0]
     targets = [t.tolist() if hasattr(t, "tolist") else list(t) for t, _ in found]
     return list(chain.from_iterable(targets)), named[0]

@@ -96,7 +96,7 @@ class Trained:
         if found != wanted:
             raise ValueError(
                 f"{where} has {what} {found}, but the run was trained on {self.kind} of {wanted}"
-                "; give a sample of that shape, or the folder of another run"
+                f"; give a sample of that {what}, or the folder of another run"
             )
 
 
@@ -110,16 +110,41 @@ class Arrays:
     def __init__(self, trained: Trained) -> None:
         self.trained = trained
 
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether a picture's middle square is a sample, as in data made by `in_memory`."""
+        shape = self.trained.shape
+        square = len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2]
+        return self.trained.kind == "images" and square and self.trained.dtype == "uint8"
+
     def read(self, path: Path) -> npt.NDArray[Any]:
         """Read a sample from a file."""
+        if path.suffix.lower() in IMAGE_SUFFIXES and self.takes_pictures:
+            from PIL.Image import DecompressionBombError
+
+            from longtail.datasets.images import middle_square
+
+            try:
+                with opened(path) as image:
+                    return middle_square(image, self.trained.shape[1])
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{path} is not there; give a picture, or an array as .npy") from None
+            except (*BROKEN, DecompressionBombError) as error:
+                raise ValueError(
+                    f"{str(path)!r} is no image that can be read ({error}); give another picture"
+                ) from error
         return read_npy(path)
 
     def logits(self, sample: npt.NDArray[Any], where: str) -> torch.Tensor:
         """Return the logits of shape (C,); errors name the sample as `where`."""
         trained = self.trained
         trained.expect(sample.shape, trained.shape, where, "shape")
+        if trained.kind == "vectors" and sample.dtype.kind in "biuf":
+            sample = sample.astype(trained.dtype)  # as features are brought to the run's type
         trained.expect(sample.dtype.name, trained.dtype, where, "dtype")
-        inputs = torch.from_numpy(sample[np.newaxis])
+        if sample.dtype.kind == "f" and not np.isfinite(sample).all():
+            raise ValueError(f"{where} holds NaN or infinity, of which no class follows; mend the sample")
+        inputs = torch.tensor(sample[np.newaxis])
         logits: torch.Tensor = trained.model(scale(inputs, trained.recipe))[0]
         return logits
 
@@ -174,7 +199,8 @@ class Classifier:
         Args:
             sample: for a run on image files, a Pillow image of any size; for a run on clips, numbers of shape
                 (T, J, D) with at least 3 frames, in the units of the training data; for a run on anything
-                else, an array of the shape and dtype of its inputs. Or a file of it: an image; .npy; for a
+                else, an array of the shape and dtype of its inputs. Or a file of it: an image, whose middle
+                square is taken where the run's pictures were made so; .npy; for a
                 clip also .npz with one clip as ``poses``, JHMDB's ``joint_positions.mat`` or SHREC'17's
                 ``skeletons_world.txt``.
 
@@ -200,8 +226,8 @@ class Classifier:
         """Return `logits` of many samples, shape (N, C).
 
         Args:
-            path: for a run on image files, a folder of pictures at any depth; else .npy or .npz (``X``) of
-                samples, one in each row.
+            path: for a run on pictures, a folder of them at any depth; else, and of arrays of pictures, .npy
+                or .npz (``X``) of samples, one in each row.
 
         Raises:
             FileNotFoundError: nothing is there.
@@ -213,10 +239,9 @@ class Classifier:
                 raise ValueError(
                     f"{place} is no folder; the run was trained on image files: give their folder"
                 )
-            files = sorted(f for f in place.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-            if not files:
-                raise ValueError(f"{place} has no image; give a folder of pictures")
-            return np.stack([self._image_logits(file) for file in files])
+            return np.stack([self._image_logits(file) for file in _pictures(place)])
+        if self._samples.takes_pictures and place.is_dir():
+            return np.stack([self._logits(self._samples.read(file), str(file)) for file in _pictures(place)])
         rows = _read_rows(place)
         return np.stack([self._logits(row, f"row {i} of {place}") for i, row in enumerate(rows)])
 
@@ -259,6 +284,13 @@ class Classifier:
         logits, alone = torch.from_numpy(decided), self._recipe.activation == "sigmoid"
         probabilities = (logits.sigmoid() if alone else logits.softmax(0)).numpy()
         return Prediction(self.class_names, probabilities, self.thresholds)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder} has no image; give a folder of pictures")
+    return files
 
 
 def read_npy(path: Path) -> npt.NDArray[Any]:

@@ -737,8 +737,12 @@ def _known(labels: Array, names: Sequence[Any]) -> npt.NDArray[np.int64]:
         )
     if unseen:
         raise ValueError(
-            f"the test set has classes without a training sample: {_checks.shorten(unseen)}; leave these "
-            "rows out of it"
+            f"the test set has classes without a training sample: {_checks.shorten(unseen)}"
+            + (
+                f"; those of training are {_checks.shorten(map(str, names))}: write them alike"
+                if len(unseen) == len({*values})
+                else "; leave these rows out of it"
+            )
         )
     return np.fromiter((places[v] for v in values), np.int64, len(values))
 

@@ -752,12 +752,17 @@ def _tracks(images: ImageList) -> npt.NDArray[np.str_]:
     return np.array([f"{path.parent.name}/{path.name.rpartition('_')[0]}" for path in paths])
 
 
-def _put_square(pixels: npt.NDArray[np.uint8], index: int, image: Image) -> None:
+def middle_square(image: Image, size: int) -> npt.NDArray[np.uint8]:
+    """Return the middle square of an image as `in_memory` has it, uint8 of shape (3, size, size)."""
     width, height = upright_size(image)
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    square = cut(image, (left, top, left + side, top + side), pixels.shape[-1], MARGIN)
-    pixels[index] = np.asarray(square).transpose(2, 0, 1)
+    square = cut(image, (left, top, left + side, top + side), size, MARGIN)
+    return np.asarray(square).transpose(2, 0, 1)
+
+
+def _put_square(pixels: npt.NDArray[np.uint8], index: int, image: Image) -> None:
+    pixels[index] = middle_square(image, pixels.shape[-1])
 
 
 def _listing(source: Any, root: Path | None) -> Listing:

@@ -6,12 +6,13 @@ import importlib
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from longtail import _arrays, _checks
 
+_ALONE = 20  # labels that stand once each: from here on it is worth a word
 MISSING: Final = "missing"  # the class of samples without a label, where it is asked for
 
 
@@ -175,6 +176,12 @@ def notice_joined(names: Iterable[object], source: str) -> None:
                 f"{shared[0]!r}; count each by separator={separator!r}"
             )
             return
+
+
+def notice_alone(counts: Collection[int], source: str, remedy: str) -> None:
+    """Warn where every label stands once, as measures and names of samples do."""
+    if len(counts) >= _ALONE and max(counts) == 1:
+        _checks.warn(f"each of the {len(counts)} labels of {source} occurs once; {remedy}")
 
 
 def needs(module: str, what: str, extra: str) -> Any:

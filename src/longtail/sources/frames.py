@@ -555,7 +555,8 @@ def _classes(database: DuckDBPyConnection, path: str, label: str) -> tuple[Any, 
             warnings.simplefilter("ignore", UserWarning)  # of identifiers, which are refused later
             return tuple(tables.count_text(database, [path], path, Wanted(label)).names)
     except ValueError as error:
-        raise ValueError(str(error).replace(", or count them by missing_as_class=True", "")) from error
+        text = str(error).replace(", or count them by missing_as_class=True", "")
+        raise ValueError(f"label {label!r}: {text}" if label not in text else text) from error
 
 
 def _from_parquet(

@@ -35,6 +35,7 @@ from longtail.sources.counted import (
     finish,
     needs,
     notice_alike,
+    notice_alone,
     notice_joined,
     split,
     with_missing,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 _CLASSES = 1 << 22  # more distinct labels than any classifier has, and few enough to hold
 _NESTED = "nested"
-_ALONE = 20  # labels that stand once each: from here on it is worth a word
 _CODE = re.compile(r"\s*[-+]?0[0-9]")
 _THOUSANDS = re.compile(r"\s*[-+]?[1-9][0-9]{0,2},[0-9]{3}\s*", re.ASCII)
 _COMMA = re.compile(r"\s*[-+]?[0-9]+(,[0-9]+)?\s*", re.ASCII)
@@ -471,11 +471,7 @@ def count_text(
     notice_joined(counted, f"source {source!r}")
     classes = _classes(counted, comma)
     notice_alike(classes.names, f"source {source!r}")
-    if len(counted) >= _ALONE and max(counted.values()) == 1:
-        _checks.warn(
-            f"each of the {len(counted)} labels of source {source!r} occurs once; is {wanted.label!r} the "
-            "column of the class?"
-        )
+    notice_alone(counted.values(), f"source {source!r}", f"is {wanted.label!r} the column of the class?")
     return with_missing(classes, missing)
 
 
