@@ -24,6 +24,7 @@ from longtail import (
 from longtail.adjust import effective_prior, logit_shift
 from longtail.methods import Method, Rule
 from longtail.models.cosine import CosineLinear
+from longtail.sampling import ClassAwareSampler
 
 COUNTS = np.array([900.0, 90.0, 10.0])
 
@@ -312,6 +313,19 @@ def test_batched_by_vmap(rng):
         torch.testing.assert_close(one_by_one, function(values, COUNTS))
 
 
+@pytest.mark.parametrize("scheme", ["none", "inverse", "inverse_sqrt", "effective"])
+def test_the_rates_of_a_sampler_are_taken_and_its_shares_refused(scheme):
+    labels = np.repeat([0, 1, 3], [90, 20, 4])
+    sampler = ClassAwareSampler(labels, scheme, seed=1)
+    counts = class_counts(labels, num_classes=4)
+    seen = effective_prior(counts, sampling=sampler.class_rates)[[0, 1, 3]]
+    np.testing.assert_allclose(seen / seen.sum(), sampler.class_shares, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"sum to 1 as shares of the draws do; divide them .* class_rates"):
+        effective_prior([90, 20, 4], sampling=sampler.class_shares)
+    equal = ClassAwareSampler(np.repeat([0, 1], 5), scheme)
+    np.testing.assert_allclose(effective_prior([5, 5], sampling=equal.class_shares), 0.5)  # it is all one
+
+
 def test_counts_of_many_labels_tell_their_number_of_samples(rng):
     z = rng.normal(size=(5, 3))
     told = adjust_logits(z, MANY, activation="sigmoid")
@@ -358,6 +372,12 @@ def test_log_odds_that_look_like_probabilities_are_told():
         adjust_logits(np.linspace(0, 1, 60).reshape(20, 3), MANY, activation="sigmoid")
     adjust_logits(np.linspace(0, 1.01, 20), [90, 10])
     adjust_logits(np.linspace(0, 1, 19), [90, 10])
+
+
+def test_maps_as_wide_as_there_are_classes_are_told():
+    with pytest.warns(UserWarning, match=r"of shape \(2, 3, 5, 3\) are read with the classes in the last"):
+        adjust_logits(np.zeros((2, 3, 5, 3)), COUNTS)
+    adjust_logits(np.zeros((2, 5, 3, 3)), COUNTS)
 
 
 def test_tuning_reads_logits_as_they_are_decided(rng):
@@ -739,6 +759,11 @@ def test_one_logit_is_tuned_as_two(rng):
         ),
         ({"labels": []}, ValueError, "at least one held-out sample"),
         ({"taus": []}, ValueError, "taus must name at least one value"),
+        (
+            {"logits": np.zeros((3, 3, 3))},
+            ValueError,
+            r"shape \(N, 3\), got \(3, 3, 3\); give one row a label",
+        ),
         ({"taus": 1.0}, TypeError, "taus must be numbers to choose from, got float 1.0; give"),
         ({"labels": np.eye(3)}, TypeError, "class indices of shape .* give integers from 0 on, or names"),
         ({"taus": [-1]}, ValueError, "taus must be in"),

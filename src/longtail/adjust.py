@@ -78,7 +78,8 @@ def adjust_logits(
             or sampling; or an array or mapping of shares that sum to 1.
         weight: the class weights of the training's loss, shape (C,) or a mapping; None for none.
         offset: what the training's loss added to the logits, likewise.
-        sampling: how many times as often as in the data each class was drawn, likewise, up to a factor.
+        sampling: how many times as often as in the data each class was drawn, likewise, up to a factor;
+            ``class_rates`` of a `longtail.sampling.ClassAwareSampler`.
         tau: how much of the prior to take away, >= 0.
         cost: what it costs to predict column j where row i is true, shape (C, C); then the result is minus
             the expected cost of each prediction, and its largest entry is the decision (Elkan, IJCAI 2001).
@@ -480,6 +481,11 @@ def tune_adjustment(
         if _one_logit(values, len(sizes)):
             flat = values.reshape(-1)
             values = np.stack([np.zeros_like(flat), flat], axis=1)
+        if values.ndim != 2:
+            raise ValueError(
+                f"logits must have shape (N, {len(sizes)}), got {values.shape}; give one row a label, "
+                f"logits.reshape(-1, {len(sizes)}), and labels.reshape(-1)"
+            )
         trained: dict[str, Any] = {
             key: part.get(name) if named and isinstance(part, Mapping) and {*part} <= {*trainings} else part
             for key, part in (("weight", weight), ("offset", offset), ("sampling", sampling))
@@ -631,10 +637,24 @@ def _log_prior(sizes: Vector, counts: object, weight: object, offset: object, sa
     seen = sizes > 0
     log_seen = np.log(np.where(seen, sizes, 1.0))
     for name, values in (("weight", weight), ("sampling", sampling)):
-        log_seen = log_seen + np.log(_vector(name, values, counts, 1.0, positive_where=seen))
+        vector = _vector(name, values, counts, 1.0, positive_where=seen)
+        if name == "sampling" and values is not None:
+            _check_rates(vector[seen], sizes[seen])
+        log_seen = log_seen + np.log(vector)
     log_seen = log_seen - _vector("offset", offset, counts, 0.0, finite_only=True)
     log_seen = np.where(seen, log_seen, log_seen[seen].min())
     return np.asarray(log_seen - _log_sum(log_seen))
+
+
+def _check_rates(rates: Vector, sizes: Vector) -> None:
+    """Refuse shares of the draws: they sum to 1, and no smaller class has a larger one."""
+    rising = np.diff(rates[np.lexsort((rates, sizes))]) >= -1e-9
+    if abs(rates.sum() - 1) < 1e-6 and rising.all() and len({*sizes.tolist()}) > 1:
+        raise ValueError(
+            "sampling must be how many times as often as in the data each class was drawn, got values that "
+            "sum to 1 as shares of the draws do; divide them by the shares of the counts, or give the "
+            "sampler's class_rates"
+        )
 
 
 def _target(target: object, sizes: Vector, counts: object) -> Vector:
@@ -744,6 +764,11 @@ def _check_shape(name: str, values: Any, classes: int) -> None:
         raise ValueError(
             f"{name} must have one column a class, {classes} as counts has, got shape {tuple(values.shape)}; "
             "give the counts of this model's classes, the classes in the last dimension"
+        )
+    if values.ndim > 2 and values.shape[1] == classes:
+        _checks.warn(
+            f"{name} of shape {tuple(values.shape)} are read with the classes in the last dimension; if they "
+            "are in dimension 1, as those of maps, move it to the end"
         )
 
 

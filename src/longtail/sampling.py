@@ -127,6 +127,8 @@ class ClassAwareSampler:
         epoch: the epoch whose order comes next; see :meth:`set_epoch`.
         class_shares: float64 of shape (C,), the share of the draws that each class with samples has in this
             epoch, in the order of :func:`longtail.class_counts`.
+        class_rates: float64, one a class of :func:`longtail.class_counts`: how many times as often as in the
+            labels it is drawn in this epoch, as `longtail.adjust_logits` takes it as ``sampling``.
 
     Raises:
         TypeError: labels that are no labels, or an argument of the wrong type.
@@ -179,6 +181,14 @@ class ClassAwareSampler:
     def class_shares(self) -> npt.NDArray[np.float64]:
         """The share of the draws that each class with samples has in this epoch."""
         return self._shares_at(self.epoch)[0]
+
+    @property
+    def class_rates(self) -> npt.NDArray[np.float64]:
+        """How many times as often as in the labels each class is drawn in this epoch; 1 without samples."""
+        rates = np.ones(len(self._counts))
+        seen = self._counts[self._present]
+        rates[self._present] = self.class_shares / (seen / seen.sum())
+        return rates
 
     def _shares_at(self, epoch: int) -> tuple[npt.NDArray[np.float64], bool]:
         """Return an epoch's shares, and whether they are the counts themselves: a plain shuffle."""
