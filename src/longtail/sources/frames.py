@@ -556,7 +556,9 @@ def _classes(database: DuckDBPyConnection, path: str, label: str) -> tuple[Any, 
             return tuple(tables.count_text(database, [path], path, Wanted(label)).names)
     except ValueError as error:
         text = str(error).replace(", or count them by missing_as_class=True", "")
-        raise ValueError(f"label {label!r}: {text}" if label not in text else text) from error
+        if label in text:
+            raise ValueError(text) from error
+        raise ValueError(f"label {label!r}: {text}; or leave such rows out") from error
 
 
 def _from_parquet(
