@@ -433,6 +433,9 @@ def test_tau_normalisation_sets_the_lengths(rng):
             new / new.norm(dim=1, keepdim=True), weight / weight.norm(dim=1, keepdim=True)
         )
         assert not offset.any()
+    new, _ = normalise(None, None, torch.stack([weight[0], 0 * weight[1]]), torch.ones(2))
+    assert new[0].norm() == pytest.approx(1)
+    assert not new[1].any()  # no NaN of a class whose vector is zero
 
 
 def test_classifier_retraining_ends_near_the_balanced_optimum(rng):
@@ -602,6 +605,13 @@ def test_an_adjustment_reads_logits_as_the_loss_does():
         if loss == "sigmoid":
             shift = -np.log(2) - np.log(shares / (1 - shares))
         np.testing.assert_allclose(method.adjust(logits, counts)[0], shift, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_of_every_precision_are_adjusted(dtype):
+    logits = torch.tensor([[1.0, 2.0, 3.0]], dtype=dtype, requires_grad=True)
+    ours = methods.get("posthoc_logit_adjusted").adjust(logits, [90, 9, 1])
+    np.testing.assert_allclose(ours[0], np.arange(1, 4) - np.log([0.9, 0.09, 0.01]) - np.log(3), atol=1e-6)
 
 
 def test_a_schedule_that_never_acted_is_not_taken_away():

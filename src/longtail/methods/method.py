@@ -662,7 +662,7 @@ class Method:
         """
         if self.adjustment is None:
             return logits
-        logits = np.asarray(logits)
+        logits = _arrays.as_numpy("logits", logits)
         counts = _arrays.unwrap("class_counts", _arrays.in_output_order("class_counts", class_counts))[0]
         counts = np.asarray(counts)
         function = self.adjustment.of(ADJUSTMENTS)

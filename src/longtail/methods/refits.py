@@ -46,7 +46,9 @@ def tau_normalisation(
     Source: Kang et al. (ICLR 2020), section 4, "tau-normalized classifier".
     """
     tau = _checks.number("tau", tau, low=0.0, open_high=True)
-    return weight / weight.norm(dim=1, keepdim=True) ** tau, bias.new_zeros(bias.shape)
+    lengths = weight.norm(dim=1, keepdim=True)
+    lengths = lengths.where(lengths > 0, 1.0)  # a vector of zeros says nothing, whatever its length
+    return weight / lengths**tau, bias.new_zeros(bias.shape)
 
 
 def nearest_class_mean(
