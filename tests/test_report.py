@@ -159,6 +159,17 @@ def test_rows_say_in_what_they_differ_and_meet_their_own_baseline() -> None:
     assert "focal, effective beta=0.99 gamma=1 weights, 11.0 %" in one.verdict
 
 
+def test_what_a_mean_divides_by_makes_no_other_baseline() -> None:
+    """Without weights it is the samples, whatever it is called."""
+    plain = several({"none": [0.3, 0.3]}, loss="softmax")
+    for own in ([], several({"none": [0.5, 0.5]}, loss="softmax", normalizer="weights")):
+        weighed = several({"effective": [0.2, 0.21]}, loss="softmax", normalizer="weights")
+        (one,) = runs.comparisons([*plain, *own, *weighed])
+        difference = one.rows[-1]["error"].difference
+        assert difference is not None
+        assert difference.mean == pytest.approx(-0.295 if own else -0.095)  # its own, where there is one
+
+
 def test_a_beta_without_effect_makes_no_new_method(tmp_path: Path) -> None:
     for name, beta in (("a", 0.9), ("b", 0.99)):
         outcome = made(TINY.replace(scheme="none", beta=beta), 0.3)

@@ -588,10 +588,12 @@ def _baseline(rows: Sequence[Row], row: Row) -> int | None:
     """The place of the row that differs in nothing but that it does not balance."""
     if row.is_plain:
         return None
-    plain, around = row.method.plain, _surroundings(row.recipe)
-    for i, other in enumerate(rows):
-        if other.outcomes and other.method == plain and _surroundings(other.recipe) == around:
-            return i
+    around, plain = _surroundings(row.recipe), row.method.plain
+    # without weights both normalizers divide by the samples
+    for method in dict.fromkeys((plain, plain.replace(normalizer="samples"))):
+        for i, other in enumerate(rows):
+            if other.outcomes and other.method == method and _surroundings(other.recipe) == around:
+                return i
     return None
 
 
