@@ -481,6 +481,19 @@ def test_every_row_tells_what_a_reader_wants_to_know():
         assert about.pitfall
 
 
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_what_a_method_needs_is_what_it_is_refused_without(name):
+    from longtail.compare.learners import missing_part
+
+    method, told = methods.get(name), methods.needs(methods.get(name))
+    without_network = ("nothing", "a training that takes", "a model that is trained", "a table or features")
+    assert told.startswith(without_network) == (not missing_part(method))
+    in_memory = method.mixing is not None or method.reweighting is not None
+    assert ("in memory" in told) == in_memory
+    assert ("last layer is linear" in told) == (method.refit is not None)
+    assert (told == "many labels a sample") == method.many_labels
+
+
 @pytest.mark.parametrize("name", ["crt", "label_aware_smoothing", "tau_norm", "ncm"])
 def test_a_second_stage_changes_the_last_layer_alone(tmp_path, name):
     recipe = short(method=methods.get(name))

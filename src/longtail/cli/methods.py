@@ -27,16 +27,18 @@ def methods(
     """List the ways of balancing: what each computes, where it is from, what goes wrong with it."""
     from rich.table import Table
 
-    from longtail.methods import ABOUT, CATALOGUE, About, get
+    from longtail.methods import ABOUT, CATALOGUE, About, get, needs
 
     chosen = [get(entry) for entry in ([name] if name else CATALOGUE.names)]
     told = [(method, ABOUT.get(method.name.partition(":")[0], About("", "", ""))) for method in chosen]
     if format is MethodsFormat.json:
-        texts = ({"formula": a.formula, "usual": a.usual, "pitfall": a.pitfall} for _, a in told)
+        texts = (
+            {"formula": a.formula, "needs": needs(m), "usual": a.usual, "pitfall": a.pitfall} for m, a in told
+        )
         print_json([{**method.to_dict(), **text} for method, text in zip(chosen, texts, strict=True)])
         return
-    head = ("name", "formula", "usual setting", "source", "pitfall")
-    lines = [(method.name, a.formula, a.usual, method.source, a.pitfall) for method, a in told]
+    head = ("name", "formula", "needs", "usual setting", "source", "pitfall")
+    lines = [(m.name, a.formula, needs(m), a.usual, m.source, a.pitfall) for m, a in told]
     if format is MethodsFormat.csv:
         print_csv([head, *lines])
         return
@@ -54,7 +56,9 @@ def methods(
     console.print(table)
     if name:
         settings = ", ".join(f"{key} {value}" for key, value in method.settings.items())
-        console.print(escape(f"\nusual: {a.usual}\npitfall: {a.pitfall}\nsettings: {settings}"))
+        console.print(
+            escape(f"\nneeds: {needs(method)}\nusual: {a.usual}\npitfall: {a.pitfall}\nsettings: {settings}")
+        )
 
 
 def add(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from longtail.methods.batches import MIXINGS, REWEIGHTINGS
-from longtail.methods.catalogue import ABOUT, CATALOGUE, About, code, get, grid
+from longtail.methods.catalogue import ABOUT, CATALOGUE, About, code, get, grid, needs
 from longtail.methods.method import Method, Rule
 from longtail.methods.refits import REFITS
 from longtail.methods.schedules import SCHEDULES
@@ -29,6 +29,7 @@ __all__ = [
     "code",
     "get",
     "grid",
+    "needs",
 ]
 
 NAMES: tuple[str, ...]

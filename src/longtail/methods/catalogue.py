@@ -12,7 +12,7 @@ from longtail.losses.forms import FORMS
 from longtail.methods.method import Method, Rule
 from longtail.weights import DEFAULT_BETA, SCHEMES
 
-__all__ = ["ABOUT", "CATALOGUE", "About", "code", "get", "grid"]
+__all__ = ["ABOUT", "CATALOGUE", "About", "code", "get", "grid", "needs"]
 
 CATALOGUE: Final = Registry[Method]("method")
 
@@ -400,6 +400,37 @@ def code(method: Method) -> str:
             words = [f'"{name}"', *(f"{key}={value!r}" for key, value in changed.items())]
             return f"method = longtail.methods.get({', '.join(words)})"
     return f"method = longtail.methods.Method.from_dict({method.parts()!r})"
+
+
+def needs(method: Method) -> str:
+    """Return what has to be there for a method, in a few words.
+
+    Example:
+        >>> needs(get("crt"))
+        'a network whose last layer is linear'
+    """
+    if method.many_labels:
+        return "many labels a sample"
+    if method.synthesis is not None:
+        return "a table or features, and imbalanced-learn"
+    if method.is_tuned:
+        return "a table or features, of which predictions are held out"
+    if method.mixing is not None or method.reweighting is not None:
+        last = ", whose last layer is linear" if method.refit is not None else ""
+        return f"a network{last}, trained in memory"
+    if method.refit is not None:
+        return "a network whose last layer is linear"
+    if method.cosine:
+        return "a network, which gets a cosine head"
+    if method.schedule is not None or method.sampling == Rule("progressive"):
+        return "a training by epochs"
+    if method.offset is not None or method.scale is not None or method.margin is not None:
+        return "a network"
+    if method.adjustment is not None:
+        return "a model that is trained"
+    if method.sampling is not None:
+        return "a training that takes a sampler, or a table"
+    return "a training that takes class weights" if method.weighs else "nothing"
 
 
 def _read(text: str) -> bool | int | float | str:
