@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import longtail
-from longtail import ClassBalancedLoss, class_weights, methods, recipes
+from longtail import ClassBalancedLoss, class_weights, methods, recipes, vectors
 from longtail.adjust import ADJUSTMENTS
 from longtail.methods import Method, Rule
 from longtail.models.cosine import CosineLinear
@@ -316,6 +317,21 @@ def test_a_margin_of_one_hot_targets_is_that_of_indices(register):
     criterion = method.criterion(COUNTS)
     one_hot = nn.functional.one_hot(target, 3).float()
     torch.testing.assert_close(criterion(logits, one_hot), criterion(logits, target))
+
+
+@pytest.mark.parametrize(
+    "rule", [vectors.ldam, vectors.class_dependent_temperature, lambda n: vectors.log_weighted_prior(n, None)]
+)
+def test_vectors_are_made_of_counts_of_any_kind_or_refused(rule):
+    wanted = rule([90, 10, 0])
+    for counts in (Counter({1: 10, 0: 90, 2: 0}), {"c": 90, "b": 10, "a": 0}, torch.tensor([90, 10, 0])):
+        np.testing.assert_array_equal(rule(counts), wanted)
+    assert wanted[1] == wanted[2]
+    for bad in ([90, np.nan], [90, -1], [0, 0], [[90, 10]], []):
+        with pytest.raises(ValueError, match="^counts must"):
+            rule(bad)
+    with pytest.raises(TypeError, match="^counts must be numbers"):
+        rule("ab")
 
 
 def test_a_weight_rule_from_elsewhere(register):

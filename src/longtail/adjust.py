@@ -107,7 +107,7 @@ def adjust_logits(
     """
     values, xp = _floats("logits", logits)
     _checks.choice("activation", activation, ("softmax", "sigmoid"))
-    sizes, num_samples = _counts(counts), _many_labels(counts, num_samples, activation)
+    sizes, num_samples = class_sizes(counts), _many_labels(counts, num_samples, activation)
     _arrays.check_columns("logits", logits, counts)
     one = num_samples is None and _one_logit(values, len(sizes))
     bare = values.detach() if hasattr(values, "detach") else values  # looking is no part of a gradient
@@ -196,7 +196,7 @@ def adjust_probabilities(
     floor = _checks.number("floor", floor, low=0.0, high=0.01, open_low=True)
     values, xp = _floats("probabilities", probabilities)
     kind, values = values.dtype, _wide(values, xp)
-    sizes = _counts(counts)
+    sizes = class_sizes(counts)
     _many_labels(counts, None, "softmax")
     _arrays.check_columns("probabilities", probabilities, counts)
     if not hasattr(probabilities, "columns"):
@@ -257,7 +257,7 @@ def effective_prior(
         [0.5, 0.5]
     """
     _many_labels(counts, None, "softmax")
-    log_prior = _log_prior(_counts(counts), counts, weight, offset, sampling)
+    log_prior = _log_prior(class_sizes(counts), counts, weight, offset, sampling)
     shares: Vector = np.exp(log_prior)
     return shares
 
@@ -299,7 +299,7 @@ def logit_shift(
     remedy = "1 takes the whole prior away, 0 none of it"
     tau = _checks.number("tau", tau, low=0.0, open_high=True, remedy=remedy)
     _checks.choice("activation", activation, ("softmax", "sigmoid"))
-    sizes, num_samples = _counts(counts), _many_labels(counts, num_samples, activation)
+    sizes, num_samples = class_sizes(counts), _many_labels(counts, num_samples, activation)
     if num_samples is not None:
         return _label_shift(sizes, counts, target, weight, offset, sampling, tau, num_samples)
     if len(sizes) < 2:
@@ -446,7 +446,7 @@ def tune_adjustment(
     trainings = dict(logits) if named else {"": logits}
     if not trainings:
         raise ValueError("logits must name at least one training, got none")
-    sizes = _counts(counts)
+    sizes = class_sizes(counts)
     truth = _to_numpy(labels)
     if truth.ndim == 2 and truth.shape[1] == 1:
         truth = truth[:, 0]
@@ -566,8 +566,8 @@ class _Spread:
 # ---- arguments
 
 
-def _counts(counts: object) -> Vector:
-    """Check counts, and return them as float64 of shape (C,)."""
+def class_sizes(counts: object) -> Vector:
+    """Check counts, and return them as float64 of shape (C,), in the order of the outputs."""
     _arrays.refuse_weights("counts", counts)
     values, _ = _arrays.unwrap("counts", _arrays.in_output_order("counts", counts))
     sizes = _to_numpy(values).astype(np.float64)
@@ -600,7 +600,7 @@ def _vector(
     positive_where: npt.NDArray[np.bool_] | None = None,
 ) -> Vector:
     """Check one number a class, given in the order of the counts or by their names."""
-    size = len(_counts(counts))
+    size = len(class_sizes(counts))
     if given is None:
         return np.full(size, default)
     if isinstance(given, str):

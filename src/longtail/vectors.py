@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from longtail import _checks
 from longtail._registry import Registry
-from longtail.adjust import effective_prior, logit_shift
+from longtail.adjust import class_sizes, effective_prior, logit_shift
 from longtail.weights import DEFAULT_BETA, class_weights
 
 __all__ = ["MARGINS", "OFFSETS", "SCALES", "WEIGHTS", "Vector", "VectorRule"]
@@ -92,8 +92,7 @@ def log_weighted_prior(counts: Any, weight: Any, *, activation: str = "softmax")
 
     A wrong weight then costs variance, not bias. Of this house, not published.
     """
-    filled = np.where(np.asarray(weight) > 0, weight, 1.0)
-    return _of_outputs(effective_prior(counts, weight=filled), activation)
+    return _of_outputs(effective_prior(counts, weight=weight), activation)
 
 
 def _of_outputs(shares: Vector, activation: str) -> Vector:
@@ -109,10 +108,15 @@ def class_dependent_temperature(counts: object, *, gamma: float = 0.2) -> Vector
     Source: Ye et al. (2020), "class-dependent temperatures"; Kini et al. (NeurIPS 2021), vector scaling.
     """
     gamma = _checks.number("gamma", gamma, low=0.0, open_high=True)
-    sizes = np.asarray(counts, dtype=np.float64)
-    sizes = np.where(sizes > 0, sizes, sizes[sizes > 0].min())
+    sizes = _filled(counts)
     scale: Vector = (sizes / sizes.max()) ** gamma
     return scale
+
+
+def _filled(counts: object) -> Vector:
+    """Counts of the classes, of an empty one those of the smallest with samples."""
+    sizes = class_sizes(counts)
+    return np.where(sizes > 0, sizes, sizes[sizes > 0].min())
 
 
 def ldam(counts: object, *, top: float = 0.5) -> Vector:
@@ -121,8 +125,7 @@ def ldam(counts: object, *, top: float = 0.5) -> Vector:
     Source: Cao et al. (NeurIPS 2019); there the logits are cosines, scaled by 30 afterwards.
     """
     top = _checks.number("top", top, low=0.0, open_high=True)
-    sizes = np.asarray(counts, dtype=np.float64)
-    sizes = np.where(sizes > 0, sizes, sizes[sizes > 0].min())
+    sizes = _filled(counts)
     margin: Vector = top * (sizes.min() / sizes) ** 0.25
     return margin
 
