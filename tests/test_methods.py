@@ -328,9 +328,9 @@ def test_vectors_are_made_of_counts_of_any_kind_or_refused(rule):
         np.testing.assert_array_equal(rule(counts), wanted)
     assert wanted[1] == wanted[2]
     for bad in ([90, np.nan], [90, -1], [0, 0], [[90, 10]], []):
-        with pytest.raises(ValueError, match="^counts must"):
+        with pytest.raises(ValueError, match=r"^counts must"):
             rule(bad)
-    with pytest.raises(TypeError, match="^counts must be numbers"):
+    with pytest.raises(TypeError, match=r"^counts must be numbers"):
         rule("ab")
 
 

@@ -79,7 +79,7 @@ def log_prior(
 
     Source: Menon et al. (ICLR 2021), equation 10; Ren et al. (NeurIPS 2020), "balanced softmax".
     """
-    tau = _checks.number("tau", tau, low=0.0, open_high=True)
+    tau = _checks.number("tau", tau, low=0.0, open_high=True, remedy="1 is balanced softmax, 0 does nothing")
     if num_samples is not None:
         return -logit_shift(counts, activation="sigmoid", num_samples=num_samples, tau=tau)
     return tau * _of_outputs(effective_prior(counts), activation)
@@ -107,7 +107,7 @@ def class_dependent_temperature(counts: object, *, gamma: float = 0.2) -> Vector
 
     Source: Ye et al. (2020), "class-dependent temperatures"; Kini et al. (NeurIPS 2021), vector scaling.
     """
-    gamma = _checks.number("gamma", gamma, low=0.0, open_high=True)
+    gamma = _checks.number("gamma", gamma, low=0.0, open_high=True, remedy="0.2 is usual")
     sizes = _filled(counts)
     scale: Vector = (sizes / sizes.max()) ** gamma
     return scale
@@ -124,7 +124,7 @@ def ldam(counts: object, *, top: float = 0.5) -> Vector:
 
     Source: Cao et al. (NeurIPS 2019); there the logits are cosines, scaled by 30 afterwards.
     """
-    top = _checks.number("top", top, low=0.0, open_high=True)
+    top = _checks.number("top", top, low=0.0, open_high=True, remedy="0.5 is usual")
     sizes = _filled(counts)
     margin: Vector = top * (sizes.min() / sizes) ** 0.25
     return margin

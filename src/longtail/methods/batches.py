@@ -36,7 +36,7 @@ def mixup(random: np.random.Generator, size: int, *, alpha: float = 1.0) -> npt.
 
     Source: Zhang et al. (ICLR 2018): mixup; inputs and targets are mixed alike.
     """
-    alpha = _checks.number("alpha", alpha, low=0.0, open_low=True, open_high=True)
+    alpha = _checks.number("alpha", alpha, low=0.0, open_low=True, open_high=True, remedy="1 is usual")
     return random.beta(alpha, alpha, size)
 
 

@@ -212,8 +212,11 @@ class Method:
         _checks.choice("weighting", self.weighting, WEIGHTINGS)
         _checks.choice("normalizer", self.normalizer, ("samples", "weights"))
         _checks.choice("smooth_to", self.smooth_to, ("uniform", "prior"))
-        gamma = _checks.number("gamma", self.gamma, low=0.0, open_high=True)
-        smoothing = _checks.number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, open_high=True)
+        gamma = _checks.number("gamma", self.gamma, low=0.0, open_high=True, remedy="2 is usual")
+        remedy = "0 switches it off, 0.1 is usual"
+        smoothing = _checks.number(
+            "label_smoothing", self.label_smoothing, low=0.0, high=1.0, open_high=True, remedy=remedy
+        )
         object.__setattr__(self, "gamma", gamma)  # 3 and 3.0 are one method, with one hash
         object.__setattr__(self, "label_smoothing", smoothing)
         remedy = "30 is usual, 0 is none"
@@ -286,9 +289,11 @@ class Method:
             elif place == "mixing":
                 function(draws(0), 1)
             elif place == "synthesis":
-                _checks.integer("k_neighbors", dict(rule.settings).get("k_neighbors", 1), low=1)
+                _checks.integer(
+                    "k_neighbors", dict(rule.settings).get("k_neighbors", 1), low=1, remedy="5 is usual"
+                )
             elif place == "reweighting":
-                _checks.integer("per_class", dict(rule.settings)["per_class"], low=1)
+                _checks.integer("per_class", dict(rule.settings)["per_class"], low=1, remedy="10 is usual")
             elif place == "refit" and rule != Rule(rule.name).filled(REFITS):
                 _try_refit(rule)
 

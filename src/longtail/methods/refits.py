@@ -45,7 +45,7 @@ def tau_normalisation(
 
     Source: Kang et al. (ICLR 2020), section 4, "tau-normalized classifier".
     """
-    tau = _checks.number("tau", tau, low=0.0, open_high=True)
+    tau = _checks.number("tau", tau, low=0.0, open_high=True, remedy="0.7 to 1 are usual")
     lengths = weight.norm(dim=1, keepdim=True)
     lengths = lengths.where(lengths > 0, 1.0)  # a vector of zeros says nothing, whatever its length
     return weight / lengths**tau, bias.new_zeros(bias.shape)
@@ -89,7 +89,9 @@ def classifier_retraining(
     """
     from torch.nn.functional import cross_entropy
 
-    smoothing = _checks.number("label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True)
+    smoothing = _checks.number(
+        "label_smoothing", label_smoothing, low=0.0, high=1.0, open_high=True, remedy="0 is none"
+    )
     told = (epochs, learning_rate, batch_size)
     return _retrained(
         features, targets, weight, bias, partial(cross_entropy, label_smoothing=smoothing), seed, *told
@@ -120,8 +122,12 @@ def label_aware_retraining(
     """
     import torch
 
-    head = _checks.number("head_smoothing", head_smoothing, low=0.0, high=1.0, open_high=True)
-    tail = _checks.number("tail_smoothing", tail_smoothing, low=0.0, high=1.0, open_high=True)
+    head = _checks.number(
+        "head_smoothing", head_smoothing, low=0.0, high=1.0, open_high=True, remedy="0.3 is usual"
+    )
+    tail = _checks.number(
+        "tail_smoothing", tail_smoothing, low=0.0, high=1.0, open_high=True, remedy="0 is usual"
+    )
     counts = targets.bincount(minlength=len(weight)).double()
     low, high = counts[counts > 0].min(), counts.max()
     place = ((counts - low) / (high - low).clamp(min=1)).clamp(min=0)
@@ -149,9 +155,12 @@ def _retrained(
 ) -> tuple[Tensor, Tensor]:
     import torch
 
-    epochs = _checks.integer("epochs", epochs, low=1)
-    batch_size = _checks.integer("batch_size", batch_size, low=1)
-    rate = _checks.number("learning_rate", learning_rate, low=0.0, open_low=True, open_high=True)
+    epochs = _checks.integer("epochs", epochs, low=1, remedy="20 is usual")
+    batch_size = _checks.integer("batch_size", batch_size, low=1, remedy="64 is usual")
+    remedy = "0.1 is usual"
+    rate = _checks.number(
+        "learning_rate", learning_rate, low=0.0, open_low=True, open_high=True, remedy=remedy
+    )
     sampler = ClassAwareSampler(np.asarray(targets.cpu()), "inverse", seed=seed)
     # features of one scale whatever the network, or one learning rate would not fit all
     scale = features.std().clamp(min=1e-6)

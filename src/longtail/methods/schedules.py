@@ -24,7 +24,7 @@ def deferred(progress: float, *, start: float = 0.8) -> bool:
 
     Source: deferred re-weighting (DRW) of Cao et al. (NeurIPS 2019): from epoch 160 of 200 on.
     """
-    return progress >= _checks.number("start", start, low=0.0, high=1.0)
+    return progress >= _checks.number("start", start, low=0.0, high=1.0, remedy="0.8 is usual")
 
 
 SCHEDULES.register("deferred", deferred)
