@@ -4,6 +4,7 @@ import json
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -256,6 +257,14 @@ def test_many_labels_of_every_kind():
     higher = evaluate(scores, truth, counts, threshold=[0.5, 0.5, 0.9, 0.5, 0.5])
     assert higher.per_class_f1[2] != result.per_class_f1[2]
     assert higher.per_class_f1[:2] == result.per_class_f1[:2]
+    named = dict(zip("edcba", counts, strict=True))
+    cuts = dict(sorted(zip("edcba", [0.5, 0.5, 0.9, 0.5, 0.1], strict=True)))
+    for given_cuts in (cuts, pd.Series(cuts)):
+        assert evaluate(scores, truth, named, threshold=given_cuts).threshold == (0.5, 0.5, 0.9, 0.5, 0.1)
+    with pytest.raises(
+        ValueError, match=r"threshold lacks a value for 'a'; give one for each class of class_"
+    ):
+        evaluate(scores, truth, named, threshold={k: cuts[k] for k in "bcde"})
     copies = evaluate(
         *(np.repeat(x, 4, axis=0) for x in (scores, truth)), counts, groups=np.repeat(np.arange(300), 4)
     )

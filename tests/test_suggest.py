@@ -5,6 +5,7 @@ import warnings
 from importlib.resources import files
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,14 @@ from longtail.paper.beta import kish
 from longtail.suggest import BETAS, SHARE, effective_share
 
 COUNTS = [5000, 500, 50]
+
+
+def test_weights_by_name_find_their_class():
+    counts = {"cat": 90, "ant": 10}
+    for weights in ({"ant": 9.0, "cat": 1.0}, {"cat": 1.0, "ant": 9.0}, pd.Series({"ant": 9.0, "cat": 1.0})):
+        assert effective_share(counts, weights) == effective_share([90, 10], [1.0, 9.0])
+    with pytest.raises(ValueError, match=r"weights lacks a value for 'ant'; give one for each class"):
+        effective_share(counts, {"cat": 1.0, "bee": 9.0})
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=2, max_size=30), st.sampled_from(["inverse", "inverse_sqrt"]))

@@ -37,7 +37,7 @@ def effective_share(counts: object, weights: object) -> float:
 
     Args:
         counts: training samples per class, as for `longtail.class_weights`.
-        weights: one a class, of any scale, in the order of the counts.
+        weights: one a class, of any scale, in the order of the counts, or by the names of the counts.
 
     Raises:
         ValueError: weights of another length, negative, or all zero where there are samples.
@@ -52,7 +52,8 @@ def effective_share(counts: object, weights: object) -> float:
     """
     _arrays.refuse_weights("counts", counts)
     n = np.asarray(_arrays.unwrap("counts", counts)[0], dtype=np.float64)
-    w = np.asarray(_arrays.unwrap("weights", weights)[0], dtype=np.float64)
+    w = _arrays.align("weights", weights, counts, remedy="give one for each class of counts")
+    w = np.asarray(_arrays.unwrap("weights", w)[0], dtype=np.float64)
     if n.shape != w.shape:
         raise ValueError(f"weights must be one a class, {n.shape[0]}, got shape {w.shape}; check their order")
     if not (np.isfinite(w).all() and (w >= 0).all() and (n * w).sum() > 0):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail import _checks
+from longtail import _arrays, _checks
 from longtail._arrays import as_numpy
 from longtail.evaluation.curves import Curve
 from longtail.evaluation.intervals import THIN, Interval, checked_confidence, in_groups_text, units_text
@@ -328,7 +328,7 @@ def evaluate_multi_label(
         )
     confidence = checked_confidence(confidence)
     resamples = _checks.integer("resamples", resamples, low=0)
-    cuts = read_threshold(threshold, size)
+    cuts = read_threshold(threshold, size, class_counts)
     decided = _decided(read, cuts)
     curves = [Curve.of(s, t) if len(s) else None for s, t in _columns(read)]
     ids = None if groups is None else group_ids(groups, len(read.truth))
@@ -523,18 +523,21 @@ class LabelSums:
     def _start(self, classes: Classes) -> None:
         size = len(classes)
         self.classes, self.limits = classes, classes.shots(*self.settings[2])
-        self.cuts = read_threshold(self.settings[3], size)
+        self.cuts = read_threshold(self.settings[3], size, self.settings[0])
         self.positives, self.taken, self.right = (np.zeros(size, dtype=np.int64) for _ in range(3))
         self.bins = np.zeros((2, size, _BINS), dtype=np.int64)
 
 
-def read_threshold(threshold: object, classes: int) -> Floats:
-    """Read one probability, or one a class.
+def read_threshold(threshold: object, classes: int, counts: object) -> Floats:
+    """Read one probability, or one a class, which names may tell.
 
     Raises:
         ValueError: another number of them, or one outside [0, 1].
     """
-    values = as_numpy("threshold", getattr(threshold, "thresholds", threshold))
+    given = getattr(threshold, "thresholds", threshold)
+    if isinstance(given, Mapping) or _arrays.is_series(given):
+        given = _arrays.beside("threshold", given, counts, "class_counts")
+    values = as_numpy("threshold", given)
     if values.dtype.kind not in "fiu" or values.shape not in ((), (classes,)):
         raise ValueError(
             f"threshold must be a number or {classes}, one a class, got {_checks.describe(threshold)}"
