@@ -55,6 +55,15 @@ def test_thresholds_by_precision_and_by_cost():
         best = tune_thresholds(logits[:, 0], truth[:, 0], by="cost", cost=(alarm, miss)).thresholds[0]
         lowest = min(cost(cut, alarm, miss) for cut in np.append(shares, 1.1))
         assert cost(best, alarm, miss) == pytest.approx(lowest)
+        tuned = tune_thresholds(logits[:, 0], truth[:, 0], by="cost", cost=(alarm, miss))
+        assert tuned.plain_cost[0] == pytest.approx(cost(0.5, alarm, miss) / 2000)
+        assert cost(best, alarm, miss) / 2000 <= tuned.cost[0] < 1.2 * cost(best, alarm, miss) / 2000
+    assert found.cost == found.plain_cost == ()
+    half = truth.astype(float)
+    half[::2, 0] = np.nan  # what is not known costs nothing, and is no sample
+    assert tune_thresholds(logits, half, by="cost").plain_cost[0] == pytest.approx(
+        ((shares >= 0.5) != truth[:, 0])[1::2].mean()
+    )
     groups = np.arange(2000) // 50
     assert tune_thresholds(logits, truth, groups=groups).macro_f1 > found.plain_macro_f1 * 0.5
     holes = truth.astype(float)

@@ -192,6 +192,11 @@ def test_probabilities_thresholds_and_curves_of_a_run(compared, capsys, monkeypa
         assert [c["threshold"] for c in told["classes"]] == pytest.approx(list(tuned.thresholds), abs=1e-12)
         assert [c["f1"] for c in told["classes"]] == list(tuned.f1)
         assert told["macro_f1"] == tuned.macro_f1
+        assert [c.get("cost") for c in told["classes"]] == list(tuned.cost or [None] * 10)
+        assert [c.get("plain_cost") for c in told["classes"]] == list(tuned.plain_cost or [None] * 10)
+    shown = asked(capsys, monkeypatch, place, "--thresholds", "cost=1:10")
+    assert "at 0.5" in shown.splitlines()[1]
+    assert f"{tuned.plain_cost[0]:.3f}" in shown
     assert "decided by thresholds that others chose" in " ".join(
         asked(capsys, monkeypatch, place, "--thresholds", "f1").split()
     )

@@ -254,7 +254,8 @@ class PriorAdjustedClassifier(_Around):
         tau: how much of the prior to take away, >= 0; or "tune": chosen by out-of-fold predictions for
             balanced error (`longtail.tune_adjustment`), which may answer 0.
         cost: what it costs to predict column j where row i is true, shape (C, C) in the order of
-            ``classes_``; then ``predict`` takes the class of the lowest expected cost.
+            ``classes_``; then ``predict`` takes the class of the lowest expected cost under the target's
+            shares: where classes are as frequent as in y, give target="training", too.
         cv: folds for "tune": a number of stratified ones (of whole groups, if ``fit`` gets ``groups``), or
             what scikit-learn takes as ``cv``.
 

@@ -88,16 +88,18 @@ def print_thresholds(run: Path, data: Path | None, rule: str, format: Format) ->
     found = tune_thresholds(shares, truth, groups=held.groups, activation="identity", **chosen)
     names = _names(run, held)
     head = ["class", "training samples", "test samples", "threshold", "precision", "recall", "F1"]
+    keys = ["class", "training_samples", "test_samples", "threshold", "precision", "recall", "f1"]
+    worth = [found.precision, found.recall, found.f1]
+    if found.cost:
+        head, keys = [*head, "cost", "at 0.5"], [*keys, "cost", "plain_cost"]
+        worth += [found.cost, found.plain_cost]
     tested = truth.sum(axis=0)
-    rows = [
-        (
-            *(names[c], held.class_counts[c], int(tested[c]), float(found.thresholds[c])),
-            *(found.precision[c], found.recall[c], found.f1[c]),
-        )
-        for c in _order(held)
+    about = [
+        (names[c], held.class_counts[c], int(tested[c]), float(found.thresholds[c])) for c in _order(held)
     ]
+    numbers = [[column[c] for column in worth] for c in _order(held)]
+    rows: list[list[Any]] = [[*first, *rest] for first, rest in zip(about, numbers, strict=True)]
     if format is Format.json:
-        keys = ("class", "training_samples", "test_samples", "threshold", "precision", "recall", "f1")
         print_json(
             {
                 "rule": rule,
@@ -111,14 +113,20 @@ def print_thresholds(run: Path, data: Path | None, rule: str, format: Format) ->
         print_csv([head, *(["" if x is None else x for x in row] for row in rows)])
         return
     body = [
-        [name, f"{n:,}", f"{m:,}", _number(cut, 3), *(_number(x, 3) for x in worth)]
-        for name, n, m, cut, *worth in rows
+        [name, f"{n:,}", f"{m:,}", _number(cut, 3), *(_number(x, 3) for x in rest)]
+        for (name, n, m, cut), rest in zip(about, numbers, strict=True)
     ]
     console.print(_table(["class", "train", "test", *head[3:]], body))
     console.print(
         f"macro-F1 {_number(found.macro_f1, 3)}, at 0.5 everywhere {_number(found.plain_macro_f1, 3)}; each "
         "sample is decided by thresholds that others chose"
     )
+    if found.cost:
+        two = " Of two classes the rarer one's row is the decision." if len(names) == 2 else ""
+        console.print(
+            f"cost: of a sample on average, decided so, and at 0.5; each class against the rest.{two}",
+            style="dim",
+        )
     if found.thin:
         kept = "what the cost says" if "cost" in chosen else "0.5"
         thin = _checks.shorten([names[c] for c in found.thin])

@@ -38,6 +38,8 @@ class TunedThresholds:
         macro_f1: mean of `f1` over the classes with a positive.
         plain_macro_f1: the same at 0.5 everywhere.
         thin: classes with fewer than 5 positives, which keep 0.5, or the threshold that cost says.
+        cost: of each class, the mean cost of a sample, decided as for `f1`; empty unless chosen by cost.
+        plain_cost: the same at 0.5.
     """
 
     thresholds: Floats
@@ -47,6 +49,8 @@ class TunedThresholds:
     macro_f1: float | None
     plain_macro_f1: float | None
     thin: tuple[int, ...]
+    cost: Shares = ()
+    plain_cost: Shares = ()
 
 
 def class_curves(scores: object, targets: object, *, activation: str | None = None) -> tuple[Curve, ...]:
@@ -182,6 +186,9 @@ def tune_thresholds(
     positives = read.truth.sum(axis=0)
     f1, precision, recall = _scores(decided, read)
     plain, _, _ = _scores(shares >= 0.5, read)
+    costs: list[Shares] = [(), ()]
+    if by == "cost":
+        costs = [_costs(given, read, alarm, miss) for given in (decided, shares >= 0.5)]
     return TunedThresholds(
         thresholds=chosen(np.ones(len(truth), dtype=np.bool_)),
         f1=f1,
@@ -190,7 +197,17 @@ def tune_thresholds(
         macro_f1=_mean(f1),
         plain_macro_f1=_mean(plain),
         thin=tuple(int(c) for c in np.flatnonzero(positives < THIN)),
+        cost=costs[0],
+        plain_cost=costs[1],
     )
+
+
+def _costs(decided: Flags, read: Labelled, alarm: float, miss: float) -> Shares:
+    """The mean cost of a known sample, of each class."""
+    alarms = (decided & ~read.truth & read.known).sum(axis=0)
+    misses = (~decided & read.truth & read.known).sum(axis=0)
+    known = read.known.sum(axis=0)
+    return _ratio(alarm * alarms + miss * misses, known, known)
 
 
 def _threshold(
