@@ -22,6 +22,7 @@ import longtail
 from folders import unseal
 from longtail import recipes
 from longtail.compare import ComparisonTable, Outcome, advice, compare, runs
+from longtail.compare.answer import answer
 from longtail.counts import ClassCounts
 from longtail.evaluation import Evaluation, evaluate
 from longtail.report import tables
@@ -240,6 +241,24 @@ def test_advice_keeps_the_plain_loss_where_chance_may_explain_the_gain() -> None
     assert "No run without re-weighting says whether it helped" in advice.advise(alone)[0].finding
     (plain,) = runs.comparisons(several({"none": [0.1, 0.2], "inverse": [0.3, 0.3]}))
     assert advice.advise(plain)[0].finding == "Plain softmax has the lowest mean error, 15.0 %."
+
+
+@pytest.mark.parametrize(("focal", "kept"), [([0.29, 0.31, 0.28], "softmax"), ([0.1, 0.11, 0.09], "focal")])
+def test_another_loss_is_kept_only_where_it_beats_the_usual_one(focal: list[float], kept: str) -> None:
+    errors = {
+        "softmax": {"none": [0.30, 0.31, 0.29], "effective": [0.05, 0.5, 0.1]},
+        "focal": {"none": focal},
+    }
+    outcomes = []
+    for loss, schemes in errors.items():
+        for scheme, values in schemes.items():
+            for seed, error in enumerate(values):
+                outcomes.append(made(TINY.replace(loss=loss, scheme=scheme, seed=seed), error))
+    (one,) = runs.comparisons(outcomes)
+    row = one.plainest("balanced_error")
+    assert row is not None
+    assert (row.loss, row.is_plain) == (kept, True)
+    assert answer(one)[0] == f"Use: {kept} without re-weighting."
 
 
 def test_the_two_priors_can_disagree() -> None:

@@ -73,7 +73,7 @@ def _plain(row: Row) -> str:
 
 def _of_labels(table: ComparisonTable) -> Advice:
     best, title = table.surest(table.metric), table.decides.in_words
-    plain = table.lowest(rows=[row for row in table.shown if row.is_plain])
+    plain = table.plainest(table.metric)
     use = best or plain or table.best
     assert use is not None
     finding = f"No method differs from the plain loss in {title} by more than chance: keep it, the simplest."
@@ -122,6 +122,7 @@ def _choose(table: ComparisonTable, best: Row, column: str) -> tuple[Row, str]:
     until = "more seeds say otherwise"
     if d.low is None or simplest.recipe.model in ESTIMATORS:
         until = f"more is known; {more_runs(table)}" if d.low is None else "more data say otherwise"
+    simplest = table.plainest(column) or simplest
     return simplest, (
         f"{leads}. Its difference to the same loss without re-weighting, {interval_text(d)} points, {doubt}: "
         f"keep {_plain(simplest)}, the simplest, until {until}."

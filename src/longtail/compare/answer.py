@@ -37,7 +37,7 @@ def answer(table: ComparisonTable) -> list[str]:
     """
     metric = table.metric
     best = table.surest(metric)
-    plain = table.lowest(metric, [row for row in table.shown if row.is_plain])
+    plain = table.plainest(metric)
     use = best or plain or table.best
     if use is None:
         return []

@@ -143,6 +143,20 @@ class ComparisonTable:
         ranked = [(sign * s.mean, i) for i, r in enumerate(rows) if (s := r[found.name].summary) is not None]
         return rows[min(ranked)[1]] if ranked else None
 
+    def plainest(self, column: str) -> Row | None:
+        """Return the row that does not balance and is kept where none that does is better.
+
+        It is the one with the best mean; but the usual loss of the same network goes before another loss that
+        may be better by chance alone.
+        """
+        rows = [row for row in self.shown if row.is_plain]
+        best, usual = self.lowest(column, rows), "sigmoid" if self.many_labels else "softmax"
+        for row in rows:
+            if best is not None and row.loss == usual != best.loss and row.recipe.model == best.recipe.model:
+                d = self.paired(best, row, column)
+                return best if d is not None and d.significant else row
+        return best
+
     @cached_property
     def best(self) -> Row | None:
         """The row of the lowest mean error."""
