@@ -237,6 +237,7 @@ def test_names_that_are_not_those_of_the_counts_are_refused(name):
 def test_a_cost_matrix_decides_by_expected_cost(rng):
     z = rng.normal(size=(200, 3))
     equal = adjust_logits(z, COUNTS, cost=1 - np.eye(3))
+    np.testing.assert_array_equal(adjust_logits(z, COUNTS, cost=~np.eye(3, dtype=bool)), equal)
     assert np.array_equal(equal.argmax(1), adjust_logits(z, COUNTS).argmax(1))
     p = rng.uniform(0.01, 0.99, size=500)
     cost = np.array([[0.0, 1.0], [4.0, 0.0]])  # a missed positive costs four false alarms

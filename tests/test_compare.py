@@ -423,6 +423,8 @@ def test_a_method_has_its_line_of_code() -> None:
     [
         ("plain", "criterion"),
         ("plain:loss=focal", "criterion"),
+        ("plain:label_smoothing=0.1", "criterion"),
+        ("plain:label_smoothing=0.1:smooth_to=prior", "criterion"),
         ("inverse", "criterion"),
         ("logit_adjusted", "criterion"),
         ("ldam", "criterion"),

@@ -582,11 +582,10 @@ def test_a_last_tensor_that_may_be_no_labels_is_refused():
     data = torch.utils.data.TensorDataset
     x, y = torch.zeros(6, 2), torch.tensor([0, 0, 0, 0, 1, 1])
     weights = torch.tensor([0.5, 1.0, 2.0, 0.1, 0.2, 0.3])
+    told = r"dataset.tensors\[1\] or dataset.tensors\[2\]$"  # of lengths and labels it is the last
     for last, why in ((weights, "holds fractions"), (torch.arange(6), "2 of them have one value a sample")):
         for source in (data(x, y, last), torch.utils.data.DataLoader(data(x, y, last))):
-            with pytest.raises(
-                TypeError, match=rf"holds 3 tensors, and .*{why}.*; give them, dataset.tensors\[1\]"
-            ):
+            with pytest.raises(TypeError, match=rf"holds 3 tensors, and .*{why}.*; give them, {told}"):
                 class_counts(source)
     assert class_counts(data(x, x, y)) == {0: 4, 1: 2}  # as of ids, their mask and labels
     assert class_counts(data(x, x, y.float())) == {0.0: 4, 1.0: 2}

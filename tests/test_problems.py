@@ -1384,6 +1384,15 @@ def test_the_page_of_a_table_offers_no_training_of_its_recipe(compared):
     assert "lain softmax" not in advice
 
 
+def test_plain_runs_alone_are_not_told_as_one_run(tmp_path, rng):
+    problem = Problem.from_table({"x": rng.normal(size=60), "y": ["a"] * 20 + ["b"] * 40}, "y")
+    options = {"learners": "logistic_regression", "folds": 2, "repeats": 1, "out": tmp_path, "jobs": 1}
+    how = answer(longtail.compare(problem, ["plain"], **options))[1]
+    assert how == (
+        "How sure: not at all, as plain is compared with no method that balances; add one, such as effective."
+    )
+
+
 @pytest.mark.parametrize("metric", ["balanced_error", "macro_f1", "rare_average_precision"])
 def test_one_run_of_a_table_is_told_as_one(metric, tmp_path, rng):
     from longtail.report.page import report_page
@@ -1553,8 +1562,21 @@ def test_a_column_that_says_what_is_for_testing_is_no_input(name, values, tmp_pa
 
 def test_columns_that_only_look_like_parts_are_inputs(rng):
     columns = {"test": [0, 1] * 30, "way": ["train", "bus"] * 30, "stage": ["dev", "eval"] * 30}
+    columns["split"] = ["banana", "ice"] * 30
     found = Problem.from_table({**columns, "y": ["a"] * 20 + ["b"] * 40}, "y")
-    assert [name for name, _ in found.columns] == ["test", "way", "stage"]
+    assert [name for name, _ in found.columns] == ["test", "way", "stage", "split"]
+
+
+def test_only_the_first_column_without_a_name_numbers_rows(tmp_path, rng):
+    rows = [f"{i},{x:.4f},{i % 7},{'ab'[i % 3 > 0]}" for i, x in enumerate(rng.normal(size=60))]
+    for name, header in (("column 3", ",x,,y"), ("Unnamed: 2", "Unnamed: 0.1,x,Unnamed: 2,y")):
+        (tmp_path / "t.csv").write_text("\n".join([header, *rows]))
+        found = Problem.from_table(tmp_path / "t.csv", "y")
+        assert [column for column, _ in found.columns] == ["x", name]
+    rows = [row.replace(",", ",3,", 1) for row in [f"{i % 20},{row}" for i, row in enumerate(rows)]]
+    (tmp_path / "t.csv").write_text("\n".join([",,,x,z,y", *rows]))
+    found = Problem.from_table(tmp_path / "t.csv", "y")
+    assert [column for column, _ in found.columns] == ["x", "z"]  # an index of levels has them all first
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "parquet"])
@@ -1572,8 +1594,8 @@ def test_days_as_text_are_days_in_every_table(kind, tmp_path):
     np.testing.assert_allclose(found.inputs[:2], [[19723, 19723.5], [19724, 19724.5]])
     if kind == "pandas":  # as the same table in a file
         np.testing.assert_array_equal(found.inputs, Problem.from_table(tmp_path / "t.csv", "y").inputs)
-    odd = {**columns, "day": ["n/k", *days[1:]]}
-    assert Problem.from_table(odd, "y").columns[0] == ("day", "category")
+    for odd in (["n/k", *days[1:]], [f"{day}-07" for day in days]):  # no seven o'clock: a day and a number
+        assert Problem.from_table({**columns, "day": odd}, "y").columns[0] == ("day", "category")
 
 
 def test_labels_that_are_written_otherwise_in_the_test_table_are_told(tmp_path):

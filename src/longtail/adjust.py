@@ -686,7 +686,7 @@ def cost_matrix(cost: object, counts: object, classes: int) -> Vector:
     for turned in (cost, getattr(cost, "T", None)):  # a frame has the names of the classes twice
         _arrays.check_columns("cost" if turned is cost else "cost.T", turned, counts)
     matrix = _arrays.as_numpy("cost", cost)
-    if matrix.shape != (classes, classes) or matrix.dtype.kind not in "iuf" or not np.isfinite(matrix).all():
+    if matrix.shape != (classes, classes) or matrix.dtype.kind not in "biuf" or not np.isfinite(matrix).all():
         raise ValueError(
             f"cost must be finite of shape ({classes}, {classes}), rows the true class and columns the "
             f"predicted one, got {_checks.describe(matrix)}"

@@ -427,7 +427,7 @@ def _only_one_holds_labels(tensors: tuple[Any, ...]) -> None:
         why = "the last one holds fractions" if fractions else f"{len(alone)} of them have one value a sample"
         raise TypeError(
             f"source holds {len(tensors)} tensors, and {why}, so that it does not say which are the labels; "
-            f"give them, dataset.tensors[{alone[0]}]"
+            f"give them, {' or '.join(f'dataset.tensors[{i}]' for i in alone)}"
         )
 
 

@@ -60,6 +60,8 @@ def answer(table: ComparisonTable) -> list[str]:
         why = "with one run only" if plains else "without a plain run to compare with; add the method plain"
         if plains and not any(row.outcomes for row in plains):
             why = "as the plain runs failed, with which the others are compared"
+        elif plains and all(row.is_plain for row in table.rows):
+            why = "as plain is compared with no method that balances; add one, such as effective"
         lines.append(f"How sure: not at all, {why}.")
     if best is not None and not table.many_labels and (base := table.baseline(best)) is not None:
         cost = table.paired(best, base, "natural_error")
@@ -144,8 +146,10 @@ def code_for(row: Row) -> str:
 
 def _code_of_loop(method: Method) -> str:
     """The code of a loop of your own; labels are those of all training samples."""
-    if method == method.plain and method.loss == "softmax":
-        return "criterion = torch.nn.CrossEntropyLoss()"
+    to_prior = method.label_smoothing and method.smooth_to == "prior"
+    if method == method.plain and method.loss == "softmax" and not to_prior:
+        smoothing = f"label_smoothing={method.label_smoothing!r}" if method.label_smoothing else ""
+        return f"criterion = torch.nn.CrossEntropyLoss({smoothing})"
     text, counts = code(method), "longtail.class_counts(labels)"
     made = text.removeprefix("method = ")
     if made == text or method != method.training:

@@ -95,7 +95,7 @@ def _of_parquet(path: str, label: str) -> dict[str, Array]:
             raise ValueError(
                 f"column {column.name!r} of {path!r} says which rows are for training and which for testing "
                 f"({said[0]!r}, {said[1]!r}), and is no feature; write a .npz file with X, y, X_test and "
-                "y_test, or leave the column out of the file"
+                "y_test, leave the column out of the file, or give it another name if it is a feature"
             )
     if text := [*vectors, *(c.name for c in read.columns if c.kind != "number")]:
         raise ValueError(

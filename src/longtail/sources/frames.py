@@ -66,9 +66,11 @@ _TEST = ("test", "testing", *("val", "valid", "validation", "dev", "eval", "eval
 _PARTS = re.compile(
     r"(is|in)_?(train|test|val|valid|validation)(ing)?(_?set)?|(train|test|valid)(ing)?_?set|split"
 )
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
-# how pandas calls an index without a name in Parquet, and in a CSV file that was written twice
-_INDEX = re.compile(r"__index_level_[0-9]+__|Unnamed: [0-9]+")
+_YES = (("0", "1"), ("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"))
+# a day alone or with a time: 2020-01-31-07 is a name, which Python would read as seven o'clock
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T].*)?", re.ASCII)
+# how pandas calls an index without a name in Parquet, and in a CSV file that was written twice or more often
+_INDEX = re.compile(r"__index_level_[0-9]+__|Unnamed: 0(\.[0-9]+)*")
 # a number with a decimal comma, and with points between thousands
 _COMMA = r"[-+]?([0-9]+|[1-9][0-9]{0,2}(\.[0-9]{3})+)(,[0-9]+)?([eE][-+]?[0-9]+)?"
 # such numbers that may be meant otherwise: whole ones, and 1,250 or 1.250 with a mark that may part thousands
@@ -110,12 +112,16 @@ class Column:
         """What the column calls training and test rows, where it says which are which; else None."""
         named = _PARTS.fullmatch(self.name.strip().lower())
         if self.kind == "category":
+            if len(self.categories) > _MIXED:  # no part has as many names, and there may be millions
+                return None
             said = {text.strip().lower(): text for text in self.categories}
             ours, theirs = (next((said[w] for w in words if w in said), None) for words in (_TRAIN, _TEST))
             if ours is not None and theirs is not None and said.keys() <= {*_TRAIN, *_TEST}:
                 return ours, theirs
             if named is None or len(self.categories) != 2:
                 return None
+            if named[0] == "split" and (*sorted(said),) not in _YES and not said.keys() & {*_TRAIN, *_TEST}:
+                return None  # such as of bananas
             no, yes = self.categories  # such as False and True, no and yes
         elif named is None or self.kind != "number" or {*np.unique(self.values).tolist()} != {0.0, 1.0}:
             return None
@@ -391,8 +397,9 @@ def _from_text(
         header = [str(label) if i == at else name.strip() for i, name in enumerate(table.header)]
         if twice := [name for name in header if name and header.count(name) > 1]:
             raise ValueError(f"columns of {path!r} are named twice: {twice[0]!r}; rename one")
-        # an index that pandas wrote has no name
-        bare = {f"column {i + 1}" for i, name in enumerate(header) if not name}
+        # an index that pandas wrote has no name, and stands first
+        first = next((i for i, name in enumerate(header) if name), len(header))
+        bare = {f"column {i + 1}" for i in range(first)}
         header = [name or f"column {i + 1}" for i, name in enumerate(header)]
         aliases = tables._names(len(header))
         classes = None if several else _classes(database, path, str(label))
@@ -809,7 +816,7 @@ def _days(texts: Sequence[str]) -> npt.NDArray[np.float64] | None:
     """Read texts such as 2020-01-31 and 2020-01-31 12:00 as days since 1970; None if one is no such."""
     try:
         moments = [
-            _utc(datetime.datetime.fromisoformat(text)) for text in texts if _DATE.match(text) is not None
+            _utc(datetime.datetime.fromisoformat(text)) for text in texts if _DATE.fullmatch(text) is not None
         ]
         if len(moments) < len(texts):
             return None
