@@ -635,6 +635,10 @@ def test_a_column_of_parts_in_a_table_of_pictures_is_kept_to(listed):
     ):
         train, test = load_images(listed(split=["train"] * 6 + ["val"] * 2 + ["test"] * 2))
     assert names_of(test) == [("a/6.jpg", "a"), ("b/7.jpg", "b")]
+    with pytest.warns(UserWarning, match=r"t.csv: 3 images whose 'split' is '', 'odd' take no part"):
+        train, test = load_images(listed(split=["train"] * 5 + ["test"] * 2 + ["odd", "odd", ""]))
+    assert (len(train), len(test)) == (5, 2)
+    assert len(load_images(listed(phase=["a", ""] * 5))[0]) == 8  # blanks in a column that says nothing of it
     for other in (["train"] * 10, ["train", "odd"] * 5, list("0123456789")):  # says nothing of parts
         assert len(load_images(listed(split=other))[1]) == 2
     with pytest.raises(ValueError, match=r"1 classes that no training image has: 'b'"):

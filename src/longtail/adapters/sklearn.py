@@ -321,7 +321,7 @@ class PriorAdjustedClassifier(_Around):
             tau = 1.0 if tune else self.tau
             adjust_probabilities(even, once, target=self._target(classes), tau=tau)
             if self.cost is not None:
-                cost_matrix(self.cost, dict.fromkeys(classes.tolist(), 1), len(classes))
+                cost_matrix(self.cost, dict.fromkeys(map(str, classes.tolist()), 1), len(classes))
         if told := [key for key in params if key.endswith("__sample_weight")]:
             raise ValueError(
                 f"{told[0]} weighs samples where this classifier does not see it, and so hides the prior; "

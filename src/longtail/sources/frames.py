@@ -427,13 +427,14 @@ def _from_text(
 
     def of_thousands(name: str, mixed: bool) -> bool:
         """Whether the points of w part thousands: what looks so does, where the table has decimal commas."""
-        others, shown = database.execute(
-            f"SELECT count(*) FILTER (NOT regexp_full_match(v, '{_THOUSAND}')), min(v) FROM w "
-            "WHERE contains(v, '.')"
-        ).fetchall()[0]
+        pointed = "FROM w WHERE contains(v, '.')"  # one other is enough, and mostly among the first rows
+        others = database.execute(
+            f"SELECT 1 {pointed} AND NOT regexp_full_match(v, '{_THOUSAND}') LIMIT 1"
+        ).fetchall()
         if not others and has_decimal_commas():
             return True
         if not others and mixed:
+            shown = database.execute(f"SELECT min(v) {pointed}").fetchall()[0][0]
             whole = shown.replace(".", "")
             _checks.warn(
                 f"column {name!r} of {path!r}: {shown} is read as {float(shown):g} and may be {whole}, since "

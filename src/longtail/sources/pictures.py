@@ -76,21 +76,24 @@ def parts(path: Path, image: str | None, label: str | None) -> tuple[Flags, Flag
     """Return which rows of a table its column `split`, or one called alike, has for training and for testing.
 
     Of several words for rows that are not trained on, the first of `TESTS` is taken, as of folders; a warning
-    says what takes no part. None without such a column, or where it holds anything else.
+    says what takes no part, as rows of other words and of none. None without a column that has both parts.
     """
     columns = tables.columns_of(str(path), label or image or "")
     image = _column("image", image, columns, _IMAGES, path)
     for name in (name.strip() for name in columns):
         if name.lower() not in _SPLITS or name in (image, label):
             continue
-        words = [str(word).strip().lower() for word in tables.read_pairs(str(path), image, name)[1]]
+        words = [
+            str(word).strip().lower() for word in tables.read_pairs(str(path), image, name, blank=True)[1]
+        ]
         tests = [word for word in TESTS if word in words]
-        if not tests or not {*_TRAIN} & {*words} or not {*words} <= {*_TRAIN, *TESTS}:
+        if not tests or not {*_TRAIN} & {*words}:
             continue
         said = np.array(words)
-        if rest := int(np.isin(said, tests[1:]).sum()):
+        if rest := sorted({*words} - {*_TRAIN, tests[0]}):
+            left = int(np.isin(said, rest).sum())
             _checks.warn(
-                f"{path.name}: {rest:,} images whose {name!r} is {_checks.shorten(tests[1:])} take no part; "
+                f"{path.name}: {left:,} images whose {name!r} is {_checks.shorten(rest)} take no part; "
                 f"those of {tests[0]!r} are tested on"
             )
         return np.isin(said, _TRAIN), said == tests[0]

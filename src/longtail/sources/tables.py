@@ -653,8 +653,14 @@ def columns_of(path: str, column: str) -> list[str]:
         return _table(database, path, _readable(path, stack), column, False).header
 
 
-def read_pairs(path: str, first: str, label: str) -> tuple[list[str], list[Any]]:
+def read_pairs(path: str, first: str, label: str, *, blank: bool = False) -> tuple[list[str], list[Any]]:
     """Return a column of names and one of labels, as `count_text` and `count_parquet` read them.
+
+    Args:
+        path: the table.
+        first: the column of names.
+        label: the column of labels.
+        blank: whether a label may be missing; it is empty text then.
 
     Raises:
         ValueError: no such column, a missing name or label, an unreadable file.
@@ -676,7 +682,9 @@ def read_pairs(path: str, first: str, label: str) -> tuple[list[str], list[Any]]
             names = list(dict.fromkeys(row[1] for row in rows if not _arrays.is_missing(row[1])))
             typed = dict(zip(names, _numbers(names, table.delimiter != ","), strict=True))
             rows = [(row[0], typed.get(row[1])) for row in rows]
-    bare = sum(_arrays.is_missing(row[1]) or row[0] is None for row in rows)
+    if blank:
+        rows = [(row[0], "" if _arrays.is_missing(row[1]) else row[1]) for row in rows]
+    bare = sum((not blank and _arrays.is_missing(row[1])) or row[0] is None for row in rows)
     if bare:
         raise ValueError(f"{bare} rows of {path!r} lack a name or a label ({label!r}); drop or fill them")
     if not rows:
