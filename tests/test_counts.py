@@ -598,6 +598,12 @@ def test_rows_of_many_labels_in_parts_are_counted():
     parts = torch.utils.data.ConcatDataset([torch.utils.data.Subset(whole, [0, 1]), whole])
     counts = class_counts(torch.utils.data.DataLoader(parts))
     assert (counts.counts.tolist(), counts.num_samples) == ([3, 3, 8], 8)
+    narrow = torch.utils.data.TensorDataset(torch.zeros(2, 2), torch.ones(2, 7))
+    with pytest.raises(ValueError, match=r"targets of other shapes: .*\(7,\); count them one by one"):
+        class_counts(torch.utils.data.ConcatDataset([whole, narrow]))
+    maps = torch.utils.data.TensorDataset(torch.zeros(2, 2), torch.ones(2, 4, 4))
+    with pytest.raises(TypeError, match=r"got shape \(4, 4, 4\).*of masks or tags"):  # as of one of them
+        class_counts(torch.utils.data.ConcatDataset([maps, maps]))
 
 
 def test_labels_that_occur_once_each_are_told(rng):

@@ -461,7 +461,13 @@ def _joined(parts: Iterable[tuple[Any, Any] | None]) -> tuple[Any, Any] | None:
         raise ValueError(
             f"the data sets inside have other classes: {_checks.shorten(named, 2)}; count them one by one"
         )
-    if all(getattr(t, "ndim", 1) == 2 for t, _ in found):  # rows of 0 and 1
+    if all(getattr(t, "ndim", 1) > 1 for t, _ in found):  # rows of 0 and 1, or maps
+        shapes = list(dict.fromkeys(tuple(t.shape[1:]) for t, _ in found))
+        if len(shapes) > 1:
+            raise ValueError(
+                f"the data sets inside have targets of other shapes: {_checks.shorten(shapes, 2)}; count "
+                "them one by one"
+            )
         return np.concatenate([host(t) for t, _ in found]), named[0]
     targets = [t.tolist() if hasattr(t, "tolist") else list(t) for t, _ in found]
     return list(chain.from_iterable(targets)), named[0]
