@@ -373,6 +373,7 @@ def test_log_odds_that_look_like_probabilities_are_told():
         adjust_logits(np.linspace(0, 1, 60).reshape(20, 3), MANY, activation="sigmoid")
     adjust_logits(np.linspace(0, 1.01, 20), [90, 10])
     adjust_logits(np.linspace(0, 1, 19), [90, 10])
+    adjust_logits(np.zeros((20, 3)), COUNTS, activation="sigmoid")  # of a layer that starts with zeros
 
 
 def test_maps_as_wide_as_there_are_classes_are_told():

@@ -819,6 +819,8 @@ def _notice_shares(values: Any, xp: Any) -> None:
     for part in (flat[:_FEW], flat):
         if part.shape[0] < _FEW or not bool(xp.all((part >= 0) & (part <= 1))):
             return
+    if not bool(xp.any(flat > 0)):  # as of a layer that starts with zeros
+        return
     _checks.warn(
         "logits are all in [0, 1], as probabilities are; give what comes before the sigmoid, "
         "log(p) - log(1 - p)"
