@@ -134,6 +134,8 @@ def main() -> None:
     parser.add_argument("--parquet", action="store_true", help="the table's file, in place of text")
     parser.add_argument("--numbers", action="store_true", help="a table without categories")
     given = parser.parse_args()
+    if given.kind == "features" and (given.parquet or given.numbers):
+        parser.error("--parquet and --numbers are of a table; leave them out")
     about = provenance()
     of, name = (of_features, "heads-memory") if given.kind == "features" else (of_table, "table-memory")
     name += "-parquet" * given.parquet + "-numbers" * given.numbers
