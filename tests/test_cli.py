@@ -603,6 +603,28 @@ def test_reproduce_shows_the_paper_beside_what_was_not_run(run: Run) -> None:
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 
+def test_rivals_are_set_beside_the_plain_run_they_began_from(run: Run, tmp_path: Path) -> None:
+    results = Path(__file__).parent.parent / "results"
+    for name in ("table2.csv", "rivals.csv"):  # both have a plain run of seed 0, of one recipe
+        (tmp_path / name).write_bytes((results / name).read_bytes())
+    chosen = [
+        "--dataset",
+        "cifar10",
+        "--method",
+        "posthoc_logit_adjusted",
+        "--show",
+        "--results",
+        "rivals.csv",
+    ]
+    rows = (tmp_path / "rivals.csv").read_text().splitlines(keepends=True)
+    found = {row["method"]: float(row["error_percent"]) for row in csv.DictReader(rows)}
+    (line,) = [x for x in run("reproduce", "rivals", *chosen).stdout.splitlines() if "posthoc" in x]
+    assert line.split()[-1] == f"{found['posthoc_logit_adjusted'] - found['plain']:.2f}"
+    (tmp_path / "rivals.csv").write_text("".join(x for x in rows if ",plain," not in x))
+    (line,) = [x for x in run("reproduce", "rivals", *chosen).stdout.splitlines() if "posthoc" in x]
+    assert line.split()[-1] == f"{found['posthoc_logit_adjusted'] - 27.84:.2f}"  # Table 2's
+
+
 def test_compare_ends_with_table_picture_and_files(run: Run, tmp_path: Path) -> None:
     arguments = [
         "--loss",

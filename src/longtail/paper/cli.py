@@ -139,8 +139,8 @@ def reproduce(
                 "same command goes on from them",
             )
     rows = files.read_rows(path, table)
-    if table == "rivals":  # what Table 2 has run of the same recipes counts
-        rows += files.read_rows(path.with_name("table2.csv"), "table2")
+    if table == "rivals":  # what Table 2 has run counts, behind the plain run that some of these began from
+        rows = [*files.read_rows(path.with_name("table2.csv"), "table2"), *rows]
     measured = settings.measure(chosen, rows)
     console.print(tables.table(measured))
     _report_on_paper(table, measured, [job.recipe for job in todo], path, epochs)
