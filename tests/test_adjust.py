@@ -699,6 +699,26 @@ def test_the_standard_error_is_that_of_a_bootstrap(rng):
     assert found.standard_error == pytest.approx(np.std(draws), rel=0.05)
 
 
+def test_the_error_over_samples_may_decide(rng):
+    logits, labels, counts = held_out(rng, (900, 60, 6))
+    found = tune_adjustment(logits, labels, counts, metric="error")
+    wrong = {tau: adjust_logits(logits, counts, tau=tau).argmax(1) != labels for _, tau, _, _ in found.errors}
+    assert {tau: error for _, tau, error, _ in found.errors} == pytest.approx(
+        {tau: w.mean() for tau, w in wrong.items()}, abs=1e-12
+    )
+    assert (
+        found.tau < tune_adjustment(logits, labels, counts).tau
+    )  # what few classes gain costs the large one
+    assert found.thin == ()
+    one = tune_adjustment(logits, labels, counts, taus=[1.0], metric="error")
+    difference = wrong[1.0].astype(float) - wrong[0.0]
+    assert one.standard_error == pytest.approx(difference.std(ddof=1) / math.sqrt(len(labels)), rel=1e-12)
+    assert one.verdict.startswith("Error ")
+    assert tune_adjustment(logits[:-4], labels[:-4], counts, metric="error").thin == (2,)
+    with pytest.raises(ValueError, match="metric must be one of 'balanced_error', 'error', got 'f1'"):
+        tune_adjustment(logits, labels, counts, metric="f1")
+
+
 def test_copies_in_a_group_prove_nothing_more(rng):
     logits, labels, counts = held_out(rng, (60, 30, 15))
     once = tune_adjustment(logits, labels, counts)

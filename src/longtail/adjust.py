@@ -364,12 +364,12 @@ class TunedAdjustment:
     Attributes:
         tau: the choice: the smallest one whose error is within one standard error of the lowest.
         training: which of several trainings was chosen; "" if there was one.
-        error: balanced error of the choice, estimated on what it was chosen by.
-        plain_error: balanced error of the first training without any adjustment.
+        error: the metric (by default balanced error) of the choice, estimated on what it was chosen by.
+        plain_error: that of the first training without any adjustment.
         difference: error - plain_error.
-        standard_error: of the difference, from the spread within each class.
+        standard_error: of the difference, from the spread within each class, or of all samples.
         distinguishable: whether the difference is more than chance explains (95 %).
-        errors: balanced error of every training at every tau: (training, tau, error, standard error of its
+        errors: the metric of every training at every tau: (training, tau, error, standard error of its
             difference to the lowest).
         thin: classes with fewer than 5 held-out samples, on which little rests.
         verdict: all that in a sentence.
@@ -393,6 +393,7 @@ def tune_adjustment(
     counts: Any,
     *,
     groups: Any = None,
+    metric: str = "balanced_error",
     weight: Any = None,
     offset: Any = None,
     sampling: Any = None,
@@ -413,6 +414,8 @@ def tune_adjustment(
             classes bool or 0.0 and 1.0, too.
         counts: training samples per class.
         groups: one a sample, of any kind: samples of one group (a patient, a track) are counted as one draw.
+        metric: what decides: "balanced_error", in which every class counts the same, or "error", in which
+            every held-out sample does.
         weight: as for `adjust_logits`, and so are offset and sampling.
         offset: see `adjust_logits`.
         sampling: see `adjust_logits`.
@@ -441,6 +444,7 @@ def tune_adjustment(
         )
     if not len(taus):
         raise ValueError("taus must name at least one value, got none; leave it out for 0 to 2")
+    balanced = _checks.choice("metric", metric, ("balanced_error", "error")) == "balanced_error"
     chosen = [_checks.number("taus", tau, low=0.0, open_high=True) for tau in taus]
     named = isinstance(logits, Mapping)
     trainings = dict(logits) if named else {"": logits}
@@ -495,7 +499,8 @@ def tune_adjustment(
             moved = adjust_logits(values, counts, tau=tau, activation=activation, **trained)
             wrong[name, tau] = moved.argmax(1) != truth
     options = [(name, tau) for name in trainings for tau in chosen]
-    spread = _Spread(truth, len(sizes), units)
+    # as if of one class, every sample counts the same
+    spread = _Spread(truth if balanced else np.zeros_like(truth), len(sizes), units)
     plain = (next(iter(trainings)), 0.0)
     best = min(options, key=lambda o: (spread.mean(wrong[o]), o[1]))
     table = [(o, spread.mean(wrong[o]), spread.standard_error(wrong[o], wrong[best])) for o in options]
@@ -506,7 +511,7 @@ def tune_adjustment(
     error, plain_error = spread.mean(wrong[choice]), spread.mean(wrong[plain])
     doubt = spread.standard_error(wrong[choice], wrong[plain])
     sure = abs(error - plain_error) > 1.96 * doubt
-    thin = tuple(int(c) for c in np.flatnonzero(spread.samples < _THIN))
+    thin = tuple(int(c) for c in np.flatnonzero(np.bincount(truth, minlength=len(sizes)) < _THIN))
     return TunedAdjustment(
         tau=choice[1],
         training=choice[0],
@@ -517,16 +522,22 @@ def tune_adjustment(
         distinguishable=sure,
         errors=tuple((o[0], o[1], e, d) for o, e, d in table),
         thin=thin,
-        verdict=_verdict(choice, error, plain_error, doubt, sure, thin),
+        verdict=_verdict(metric, choice, error, plain_error, doubt, sure, thin),
     )
 
 
 def _verdict(
-    choice: tuple[str, float], error: float, plain: float, doubt: float, sure: bool, thin: tuple[int, ...]
+    metric: str,
+    choice: tuple[str, float],
+    error: float,
+    plain: float,
+    doubt: float,
+    sure: bool,
+    thin: tuple[int, ...],
 ) -> str:
     name, tau = choice
     what = f"tau = {tau:g}" + (f" with {name}" if name else "")
-    change = f"balanced error {100 * plain:.1f} % becomes {100 * error:.1f} % with {what}"
+    change = f"{metric.replace('_', ' ')} {100 * plain:.1f} % becomes {100 * error:.1f} % with {what}"
     margin = f"difference {100 * (error - plain):+.1f} points, standard error {100 * doubt:.1f}"
     text = f"{change} ({margin})"
     text = text[0].upper() + text[1:] if sure else f"Not distinguishable from doing nothing: {text}"
@@ -536,7 +547,7 @@ def _verdict(
 
 
 class _Spread:
-    """Balanced error of held-out samples, and the standard error of a difference of two, class by class."""
+    """Mean error of held-out samples, over classes, and the standard error of a difference of two such."""
 
     def __init__(self, truth: npt.NDArray[Any], classes: int, units: npt.NDArray[Any] | None) -> None:
         self.truth, self.samples = truth, np.bincount(truth, minlength=classes)
