@@ -645,6 +645,28 @@ def test_a_column_of_parts_in_a_table_of_pictures_is_kept_to(listed):
         load_images(listed(split=["train", "test"] * 5))
 
 
+@pytest.mark.parametrize(
+    ("name", "no", "yes", "trained"),
+    [
+        ("is_test", 0, 1, "no"),
+        ("In_Validation", "False", "True", "no"),
+        ("is_training_image", 0, 1, "yes"),
+        ("test_set", "no", "yes", "no"),
+    ],
+)
+def test_a_column_of_yes_and_no_says_the_parts_of_pictures(name, no, yes, trained, listed):
+    words = (no, yes) if trained == "no" else (yes, no)
+    train, test = load_images(listed(**{name: [words[0]] * 6 + [words[1]] * 4}))
+    assert names_of(train) == [(f"{'ab'[i % 2]}/{i}.jpg", "ab"[i % 2]) for i in range(6)]
+    assert names_of(test) == [(f"{'ab'[i % 2]}/{i}.jpg", "ab"[i % 2]) for i in range(6, 10)]
+    for other in ({name: [no] * 10}, {name: [no, yes, "odd", no, yes] * 2}, {"is_sick": [no, yes] * 5}):
+        assert len(load_images(listed(**other))[1]) == 2  # says nothing of parts
+    with pytest.raises(
+        ValueError, match=r"'split' of .*t.csv holds .*; write train and test there, or rename"
+    ):
+        load_images(listed(split=[no, yes] * 5))
+
+
 def test_a_picture_that_a_list_names_twice_is_told(listed, write):
     with pytest.warns(
         UserWarning,

@@ -60,13 +60,9 @@ _OTHER = (
 )
 _MIXED = 50  # distinct values beyond which a column of numbers and text is no list of categories
 _CONTINUOUS = 20  # distinct numbers that are not whole, beyond which a label is a measure
-# what a column calls the rows for training and for testing, and what one of 0 and 1 is called that says so
+# what a column calls the rows for training and for testing
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing", *("val", "valid", "validation", "dev", "eval", "evaluation", "holdout"))
-_PARTS = re.compile(
-    r"(is|in)_?(train|test|val|valid|validation)(ing)?(_?set)?|(train|test|valid)(ing)?_?set|split"
-)
-_YES = (("0", "1"), ("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"))
 # a day alone or with a time: 2020-01-31-07 is a name, which Python would read as seven o'clock
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T].*)?", re.ASCII)
 # how pandas calls an index without a name in Parquet, and in a CSV file that was written twice or more often
@@ -110,7 +106,7 @@ class Column:
     @property
     def parts(self) -> tuple[str, str] | None:
         """What the column calls training and test rows, where it says which are which; else None."""
-        named = _PARTS.fullmatch(self.name.strip().lower())
+        named = tables.PARTS.fullmatch(self.name.strip().lower())
         if self.kind == "category":
             if len(self.categories) > _MIXED:  # no part has as many names, and there may be millions
                 return None
@@ -120,7 +116,11 @@ class Column:
                 return ours, theirs
             if named is None or len(self.categories) != 2:
                 return None
-            if named[0] == "split" and (*sorted(said),) not in _YES and not said.keys() & {*_TRAIN, *_TEST}:
+            if (
+                named[0] == "split"
+                and (*sorted(said),) not in tables.YES
+                and not said.keys() & {*_TRAIN, *_TEST}
+            ):
                 return None  # such as of bananas
             no, yes = self.categories  # such as False and True, no and yes
         elif named is None or self.kind != "number" or {*np.unique(self.values).tolist()} != {0.0, 1.0}:

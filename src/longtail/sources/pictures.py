@@ -76,7 +76,11 @@ def parts(path: Path, image: str | None, label: str | None) -> tuple[Flags, Flag
     """Return which rows of a table its column `split`, or one called alike, has for training and for testing.
 
     Of several words for rows that are not trained on, the first of `TESTS` is taken, as of folders; a warning
-    says what takes no part, as rows of other words and of none. None without a column that has both parts.
+    says what takes no part, as rows of other words and of none. A column such as `is_test` of 0 and 1 says
+    it, too. None without a column that has both parts.
+
+    Raises:
+        ValueError: a column `split` of 0 and 1.
     """
     columns = tables.columns_of(str(path), label or image or "")
     image = _column("image", image, columns, _IMAGES, path)
@@ -97,6 +101,21 @@ def parts(path: Path, image: str | None, label: str | None) -> tuple[Flags, Flag
                 f"those of {tests[0]!r} are tested on"
             )
         return np.isin(said, _TRAIN), said == tests[0]
+    for name in (name.strip() for name in columns):
+        if (named := tables.PARTS.fullmatch(name.lower())) is None or name in (image, label):
+            continue
+        said = np.array(
+            [str(x).strip().lower() for x in tables.read_pairs(str(path), image, name, blank=True)[1]]
+        )
+        if (no_yes := tuple(np.unique(said).tolist())) not in tables.YES:
+            continue
+        if named[0] == "split":
+            raise ValueError(
+                f"column {name!r} of {path} holds {no_yes[0]!r} and {no_yes[1]!r}, which may say what is for "
+                "training; write train and test there, or rename the column if it says something else"
+            )
+        yes = said == no_yes[1]
+        return (yes, ~yes) if "train" in named[0] else (~yes, yes)
     return None
 
 

@@ -49,6 +49,12 @@ _NESTED = "nested"
 _CODE = re.compile(r"\s*[-+]?0[0-9]")
 _THOUSANDS = re.compile(r"\s*[-+]?[1-9][0-9]{0,2},[0-9]{3}\s*", re.ASCII)
 _COMMA = re.compile(r"\s*[-+]?[0-9]+(,[0-9]+)?\s*", re.ASCII)
+# how a column of 0 and 1 is called that says what is for training or testing, and how else 0 and 1 are said
+PARTS = re.compile(
+    r"(is|in)_?(train|test|val|valid|validation)(ing)?(_?(set|image|img|sample))?"
+    r"|(train|test|valid)(ing)?_?set|split"
+)
+YES = (("0", "1"), ("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"))
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)  # of spreadsheets, for themselves
 _PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|tiff?|webp)\s*", re.IGNORECASE)
 _BOMB, _BOMB_FROM = 200, 1 << 30  # times its packed size, from that many bytes on: text packs to a twentieth
