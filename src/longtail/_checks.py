@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,22 @@ def choice(name: str, value: object, options: Iterable[str], *, also: str = "", 
     raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}{also}, got {value!r}{hint}")
 
 
-def parts_thousands(texts: Iterable[str]) -> str | None:
-    """Return the first number whose point may part thousands, as in 1.250; None if one proves it decimal."""
+# a number whose point may part thousands, for DuckDB, too
+THOUSAND = r"[-+]?[1-9][0-9]{0,2}\.[0-9]{3}"
+
+
+def refuse_thousands(texts: Iterable[str], place: Callable[[str], str] = lambda _: "") -> None:
+    """Refuse counts whose points may part thousands, as in 1.250, unless one proves the point decimal.
+
+    ``place`` says where a count stands.
+    """
     pointed = [text for text in texts if "." in text]
-    if not all(re.fullmatch(r"\s*[-+]?[1-9][0-9]{0,2}\.[0-9]{3}\s*", text, re.ASCII) for text in pointed):
-        return None
-    return next(iter(pointed), None)
+    if pointed and all(re.fullmatch(THOUSAND, text.strip(), re.ASCII) for text in pointed):
+        text = pointed[0]
+        raise ValueError(
+            f"count {text!r}{place(text)} has a point that may be decimal or part thousands; write "
+            f"{text.strip().replace('.', '')}, or {float(text):g}"
+        )
 
 
 def column(argument: str, wanted: object, columns: Iterable[str], where: str) -> None:

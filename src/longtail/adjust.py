@@ -451,7 +451,7 @@ def tune_adjustment(
     if not trainings:
         raise ValueError("logits must name at least one training, got none")
     sizes = class_sizes(counts)
-    truth = _to_numpy(labels)
+    truth = _to_numpy("labels", labels)
     if truth.ndim == 2 and truth.shape[1] == 1:
         truth = truth[:, 0]
     if truth.ndim == 1 and len(truth):
@@ -479,7 +479,7 @@ def tune_adjustment(
     for name, given in trainings.items():
         _arrays.check_columns("logits", given, counts)
         _arrays.check_index({"logits": given, "labels": labels, "groups": groups})
-        values = _to_numpy(_floats("logits", given)[0])
+        values = _to_numpy("logits", _floats("logits", given)[0])
         if len(values) != len(truth):
             raise ValueError(f"logits have {len(values)} rows and labels {len(truth)}; give one row a sample")
         if _one_logit(values, len(sizes)):
@@ -581,7 +581,7 @@ def class_sizes(counts: object) -> Vector:
     """Check counts, and return them as float64 of shape (C,), in the order of the outputs."""
     _arrays.refuse_weights("counts", counts)
     values, _ = _arrays.unwrap("counts", _arrays.in_output_order("counts", counts))
-    sizes = _to_numpy(values).astype(np.float64)
+    sizes = _to_numpy("counts", values).astype(np.float64)
     if sizes.ndim != 1 or not len(sizes):
         raise ValueError(
             f"counts must be one number a class, got shape {sizes.shape}; class_counts(labels) makes them"
@@ -619,7 +619,7 @@ def _vector(
             f"{name} must be one number a class, got {given!r}; longtail.class_weights makes weights"
         )
     values, _ = _arrays.unwrap(name, _arrays.beside(name, given, counts))
-    vector = _to_numpy(values).astype(np.float64)
+    vector = _to_numpy(name, values).astype(np.float64)
     if vector.shape != (size,):
         raise ValueError(
             f"{name} must be {size} numbers, one a class, got shape {vector.shape}; give one for each class "
@@ -853,8 +853,8 @@ def _like(vector: Any, values: Any, xp: Any) -> Any:
     return xp.asarray(np.asarray(vector).tolist(), dtype=values.dtype, device=device(values))
 
 
-def _to_numpy(values: object) -> npt.NDArray[Any]:
-    return values if isinstance(values, np.ndarray) else _arrays.as_numpy("values", values)
+def _to_numpy(name: str, values: object) -> npt.NDArray[Any]:
+    return values if isinstance(values, np.ndarray) else _arrays.as_numpy(name, values)
 
 
 def logit(

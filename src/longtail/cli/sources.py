@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from longtail._checks import choice, parts_thousands
+from longtail._checks import choice, refuse_thousands
 from longtail.cli.terminal import error_console, harmless
 
 if TYPE_CHECKING:
@@ -43,11 +43,7 @@ def read_counts(source: str, label: str | None, **options: Any) -> ClassCounts:
             f"counts {found[0]!r} may be one number or {len(parts)}; write {''.join(parts)}, or "
             f"{','.join(str(int(part)) for part in parts)}"
         )
-    if (text := parts_thousands(re.split(r"[\s,]+", source))) is not None:
-        raise ValueError(
-            f"count {text!r} has a point that may be decimal or part thousands; write "
-            f"{text.replace('.', '')}, or {float(text):g}"
-        )
+    refuse_thousands(re.split(r"[\s,]+", source))
     return class_counts(numbers)
 
 

@@ -514,7 +514,7 @@ class Method:
         if self.schedule is not None and self == self.unbalanced:  # not what will have been seen at the end
             return
         tau, bare = dict(self.adjustment.settings)["tau"], np.zeros((1, len(counts)))
-        taken = -logit(bare, counts, self._seen(counts, _MANY), tau=tau, activation=self.activation)[0]
+        taken = -logit(bare, counts, self._seen(counts), tau=tau, activation=self.activation)[0]
         if self.offset is not None:
             taken = taken + self._offset(counts, self._weights(counts))
         limit = smoothing_limit(self.activation, float(taken.max() - taken.min()), len(taken))
@@ -577,11 +577,12 @@ class Method:
         """
         given = _arrays.unwrap("class_counts", _arrays.in_output_order("class_counts", class_counts))[0]
         counts = np.asarray(given, dtype=np.float64)
-        seen = self._seen(counts, _MANY if epochs is None else epochs)
+        seen = self._seen(counts, epochs)
         return np.asarray(seen / seen.sum())
 
-    def _seen(self, counts: npt.NDArray[np.float64], epochs: int) -> npt.NDArray[np.float64]:
+    def _seen(self, counts: npt.NDArray[np.float64], epochs: int | None = None) -> npt.NDArray[np.float64]:
         """Return the shares that the optimiser saw; outputs that are a yes or no each need not sum to 1."""
+        epochs = _MANY if epochs is None else epochs
         last = self.at(epochs, epochs)
         seen = counts > 0
         drawn = np.ones_like(counts)
@@ -680,7 +681,7 @@ class Method:
         if labels is None:
             if self.smooth_to == "uniform":
                 self._check_smoothing(counts.astype(np.float64))
-            prior = self._seen(counts.astype(np.float64), _MANY if epochs is None else epochs)
+            prior = self._seen(counts.astype(np.float64), epochs)
         else:
             prior = self._label_prior(counts.astype(np.float64), labels, epochs)
         adjusted = np.asarray(function(logits, counts, prior))

@@ -60,8 +60,7 @@ _OTHER = (
 )
 _MIXED = 50  # distinct values beyond which a column of numbers and text is no list of categories
 _CONTINUOUS = 20  # distinct numbers that are not whole, beyond which a label is a measure
-# what a column calls the rows for training and for testing
-_TRAIN = ("train", "training")
+# what a column calls the rows for testing
 _TEST = ("test", "testing", *("val", "valid", "validation", "dev", "eval", "evaluation", "holdout"))
 # a day alone or with a time: 2020-01-31-07 is a name, which Python would read as seven o'clock
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T].*)?", re.ASCII)
@@ -71,7 +70,6 @@ _INDEX = re.compile(r"__index_level_[0-9]+__|Unnamed: 0(\.[0-9]+)*")
 _COMMA = r"[-+]?([0-9]+|[1-9][0-9]{0,2}(\.[0-9]{3})+)(,[0-9]+)?([eE][-+]?[0-9]+)?"
 # such numbers that may be meant otherwise: whole ones, and 1,250 or 1.250 with a mark that may part thousands
 _EITHER = r"[-+]?([0-9]+([eE][-+]?[0-9]+)?|[1-9][0-9]{0,2}[.,][0-9]{3})"
-_THOUSAND = r"[-+]?[1-9][0-9]{0,2}\.[0-9]{3}"
 _DAY = 86_400.0
 _IN_MEMORY = 1 << 31  # bytes up to which a matrix is held
 _VALUES = 1 << 22  # of lists that are taken at a time
@@ -111,15 +109,17 @@ class Column:
             if len(self.categories) > _MIXED:  # no part has as many names, and there may be millions
                 return None
             said = {text.strip().lower(): text for text in self.categories}
-            ours, theirs = (next((said[w] for w in words if w in said), None) for words in (_TRAIN, _TEST))
-            if ours is not None and theirs is not None and said.keys() <= {*_TRAIN, *_TEST}:
+            ours, theirs = (
+                next((said[w] for w in words if w in said), None) for words in (tables.TRAIN, _TEST)
+            )
+            if ours is not None and theirs is not None and said.keys() <= {*tables.TRAIN, *_TEST}:
                 return ours, theirs
             if named is None or len(self.categories) != 2:
                 return None
             if (
                 named[0] == "split"
                 and (*sorted(said),) not in tables.YES
-                and not said.keys() & {*_TRAIN, *_TEST}
+                and not said.keys() & {*tables.TRAIN, *_TEST}
             ):
                 return None  # such as of bananas
             no, yes = self.categories  # such as False and True, no and yes
@@ -412,24 +412,25 @@ def _from_text(
     missing = _arrays._MISSING.pattern.replace("'", "''")
     marks: dict[str, _Mark] = {}
 
+    def in_commas(rows: str) -> tuple[bool, bool]:
+        """Whether all values may have decimal commas, and whether one proves it."""
+        odd, sure = _asked(
+            database,
+            f"SELECT count(*) FILTER (NOT regexp_full_match(v, '{_COMMA}')), "
+            f"count(*) FILTER (NOT regexp_full_match(v, '{_EITHER}')) FROM {rows}",
+            path,
+        ).fetchall()[0]
+        return not odd, bool(sure)
+
     @functools.cache
     def has_decimal_commas() -> bool:
-        for alias in (alias for i, alias in enumerate(aliases) if i != at):
-            odd, sure = _asked(
-                database,
-                f"SELECT count(*) FILTER (NOT regexp_full_match(v, '{_COMMA}')), "
-                f"count(*) FILTER (NOT regexp_full_match(v, '{_EITHER}')) FROM ({filled(alias)})",
-                path,
-            ).fetchall()[0]
-            if not odd and sure:
-                return True
-        return False
+        return any(all(in_commas(f"({filled(alias)})")) for i, alias in enumerate(aliases) if i != at)
 
     def of_thousands(name: str, mixed: bool) -> bool:
         """Whether the points of w part thousands: what looks so does, where the table has decimal commas."""
         pointed = "FROM w WHERE contains(v, '.')"  # one other is enough, and mostly among the first rows
         others = database.execute(
-            f"SELECT 1 {pointed} AND NOT regexp_full_match(v, '{_THOUSAND}') LIMIT 1"
+            f"SELECT 1 {pointed} AND NOT regexp_full_match(v, '{_checks.THOUSAND}') LIMIT 1"
         ).fetchall()
         if not others and has_decimal_commas():
             return True
@@ -446,6 +447,11 @@ def _from_text(
         text = f"CASE WHEN regexp_full_match({alias}, '{missing}') THEN NULL ELSE trim({alias}) END"
         return f"SELECT {text} AS v FROM t"
 
+    def of_commas(name: str) -> Array:
+        marks[name] = ","
+        number = "TRY_CAST(replace(replace(v, '.', ''), ',', '.') AS DOUBLE)"
+        return _fetch(database, f"SELECT {number} AS v FROM w", path)
+
     def column(name: str, alias: str) -> _Raw:
         _asked(database, f"CREATE OR REPLACE TEMP TABLE w AS {filled(alias)}", path)
         # between 00 and 0: stands what begins with 0 and another digit
@@ -458,19 +464,13 @@ def _from_text(
             return _texts(database, "SELECT v FROM w", path)
         as_comma = known.get(name) == ","
         if table.delimiter != "," and not codes and (as_comma or numbers < there):
-            commas, sure = database.execute(
-                f"SELECT count(*) FILTER (regexp_full_match(v, '{_COMMA}')), "
-                f"count(*) FILTER (NOT regexp_full_match(v, '{_EITHER}')) FROM w"
-            ).fetchall()[0]
-            if commas == there and (sure or as_comma):
-                marks[name] = ","
-                number = "TRY_CAST(replace(replace(v, '.', ''), ',', '.') AS DOUBLE)"
-                return _fetch(database, f"SELECT {number} AS v FROM w", path)
+            fits, sure = in_commas("w")
+            if fits and (sure or as_comma):
+                return of_commas(name)
         if numbers == there and not codes:
             marks[name] = "." if points and table.delimiter != "," else ""
             if marks[name] and known.get(name) != "." and of_thousands(name, points < there):
-                marks[name] = ","
-                return _fetch(database, "SELECT TRY_CAST(replace(v, '.', '') AS DOUBLE) AS v FROM w", path)
+                return of_commas(name)
             return _fetch(database, "SELECT TRY_CAST(v AS DOUBLE) AS v FROM w", path)
         dates = "SELECT count(TRY_CAST(v AS TIMESTAMP)) FROM w"
         if database.execute(dates).fetchall()[0][0] == there:

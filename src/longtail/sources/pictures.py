@@ -32,9 +32,8 @@ _IMAGES = (
     ),
     *("image_name", "image index", "id"),
 )
-# a column that says which rows are for testing, and what it calls the others
+# a column that says which rows are for testing
 _SPLITS = ("split", "data_split", "set", "subset", "partition", "phase")
-_TRAIN = ("train", "training")
 _LABELS = ("label", "labels", "class", "target", "diagnosis", "dx", "category", "species", "kind")
 
 
@@ -84,37 +83,36 @@ def parts(path: Path, image: str | None, label: str | None) -> tuple[Flags, Flag
     """
     columns = tables.columns_of(str(path), label or image or "")
     image = _column("image", image, columns, _IMAGES, path)
-    for name in (name.strip() for name in columns):
-        if name.lower() not in _SPLITS or name in (image, label):
-            continue
-        words = [
-            str(word).strip().lower() for word in tables.read_pairs(str(path), image, name, blank=True)[1]
-        ]
+    names = [name.strip() for name in columns if name.strip() not in (image, label)]
+    said = {
+        name: np.array(
+            [str(word).strip().lower() for word in tables.read_pairs(str(path), image, name, blank=True)[1]]
+        )
+        for name in names
+        if name.lower() in _SPLITS or tables.PARTS.fullmatch(name.lower())
+    }
+    for name in (name for name in said if name.lower() in _SPLITS):
+        words = {*said[name].tolist()}
         tests = [word for word in TESTS if word in words]
-        if not tests or not {*_TRAIN} & {*words}:
+        if not tests or not words & {*tables.TRAIN}:
             continue
-        said = np.array(words)
-        if rest := sorted({*words} - {*_TRAIN, tests[0]}):
-            left = int(np.isin(said, rest).sum())
+        if rest := sorted(words - {*tables.TRAIN, tests[0]}):
+            left = int(np.isin(said[name], rest).sum())
             _checks.warn(
                 f"{path.name}: {left:,} images whose {name!r} is {_checks.shorten(rest)} take no part; "
                 f"those of {tests[0]!r} are tested on"
             )
-        return np.isin(said, _TRAIN), said == tests[0]
-    for name in (name.strip() for name in columns):
-        if (named := tables.PARTS.fullmatch(name.lower())) is None or name in (image, label):
-            continue
-        said = np.array(
-            [str(x).strip().lower() for x in tables.read_pairs(str(path), image, name, blank=True)[1]]
-        )
-        if (no_yes := tuple(np.unique(said).tolist())) not in tables.YES:
+        return np.isin(said[name], tables.TRAIN), said[name] == tests[0]
+    for name, words_of in said.items():
+        named, no_yes = tables.PARTS.fullmatch(name.lower()), tuple(np.unique(words_of).tolist())
+        if named is None or no_yes not in tables.YES:
             continue
         if named[0] == "split":
             raise ValueError(
                 f"column {name!r} of {path} holds {no_yes[0]!r} and {no_yes[1]!r}, which may say what is for "
                 "training; write train and test there, or rename the column if it says something else"
             )
-        yes = said == no_yes[1]
+        yes = words_of == no_yes[1]
         return (yes, ~yes) if "train" in named[0] else (~yes, yes)
     return None
 

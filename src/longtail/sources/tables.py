@@ -49,6 +49,7 @@ _NESTED = "nested"
 _CODE = re.compile(r"\s*[-+]?0[0-9]")
 _THOUSANDS = re.compile(r"\s*[-+]?[1-9][0-9]{0,2},[0-9]{3}\s*", re.ASCII)
 _COMMA = re.compile(r"\s*[-+]?[0-9]+(,[0-9]+)?\s*", re.ASCII)
+TRAIN = ("train", "training")  # what a column calls the rows for training
 # how a column of 0 and 1 is called that says what is for training or testing, and how else 0 and 1 are said
 PARTS = re.compile(
     r"(is|in)_?(train|test|val|valid|validation)(ing)?(_?(set|image|img|sample))?"
@@ -573,12 +574,7 @@ def read_counts(database: DuckDBPyConnection, path: str) -> Counted:
                 )
             counts[name] = value
             texts.append(text)
-        if (text := _checks.parts_thousands(texts)) is not None:
-            whole = text.strip().replace(".", "")
-            raise ValueError(
-                f"count {text!r} in line {_line(table, at, text)} of {path!r} has a point that may be "
-                f"decimal or part thousands; write {whole}, or {float(text):g}"
-            )
+        _checks.refuse_thousands(texts, lambda text: f" in line {_line(table, at, text)} of {path!r}")
     if not counts:
         raise ValueError(f"source {path!r} has no rows below its header; check that it is the file you mean")
     return Counted(_numbers(list(counts), table.delimiter != ","), list(counts.values()))
